@@ -1,0 +1,61 @@
+# python3 (with venv and pip) and make are all that is needed: everything else comes from requirements/*.lock.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PORT ?= 8080
+PYTHONS ?= 3.10 3.11 3.12 3.13
+
+.PHONY: help run call test lint format bench matrix versions lock clean
+
+help:  ## What can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+run: $(STAMP)  ## Serve the echo bot on PORT (8080)
+	@echo "An echo bot, on http://localhost:$(PORT). In another terminal:"
+	@echo "  make call                                call it as a phone provider does, with examples/speech.wav"
+	@echo "  curl -i http://localhost:$(PORT)/readyz     is it ready?"
+	@echo "Ctrl-C stops it."
+	@cd examples/echo && PORT=$(PORT) PIPECAT_LOG_LEVEL=$${PIPECAT_LOG_LEVEL:-INFO} PCC_LOG_FEATURES_SUMMARY=true \
+	    exec $(abspath $(BIN))/pipecat-base
+
+call: $(STAMP)  ## Call the running bot as a phone provider, with examples/speech.wav
+	@$(BIN)/pipecat-base call examples/speech.wav --url ws://127.0.0.1:$(PORT)/ws --out reply.wav
+
+test: $(STAMP)  ## Run the tests
+	@$(BIN)/python -m pytest $(TESTS)
+
+lint: $(STAMP)  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: $(STAMP)  ## Format the code
+	@$(BIN)/ruff check --fix-only .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP)  ## Start-up, memory and throughput against a bare server, in one run
+	@$(BIN)/python -m benchmarks
+
+matrix:  ## The tests on every installed Python of PYTHONS
+	@PYTHONS="$(PYTHONS)" sh scripts/matrix.sh
+
+versions: $(STAMP)  ## Dispatch with old and new pipecat-ai and pipecatcloud, each in an environment of its own
+	@$(BIN)/python -m pytest tests/versions
+
+lock: $(STAMP)  ## Resolve the dependencies again
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	    --no-annotate --python-version 3.10 requirements/bootstrap.in -o requirements/bootstrap.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	    --no-annotate --python-version 3.10 pyproject.toml --group dev --extra pipecat --extra webrtc --extra daily \
+	    -o requirements/dev.lock
+
+clean:  ## Remove what was made
+	@rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis reply.wav

@@ -1,0 +1,241 @@
+"""What is possible in this image, and why not.
+
+Finding a package runs none of it (``find_spec`` of its top level, then a look at its files), so detection costs
+nothing at the start. With ``verify=True`` what was found is imported too, and a package that is there but broken is an
+ERROR with its reason: that is for ``pipecat-base check`` and for the summary, which is logged once ready.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import importlib.util
+import os
+from dataclasses import dataclass
+from enum import Enum
+
+from loguru import logger
+
+from pipecat_base.settings import Settings
+
+RULE = "=" * 60
+TITLE = "Features available in this base image:"
+PIPECAT_PACKAGE = "pipecat"
+
+
+class Status(str, Enum):
+    """How a feature stands."""
+
+    ENABLED = "ENABLED"
+    """Usable now."""
+    DISABLED = "DISABLED"
+    """Not installed, or not asked for."""
+    ERROR = "ERROR"
+    """Installed, but it does not import."""
+    MISSING_CONFIG = "MISSING_CONFIG"
+    """Installed and asked for, but a variable is not set."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One line of the summary. ``modules`` are what it needs, imported only to verify them."""
+
+    name: str
+    status: Status
+    required: str = ""
+    """What to install or set."""
+    reason: str = ""
+    modules: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """As it is logged."""
+        if self.status is Status.ENABLED:
+            return f"{self.name}: {self.status.value}"
+        return f"{self.name}: {self.status.value} (required: {self.required}; reason: {self.reason})"
+
+
+class FeatureManager:
+    """Looks at the settings and at what is installed.
+
+    Args:
+        settings: Which variables are set.
+        has_file_storage: Whether the bot has ``create_file_storage()``.
+    """
+
+    def __init__(self, settings: Settings, *, has_file_storage: bool = False) -> None:
+        self._settings = settings
+        self._has_file_storage = has_file_storage
+
+    def features(self, *, verify: bool = False) -> list[Feature]:
+        """Every feature, in the order of the summary."""
+        found = [
+            self._daily(),
+            self._websocket(),
+            self._webrtc_arguments(),
+            self._webrtc(),
+            self._ice_candidates(),
+            self._whatsapp(),
+            self._esp32(),
+            self._uploads(),
+            self._observers(),
+            self._krisp(),
+            self._websocket_authentication(),
+        ]
+        return [_verified(feature) for feature in found] if verify else found
+
+    def log_features_summary(self) -> None:
+        """Import what was found and log one line a feature."""
+        logger.info(RULE)
+        logger.info(TITLE)
+        logger.info(RULE)
+        for feature in self.features(verify=True):
+            logger.info(feature.line())
+        logger.info(RULE)
+
+    def _daily(self) -> Feature:
+        needed = ("daily", "pipecat.transports.daily.transport")
+        return _installed("Daily Transport", "pip install pipecat-ai[daily]", needed)
+
+    def _websocket(self) -> Feature:
+        # Served by uvicorn; a bot needs no pipecat to use the socket.
+        if not any(_exists(module) for module in ("websockets", "wsproto")):
+            return _disabled("Websocket Transport", "pip install websockets", "websockets is not installed")
+        return Feature("Websocket Transport", Status.ENABLED)
+
+    def _webrtc_arguments(self) -> Feature:
+        name = "SmallWebRTC Session Arguments"
+        return _installed(name, "pip install pipecat-ai>=0.0.91", ("pipecat.runner.types",))
+
+    def _webrtc(self) -> Feature:
+        needed = ("aiortc", "pipecat.transports.smallwebrtc.request_handler")
+        return _installed("SmallWebRTC Transport", "pip install pipecat-ai[webrtc]", needed)
+
+    def _ice_candidates(self) -> Feature:
+        name = "SmallWebRTC ICE Candidates"
+        feature = _installed(name, "pip install pipecat-ai[webrtc]>=0.0.91", self._webrtc().modules or ("aiortc",))
+        if feature.status is not Status.ENABLED:
+            return feature
+        if not _defines("pipecat.transports.smallwebrtc.request_handler", "SmallWebRTCPatchRequest"):
+            return _disabled(name, "pip install pipecat-ai>=0.0.91", "this pipecat has no trickle ICE")
+        return feature
+
+    def _whatsapp(self) -> Feature:
+        name = "WhatsApp Integration"
+        settings = self._settings
+        values = {
+            "WHATSAPP_TOKEN": settings.whatsapp_token,
+            "WHATSAPP_PHONE_NUMBER_ID": settings.whatsapp_phone_number_id,
+            "WHATSAPP_APP_SECRET": settings.whatsapp_app_secret,
+        }
+        missing = [variable for variable, value in values.items() if value is None]
+        if len(missing) == len(values):
+            return _disabled(name, ", ".join(values), "none of them is set")
+        feature = _installed(
+            name,
+            "pip install pipecat-ai[webrtc]",
+            ("aiortc", "pipecat.transports.smallwebrtc.request_handler", "pipecat.transports.whatsapp.client"),
+        )
+        if feature.status is Status.ENABLED and missing:
+            return Feature(name, Status.MISSING_CONFIG, ", ".join(missing), "not set", feature.modules)
+        return feature
+
+    def _esp32(self) -> Feature:
+        name = "ESP32 Support"
+        if not self._settings.esp32_enabled:
+            return _disabled(name, "ESP32_ENABLED, ESP32_HOST", "ESP32_ENABLED is not true")
+        return dataclasses.replace(self._webrtc(), name=name)
+
+    def _uploads(self) -> Feature:
+        name = "File Uploads"
+        if not self._has_file_storage and self._settings.uploads_folder is None:
+            required = "create_file_storage() in the bot, or PIPECAT_UPLOADS_FOLDER"
+            return _disabled(name, required, "neither is there")
+        return _installed(name, "pip install pipecat-ai>=1.13", ("pipecat.utils.file_storage",))
+
+    def _observers(self) -> Feature:
+        name = "Pipeline Observers"
+        if not self._settings.observers:
+            return _disabled(name, "PIPECAT_OBSERVERS=true", "turned off")
+        needed = ("pipecat.observers.startup_timing_observer", "pipecat.observers.user_bot_latency_observer")
+        return _installed(name, "pip install pipecat-ai>=0.0.104", needed)
+
+    def _krisp(self) -> Feature:
+        name = "Krisp VIVA"
+        feature = _installed(name, "the Krisp VIVA SDK, mounted by the platform", ("krisp_audio",))
+        if feature.status is not Status.ENABLED:
+            return feature
+        model = self._settings.krisp_viva_model
+        if model is None:
+            return Feature(name, Status.MISSING_CONFIG, "KRISP_VIVA_FILTER_MODEL_PATH", "not set", feature.modules)
+        if not os.path.exists(model):
+            reason = "KRISP_VIVA_FILTER_MODEL_PATH names a file that does not exist"
+            return Feature(name, Status.ERROR, "the model's file", reason, feature.modules)
+        return feature
+
+    def _websocket_authentication(self) -> Feature:
+        name = "WebSocket Authentication"
+        if self._settings.websocket_auth == "none":
+            return _disabled(name, "PIPECAT_WEBSOCKET_AUTH=token", "every WebSocket is let in")
+        if self._settings.websocket_secret is None:
+            reason = "tokens are checked, but nothing outside this process can make one"
+            return Feature(name, Status.MISSING_CONFIG, "PIPECAT_WEBSOCKET_SECRET", reason)
+        return Feature(name, Status.ENABLED)
+
+
+def _disabled(name: str, required: str, reason: str) -> Feature:
+    return Feature(name, Status.DISABLED, required, reason)
+
+
+def _installed(name: str, required: str, modules: tuple[str, ...]) -> Feature:
+    """ENABLED when each module is there, as far as can be told without importing any."""
+    for module in modules:
+        if not _exists(module):
+            top = module.partition(".")[0]
+            missing = top if not _exists(top) else module
+            return Feature(name, Status.DISABLED, required, f"{missing} is not installed")
+    return Feature(name, Status.ENABLED, required, modules=modules)
+
+
+def _location(module: str) -> str | None:
+    """The file or folder of a module, without importing its package."""
+    top, *rest = module.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not rest:
+        return spec.origin or next(iter(spec.submodule_search_locations or []), None)
+    for folder in spec.submodule_search_locations or []:
+        path = os.path.join(folder, *rest)
+        for candidate in (f"{path}.py", os.path.join(path, "__init__.py")):
+            if os.path.isfile(candidate):
+                return candidate
+    return None
+
+
+def _exists(module: str) -> bool:
+    return _location(module) is not None
+
+
+def _defines(module: str, name: str) -> bool:
+    location = _location(module)
+    if location is None:
+        return False
+    with open(location, encoding="utf-8") as file:
+        return f"class {name}" in file.read()
+
+
+def _verified(feature: Feature) -> Feature:
+    if feature.status not in (Status.ENABLED, Status.MISSING_CONFIG):
+        return feature
+    for module in feature.modules:
+        try:
+            importlib.import_module(module)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            reason = f"{module} does not import: {type(error).__name__}: {' '.join(str(error).split())}"
+            return dataclasses.replace(feature, status=Status.ERROR, reason=reason)
+    return feature

@@ -1,0 +1,132 @@
+"""The web application: our routes on the bot's app, and what surrounds every request."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from loguru import logger
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from pipecat_base import __version__
+from pipecat_base.errors import Refusal
+from pipecat_base.routes.health import PROBES
+from pipecat_base.routes.requests import SESSION_ID
+
+LAUNCHER = f"pipecat-base/{__version__}"
+BOTS_MODULE = "pipecatcloud_system"
+
+
+def build(routes: Sequence[BaseRoute]) -> Starlette:
+    """Put ``routes`` before the bot's own on the app that it asked for.
+
+    A bot that did not import ``pipecatcloud_system`` gets a plain Starlette: FastAPI's import is a third of the
+    start-up time. Should it import that module later, in a session, its routes are served all the same.
+    """
+    bots_app = _bots_app()
+    app: Starlette = Starlette() if bots_app is None else bots_app
+    if bots_app is None:
+        app.router.default = _late_routes
+    _warn_of_clashes(routes, app.router.routes)
+    app.router.routes[:0] = routes
+    app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
+    return app
+
+
+class Entrance:
+    """Surrounds every request: the state of lifespans, the session's id on log lines, the access log.
+
+    uvicorn's own access log is off: it writes query strings, and with them bodies and tokens.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.state: dict[str, Any] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self.state:
+            scope.setdefault("state", {}).update(self.state)
+        if scope["type"] != "http" or scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        started = time.monotonic()
+        status = 500
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        session_id = _session_id(scope)
+        if session_id is None:
+            await self._app(scope, receive, send_and_note)
+            logger.info(f"{_request_line(scope)} {status} in {(time.monotonic() - started) * 1000:.0f} ms")
+            return
+        with logger.contextualize(session_id=session_id):
+            await self._app(scope, receive, send_and_note)
+            logger.info(f"{_request_line(scope)} {status} in {(time.monotonic() - started) * 1000:.0f} ms")
+
+
+async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:
+    """Answer a request that will not become a session; a WebSocket is answered before it is accepted."""
+    logger.info(f"Refused {connection.scope['type']} {connection.scope['path'].split('/')[1]!r}: {refusal.code}")
+    response = JSONResponse(refusal.body(), refusal.status, refusal.headers(LAUNCHER))
+    if not isinstance(connection, WebSocket):
+        return response
+    if refusal.close_code is not None or "websocket.http.response" not in connection.scope.get("extensions", {}):
+        await connection.close(refusal.close_code or 1013, refusal.message)
+    else:
+        await connection.send_denial_response(response)
+    return None
+
+
+def _bots_app() -> Any:
+    return getattr(sys.modules.get(BOTS_MODULE), "app", None)
+
+
+async def _late_routes(scope: Scope, receive: Receive, send: Send) -> None:
+    late = _bots_app()
+    if late is not None:
+        await late(scope, receive, send)
+    elif scope["type"] == "websocket":
+        await WebSocket(scope, receive, send).close()
+    else:
+        await PlainTextResponse("Not Found", 404)(scope, receive, send)
+
+
+def _warn_of_clashes(ours: Sequence[BaseRoute], theirs: Sequence[BaseRoute]) -> None:
+    reserved = {(getattr(route, "path", None), method) for route in ours for method in _methods(route)}
+    for route in theirs:
+        path = getattr(route, "path", None)
+        taken = sorted(str(method) for method in _methods(route) if (path, method) in reserved)
+        if taken:
+            name = getattr(route, "name", "?")
+            logger.warning(
+                f"{path} is reserved for the launcher ({', '.join(taken)}): your {name}() is not served there"
+            )
+
+
+def _methods(route: BaseRoute) -> set[str]:
+    return getattr(route, "methods", None) or {"WebSocket"}
+
+
+def _session_id(scope: Scope) -> str | None:
+    wanted = SESSION_ID.encode()
+    for name, value in scope["headers"]:
+        if name == wanted:
+            return str(value.decode("latin-1"))
+    return None
+
+
+def _request_line(scope: Scope) -> str:
+    # The raw path: percent-encoding keeps line breaks out of the log. Never the query.
+    path = scope.get("raw_path") or scope["path"].encode()
+    return f"{scope['method']} {path.decode('ascii', 'replace').split('?')[0]}"

@@ -1,0 +1,210 @@
+"""The command line: ``serve`` (the default), ``check``, ``call``, ``token``, ``settings``, ``errors``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from pipecat_base import __version__, environment
+from pipecat_base import settings as reference
+from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
+from pipecat_base.settings import Settings
+
+if TYPE_CHECKING:
+    from pipecat_base.loader import Bot
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the program and exit with its status."""
+    options = _parser().parse_args(arguments)
+    try:
+        status = options.run(options)
+    except StartupError as error:
+        print(error.report(), file=sys.stderr)
+        status = error.exit_status
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def serve(options: argparse.Namespace) -> int:
+    """Import the bot and serve it until a signal comes."""
+    # Imported here, as in every command: what this one needs costs half a second.
+    from pipecat_base import server
+    from pipecat_base.logs import Logs
+
+    settings = _settings(options)
+    signals = server.Signals()
+    signals.install()
+    logs = Logs(settings.log_level, settings.log_dir)
+    logs.configure()
+    if settings.observers:
+        environment.append_setup_file(os.path.join(os.path.dirname(__file__), "observers.py"))
+    listener = server.listen(settings.host, settings.port)
+
+    from pipecat_base import arguments, loader
+    from pipecat_base.app import LAUNCHER
+    from pipecat_base.watchdog import Watchdog
+
+    watchdog = Watchdog(
+        listener,
+        launcher=LAUNCHER,
+        stall_limit=settings.event_loop_stall_limit,
+        project=os.path.dirname(os.path.abspath(settings.bot)),
+    )
+    watchdog.start()
+    with logs.guard():
+        bot = loader.load(settings.bot)
+    signals.install()  # again: the bot may have set handlers of its own
+    factory = arguments.ArgumentFactory(
+        wants_cloud=arguments.mentions("pipecatcloud", loader.sources(bot.project)), guard=logs.guard
+    )
+
+    from pipecat_base.launcher import Launcher
+
+    async def run() -> int:
+        launcher = Launcher(settings, bot, factory, listener=listener, watchdog=watchdog, signals=signals)
+        return await launcher.run()
+
+    try:
+        status = server.run(run(), event_loop=settings.event_loop)
+    except StartupError as error:
+        print(error.report(), file=sys.stderr)
+        status = error.exit_status
+    server.leave(status, watchdog)
+
+
+def check(options: argparse.Namespace) -> int:
+    """Do everything that serving would do before it listens, and say what is possible here."""
+    from feature_manager import FeatureManager
+    from pipecat_base import loader
+    from pipecat_base.logs import Logs
+
+    try:
+        settings = _settings(options)
+        logs = Logs("WARNING")
+        logs.configure()
+        # What the bot prints must not get between the lines of a JSON answer.
+        with logs.guard(), contextlib.redirect_stdout(sys.stderr):
+            bot = loader.load(settings.bot)
+            manager = FeatureManager(settings, has_file_storage=bot.create_file_storage is not None)
+            features = manager.features(verify=True)
+    except StartupError as error:
+        if not options.json:
+            raise
+        print(json.dumps({"ok": False, "error": _error(error)}, indent=2, ensure_ascii=False))
+        return error.exit_status
+    if options.json:
+        listed = [
+            {"name": f.name, "status": f.status.value, "required": f.required, "reason": f.reason} for f in features
+        ]
+        print(json.dumps({"ok": True, "bot": _bot(bot), "features": listed}, indent=2, ensure_ascii=False))
+    else:
+        hooks = f" (hooks: {', '.join(bot.hooks)})" if bot.hooks else ""
+        print(f"{bot.name} is fine{hooks}")
+        print("\n".join(feature.line() for feature in features))
+    return 0
+
+
+def call(options: argparse.Namespace) -> int:
+    """Call a running bot as a phone provider would, with a recording."""
+    from pipecat_base.call import main as place_calls
+
+    return place_calls(options)
+
+
+def token(options: argparse.Namespace) -> int:
+    """Print a single-use WebSocket token."""
+    from pipecat_base.tokens import Tokens
+
+    secret = _settings(options).websocket_secret
+    if secret is None:
+        raise SettingsInvalid(["PIPECAT_WEBSOCKET_SECRET: not set, and a token must be signed with the server's"])
+    print(Tokens(secret).mint(options.lifetime))
+    return 0
+
+
+def print_settings(options: argparse.Namespace) -> int:
+    """Print the table of environment variables."""
+    print(reference.as_json() if options.format == "json" else reference.markdown())
+    return 0
+
+
+def print_errors(options: argparse.Namespace) -> int:
+    """Print the table of exit statuses."""
+    rows = [(0, "", OTHER_EXIT_STATUSES[0]), (2, "", OTHER_EXIT_STATUSES[2])]
+    rows += [(error.exit_status, error.code, error.meaning) for error in startup_errors()]
+    rows += [(status, "", meaning) for status, meaning in OTHER_EXIT_STATUSES.items() if status > 2]
+    if options.format == "json":
+        print(json.dumps([{"status": s, "code": c, "meaning": m} for s, c, m in rows], indent=2))
+        return 0
+    print("| status | code | meaning |\n|---|---|---|")
+    for status, code, meaning in rows:
+        print(f"| {status} | {f'`{code}`' if code else '-'} | {meaning} |")
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    variables = dict(environment.read())
+    for variable, value in (("PIPECAT_BOT", options.bot), ("PORT", options.port), ("HOST", options.host)):
+        if value is not None:
+            variables[variable] = value
+    return Settings.load(variables)
+
+
+def _error(error: StartupError) -> dict[str, object]:
+    return {
+        "code": error.code,
+        "message": str(error).strip(),
+        "frames": list(error.frames),
+        "exit_status": error.exit_status,
+    }
+
+
+def _bot(bot: Bot) -> dict[str, object]:
+    return {"file": str(bot.file), "hooks": bot.hooks}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pipecat-base", description="Serve a Pipecat bot.")
+    parser.add_argument("--version", action="version", version=f"pipecat-base {__version__}")
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--bot", metavar="PATH", default=None, help="the bot's file (PIPECAT_BOT; bot.py)")
+    common.add_argument("--host", default=None, help="address to listen on (HOST)")
+    common.add_argument("--port", default=None, help="TCP port to listen on (PORT)")
+    parser.set_defaults(run=serve, bot=None, host=None, port=None)
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    commands.add_parser("serve", parents=[common], help=_summary(serve)).set_defaults(run=serve)
+    checker = commands.add_parser("check", parents=[common], help=_summary(check))
+    checker.add_argument("--json", action="store_true", help="answer with one JSON object")
+    checker.set_defaults(run=check)
+
+    caller = commands.add_parser("call", help=_summary(call))
+    caller.add_argument("wav", metavar="FILE.wav", help="what the caller says: 16-bit PCM")
+    caller.add_argument("--url", default="ws://127.0.0.1:8080/ws", help="the bot's phone WebSocket (%(default)s)")
+    caller.add_argument("--calls", type=int, default=1, metavar="N", help="calls at once (%(default)s)")
+    caller.add_argument("--out", metavar="FILE.wav", help="where to write what came back (FILE.reply.wav)")
+    caller.add_argument(
+        "--tail", type=float, default=1.0, metavar="SECONDS", help="listen on after the end (%(default)s)"
+    )
+    caller.set_defaults(run=call)
+
+    minter = commands.add_parser("token", parents=[common], help=_summary(token))
+    minter.add_argument("--lifetime", type=int, default=300, metavar="SECONDS", help="(%(default)s)")
+    minter.set_defaults(run=token)
+
+    for name, command in (("settings", print_settings), ("errors", print_errors)):
+        printer = commands.add_parser(name, help=_summary(command))
+        printer.add_argument("--format", choices=("markdown", "json"), default="markdown")
+        printer.set_defaults(run=command)
+    return parser
+
+
+def _summary(command: object) -> str:
+    return (command.__doc__ or "").splitlines()[0]

@@ -1,0 +1,35 @@
+"""The process's environment: the one place that reads or changes it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+
+PIPECAT_SETUP_FILES = "PIPECAT_SETUP_FILES"
+
+
+def read() -> Mapping[str, str]:
+    """A copy of the environment as it is now."""
+    return dict(os.environ)
+
+
+def append_setup_file(path: str) -> None:
+    """Have pipecat load one more setup file, after the user's."""
+    listed = [part for part in os.environ.get(PIPECAT_SETUP_FILES, "").split(os.pathsep) if part]
+    if path not in listed:
+        os.environ[PIPECAT_SETUP_FILES] = os.pathsep.join([*listed, path])
+
+
+@contextlib.contextmanager
+def without_default_log_sink() -> Iterator[None]:
+    """Around loguru's first import: its sink 0, which bots remove by number, is then the first one that we add."""
+    before = os.environ.get("LOGURU_AUTOINIT")
+    os.environ["LOGURU_AUTOINIT"] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["LOGURU_AUTOINIT"]
+        else:
+            os.environ["LOGURU_AUTOINIT"] = before

@@ -1,0 +1,240 @@
+"""One run of the program: starting, ready, draining, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+import time
+from typing import Any
+
+from loguru import logger
+from starlette.websockets import WebSocketDisconnect
+
+from pipecat_base import app as application
+from pipecat_base import hooks
+from pipecat_base.arguments import ArgumentFactory
+from pipecat_base.errors import EXIT_FORCED, SetupFailed, SetupTimedOut, StartupError
+from pipecat_base.lifecycle import Lifecycle
+from pipecat_base.loader import Bot
+from pipecat_base.routes.bot import BotRoute
+from pipecat_base.routes.health import Health
+from pipecat_base.routes.websocket import WebSocketRoutes
+from pipecat_base.server import FORCED, LEFTOVERS, Server, Signals, configuration
+from pipecat_base.sessions import CLOSE_TIMEOUT, Outcome, Sessions
+from pipecat_base.settings import Settings
+from pipecat_base.tokens import Tokens
+from pipecat_base.watchdog import Watchdog
+
+PATIENCE = 1.0
+"""Seconds past every bound of its own after which a shutdown that still runs is cut."""
+
+
+class Launcher:
+    """Puts the parts together and takes them through their states.
+
+    Args:
+        settings: What the environment asks for.
+        bot: The user's program.
+        arguments: Builds what it receives.
+        listener: The socket that is listened on.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        bot: Bot,
+        arguments: ArgumentFactory,
+        *,
+        listener: Any,
+        watchdog: Watchdog,
+        signals: Signals,
+    ) -> None:
+        self._settings = settings
+        self._bot = bot
+        self._arguments = arguments
+        self._listener = listener
+        self._watchdog = watchdog
+        self._signals = signals
+        self._lifecycle = Lifecycle()
+        self._sessions = Sessions(
+            bot.function,
+            bot_name=bot.name,
+            project=bot.project,
+            max_sessions=settings.max_sessions,
+            max_seconds=settings.max_session_seconds,
+            cancel_grace=settings.session_cancel_grace,
+            refusal=self._lifecycle.refusal,
+            disconnects=(WebSocketDisconnect,),
+        )
+        self._app = application.build(self._routes())
+        self._entrance = application.Entrance(self._app)
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._lifespan = hooks.Lifespan(self._app.router.lifespan_context(self._app))
+
+    async def run(self) -> int:
+        """Serve until a signal comes and the last session has ended; the exit status.
+
+        Raises:
+            StartupError: the bot could not be set up.
+        """
+        server = Server(configuration(self._entrance))
+        serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))
+        await server.until_started(serving)
+        loop = asyncio.get_running_loop()
+        self._watchdog.attach(loop, server.protocol)
+        try:
+            await self._set_up()
+        except StartupError:
+            self._lifecycle.failed()
+            self._watchdog.release()
+            await server.finish(serving)
+            raise
+        self._signals.deliver_to(lambda count: self._signalled(count, loop))
+        self._lifecycle.ready()
+        logger.info(f"Ready: {self._bot.name} on http://{self._settings.host}:{self._settings.port}")
+        if self._settings.log_features_summary:
+            threading.Thread(target=self._log_features, name="features", daemon=True).start()
+        await self._stop.wait()
+        hurried = await self._drain()
+        if not hurried:
+            await self._tear_down()
+        self._lifecycle.stopped()
+        self._watchdog.release()
+        await server.finish(serving)
+        return self._signals.exit_status if hurried else 0
+
+    def _routes(self) -> list[Any]:
+        settings = self._settings
+        health = Health(
+            self._lifecycle,
+            self._sessions,
+            readyz=self._bot.readyz,
+            timeout=settings.readyz_timeout,
+            ready_when_full=settings.ready_when_full,
+        )
+        bot = BotRoute(
+            self._sessions,
+            self._arguments,
+            failure_status=settings.bot_failure_status,
+            max_body_bytes=settings.max_body_bytes,
+        )
+        websocket = WebSocketRoutes(
+            self._sessions,
+            self._arguments,
+            tokens=Tokens(settings.websocket_secret) if settings.websocket_auth == "token" else None,
+            allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
+        )
+        return [*health.routes(), *bot.routes(), *websocket.routes()]
+
+    def _signalled(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
+        """In the signal's handler: only what is safe there."""
+        settings = self._settings
+        self._lifecycle.drain()
+        if count == 1:
+            bounds = settings.session_cancel_grace + CLOSE_TIMEOUT + settings.teardown_timeout + LEFTOVERS + 1
+            self._watchdog.end_by(
+                settings.shutdown_timeout + bounds + PATIENCE, EXIT_FORCED, "shutdown deadline passed; forced out"
+            )
+        else:
+            self._watchdog.end_by(FORCED, self._signals.exit_status, "second signal; forced out")
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._stop.set if count == 1 else self._hurry.set)
+
+    async def _set_up(self) -> None:
+        """Lifespans of the bot's app, ``setup()``, ``create_file_storage()``."""
+        try:
+            await asyncio.wait_for(self._run_setup(), self._settings.setup_timeout)
+        except asyncio.TimeoutError:
+            raise SetupTimedOut(
+                f"setup() of {self._bot.file.name} was not done within {self._settings.setup_timeout:g} s.",
+                "Make it quicker, or raise SETUP_TIMEOUT.",
+            ) from None
+
+    async def _run_setup(self) -> None:
+        state = await self._guarded("a lifespan", self._lifespan.start())
+        if state:
+            self._entrance.state = dict(state)
+        if self._bot.setup is not None:
+            await self._guarded("setup()", hooks.call(self._bot.setup))
+        self._arguments.file_storage = await self._guarded("create_file_storage()", self._file_storage())
+
+    async def _guarded(self, name: str, step: Any) -> Any:
+        try:
+            return await step
+        except (asyncio.CancelledError, asyncio.TimeoutError, StartupError):
+            raise
+        except BaseException as error:
+            logger.opt(exception=True).error(f"{name} failed")
+            raise SetupFailed(
+                f"{name} of {self._bot.file.name} raised {type(error).__name__}: {' '.join(str(error).split())}.",
+                "The log has the traceback.",
+            ) from error
+
+    async def _file_storage(self) -> Any:
+        if self._bot.create_file_storage is not None:
+            return await hooks.call(self._bot.create_file_storage)
+        if self._settings.uploads_folder is None:
+            return None
+        try:
+            from pipecat.utils.file_storage import LocalFileStorage
+        except ImportError:
+            logger.warning("PIPECAT_UPLOADS_FOLDER is set, but uploads need pipecat-ai >= 1.13; they are off")
+            return None
+        return LocalFileStorage(self._settings.uploads_folder, 10)
+
+    def _log_features(self) -> None:
+        # The module's name appears in users' logs; it is not needed otherwise.
+        from feature_manager import FeatureManager
+
+        has_storage = self._bot.create_file_storage is not None
+        FeatureManager(self._settings, has_file_storage=has_storage).log_features_summary()
+
+    async def _drain(self) -> bool:
+        """Let the sessions end, at the deadline end them; True when a second signal cut it short."""
+        settings, signals = self._settings, self._signals
+        again = "; Ctrl-C again to stop now" if signals.interactive else ""
+        logger.info(f"Draining: {len(self._sessions)} sessions get up to {settings.shutdown_timeout:g} s{again}")
+        deadline = signals.at + settings.shutdown_timeout
+        notice = 0.0 if signals.interactive else min(settings.drain_notice, settings.shutdown_timeout)
+        if await self._unless_hurried(self._wait_for_end(deadline, signals.at + notice)):
+            return False
+        ended = self._sessions.cancel_all(Outcome.DRAINED)
+        if ended:
+            logger.warning(f"Ending {len(ended)} sessions: {', '.join(ended)}")
+        if not self._hurry.is_set():
+            await self._unless_hurried(self._sessions.wait_until_empty(settings.session_cancel_grace + CLOSE_TIMEOUT))
+        if self._hurry.is_set():
+            await self._sessions.wait_until_empty(FORCED / 2)
+        return self._hurry.is_set()
+
+    async def _wait_for_end(self, deadline: float, notice_until: float) -> bool:
+        ended = await self._sessions.wait_until_empty(max(0.0, deadline - time.monotonic()))
+        if ended:
+            await asyncio.sleep(max(0.0, notice_until - time.monotonic()))
+        return ended
+
+    async def _unless_hurried(self, waiting: Any) -> bool:
+        """The wait's answer, or False as soon as a second signal comes."""
+        wait = asyncio.ensure_future(waiting)
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait({wait, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if wait.done():
+            return bool(wait.result())
+        wait.cancel()
+        return False
+
+    async def _tear_down(self) -> None:
+        async def steps() -> None:
+            if self._bot.teardown is not None:
+                await hooks.call(self._bot.teardown)
+
+        for name, step in (("teardown()", steps), ("a lifespan", self._lifespan.stop)):
+            try:
+                await asyncio.wait_for(step(), self._settings.teardown_timeout)
+            except asyncio.TimeoutError:
+                logger.error(f"{name} was not done within {self._settings.teardown_timeout:g} s (TEARDOWN_TIMEOUT)")
+            except BaseException as error:
+                logger.opt(exception=True).error(f"{name} failed: {type(error).__name__}")

@@ -1,0 +1,330 @@
+"""Find the user's ``bot.py``, import it, and check ``bot`` and the optional hooks.
+
+Each mistake becomes one :class:`~pipecat_base.errors.StartupError` that names the file, what was expected and what
+was found, with the user's own frames.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from loguru import logger
+
+from pipecat_base import traces
+from pipecat_base.errors import (
+    BotArityInvalid,
+    BotExited,
+    BotFunctionInvalid,
+    BotFunctionMissing,
+    BotImportFailed,
+    BotIsFolder,
+    BotNotFound,
+    BotRaised,
+    BotSyntaxError,
+    DependencyMissing,
+    HookInvalid,
+    StartupError,
+)
+
+BotFunction = Callable[[Any], Awaitable[Any]]
+Hook = Callable[[], Any]
+
+WRITE_BOT = 'Write "async def bot(args)" in it.'
+DISTRIBUTIONS = {
+    "cv2": "opencv-python-headless",
+    "daily": "daily-python",
+    "dotenv": "python-dotenv",
+    "google": "google-genai",
+    "PIL": "pillow",
+    "pipecat": "pipecat-ai",
+    "yaml": "pyyaml",
+}
+"""Packages whose name to install is not the name to import."""
+
+
+@dataclass(frozen=True)
+class Bot:
+    """The user's program: its entry point and hooks, each known to be callable as documented."""
+
+    file: Path
+    module: ModuleType
+    function: BotFunction
+    setup: Hook | None = None
+    teardown: Hook | None = None
+    readyz: Hook | None = None
+    create_file_storage: Hook | None = None
+
+    @property
+    def project(self) -> str:
+        """The folder that holds the bot's file."""
+        return str(self.file.parent)
+
+    @property
+    def name(self) -> str:
+        """How logs call it: ``bot in bot.py``."""
+        return f"bot in {self.file.name}"
+
+    @property
+    def hooks(self) -> list[str]:
+        """The names of the hooks that the file defines."""
+        return [name for name in HOOKS if getattr(self, name) is not None]
+
+
+HOOKS = {"setup": "either", "teardown": "either", "readyz": "either", "create_file_storage": "sync"}
+"""Hook names, and whether each is an ordinary function or may be async as well."""
+
+OURS = ("setup", "teardown")
+"""Hooks that the replaced image does not know: a function of that name which needs arguments is not taken for one."""
+
+
+def load(path: str) -> Bot:
+    """Import the bot at ``path`` (relative to the working directory) and validate it.
+
+    The file's folder comes first on ``sys.path``, as when Python runs a script. The module is registered under its
+    own name, ``bot`` for ``bot.py``, so that the user's other modules find it.
+
+    Raises:
+        StartupError: the subclass for the user's mistake.
+    """
+    file = _find(path)
+    module = _import(file)
+    return validate(module, file)
+
+
+def validate(module: ModuleType, file: Path) -> Bot:
+    """Check ``bot`` and the hooks of an imported module."""
+    function = _bot_function(module, file)
+    hooks = {name: _hook(module, file, name, kind) for name, kind in HOOKS.items()}
+    return Bot(file=file, module=module, function=function, **hooks)
+
+
+def _find(path: str) -> Path:
+    file = Path(path).absolute()
+    if file.is_dir():
+        inside = file / "bot.py"
+        remedy = f"Name the file: {path.rstrip('/')}/bot.py." if inside.is_file() else "Name a Python file."
+        raise BotIsFolder(f"{path} is a folder, not a file.", remedy)
+    if not file.exists():
+        others = sorted(p.name for p in file.parent.glob("*.py"))[:8] if file.parent.is_dir() else []
+        found = f" It has {', '.join(others)}." if others else ""
+        raise BotNotFound(
+            f"There is no {file.name} in {file.parent}.{found}",
+            'Put your bot there (COPY ./bot.py bot.py), with "async def bot(args)", or name it with PIPECAT_BOT.',
+        )
+    return file
+
+
+def _import(file: Path) -> ModuleType:
+    project = str(file.parent)
+    if sys.path[:1] != [project]:
+        sys.path.insert(0, project)
+    # A file named like a module that is already there (platform.py) must not replace it.
+    name = file.stem if file.stem not in sys.modules else "bot"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise BotNotFound(f"{file.name} is not a Python file.", "Its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        sys.modules.pop(name, None)
+        raise _explain(error, file) from error
+    return module
+
+
+def _explain(error: BaseException, file: Path) -> StartupError:
+    """The user's mistake behind an exception that came out of their import."""
+    project = str(file.parent)
+    frames = traces.users_frames(error.__traceback__, project)
+    at = _place(frames) or file.name
+    if isinstance(error, SyntaxError):
+        return _explain_syntax(error, file, frames)
+    if isinstance(error, SystemExit):
+        return BotExited(
+            f"{at} called sys.exit({'' if error.code is None else error.code!r}) while it was imported.",
+            'Move what runs to "async def bot(args)", or under if __name__ == "__main__".',
+            frames=frames,
+        )
+    missing = next((e for e in _chain(error) if isinstance(e, ModuleNotFoundError) and e.name), None)
+    if missing is not None and missing.name is not None:
+        return _explain_missing(missing.name, error, project, at, frames)
+    if isinstance(error, ImportError):
+        return BotImportFailed(
+            f"An import in {at} failed: {error}.", "Check that name and the installed version.", frames=frames
+        )
+    return BotRaised(
+        f"{at} raised {type(error).__name__}: {_one_line(error)}.",
+        "It ran while the file was imported; mend it, or move it into bot() or setup().",
+        frames=frames,
+    )
+
+
+def _explain_syntax(error: SyntaxError, file: Path, frames: list[str]) -> StartupError:
+    project = str(file.parent)
+    source = error.filename or str(file)
+    if not traces.is_users(source, project):
+        return BotImportFailed(
+            f"An import in {_place(frames) or file.name} failed: {error.msg} ({source}, line {error.lineno}).",
+            "That package does not support this Python; try another version of it.",
+            frames=frames,
+        )
+    text = (error.text or "").strip()
+    return BotSyntaxError(
+        f"{os.path.relpath(source, project)}, line {error.lineno}: {error.msg}: {text}",
+        "Mend that line.",
+        frames=frames,
+    )
+
+
+def _explain_missing(name: str, error: BaseException, project: str, at: str, frames: list[str]) -> StartupError:
+    top = name.partition(".")[0]
+    if "." in name and (_is_own(top, project) or _is_installed(top)):
+        whose = "your project" if _is_own(top, project) else f"the installed {top}"
+        return BotImportFailed(
+            f"An import in {at} failed: {whose} has no module {name}.",
+            "Check its name and that it was copied." if whose == "your project" else "Check its version.",
+            frames=frames,
+        )
+    package = DISTRIBUTIONS.get(top, top)
+    said = "" if isinstance(error, ModuleNotFoundError) else f" ({_one_line(error)})"
+    return DependencyMissing(
+        f"{at} needs the package {package}, which is not installed{said}.",
+        "Add it to requirements.txt or pyproject.toml and install again"
+        " (if it is a file of yours, copy it beside the bot).",
+        frames=frames,
+    )
+
+
+def _is_own(top: str, project: str) -> bool:
+    return os.path.isdir(os.path.join(project, top)) or os.path.isfile(os.path.join(project, f"{top}.py"))
+
+
+def _is_installed(top: str) -> bool:
+    try:
+        return importlib.util.find_spec(top) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """The exception and what caused it: libraries wrap a missing module in an exception of their own."""
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
+
+
+def _place(frames: list[str]) -> str | None:
+    """``helpers.py:3`` of the innermost frame."""
+    return ":".join(frames[-1].split(":")[:2]).split(" in ")[0] if frames else None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()).rstrip(".")
+
+
+def _bot_function(module: ModuleType, file: Path) -> BotFunction:
+    if not hasattr(module, "bot"):
+        raise BotFunctionMissing(f"{file.name} has no function `bot`; {_functions(module)}.", WRITE_BOT)
+    bot = module.bot
+    if not callable(bot) or inspect.isclass(bot):
+        raise BotFunctionInvalid(f"`bot` in {file.name} is {_kind(bot)}, not an async function.", WRITE_BOT)
+    if not is_async(bot):
+        raise BotFunctionInvalid(
+            f"`bot` in {file.name} is {_kind(bot)}, not an async function.",
+            'Write "async def bot(args)" instead of "def bot(args)".'
+            if inspect.isfunction(bot) and not inspect.isasyncgenfunction(bot)
+            else WRITE_BOT,
+        )
+    if not _accepts(bot, 1):
+        raise BotArityInvalid(
+            f"`bot` in {file.name} takes {_signature(bot)}, but is called with one positional argument.",
+            'Write "async def bot(args)".',
+        )
+    return bot  # type: ignore[no-any-return]
+
+
+def _hook(module: ModuleType, file: Path, name: str, kind: str) -> Hook | None:
+    hook = getattr(module, name, None)
+    if hook is None or isinstance(hook, ModuleType):
+        return None
+    remedy = f'Write "def {name}()", or give it another name if it is not the hook.'
+    if not callable(hook) or inspect.isclass(hook) or inspect.isasyncgenfunction(hook):
+        raise HookInvalid(f"`{name}` in {file.name} is {_kind(hook)}, not a function.", remedy)
+    if kind == "sync" and is_async(hook):
+        raise HookInvalid(f"`{name}` in {file.name} is async, but is called without await.", remedy)
+    if not _accepts(hook, 0):
+        if name in OURS:
+            logger.warning(f"`{name}` in {file.name} takes {_signature(hook)}, so it is not used as the hook {name}()")
+            return None
+        raise HookInvalid(f"`{name}` in {file.name} takes {_signature(hook)}, but is called without arguments.", remedy)
+    return hook  # type: ignore[no-any-return]
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling it gives something to await: async functions, partials and wrappers of one, async objects."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function)):
+        return True
+    return not inspect.isclass(function) and inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _accepts(function: Any, count: int) -> bool:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def _signature(function: Any) -> str:
+    try:
+        return str(inspect.signature(function))
+    except (TypeError, ValueError):
+        return "unknown arguments"
+
+
+def _functions(module: ModuleType) -> str:
+    names = [
+        f"{name}()"
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
+    return f"it has {', '.join(names)}" if names else "it has no functions at all"
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    if inspect.isclass(value):
+        return "a class"
+    if inspect.isasyncgenfunction(value):
+        return "an async generator"
+    if inspect.isfunction(value):
+        return "an ordinary function"
+    return f"a {type(value).__name__}"
+
+
+def sources(project: str) -> list[str]:
+    """The source files of the project that are imported by now."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return [file for file in files if file and traces.is_users(file, project)]

@@ -1,0 +1,207 @@
+"""Logs: one format, the session's id on every line, and nothing of the bot's own taken away.
+
+The launcher has one console sink. Sinks that the bot adds while it is imported stay. Two things that happen during
+that import would spoil the console, and are mended after it:
+
+- ``logger.remove(0); logger.add(sys.stderr, level="DEBUG")`` stands at the top of most pipecat examples, and
+  importing pipecatcloud does the like. A plain console sink that took the place of ours is dropped again, or every
+  line would come without its session. One with a format of its own is what the user wants to read: it replaces ours.
+- ``logging.basicConfig()`` puts a second handler on the console. Its level is kept, its handler replaced by ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import json
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipecat_base import environment
+
+with environment.without_default_log_sink():
+    from loguru import logger
+
+if TYPE_CHECKING:
+    from loguru import Message, Record
+
+FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level: <8} | {name}:{function}:{line} | {extra[session_id]} - {message}"
+NO_SESSION = "NONE"
+LOG_FILE = "bot.jsonl"
+
+# uvicorn writes request lines, and with them ?body= and ?token=, to these.
+_REQUEST_LOGGERS = ("uvicorn.access", "uvicorn.error", "uvicorn.asgi")
+
+
+@dataclass(frozen=True)
+class _Added:
+    """A sink that the bot added while it was imported."""
+
+    console: bool
+    plain: bool
+    """Neither a format, nor a filter, nor JSON: the boilerplate of examples."""
+
+
+class Logs:
+    """Owns the launcher's sinks.
+
+    Args:
+        level: One of settings.LOG_LEVELS; NONE is silence.
+        folder: Where to also write JSON lines, or None.
+    """
+
+    def __init__(self, level: str, folder: str | None = None) -> None:
+        self._level = level
+        self._folder = folder
+        self._console: int | None = None
+        self._file: int | None = None
+        self._json: JsonLines | None = None
+        self._handler = LoguruHandler()
+
+    def configure(self) -> None:
+        """Make loguru's console sink ours, and send the standard library's logging there."""
+        logger.remove()
+        if self._level != "NONE":
+            self._console = self._add(sys.stderr, _console_format)
+            self._open_file()
+        root = logging.getLogger()
+        root.setLevel(self._standard_level())
+        # Not yet a handler of the root: basicConfig() in the bot does nothing once there is one, its level= included.
+        logging.lastResort = self._handler
+        for name in _REQUEST_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+    @contextlib.contextmanager
+    def guard(self) -> Iterator[None]:
+        """Around an import of code that may set up logging of its own: afterwards our sinks are there again."""
+        added: dict[int, _Added] = {}
+        add, remove = logger.add, logger.remove
+
+        def recording_add(sink: Any, **options: Any) -> int:
+            sink_id: int = add(sink, **options)
+            plain = not any(options.get(name) for name in ("format", "filter", "serialize"))
+            added[sink_id] = _Added(_is_console(sink), plain)
+            return sink_id
+
+        def recording_remove(handler_id: int | None = None) -> None:
+            remove(handler_id)
+            if handler_id is None:
+                added.clear()
+            else:
+                added.pop(handler_id, None)
+
+        logger.add, logger.remove = recording_add, recording_remove  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            del logger.add, logger.remove
+            self._restore(added)
+            self._adopt_standard_logging()
+
+    def _restore(self, added: dict[int, _Added]) -> None:
+        if self._json is not None and self._file is not None:
+            _remove(self._file)
+            self._file = self._add(self._json.write, "{message}")
+        if self._console is None:
+            return
+        consoles = {sink_id: sink for sink_id, sink in added.items() if sink.console}
+        lost = not _remove(self._console)
+        if lost and not all(sink.plain for sink in consoles.values()):
+            self._console = None
+            return
+        if lost:
+            for sink_id in consoles:
+                _remove(sink_id)
+        self._console = self._add(sys.stderr, _console_format)
+
+    def _add(self, sink: Any, format_: Any) -> int:
+        # diagnose would print the values of variables, secrets too, beside the traceback.
+        return logger.add(sink, format=format_, level=self._level, backtrace=False, diagnose=False)
+
+    def _open_file(self) -> None:
+        if self._folder is None:
+            return
+        path = os.path.join(self._folder, LOG_FILE)
+        try:
+            self._json = JsonLines(path)
+        except OSError as error:
+            logger.error(f"PCC_LOG_DIR: {path} cannot be written: {error.strerror}")
+        else:
+            self._file = self._add(self._json.write, "{message}")
+
+    def _standard_level(self) -> int:
+        # DEBUG of every library would drown the bot's own lines; a bot that wants it sets the root's level.
+        levels = {"TRACE": logging.DEBUG, "NONE": logging.CRITICAL + 1, "WARNING": logging.WARNING}
+        return {**levels, "ERROR": logging.ERROR}.get(self._level, logging.INFO)
+
+    def _adopt_standard_logging(self) -> None:
+        root = logging.getLogger()
+        for handler in list(root.handlers):
+            if type(handler) is logging.StreamHandler and _is_console(handler.stream):
+                root.removeHandler(handler)
+        if self._handler not in root.handlers:
+            root.addHandler(self._handler)
+
+
+class LoguruHandler(logging.Handler):
+    """Passes the standard library's records on to loguru, in the context (and so with the session) of the caller."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called by logging for each record."""
+        try:
+            level: str | int = logger.level(record.levelname).name
+        except ValueError:
+            level = record.levelno
+
+        def patch(target: Record) -> None:
+            target["name"], target["function"], target["line"] = record.name, record.funcName, record.lineno
+
+        try:
+            message = record.getMessage()
+        except Exception:
+            self.handleError(record)
+            return
+        # The message is an argument, not the format: its braces are the user's.
+        logger.patch(patch).opt(exception=record.exc_info).log(level, "{}", message)
+
+
+class JsonLines:
+    """Writes ``bot.jsonl``: one JSON object a log line, with ``@timestamp, stream, level, session_id, line``."""
+
+    def __init__(self, path: str) -> None:
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        self._file = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+
+    def write(self, message: Message) -> None:
+        """Called by loguru for each line; the traceback of an exception is part of ``line``."""
+        record = message.record
+        entry = {
+            "@timestamp": record["time"].astimezone(datetime.timezone.utc).isoformat(timespec="milliseconds"),
+            "stream": "stderr",
+            "level": record["level"].name,
+            "session_id": record["extra"].get("session_id", NO_SESSION),
+            "line": str(message).rstrip("\n"),
+        }
+        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+
+def _console_format(record: Record) -> str:
+    # Not loguru's configured extra: a bot that calls logger.configure(extra=...) would take it away.
+    record["extra"].setdefault("session_id", NO_SESSION)
+    return FORMAT + "\n{exception}"
+
+
+def _remove(sink_id: int) -> bool:
+    try:
+        logger.remove(sink_id)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_console(sink: Any) -> bool:
+    return any(sink is stream for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__))

@@ -1,0 +1,80 @@
+"""``POST /bot``: the platform starts a session, and gets its answer when the session has ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from pipecat_base.arguments import ArgumentFactory, Arguments
+from pipecat_base.errors import Malformed
+from pipecat_base.routes import requests
+from pipecat_base.sessions import Outcome, Report, Session, Sessions, Transport
+
+ROOM_URL = "x-daily-room-url"
+ROOM_TOKEN = "x-daily-room-token"  # noqa: S105
+START_ENVELOPE = "x-pcc-start-envelope"
+OUTCOME = "x-pipecat-session-outcome"
+"""On the answer: the session's outcome, since only a failed one differs in status."""
+
+
+class BotRoute:
+    """Runs plain and Daily sessions.
+
+    Args:
+        failure_status: The HTTP status for a bot that failed.
+        max_body_bytes: The largest body.
+    """
+
+    def __init__(
+        self, sessions: Sessions, arguments: ArgumentFactory, *, failure_status: int, max_body_bytes: int
+    ) -> None:
+        self._sessions = sessions
+        self._arguments = arguments
+        self._failure_status = failure_status
+        self._max_body_bytes = max_body_bytes
+
+    def routes(self) -> list[Route]:
+        """The routes to serve."""
+        return [Route("/bot", self.post, methods=["POST"])]
+
+    async def post(self, request: Request) -> JSONResponse:
+        """200 ``{}``, or the failure's status and ``{"error": {"code", "message", "session_id"}}``."""
+        session_id = requests.session_id(request)
+        room_url = request.headers.get(ROOM_URL, "").strip()
+        max_seconds = requests.max_seconds(request)
+        body, flow_config = _open_envelope(request, await requests.json_body(request, self._max_body_bytes))
+        transport = Transport.DAILY if room_url else Transport.PLAIN
+        async with self._sessions.admit(session_id, transport, max_seconds=max_seconds) as session:
+            arguments: Arguments
+            if room_url:
+                token = request.headers.get(ROOM_TOKEN) or None
+                arguments = await self._arguments.daily(session_id, body, room_url, token, flow_config=flow_config)
+            else:
+                arguments = await self._arguments.plain(session_id, body, flow_config=flow_config)
+            report = await self._sessions.run(session, arguments)
+        return self._answer(session, report)
+
+    def _answer(self, session: Session, report: Report) -> JSONResponse:
+        headers = {OUTCOME: report.outcome.value, requests.SESSION_ID: session.id}
+        if report.outcome is not Outcome.FAILED:
+            return JSONResponse({}, headers=headers)
+        error = {"code": "bot_failed", "message": report.message, "session_id": session.id}
+        return JSONResponse({"error": error}, self._failure_status, headers)
+
+
+def _open_envelope(request: Request, content: Any) -> tuple[Any, Any]:
+    """``(body, flow_config)``: with ``X-Pcc-Start-Envelope: 1`` both come in one object."""
+    if request.headers.get(START_ENVELOPE, "").strip() != "1":
+        return content, None
+    if not isinstance(content, dict):
+        raise Malformed("The start envelope is not an object.", field="body")
+    if "body" not in content:
+        raise Malformed('The start envelope has no "body".', field="body.body")
+    flow_config = content.get("flow_config")
+    if flow_config is not None and not isinstance(flow_config, dict):
+        raise Malformed("Not an object.", field="body.flow_config")
+    body = content["body"]
+    return ({} if body is None else body), flow_config

@@ -1,0 +1,94 @@
+"""What requests carry: session ids, limits and bodies, decoded or refused."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import uuid
+from typing import Any
+
+from starlette.requests import HTTPConnection, Request
+
+from pipecat_base.errors import Malformed, TooLarge
+
+SESSION_ID = "x-daily-session-id"
+MAX_SECONDS = "x-pcc-max-session-seconds"
+SESSION_ID_LENGTH = 256
+
+
+def session_id(connection: HTTPConnection) -> str:
+    """The platform's id for this session, or a new one when it names none."""
+    value = connection.headers.get(SESSION_ID, "").strip()
+    if not value:
+        return str(uuid.uuid4())
+    if len(value) > SESSION_ID_LENGTH or not (value.isascii() and value.isprintable()):
+        raise Malformed(
+            f"Not a session id of at most {SESSION_ID_LENGTH} printable ASCII characters.", field=SESSION_ID
+        )
+    return value
+
+
+def max_seconds(connection: HTTPConnection) -> float | None:
+    """The limit that the platform sets for this session, in seconds, or None."""
+    value = connection.headers.get(MAX_SECONDS)
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise Malformed("Not a number of seconds (more than 0).", field=MAX_SECONDS)
+    return seconds
+
+
+async def json_body(request: Request, limit: int) -> Any:
+    """The request's JSON, ``{}`` when there is none; refused beyond ``limit`` bytes."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(f"The body is larger than {limit} bytes (MAX_BODY_BYTES).", field="body")
+        chunks.append(chunk)
+    return parse_json(b"".join(chunks))
+
+
+def query_body(connection: HTTPConnection) -> Any:
+    """The session's body from ``?body=``, ``{}`` when there is none."""
+    return decode_body(connection.query_params.get("body", ""))
+
+
+def decode_body(value: str) -> Any:
+    """Decode base64 JSON: standard or URL-safe alphabet, padded or not, and with a space where a ``+`` was."""
+    if not value.strip():
+        return {}
+    standard = value.replace(" ", "+").replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        raw = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise Malformed("Not base64.", field="body") from None
+    return parse_json(raw)
+
+
+def parse_json(raw: bytes) -> Any:
+    """Strict JSON in UTF-8; nothing and ``null`` are ``{}``."""
+    if not raw.strip():
+        return {}
+    try:
+        value = json.loads(raw.decode(), parse_constant=_no_constant)
+    except RecursionError:
+        raise Malformed("JSON nested too deeply.", field="body") from None
+    except UnicodeDecodeError:
+        raise Malformed("Not UTF-8.", field="body") from None
+    except json.JSONDecodeError as error:
+        raise Malformed(f"Not JSON: {error.msg} at character {error.pos}.", field="body") from None
+    except ValueError as error:
+        raise Malformed(f"Not JSON: {error}.", field="body") from None
+    return {} if value is None else value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")

@@ -1,0 +1,211 @@
+"""The process around the application: socket, event loop, signals, and an end that loses no call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Coroutine, Iterator
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+import uvicorn
+from loguru import logger
+
+from pipecat_base.errors import EXIT_SIGNAL_BASE, PortUnavailable
+from pipecat_base.watchdog import Watchdog
+
+T = TypeVar("T")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+BACKLOG = 2048
+LEFTOVERS = 3
+"""Seconds that requests which are not sessions get at the very end."""
+FORCED = 1.0
+"""Seconds between a second signal and the end, whatever happens."""
+EXIT_GRACE = 3.0
+"""Seconds that the interpreter gets to end once everything is closed."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind before the bot is imported: a port that is taken is known at once, and early callers wait in the queue.
+
+    Raises:
+        PortUnavailable: with the reason.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise PortUnavailable(
+            f"Cannot listen on {host} port {port}: {error.strerror or error}.",
+            "Set PORT or HOST, or stop what uses it.",
+        ) from error
+    return sock
+
+
+class Signals:
+    """SIGTERM and SIGINT: at once while starting, then first a drain, second a prompt end, third the kill.
+
+    Ordinary handlers, not the loop's: those would not run while a bot blocks the loop.
+    """
+
+    def __init__(self) -> None:
+        self.requested = 0
+        self.signal: int | None = None
+        self.at = 0.0
+        self._listener: Any = None
+
+    def install(self) -> None:
+        """From now on a signal ends the process at once, with 128 + its number. PID 1 has no default for that."""
+        for number in SIGNALS:
+            signal.signal(number, self._handle)
+
+    def deliver_to(self, listener: Any) -> None:
+        """``listener(count)`` is called in the handler from now on."""
+        self._listener = listener
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person pressed Ctrl-C."""
+        return self.signal == signal.SIGINT
+
+    @property
+    def exit_status(self) -> int:
+        """What a process ended by this signal reports."""
+        return EXIT_SIGNAL_BASE + (self.signal or 0)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.requested += 1
+        if self.requested == 1:
+            self.signal, self.at = number, time.monotonic()
+        if self._listener is None or self.requested > 2:
+            os._exit(EXIT_SIGNAL_BASE + number)
+        self._listener(self.requested)
+
+
+class Server(uvicorn.Server):
+    """uvicorn, told when to start and stop; signals are ours."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the handlers alone."""
+        yield
+
+    def install_signal_handlers(self) -> None:
+        """As above, for uvicorn before 0.29."""
+
+    def protocol(self) -> asyncio.Protocol:
+        """The handler of one connection, for one that the watchdog accepted."""
+        make: Any = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state={})  # type: ignore[no-any-return]
+
+    async def until_started(self, serving: asyncio.Task[None]) -> None:
+        """Wait until connections are accepted."""
+        # uvicorn sets a flag, a few turns of the loop later.
+        while not self.started and not serving.done():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        if serving.done():
+            serving.result()
+
+    async def finish(self, serving: asyncio.Task[None]) -> None:
+        """Stop accepting, let answers be sent, within a bound."""
+        self.should_exit = True
+        await asyncio.wait({serving}, timeout=LEFTOVERS + 1)
+
+
+def configuration(app: Any) -> uvicorn.Config:
+    """uvicorn's, with everything that ours replaces turned off."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=LEFTOVERS,
+        server_header=False,
+    )
+
+
+def run(main: Coroutine[Any, Any, T], *, event_loop: str) -> T:
+    """Run ``main`` to its end on a new loop. A task of the bot that calls sys.exit() does not end it."""
+    loop = _new_loop(event_loop)
+    _keep_signals(loop)
+    asyncio.set_event_loop(loop)
+    try:
+        task = loop.create_task(main)
+        while True:
+            try:
+                return loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt):
+                if task.done():
+                    raise
+                # asyncio lets these two out of any task; the loop is intact and goes on where it was.
+                logger.opt(exception=True).error("A background task called sys.exit(); only that task has ended")
+    finally:
+        _close(loop)
+
+
+def _new_loop(name: str) -> asyncio.AbstractEventLoop:
+    if name in ("auto", "uvloop"):
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                logger.warning('PIPECAT_EVENT_LOOP: "uvloop" is not installed; asyncio is used')
+        else:
+            loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+            return loop
+    return asyncio.new_event_loop()
+
+
+def _keep_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Let no bot take SIGTERM or SIGINT over: a runner does unless it is told not to, and a deploy would cut calls."""
+    add, remove = loop.add_signal_handler, loop.remove_signal_handler
+
+    def add_others(number: int, callback: Any, *args: Any) -> None:
+        if number not in SIGNALS:
+            add(number, callback, *args)
+
+    def remove_others(number: int) -> bool:
+        return number not in SIGNALS and remove(number)
+
+    loop.add_signal_handler = add_others  # type: ignore[method-assign, assignment]
+    loop.remove_signal_handler = remove_others  # type: ignore[method-assign, assignment]
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what still runs and close the loop, within a bound; an abandoned bot may ignore it for ever."""
+    try:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                loop.run_until_complete(asyncio.wait(tasks, timeout=1))
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), 1))
+    except (asyncio.TimeoutError, RuntimeError):
+        pass
+    finally:
+        asyncio.set_event_loop(None)
+        if not any(not task.done() for task in asyncio.all_tasks(loop)):
+            loop.close()
+
+
+def leave(status: int, watchdog: Watchdog) -> NoReturn:
+    """End the interpreter; atexit handlers run, but threads of the bot that do not end are not waited for."""
+    others = [t.name for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    reason = f"forced out after {EXIT_GRACE:g} s; still running: {', '.join(others) or 'an atexit handler'}"
+    watchdog.end_by(EXIT_GRACE, status, reason)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sys.exit(status)

@@ -1,0 +1,296 @@
+"""Sessions: who is admitted, what runs, how it ends.
+
+:class:`Sessions` is the only place that awaits the user's coroutine and the only owner of session state. A route
+reserves a place with ``async with sessions.admit(...)``, builds the arguments, and reports what
+:meth:`Sessions.run` returns. Leaving the scope closes what the session held and frees its place, whatever happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from loguru import logger
+
+from pipecat_base import traces
+from pipecat_base.arguments import Arguments
+from pipecat_base.errors import AtCapacity, DuplicateSession, Refusal
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that closing what a session held (a socket whose peer is gone) may take."""
+
+
+class Transport(Enum):
+    """How the caller reaches the bot."""
+
+    PLAIN = "plain"
+    DAILY = "daily"
+    WEBSOCKET = "websocket"
+    WEBRTC = "webrtc"
+    WHATSAPP = "whatsapp"
+
+
+class State(Enum):
+    """Where a session is in its life."""
+
+    ADMITTED = "admitted"
+    """It has a place; its arguments are being made."""
+    WAITING = "waiting"
+    """It waits for the caller's WebRTC offer."""
+    RUNNING = "running"
+    """The bot runs."""
+    ENDED = "ended"
+    """The bot has ended and what the session held is closed."""
+
+
+class Outcome(Enum):
+    """How a session ended. The first cause counts: a bot that fails while it is being cancelled was cancelled."""
+
+    COMPLETED = "completed"
+    """The bot returned."""
+    FAILED = "failed"
+    """The bot raised an exception."""
+    CANCELLED = "cancelled"
+    """Somebody asked for its end, or the bot cancelled itself."""
+    EXPIRED = "expired"
+    """Its time was up."""
+    DISCONNECTED = "disconnected"
+    """The caller went away and the bot ended because of it."""
+    DRAINED = "drained"
+    """The launcher's shutdown deadline came."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a route learns of a session that has ended. ``message`` is fit for the caller: it quotes nothing."""
+
+    outcome: Outcome
+    message: str
+    seconds: float
+
+
+Closer = Callable[[Outcome], Awaitable[None]]
+
+
+def _future() -> asyncio.Future[Any]:
+    return asyncio.get_running_loop().create_future()
+
+
+@dataclass
+class Session:
+    """One conversation. Changed by :class:`Sessions` alone."""
+
+    id: str
+    transport: Transport
+    max_seconds: float | None
+    """What is left of it is not counted here: the limit starts when the bot does."""
+    state: State = State.ADMITTED
+    outcome: Outcome | None = None
+    admitted_at: float = field(default_factory=time.monotonic)
+    _stop: asyncio.Future[Outcome] = field(default_factory=_future, repr=False)
+    _closers: list[Closer] = field(default_factory=list, repr=False)
+
+    def on_end(self, closer: Closer) -> None:
+        """Close something with the session; the last one added is closed first."""
+        self._closers.append(closer)
+
+
+class Sessions:
+    """Admission, running and ending.
+
+    Args:
+        bot: The user's coroutine function.
+        bot_name: What logs call it.
+        project: The user's folder, to show where an unwilling bot is stuck.
+        max_sessions: Places; None for no limit.
+        max_seconds: The longest that any session may run; None for no limit.
+        cancel_grace: Seconds that a cancelled bot gets before it is given up.
+        refusal: The launcher's reason to take no session now, or None.
+        disconnects: Exceptions by which a transport tells the bot that the caller is gone.
+    """
+
+    def __init__(
+        self,
+        bot: Callable[[Any], Awaitable[Any]],
+        *,
+        bot_name: str,
+        project: str,
+        max_sessions: int | None,
+        max_seconds: float | None,
+        cancel_grace: float,
+        refusal: Callable[[], Refusal | None],
+        disconnects: tuple[type[Exception], ...] = (),
+    ) -> None:
+        self._bot = bot
+        self._bot_name = bot_name
+        self._project = project
+        self._max_sessions = max_sessions
+        self._max_seconds = max_seconds
+        self._cancel_grace = cancel_grace
+        self._refusal = refusal
+        self._disconnects = disconnects
+        self._active: dict[str, Session] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+        # asyncio holds tasks weakly: a bot that ignores its cancellation must still be seen to end.
+        self._abandoned: set[asyncio.Task[Any]] = set()
+
+    def __len__(self) -> int:
+        return len(self._active)
+
+    def __iter__(self) -> Any:
+        return iter(tuple(self._active.values()))
+
+    @property
+    def full(self) -> bool:
+        """Whether the next one would be refused for lack of a place."""
+        return self._max_sessions is not None and len(self._active) >= self._max_sessions
+
+    @contextlib.asynccontextmanager
+    async def admit(
+        self, session_id: str, transport: Transport, *, max_seconds: float | None = None
+    ) -> AsyncIterator[Session]:
+        """Reserve a place; free it at the end of the scope.
+
+        Raises:
+            Refusal: starting, draining, at capacity, or the id is in use. Nothing is left behind.
+        """
+        refusal = self._refusal()
+        if refusal is None and session_id in self._active:
+            refusal = DuplicateSession("A session with this id is running.")
+        if refusal is None and self.full:
+            refusal = AtCapacity(f"All {self._max_sessions} places are taken.")
+        if refusal is not None:
+            refusal.session_id = session_id
+            raise refusal
+        limits = [limit for limit in (max_seconds, self._max_seconds) if limit is not None]
+        session = Session(session_id, transport, min(limits, default=None))
+        self._active[session_id] = session
+        self._empty.clear()
+        try:
+            yield session
+        finally:
+            try:
+                await self._close(session)
+            finally:
+                session.state = State.ENDED
+                del self._active[session_id]
+                if not self._active:
+                    self._empty.set()
+
+    async def run(self, session: Session, arguments: Arguments) -> Report:
+        """Await the bot until it ends, its time is up or its end is asked for. Never raises what the bot raised."""
+        session.state = State.RUNNING
+        started = time.monotonic()
+        with logger.contextualize(session_id=session.id):
+            logger.info(f"Session started: {session.transport.value}")
+            task = asyncio.ensure_future(self._contain(arguments))
+            try:
+                waited: set[asyncio.Future[Any]] = {task, session._stop}
+                await asyncio.wait(waited, timeout=session.max_seconds, return_when=asyncio.FIRST_COMPLETED)
+                if task.done():
+                    outcome, message = _result(task)
+                else:
+                    outcome = session._stop.result() if session._stop.done() else Outcome.EXPIRED
+                    message = _MESSAGES[outcome]
+                    session.outcome = outcome
+                    await self._cancel(session, task)
+            except asyncio.CancelledError:
+                # The route itself is cancelled, by the server's end or by a middleware of the bot's.
+                session.outcome = Outcome.CANCELLED
+                await self._cancel(session, task)
+                raise
+            session.outcome = outcome
+            seconds = time.monotonic() - started
+            logger.info(f"Session ended: {outcome.value} after {seconds:.1f} s")
+        return Report(outcome, message, seconds)
+
+    def cancel(self, session_id: str, outcome: Outcome = Outcome.CANCELLED) -> bool:
+        """Ask for a session's end. False when no such session is active."""
+        session = self._active.get(session_id)
+        if session is None:
+            return False
+        if not session._stop.done():
+            session._stop.set_result(outcome)
+        return True
+
+    def cancel_all(self, outcome: Outcome) -> list[str]:
+        """Ask for the end of every session; their ids."""
+        ids = list(self._active)
+        for session_id in ids:
+            self.cancel(session_id, outcome)
+        return ids
+
+    async def wait_until_empty(self, timeout: float | None) -> bool:
+        """Wait for the last session to end; False when ``timeout`` seconds were not enough."""
+        try:
+            await asyncio.wait_for(self._empty.wait(), timeout)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    async def _contain(self, arguments: Arguments) -> tuple[Outcome, str]:
+        """Run the bot; whatever it raises, SystemExit and KeyboardInterrupt too, stays in here."""
+        try:
+            result: Any = self._bot(arguments)
+            if inspect.isawaitable(result):
+                await result
+        except asyncio.CancelledError:
+            return Outcome.CANCELLED, _MESSAGES[Outcome.CANCELLED]
+        except self._disconnects:
+            return Outcome.DISCONNECTED, _MESSAGES[Outcome.DISCONNECTED]
+        except SystemExit as error:
+            if error.code in (None, 0):
+                logger.warning(f"{self._bot_name} called sys.exit(); that ends its session only. Use return instead.")
+                return Outcome.COMPLETED, _MESSAGES[Outcome.COMPLETED]
+            logger.opt(exception=True).error(f"{self._bot_name} called sys.exit(); that ends its session only")
+            return Outcome.FAILED, "The bot called sys.exit() with a status other than 0."
+        except BaseException as error:
+            logger.opt(exception=True).error(f"{self._bot_name} failed: {type(error).__name__}")
+            return Outcome.FAILED, f"The bot raised {type(error).__name__}; its log has the traceback."
+        return Outcome.COMPLETED, _MESSAGES[Outcome.COMPLETED]
+
+    async def _cancel(self, session: Session, task: asyncio.Task[Any]) -> None:
+        task.cancel()
+        await asyncio.wait({task}, timeout=self._cancel_grace)
+        if task.done():
+            return
+        where = traces.where_is_suspended(task.get_coro(), self._project)
+        logger.error(
+            f"{self._bot_name} ignored its cancellation for {self._cancel_grace:g} s"
+            f"{f' at {where}' if where else ''}; session {session.id} no longer holds a place"
+        )
+        self._abandoned.add(task)
+        task.add_done_callback(self._abandoned.discard)
+        task.cancel()
+
+    async def _close(self, session: Session) -> None:
+        outcome = session.outcome or Outcome.FAILED
+        while session._closers:
+            closer = session._closers.pop()
+            try:
+                await asyncio.wait_for(closer(outcome), CLOSE_TIMEOUT)
+            except asyncio.TimeoutError:
+                logger.debug(f"Session {session.id}: its peer did not answer the close")
+            except Exception as error:
+                logger.opt(exception=True).warning(f"Session {session.id}: closing failed: {type(error).__name__}")
+
+
+def _result(task: asyncio.Task[tuple[Outcome, str]]) -> tuple[Outcome, str]:
+    # Cancelled before its first step, it never reached the place that catches that.
+    return (Outcome.CANCELLED, _MESSAGES[Outcome.CANCELLED]) if task.cancelled() else task.result()
+
+
+_MESSAGES = {
+    Outcome.COMPLETED: "The bot returned.",
+    Outcome.CANCELLED: "The session was cancelled.",
+    Outcome.EXPIRED: "The session's time was up.",
+    Outcome.DISCONNECTED: "The caller went away.",
+    Outcome.DRAINED: "The launcher was shut down.",
+}

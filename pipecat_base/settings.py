@@ -1,0 +1,313 @@
+"""Every environment variable: name, type, default, unit and the one-line error for a wrong value.
+
+This module is the only reader of the environment. :meth:`Settings.load` takes a mapping, so a test needs no
+``os.environ`` and the program passes it once. :func:`table` is the source of the README's reference table.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from pipecat_base.errors import SettingsInvalid
+
+T = TypeVar("T")
+
+LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "NONE")
+EVENT_LOOPS = ("auto", "asyncio", "uvloop")
+WEBSOCKET_AUTHS = ("none", "token")
+PASSED_THROUGH = "read by your bot or by pipecat"
+
+
+def variable(
+    name: str, default: Any, parse: Callable[[str], Any], text: str, *, unit: str = "", secret: bool = False
+) -> Any:
+    """A dataclass field that is read from the environment variable ``name``.
+
+    ``parse`` raises ValueError with the words that follow the value: ``is not a port (1-65535)``.
+    """
+    return dataclasses.field(
+        default=default,
+        repr=not secret,
+        metadata={"name": name, "parse": parse, "text": text, "unit": unit, "secret": secret},
+    )
+
+
+def _text(value: str) -> str:
+    return value
+
+
+def _boolean(value: str) -> bool:
+    lowered = value.strip().lower()
+    if lowered in ("1", "true", "yes", "on"):
+        return True
+    if lowered in ("0", "false", "no", "off"):
+        return False
+    raise ValueError("is not true or false")
+
+
+def _number(value: str, minimum: float, words: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(words) from None
+    if not math.isfinite(number) or number < minimum:
+        raise ValueError(words)
+    return number
+
+
+def _seconds(value: str) -> float:
+    return _number(value, 0, "is not a number of seconds (0 or more)")
+
+
+def _positive_seconds(value: str) -> float:
+    words = "is not a number of seconds (more than 0)"
+    number = _number(value, 0, words)
+    if number == 0:
+        raise ValueError(words)
+    return number
+
+
+def _integer(minimum: int, maximum: int | None, words: str) -> Callable[[str], int]:
+    def parse(value: str) -> int:
+        try:
+            # int() would also take "1_000" and other alphabets' digits.
+            if not value.strip().lstrip("+-").isascii() or "_" in value:
+                raise ValueError
+            number = int(value)
+        except ValueError:
+            raise ValueError(words) from None
+        if number < minimum or (maximum is not None and number > maximum):
+            raise ValueError(words)
+        return number
+
+    return parse
+
+
+def _choice(choices: tuple[str, ...], fold: Callable[[str], str]) -> Callable[[str], str]:
+    def parse(value: str) -> str:
+        folded = fold(value.strip())
+        if folded not in choices:
+            raise ValueError(f"is not one of {', '.join(choices)}")
+        return folded
+
+    return parse
+
+
+def _list(value: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _paths(value: str) -> tuple[str, ...]:
+    return tuple(part for part in value.split(os.pathsep) if part)
+
+
+_port = _integer(1, 65535, "is not a port (1–65535)")
+_count = _integer(1, None, "is not a whole number (1 or more)")
+_size = _integer(1, None, "is not a number of bytes (1 or more)")
+_status = _integer(200, 599, "is not an HTTP status (200–599)")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the environment asks for. Times are seconds, sizes bytes."""
+
+    host: str = variable("HOST", "0.0.0.0", _text, "Address to listen on")
+    port: int = variable("PORT", 8080, _port, "TCP port to listen on")
+    bot: str = variable("PIPECAT_BOT", "bot.py", _text, "The bot's file")
+    event_loop: str = variable(
+        "PIPECAT_EVENT_LOOP", "auto", _choice(EVENT_LOOPS, str.lower), "auto (uvloop when installed), asyncio or uvloop"
+    )
+
+    max_sessions: int | None = variable(
+        "MAX_SESSIONS", None, _count, "Sessions at once; the next one gets 429. Unset: no limit", unit="sessions"
+    )
+    max_session_seconds: float | None = variable(
+        "MAX_SESSION_SECONDS",
+        None,
+        _positive_seconds,
+        "A session is ended after this long; X-PCC-Max-Session-Seconds can only shorten it. Unset: no limit",
+        unit="seconds",
+    )
+    session_cancel_grace: float = variable(
+        "SESSION_CANCEL_GRACE", 5.0, _seconds, "What a cancelled bot gets for its `finally` blocks", unit="seconds"
+    )
+    bot_failure_status: int = variable(
+        "BOT_FAILURE_STATUS", 500, _status, "Answer to POST /bot when the bot failed", unit="HTTP status"
+    )
+    max_body_bytes: int = variable(
+        "MAX_BODY_BYTES", 10 * 1024 * 1024, _size, "Largest body of POST /bot; more gets 413", unit="bytes"
+    )
+
+    setup_timeout: float = variable(
+        "SETUP_TIMEOUT",
+        300.0,
+        _positive_seconds,
+        "What setup() and lifespans get before the start fails",
+        unit="seconds",
+    )
+    readyz_timeout: float = variable(
+        "READYZ_TIMEOUT", 2.0, _positive_seconds, "What readyz() gets before /readyz answers 503", unit="seconds"
+    )
+    ready_when_full: bool = variable(
+        "READY_WHEN_FULL", False, _boolean, "/readyz stays 200 when MAX_SESSIONS are running"
+    )
+    event_loop_stall_limit: float = variable(
+        "EVENT_LOOP_STALL_LIMIT",
+        60.0,
+        _positive_seconds,
+        "A bot that blocks the event loop for longer makes /livez answer 503",
+        unit="seconds",
+    )
+
+    shutdown_timeout: float = variable(
+        "SHUTDOWN_TIMEOUT", 7200.0, _seconds, "What running sessions get after SIGTERM", unit="seconds"
+    )
+    drain_notice: float = variable(
+        "DRAIN_NOTICE",
+        2.0,
+        _seconds,
+        "After SIGTERM, keep answering at least this long so that load balancers notice; not after Ctrl-C",
+        unit="seconds",
+    )
+    teardown_timeout: float = variable(
+        "TEARDOWN_TIMEOUT", 10.0, _positive_seconds, "What teardown() and lifespans get at the end", unit="seconds"
+    )
+
+    log_level: str = variable(
+        "PIPECAT_LOG_LEVEL", "DEBUG", _choice(LOG_LEVELS, str.upper), f"One of {', '.join(LOG_LEVELS)}"
+    )
+    log_features_summary: bool = variable(
+        "PCC_LOG_FEATURES_SUMMARY", False, _boolean, "Log what is possible here, once ready"
+    )
+    log_dir: str | None = variable("PCC_LOG_DIR", None, _text, "Folder in which to also write JSON lines, as bot.jsonl")
+    observers: bool = variable(
+        "PIPECAT_OBSERVERS", True, _boolean, "Log pipeline start-up times and user-bot latency (pipecat-ai >= 0.0.104)"
+    )
+    setup_files: tuple[str, ...] = variable(
+        "PIPECAT_SETUP_FILES", (), _paths, "pipecat's per-task setup files; the observers' file is appended"
+    )
+
+    websocket_auth: str = variable(
+        "PIPECAT_WEBSOCKET_AUTH",
+        "none",
+        _choice(WEBSOCKET_AUTHS, str.lower),
+        "none, or token: each WebSocket needs a single-use token",
+    )
+    websocket_secret: str | None = variable(
+        "PIPECAT_WEBSOCKET_SECRET",
+        None,
+        _text,
+        "Signs those tokens; `pipecat-base token` prints one. Unset: random, known to this process alone",
+        secret=True,
+    )
+    allowed_origins: tuple[str, ...] = variable(
+        "PIPECAT_ALLOWED_ORIGINS", (), _list, "Comma list; WebSockets from other origins are refused. Unset: all"
+    )
+
+    whatsapp_token: str | None = variable(
+        "WHATSAPP_TOKEN", None, _text, "Graph API token; WhatsApp needs all three", secret=True
+    )
+    whatsapp_phone_number_id: str | None = variable(
+        "WHATSAPP_PHONE_NUMBER_ID", None, _text, "The business number's id; WhatsApp needs all three"
+    )
+    whatsapp_app_secret: str | None = variable(
+        "WHATSAPP_APP_SECRET", None, _text, "Checks webhook signatures; WhatsApp needs all three", secret=True
+    )
+    whatsapp_verification_token: str | None = variable(
+        "WHATSAPP_WEBHOOK_VERIFICATION_TOKEN", None, _text, "Enables Meta's verification, GET /whatsapp", secret=True
+    )
+
+    ice_config_url: str | None = variable("ICE_CONFIG_URL", None, _text, "Answers with ICE servers as JSON")
+    ice_servers: str | None = variable(
+        "PIPECAT_ICE_SERVERS", None, _text, "Comma list of URLs, or a JSON object or array", secret=True
+    )
+    esp32_enabled: bool = variable("ESP32_ENABLED", False, _boolean, "Adapt SDP answers for ESP32 peers")
+    esp32_host: str | None = variable("ESP32_HOST", None, _text, "The address that ESP32 peers reach")
+
+    uploads_folder: str | None = variable(
+        "PIPECAT_UPLOADS_FOLDER", None, _text, "Uploads go here when the bot has no create_file_storage()"
+    )
+    krisp_viva_model: str | None = variable(
+        "KRISP_VIVA_FILTER_MODEL_PATH", None, _text, f"Krisp VIVA's model; {PASSED_THROUGH}"
+    )
+    image_version: str | None = variable("IMAGE_VERSION", None, _text, "Set when the image is built")
+
+    @classmethod
+    def load(cls, environment: Mapping[str, str]) -> Settings:
+        """Read every variable; an unset or empty one is its default.
+
+        Raises:
+            SettingsInvalid: one line for each variable that is wrong. A secret's value is not shown.
+        """
+        values: dict[str, Any] = {}
+        wrong: list[str] = []
+        for field in dataclasses.fields(cls):
+            name = field.metadata["name"]
+            raw = environment.get(name, "")
+            if not raw.strip():
+                continue
+            try:
+                values[field.name] = field.metadata["parse"](raw)
+            except ValueError as error:
+                shown = "the value" if field.metadata["secret"] else json.dumps(raw, ensure_ascii=False)
+                wrong.append(f"{name}: {shown} {error}")
+        settings = cls(**values)
+        if settings.esp32_enabled and settings.esp32_host is None:
+            wrong.append("ESP32_HOST: not set, and ESP32_ENABLED needs the address that ESP32 peers reach")
+        if wrong:
+            raise SettingsInvalid(wrong)
+        return settings
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the reference table."""
+
+    variable: str
+    default: str
+    unit: str
+    meaning: str
+
+
+def table() -> list[Row]:
+    """Every variable, in the order of :class:`Settings`."""
+    return [
+        Row(
+            variable=field.metadata["name"],
+            default=_shown(field.default),
+            unit=field.metadata["unit"],
+            meaning=field.metadata["text"],
+        )
+        for field in dataclasses.fields(Settings)
+    ]
+
+
+def markdown() -> str:
+    """The table as GitHub-flavoured Markdown."""
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for row in table():
+        unit = f" ({row.unit})" if row.unit else ""
+        default = f"`{row.default}`" if row.default else "-"
+        lines.append(f"| `{row.variable}` | {default} | {row.meaning}{unit} |")
+    return "\n".join(lines)
+
+
+def as_json() -> str:
+    """The table as a JSON array of objects."""
+    return json.dumps([dataclasses.asdict(row) for row in table()], indent=2, ensure_ascii=False)
+
+
+def _shown(default: object) -> str:
+    if default is None or default == ():
+        return ""
+    if isinstance(default, bool):
+        return str(default).lower()
+    if isinstance(default, float) and default.is_integer():
+        return str(int(default))
+    return str(default)

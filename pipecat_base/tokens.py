@@ -1,0 +1,59 @@
+"""Single-use WebSocket tokens, as pipecat's own runner makes them.
+
+A token is ``<payload>.<signature>``: the payload is URL-safe base64 of ``{"exp": <Unix seconds>, "jti": <random>}``,
+the signature its HMAC-SHA256 in hexadecimal. It is good for one connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+import secrets
+import time
+from collections.abc import Callable
+
+LIFETIME = 300
+"""Seconds, as in pipecat's runner."""
+
+
+class Tokens:
+    """Mints and checks tokens.
+
+    Args:
+        secret: Shared by everyone who mints and checks; None for a random one of this process.
+        clock: Unix time in seconds.
+    """
+
+    def __init__(self, secret: str | None, *, clock: Callable[[], float] = time.time) -> None:
+        self._key = secret.encode() if secret is not None else secrets.token_bytes(32)
+        self._clock = clock
+        self._used: dict[str, float] = {}
+
+    def mint(self, lifetime: int = LIFETIME) -> str:
+        """A new token, good for ``lifetime`` seconds."""
+        claims = {"exp": int(self._clock()) + lifetime, "jti": secrets.token_hex(8)}
+        payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
+        return f"{payload}.{self._sign(payload)}"
+
+    def consume(self, token: str) -> bool:
+        """Whether the token is ours, has not expired and was not used before; from now on it is."""
+        payload, _, signature = token.rpartition(".")
+        if not hmac.compare_digest(self._sign(payload).encode(), signature.encode(errors="replace")):
+            return False
+        try:
+            claims = json.loads(base64.urlsafe_b64decode(payload))
+            expires = float(claims["exp"])
+        except (binascii.Error, ValueError, TypeError, KeyError):
+            return False
+        now = self._clock()
+        self._used = {used: until for used, until in self._used.items() if until > now}
+        if expires <= now or token in self._used:
+            return False
+        self._used[token] = expires
+        return True
+
+    def _sign(self, payload: str) -> str:
+        return hmac.new(self._key, payload.encode(errors="replace"), hashlib.sha256).hexdigest()

@@ -1,0 +1,226 @@
+"""Stands in for the event loop when it can not answer.
+
+While ``bot.py`` is being imported there is no event loop yet; while a bot blocks it (``time.sleep`` in a coroutine)
+there is none for anybody. An orchestrator that gets no answer from ``/livez`` would kill every call of the process.
+So a thread watches the loop's heartbeat and, only while it is missing, accepts connections itself: it answers the two
+probes, and hands everything else to the loop for when it is back. It also ends the process when the shutdown deadline
+passes and the loop can not.
+
+A bot that holds the interpreter's lock in C code stops this thread too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from loguru import logger
+
+from pipecat_base import traces
+from pipecat_base.errors import LAUNCHER_HEADER, Starting
+
+BEAT = 0.25
+"""Seconds between heartbeats of the loop, and between looks of the thread."""
+STALLED = 1.0
+"""Seconds without a heartbeat after which the loop counts as blocked."""
+PATIENCE = 1.0
+"""Seconds that a connection may take to send its request line before it is handed to the loop."""
+
+
+class Watchdog(threading.Thread):
+    """See the module.
+
+    Args:
+        listener: The listening socket, shared with the server; this keeps a duplicate.
+        launcher: Name and version, for the header of refusals.
+        stall_limit: Seconds of a blocked loop after which ``/livez`` answers 503.
+        project: The user's folder, to show the line that blocks.
+    """
+
+    def __init__(self, listener: socket.socket, *, launcher: str, stall_limit: float, project: str) -> None:
+        super().__init__(name="watchdog", daemon=True)
+        self._listener = listener.dup()
+        self._listener.setblocking(False)
+        self._launcher = launcher
+        self._stall_limit = stall_limit
+        self._project = project
+        self._main_thread = threading.get_ident()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._protocol: Callable[[], asyncio.Protocol] | None = None
+        self._beat_at = time.monotonic()
+        self._pending: dict[socket.socket, float] = {}
+        self._stalled_at: float | None = None
+        self._released = threading.Event()
+        self._deadline: tuple[float, int, str] | None = None
+
+    def attach(self, loop: asyncio.AbstractEventLoop, protocol: Callable[[], asyncio.Protocol]) -> None:
+        """The server runs on ``loop``; ``protocol`` makes the handler of one connection. Called on the loop."""
+        self._protocol = protocol
+        self._beat_at = time.monotonic()
+        self._loop = loop
+        self._beat()
+
+    def release(self) -> None:
+        """Accept nothing more: the server is closing. The deadline stays in force."""
+        self._released.set()
+
+    def end_by(self, seconds: float, status: int, reason: str) -> None:
+        """End the process with ``status`` if it still runs ``seconds`` from now; the soonest counts.
+
+        Safe in a signal handler.
+        """
+        at = time.monotonic() + seconds
+        if self._deadline is None or at < self._deadline[0]:
+            self._deadline = (at, status, reason)
+
+    def run(self) -> None:
+        """The thread."""
+        while True:
+            if self._released.is_set():
+                self._close_all()
+                time.sleep(BEAT)
+            elif self._loop is None or self._is_stalled():
+                self._stand_in()
+            else:
+                self._hand_over_all()
+                self._released.wait(BEAT)
+            self._enforce_deadline()
+
+    def _beat(self) -> None:
+        self._beat_at = time.monotonic()
+        if self._loop is not None and not self._released.is_set():
+            self._loop.call_later(BEAT, self._beat)
+
+    def _is_stalled(self) -> bool:
+        silent = time.monotonic() - self._beat_at
+        if silent < STALLED:
+            if self._stalled_at is not None:
+                total = time.monotonic() - self._stalled_at
+                self._stalled_at = None
+                self._log(f"The event loop runs again after {total:.1f} s")
+            return False
+        if self._stalled_at is None:
+            self._stalled_at = self._beat_at
+            where = traces.where_is_thread(self._main_thread, self._project)
+            self._log(f"The event loop is blocked{f' by {where}' if where else ''}; every session waits for it")
+        return True
+
+    def _log(self, message: str) -> None:
+        # In a thread of its own: the blocked code may hold the logger's lock.
+        threading.Thread(target=logger.warning, args=(message,), daemon=True).start()
+
+    def _stand_in(self) -> None:
+        try:
+            readable, _, _ = select.select([self._listener, *self._pending], [], [], BEAT)
+        except (OSError, ValueError):
+            self._close_all()
+            return
+        for sock in readable:
+            if sock is self._listener:
+                self._accept()
+            else:
+                self._triage(sock)
+        now = time.monotonic()
+        for sock, since in list(self._pending.items()):
+            if now - since > PATIENCE and self._loop is not None:
+                self._hand_over(sock)
+
+    def _accept(self) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:
+            return  # the loop was quicker
+        connection.setblocking(False)
+        self._pending[connection] = time.monotonic()
+
+    def _triage(self, sock: socket.socket) -> None:
+        try:
+            head = sock.recv(4096, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            head = b""
+        if not head:
+            self._drop(sock)
+            return
+        line, complete, _ = head.partition(b"\r\n")
+        if not complete and len(head) < 4096:
+            return
+        target = line.split(b" ")[1].split(b"?")[0] if line.count(b" ") == 2 else b""
+        if target == b"/livez":
+            self._answer(sock, *self._liveness())
+        elif target == b"/readyz":
+            state = "starting" if self._loop is None else "blocked"
+            self._answer(sock, 503, {"ready": False, "state": state})
+        elif self._loop is None:
+            self._answer(sock, Starting.status, Starting("The bot is still starting.").body())
+        else:
+            self._hand_over(sock)
+
+    def _liveness(self) -> tuple[int, dict[str, Any]]:
+        if self._loop is None:
+            return 200, {"status": "starting"}
+        seconds = time.monotonic() - self._beat_at
+        status = 200 if seconds <= self._stall_limit else 503
+        return status, {"status": "blocked", "seconds": round(seconds, 1)}
+
+    def _answer(self, sock: socket.socket, status: int, body: dict[str, Any]) -> None:
+        payload = json.dumps(body).encode()
+        reason = {200: "OK", 503: "Service Unavailable"}[status]
+        retry = (
+            f"retry-after: {Starting.retry_after}\r\n{LAUNCHER_HEADER}: {self._launcher}\r\n" if status != 200 else ""
+        )
+        head = (
+            f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\n"
+            f"content-length: {len(payload)}\r\n{retry}connection: close\r\n\r\n"
+        )
+        try:
+            sock.recv(65536)  # unread data would turn the close into a reset
+            sock.sendall(head.encode() + payload)
+            sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        self._drop(sock)
+
+    def _hand_over_all(self) -> None:
+        for sock in list(self._pending):
+            self._hand_over(sock)
+
+    def _hand_over(self, sock: socket.socket) -> None:
+        loop, protocol = self._loop, self._protocol
+        del self._pending[sock]
+        if loop is None or protocol is None:
+            sock.close()
+            return
+
+        def adopt() -> None:
+            task = loop.create_task(loop.connect_accepted_socket(protocol, sock))
+            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+        try:
+            loop.call_soon_threadsafe(adopt)
+        except RuntimeError:
+            sock.close()
+
+    def _drop(self, sock: socket.socket) -> None:
+        del self._pending[sock]
+        sock.close()
+
+    def _close_all(self) -> None:
+        for sock in list(self._pending):
+            self._drop(sock)
+        self._listener.close()
+
+    def _enforce_deadline(self) -> None:
+        if self._deadline is None or time.monotonic() < self._deadline[0]:
+            return
+        _, status, reason = self._deadline
+        os.write(2, f"pipecat-base: {reason}\n".encode())
+        os._exit(status)

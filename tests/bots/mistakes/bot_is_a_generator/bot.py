@@ -1,0 +1,2 @@
+async def bot(args):
+    yield 1

@@ -1,0 +1,6 @@
+import json
+
+import nonexistent_package.client
+
+
+async def bot(args): ...

@@ -1,0 +1,8 @@
+import os
+
+
+def key():
+    return os.environ["OPENAI_API_KEY"]
+
+
+KEY = key()

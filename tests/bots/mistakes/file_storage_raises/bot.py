@@ -1,0 +1,5 @@
+def create_file_storage():
+    raise OSError("no bucket")
+
+
+async def bot(args): ...

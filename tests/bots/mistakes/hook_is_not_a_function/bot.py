@@ -1,0 +1,4 @@
+readyz = True
+
+
+async def bot(args): ...

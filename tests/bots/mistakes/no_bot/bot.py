@@ -1,0 +1,7 @@
+from json import loads
+
+
+async def run_bot(transport): ...
+
+
+def main(): ...

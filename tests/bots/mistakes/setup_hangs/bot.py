@@ -1,0 +1,8 @@
+import threading
+
+
+def setup():
+    threading.Event().wait()
+
+
+async def bot(args): ...

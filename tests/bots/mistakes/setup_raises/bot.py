@@ -1,0 +1,5 @@
+async def setup():
+    raise RuntimeError("no database")
+
+
+async def bot(args): ...

@@ -1,0 +1,146 @@
+"""A launcher in a process of its own, on a port of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import httpx
+
+BOTS = Path(__file__).parent / "bots"
+ROOT = Path(__file__).parent.parent
+PATIENCE = 30.0
+"""Seconds after which a test gives up waiting; nothing waits this long when all is well."""
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """A clean environment: nothing of the developer's own settings."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    return {**kept, "PYTHONUNBUFFERED": "1", "HOST": "127.0.0.1", **variables}
+
+
+def run(*arguments: str, cwd: Path | str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line to its end."""
+    return subprocess.run(
+        [sys.executable, "-m", "pipecat_base", *arguments],
+        cwd=cwd,
+        env=environment(PORT=str(free_port()), **variables),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+    )
+
+
+def until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) -> Any:
+    """Poll until the condition gives something true."""
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"not within {timeout:g} s: {what}")
+
+
+class Launcher:
+    """A running launcher. Leaving the context kills it if the test has not stopped it."""
+
+    def __init__(self, bot: str | Path, *, wait: bool = True, python: str = sys.executable, **variables: str) -> None:
+        self.port = free_port()
+        self.folder = BOTS / bot if isinstance(bot, str) else bot
+        self._output = tempfile.NamedTemporaryFile(prefix="launcher-", suffix=".log")
+        self.process = subprocess.Popen(
+            [python, "-m", "pipecat_base"],
+            cwd=self.folder,
+            env=environment(PORT=str(self.port), **variables),
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+        )
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=PATIENCE, trust_env=False)
+        if wait:
+            try:
+                self.wait_until_ready()
+            except BaseException:
+                self.kill()
+                raise
+
+    def __enter__(self) -> Launcher:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            print(self.log())
+        self.kill()
+
+    def websocket_url(self, path: str = "/ws") -> str:
+        return f"ws://127.0.0.1:{self.port}{path}"
+
+    def is_ready(self) -> bool:
+        with contextlib.suppress(httpx.TransportError):
+            return self.http.get("/readyz", timeout=2).status_code == 200
+        return False
+
+    def wait_until_ready(self) -> None:
+        def ready() -> bool:
+            if self.process.poll() is not None:
+                raise AssertionError(f"ended with {self.process.returncode}:\n{self.log()}")
+            return self.is_ready()
+
+        until(ready, "ready")
+
+    def log(self) -> str:
+        return Path(self._output.name).read_text(errors="replace")
+
+    def wait_for_log(self, text: str, timeout: float = PATIENCE) -> None:
+        try:
+            until(lambda: text in self.log(), f"log line {text!r}", timeout)
+        except AssertionError:
+            raise AssertionError(f"no {text!r} in:\n{self.log()}") from None
+
+    def said(self) -> list[dict[str, Any]]:
+        """What the bot printed as JSON lines."""
+        return [json.loads(line) for line in self.log().splitlines() if line.startswith('{"said"')]
+
+    def signal(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """The exit status."""
+        return self.process.wait(timeout)
+
+    def stop(self) -> int:
+        self.signal()
+        return self.wait()
+
+    def kill(self) -> None:
+        self.http.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        self._output.close()
+
+
+@contextlib.contextmanager
+def measured() -> Iterator[Callable[[], float]]:
+    """Seconds since the block began."""
+    started = time.monotonic()
+    yield lambda: time.monotonic() - started

@@ -1,0 +1,161 @@
+"""Every mistake that a user can make in bot.py, and every form that is right."""
+
+from __future__ import annotations
+
+import functools
+import json
+import signal
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipecat_base import loader
+from pipecat_base.errors import startup_errors
+from tests.process import BOTS, Launcher, run
+
+MISTAKES = sorted(path.name for path in (BOTS / "mistakes").iterdir())
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_the_start_with_its_own_line_and_status(mistake: str) -> None:
+    folder = BOTS / "mistakes" / mistake
+    status, expected = (folder / "expected.txt").read_text().split("\n", 1)
+    result = run(cwd=folder, PIPECAT_LOG_LEVEL="NONE", SETUP_TIMEOUT="0.5")
+    expected = expected.replace("{project}", str(folder)).replace("{json}", str(json.__file__))
+    assert result.stderr == expected
+    assert result.returncode == int(status)
+
+
+def test_every_startup_error_has_a_status_and_code_of_its_own() -> None:
+    errors = startup_errors()
+    assert len({error.exit_status for error in errors}) == len(errors)
+    assert len({error.code for error in errors}) == len(errors)
+
+
+def test_a_dependency_missing_inside_a_library_is_named(tmp_path: Path) -> None:
+    # As pipecat's services do it: the module's absence becomes an exception of their own.
+    (tmp_path / "bot.py").write_text(
+        "try:\n    import nonexistent_package\nexcept ModuleNotFoundError as e:\n"
+        "    raise Exception(f'Missing module: {e}') from e\n"
+    )
+    result = run(cwd=tmp_path)
+    assert "needs the package nonexistent_package" in result.stderr
+    assert result.returncode == 13
+
+
+def test_the_launchers_own_frames_are_not_shown() -> None:
+    result = run(cwd=BOTS / "mistakes" / "exception_at_import")
+    assert "pipecat_base" not in result.stderr
+    assert "importlib" not in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_check_reports_a_mistake_as_json() -> None:
+    result = run("check", "--json", cwd=BOTS / "mistakes" / "exit_at_import")
+    answer = json.loads(result.stdout)
+    assert answer["ok"] is False
+    assert answer["error"]["code"] == "bot_exited"
+    assert answer["error"]["frames"] == ["bot.py:3: sys.exit(4)"]
+    assert result.returncode == answer["error"]["exit_status"] == 16
+
+
+def test_check_accepts_a_good_bot_without_serving_or_setting_up() -> None:
+    result = run("check", "--json", cwd=BOTS / "hooks")
+    answer = json.loads(result.stdout)
+    assert result.returncode == 0
+    assert answer["ok"] is True
+    assert answer["bot"]["hooks"] == ["setup", "teardown", "readyz", "create_file_storage"]
+    assert [feature["name"] for feature in answer["features"]][:2] == ["Daily Transport", "Websocket Transport"]
+    assert "setup ran" not in result.stderr
+
+
+def test_check_prints_for_people(tmp_path: Path) -> None:
+    (tmp_path / "agent.py").write_text("print('noise')\nasync def bot(args): ...\n")
+    result = run("check", "--bot", "agent.py", cwd=tmp_path)
+    assert result.returncode == 0
+    assert result.stdout.startswith("bot in agent.py is fine\nDaily Transport: ")
+    assert "noise" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_a_slow_import_ends_at_once(number: int) -> None:
+    with Launcher("slow_import", wait=False) as launcher:
+        launcher.wait_for_log("importing")
+        launcher.signal(number)
+        assert launcher.wait(timeout=5) == 128 + number
+
+
+def test_a_signal_during_a_slow_setup_ends_at_once() -> None:
+    with Launcher("slow_setup", wait=False) as launcher:
+        launcher.wait_for_log("setting up")
+        launcher.signal()
+        assert launcher.wait(timeout=5) == 143
+
+
+class AsyncObject:
+    async def __call__(self, args: Any) -> None: ...
+
+
+async def plain(args: Any) -> None: ...
+
+
+async def with_default(args: Any, extra: int = 1) -> None: ...
+
+
+async def with_first(first: int, args: Any) -> None: ...
+
+
+def decorated(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*args: Any) -> Any:
+        return function(*args)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    "function",
+    [plain, with_default, functools.partial(with_first, 1), AsyncObject(), AsyncObject().__call__, decorated(plain)],
+)
+def test_forms_of_bot_that_are_right(function: Any) -> None:
+    module = types.ModuleType("bot")
+    module.bot = function  # type: ignore[attr-defined]
+    assert loader.validate(module, Path("bot.py")).function is function
+
+
+def test_a_function_called_setup_that_needs_arguments_is_not_taken_for_the_hook() -> None:
+    module = types.ModuleType("bot")
+    module.bot = plain  # type: ignore[attr-defined]
+    module.setup = with_first  # type: ignore[attr-defined]
+    assert loader.validate(module, Path("bot.py")).setup is None
+
+
+def test_a_folder_called_bot_beside_bot_py_does_not_hide_it(tmp_path: Path) -> None:
+    (tmp_path / "bot").mkdir()
+    (tmp_path / "bot" / "__init__.py").write_text("raise RuntimeError('the wrong one')\n")
+    (tmp_path / "bot.py").write_text("async def bot(args): ...\n")
+    assert run("check", cwd=tmp_path).returncode == 0
+
+
+def test_a_file_named_like_a_standard_module_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "platform.py").write_text("async def bot(args): ...\n")
+    assert run("check", "--bot", "platform.py", cwd=tmp_path).returncode == 0
+
+
+def test_modules_beside_a_bot_elsewhere_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "agents"
+    folder.mkdir()
+    (folder / "helpers.py").write_text("x = 1\n")
+    (folder / "sales.py").write_text("import helpers\nasync def bot(args): ...\n")
+    assert run("check", cwd=tmp_path, PIPECAT_BOT="agents/sales.py").returncode == 0
+
+
+def test_a_port_that_is_taken_is_one_line(obedient: Launcher) -> None:
+    result = run("serve", "--port", str(obedient.port), cwd=BOTS / "obedient")
+    assert result.returncode == 23
+    assert result.stderr == (
+        f"pipecat-base: port_unavailable: Cannot listen on 127.0.0.1 port {obedient.port}: Address already in use. "
+        "Set PORT or HOST, or stop what uses it.\n"
+    )
