@@ -30,7 +30,7 @@ call: $(STAMP)  ## Call the running bot as a phone provider, with examples/speec
 	@$(BIN)/pipecat-base call examples/speech.wav --url ws://127.0.0.1:$(PORT)/ws --out reply.wav
 
 test: $(STAMP)  ## Run the tests
-	@$(BIN)/python -m pytest $(TESTS)
+	@$(BIN)/python -m pytest tests --ignore tests/versions $(PYTEST)
 
 lint: $(STAMP)  ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -14,8 +14,7 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 
-from loguru import logger
-
+from pipecat_base.logs import logger
 from pipecat_base.settings import Settings
 
 RULE = "=" * 60

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
-from loguru import logger
 from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, PlainTextResponse
@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket
 
 from pipecat_base import __version__
 from pipecat_base.errors import Refusal
+from pipecat_base.logs import logger
 from pipecat_base.routes.health import PROBES
 from pipecat_base.routes.requests import SESSION_ID
 
@@ -66,13 +67,11 @@ class Entrance:
             await send(message)
 
         session_id = _session_id(scope)
-        if session_id is None:
-            await self._app(scope, receive, send_and_note)
-            logger.info(f"{_request_line(scope)} {status} in {(time.monotonic() - started) * 1000:.0f} ms")
-            return
-        with logger.contextualize(session_id=session_id):
-            await self._app(scope, receive, send_and_note)
-            logger.info(f"{_request_line(scope)} {status} in {(time.monotonic() - started) * 1000:.0f} ms")
+        with logger.contextualize(session_id=session_id) if session_id else contextlib.nullcontext():
+            try:
+                await self._app(scope, receive, send_and_note)
+            finally:
+                logger.info(f"{_request_line(scope)} {status} in {(time.monotonic() - started) * 1000:.0f} ms")
 
 
 async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:

@@ -8,7 +8,6 @@ import threading
 import time
 from typing import Any
 
-from loguru import logger
 from starlette.websockets import WebSocketDisconnect
 
 from pipecat_base import app as application
@@ -17,6 +16,7 @@ from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.errors import EXIT_FORCED, SetupFailed, SetupTimedOut, StartupError
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.loader import Bot
+from pipecat_base.logs import logger
 from pipecat_base.routes.bot import BotRoute
 from pipecat_base.routes.health import Health
 from pipecat_base.routes.websocket import WebSocketRoutes

@@ -17,8 +17,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from loguru import logger
-
 from pipecat_base import traces
 from pipecat_base.errors import (
     BotArityInvalid,
@@ -34,6 +32,7 @@ from pipecat_base.errors import (
     HookInvalid,
     StartupError,
 )
+from pipecat_base.logs import logger
 
 BotFunction = Callable[[Any], Awaitable[Any]]
 Hook = Callable[[], Any]

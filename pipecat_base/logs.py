@@ -24,7 +24,8 @@ from typing import TYPE_CHECKING, Any
 from pipecat_base import environment
 
 with environment.without_default_log_sink():
-    from loguru import logger
+    # Every module takes the logger from here, so that this is the first import of loguru.
+    from loguru import logger as logger
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -65,8 +66,8 @@ class Logs:
     def configure(self) -> None:
         """Make loguru's console sink ours, and send the standard library's logging there."""
         logger.remove()
+        self._console = self._add_console()
         if self._level != "NONE":
-            self._console = self._add(sys.stderr, _console_format)
             self._open_file()
         root = logging.getLogger()
         root.setLevel(self._standard_level())
@@ -116,7 +117,13 @@ class Logs:
         if lost:
             for sink_id in consoles:
                 _remove(sink_id)
-        self._console = self._add(sys.stderr, _console_format)
+        self._console = self._add_console()
+
+    def _add_console(self) -> int:
+        if self._level == "NONE":
+            # Silent, but there: bots remove sink 0, which fails when there is none.
+            return logger.add(_nowhere, level=sys.maxsize)
+        return self._add(sys.stderr, _console_format)
 
     def _add(self, sink: Any, format_: Any) -> int:
         # diagnose would print the values of variables, secrets too, beside the traceback.
@@ -193,6 +200,10 @@ def _console_format(record: Record) -> str:
     # Not loguru's configured extra: a bot that calls logger.configure(extra=...) would take it away.
     record["extra"].setdefault("session_id", NO_SESSION)
     return FORMAT + "\n{exception}"
+
+
+def _nowhere(message: Message) -> None:
+    pass
 
 
 def _remove(sink_id: int) -> bool:

@@ -15,9 +15,9 @@ from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import uvicorn
-from loguru import logger
 
 from pipecat_base.errors import EXIT_SIGNAL_BASE, PortUnavailable
+from pipecat_base.logs import logger
 from pipecat_base.watchdog import Watchdog
 
 T = TypeVar("T")

@@ -16,11 +16,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from loguru import logger
-
 from pipecat_base import traces
 from pipecat_base.arguments import Arguments
 from pipecat_base.errors import AtCapacity, DuplicateSession, Refusal
+from pipecat_base.logs import logger
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing what a session held (a socket whose peer is gone) may take."""

@@ -21,10 +21,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from loguru import logger
-
 from pipecat_base import traces
 from pipecat_base.errors import LAUNCHER_HEADER, Starting
+from pipecat_base.logs import logger
 
 BEAT = 0.25
 """Seconds between heartbeats of the loop, and between looks of the thread."""

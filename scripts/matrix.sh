@@ -1,24 +1,11 @@
 #!/bin/sh
-# Run the test suite on each Python of $PYTHONS that is installed: on PATH, or by pyenv.
+# Run the test suite on each Python of $PYTHONS that is installed.
 set -eu
 cd "$(dirname "$0")/.."
 
-find_python() {
-    if command -v "python$1" >/dev/null && "python$1" -c '' 2>/dev/null; then
-        command -v "python$1"
-        return
-    fi
-    for candidate in "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1".*/bin/python; do
-        if [ -x "$candidate" ]; then
-            echo "$candidate"
-            return
-        fi
-    done
-}
-
 failed="" skipped="" passed=""
 for version in $PYTHONS; do
-    python=$(find_python "$version")
+    python=$(sh scripts/find-python.sh "$version")
     if [ -z "$python" ]; then
         skipped="$skipped $version"
         continue

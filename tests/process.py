@@ -62,10 +62,12 @@ def until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) ->
 class Launcher:
     """A running launcher. Leaving the context kills it if the test has not stopped it."""
 
-    def __init__(self, bot: str | Path, *, wait: bool = True, python: str = sys.executable, **variables: str) -> None:
+    def __init__(self, bot: str | Path, *, wait: bool = True, python: str = sys.executable, **variables: Any) -> None:
         self.port = free_port()
         self.folder = BOTS / bot if isinstance(bot, str) else bot
-        self._output = tempfile.NamedTemporaryFile(prefix="launcher-", suffix=".log")
+        self.sockets: list[socket.socket] = []
+        """Closed in the end."""
+        self._output = tempfile.NamedTemporaryFile(prefix="launcher-", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
             [python, "-m", "pipecat_base"],
             cwd=self.folder,
@@ -133,6 +135,8 @@ class Launcher:
 
     def kill(self) -> None:
         self.http.close()
+        for sock in self.sockets:
+            sock.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()

@@ -1,5 +1,6 @@
 """Says back what it hears, over every transport that pipecat can open here. Needs no keys."""
 
+import importlib.util
 import os
 
 from pipecat.frames.frames import Frame, InputAudioRawFrame, OutputAudioRawFrame
@@ -19,9 +20,9 @@ except ImportError:  # pipecat-ai < 1.3
     from pipecat.pipeline.task import PipelineParams
     from pipecat.pipeline.task import PipelineTask as PipelineWorker
 
-try:
+if importlib.util.find_spec("daily"):
     from pipecat.transports.daily.transport import DailyParams
-except Exception:  # daily-python is not installed
+else:
     DailyParams = TransportParams
 
 # pipecat hangs up through the provider's API, and will not start without credentials. An echo needs no hang-up: the

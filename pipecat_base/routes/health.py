@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from loguru import logger
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
@@ -17,6 +16,7 @@ from starlette.routing import Route
 from pipecat_base import hooks
 from pipecat_base.lifecycle import Lifecycle, State
 from pipecat_base.loader import Hook
+from pipecat_base.logs import logger
 from pipecat_base.sessions import Sessions
 
 PROBES = ("/livez", "/readyz")

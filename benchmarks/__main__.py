@@ -1,0 +1,140 @@
+"""``make bench``: the launcher against the floor, alternating, in one run. Goals are ratios, never absolute numbers."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+from websockets.asyncio.client import connect
+
+HERE = Path(__file__).parent
+COMMANDS = {"floor": [sys.executable, str(HERE / "floor.py")], "launcher": [sys.executable, "-m", "pipecat_base"]}
+Samples = dict[str, list[float]]
+
+
+def start(which: str, bot: str) -> tuple[subprocess.Popen[bytes], int]:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        port = sock.getsockname()[1]
+    environment = {"PORT": str(port), "HOST": "127.0.0.1", "PIPECAT_LOG_LEVEL": "WARNING", "PATH": os.environ["PATH"]}
+    quiet = subprocess.DEVNULL
+    process = subprocess.Popen(
+        COMMANDS[which], cwd=HERE / "bots" / bot, env=environment, stdout=quiet, stderr=quiet, close_fds=True
+    )
+    return process, port
+
+
+def wait_until_ready(port: int) -> None:
+    url = f"http://127.0.0.1:{port}/readyz"
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=30) as answer:
+            if answer.status == 200:
+                return
+        time.sleep(0.002)
+
+
+@contextlib.contextmanager
+def running(which: str, bot: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    process, port = start(which, bot)
+    try:
+        wait_until_ready(port)
+        yield process, port
+    finally:
+        process.kill()
+        process.wait()
+
+
+def start_up(bot: str, rounds: int) -> tuple[Samples, Samples]:
+    """Milliseconds from exec to the first 200, and MB resident then."""
+    times: Samples = {which: [] for which in COMMANDS}
+    memory: Samples = {which: [] for which in COMMANDS}
+    for number in range(rounds + 1):
+        for which in COMMANDS:
+            began = time.perf_counter()
+            with running(which, bot) as (process, _):
+                if number:  # the first fills the file cache
+                    times[which].append((time.perf_counter() - began) * 1000)
+                    memory[which].append(psutil.Process(process.pid).memory_info().rss / 1e6)
+    return times, memory
+
+
+async def requests(port: int, count: int) -> float:
+    """Milliseconds for one POST /bot, the median of ``count``."""
+    samples = []
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        for _ in range(count):
+            began = time.perf_counter()
+            response = await client.post("/bot", json={"a": 1})
+            samples.append((time.perf_counter() - began) * 1000)
+            assert response.status_code == 200
+    return statistics.median(samples[count // 10 :])
+
+
+async def frames(port: int, count: int) -> float:
+    """Frames of 20 ms echoed in a second, with a window of 50 under way."""
+    frame = bytes(640)
+    async with connect(f"ws://127.0.0.1:{port}/ws", proxy=None, compression=None) as websocket:
+        began = time.perf_counter()
+        for _ in range(50):
+            await websocket.send(frame)
+        for n in range(count):
+            await websocket.recv()
+            if n < count - 50:
+                await websocket.send(frame)
+        return count / (time.perf_counter() - began)
+
+
+def alternate(rounds: int, measure: Callable[[int], float]) -> Samples:
+    samples: Samples = {which: [] for which in COMMANDS}
+    with running("floor", "trivial") as (_, floor), running("launcher", "trivial") as (_, launcher):
+        ports = {"floor": floor, "launcher": launcher}
+        for number in range(rounds + 1):
+            # Each goes first in every other round: the machine's speed drifts within one.
+            for which, port in sorted(ports.items(), reverse=number % 2 == 0):
+                value = measure(port)
+                if number:
+                    samples[which].append(value)
+    return samples
+
+
+def report(title: str, unit: str, samples: Samples, goal: str, *, difference: bool = False) -> dict[str, object]:
+    floor, launcher = (statistics.median(samples[which]) for which in ("floor", "launcher"))
+    against = launcher - floor if difference else launcher / floor
+    shown = f"{against:+.2f} {unit}" if difference else f"{against:.2f}x"
+    print(f"{title:34} floor {floor:9.2f}  launcher {launcher:9.2f} {unit:9} {shown:>12}   goal {goal}")
+    return {"title": title, "unit": unit, "floor": floor, "launcher": launcher, "against": against, "goal": goal}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=16)
+    parser.add_argument("--json", metavar="FILE", help="also write the figures here")
+    options = parser.parse_args()
+    rows: list[dict[str, object]] = []
+    for bot, goal in (("trivial", "1.15x"), ("realistic", "1.06x")):
+        times, memory = start_up(bot, options.rounds)
+        rows.append(report(f"{bot} bot: exec to ready", "ms", times, f"at most {goal}"))
+        rows.append(report(f"{bot} bot: resident memory", "MB", memory, "at most +8 MB", difference=True))
+    posts = alternate(options.rounds, lambda port: asyncio.run(requests(port, 200)))
+    rows.append(report("POST /bot, there and back", "ms", posts, "at most +0.5 ms", difference=True))
+    echoes = alternate(options.rounds, lambda port: asyncio.run(frames(port, 3000)))
+    rows.append(report("/ws echo", "frames/s", echoes, "at least 0.97x"))
+    if options.json:
+        Path(options.json).write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

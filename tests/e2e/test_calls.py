@@ -1,0 +1,179 @@
+"""Real pipecat pipelines over real sockets: phone calls and a plain client, each hearing its own tone."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
+from pipecat_base import audio
+from tests.e2e import phones
+from tests.process import ROOT, Launcher, run
+from tests.tones import pitch, tone
+
+FRAME = 160
+
+
+def speak(websocket: ClientConnection, provider: phones.Provider, samples: list[int]) -> None:
+    """In real time, as a phone network does."""
+    started = time.monotonic()
+    for number in range(len(samples) // FRAME):
+        websocket.send(provider.frame(samples[number * FRAME : (number + 1) * FRAME], number))
+        time.sleep(max(0.0, started + (number + 1) * 0.02 - time.monotonic()))
+
+
+def call(launcher: Launcher, provider: phones.Provider, frequency: float, seconds: float = 1.5) -> list[int]:
+    """Say a tone; what came back."""
+    import json
+
+    heard: list[int] = []
+    with connect(launcher.websocket_url(), proxy=None) as websocket:
+
+        def listen() -> None:
+            try:
+                for raw in websocket:
+                    heard.extend(provider.heard(raw))
+            except ConnectionClosed:
+                pass
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        for message in provider.opening:
+            websocket.send(json.dumps(message))
+        speak(websocket, provider, tone(frequency, seconds))
+        time.sleep(0.3)
+    listener.join(10)
+    return heard
+
+
+@pytest.mark.parametrize("provider", phones.PROVIDERS, ids=lambda provider: provider.name)
+def test_a_phone_call_hears_its_own_tone(echo: Launcher, provider: phones.Provider) -> None:
+    heard = call(echo, provider, 440)
+    assert len(heard) > 8000
+    assert pitch(heard) == pytest.approx(440, abs=5)
+
+
+def test_calls_at_once_are_not_crossed(echo: Launcher) -> None:
+    frequencies = [300 + 150 * n for n in range(6)]
+    with ThreadPoolExecutor(len(frequencies)) as pool:
+        heard = list(pool.map(lambda frequency: call(echo, phones.twilio(), frequency), frequencies))
+    assert [pitch(samples) for samples in heard] == [pytest.approx(frequency, abs=5) for frequency in frequencies]
+
+
+def test_a_plain_client_hears_its_own_tone(echo: Launcher) -> None:
+    """As the JavaScript client does: protobuf in binary frames on /ws-client."""
+    from pipecat.frames import protobufs
+
+    frames_pb2: Any = __import__(f"{protobufs.__name__}.frames_pb2", fromlist=["Frame"])
+    samples, rate, heard = tone(660, 1.5, 16000), 16000, b""
+    with connect(echo.websocket_url("/ws-client"), proxy=None) as websocket:
+
+        def listen() -> None:
+            nonlocal heard
+            try:
+                for raw in websocket:
+                    frame = frames_pb2.Frame.FromString(raw)
+                    if frame.WhichOneof("frame") == "audio":
+                        heard += frame.audio.audio
+            except ConnectionClosed:
+                pass
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        for start in range(0, len(samples), 320):
+            chunk = phones.to_pcm(samples[start : start + 320])
+            message = frames_pb2.Frame(audio=frames_pb2.AudioRawFrame(audio=chunk, sample_rate=rate, num_channels=1))
+            websocket.send(message.SerializeToString())
+            time.sleep(0.02)
+        time.sleep(0.3)
+    listener.join(10)
+    returned = phones.from_pcm(heard)
+    assert len(returned) > rate
+    assert pitch(returned, rate) == pytest.approx(660, abs=5)
+
+
+def test_the_pipelines_log_carries_the_session_and_its_latencies() -> None:
+    with Launcher(ROOT / "examples" / "echo", PIPECAT_LOG_LEVEL="DEBUG") as launcher:
+        call(launcher, phones.twilio(), 440, 0.5)
+        launcher.wait_for_log("Session ended: completed")
+        launcher.wait_for_log("Pipeline started in ")
+        log = launcher.log()
+        (started,) = [line for line in log.splitlines() if "Pipeline started in " in line]
+        (ended,) = [line for line in log.splitlines() if "Session ended: completed" in line]
+        session = ended.split(" | ")[3].split(" - ")[0]
+        assert len(session) == 36
+        assert f"| {session} - Pipeline started in " in started
+        assert "has no setup_" not in log
+        assert "deprecated" not in log.lower()
+
+
+def test_the_observers_can_be_turned_off() -> None:
+    with Launcher(ROOT / "examples" / "echo", PIPECAT_OBSERVERS="false") as launcher:
+        call(launcher, phones.twilio(), 440, 0.5)
+        launcher.wait_for_log("Session ended: completed")
+        assert "Pipeline started in " not in launcher.log()
+
+
+def test_the_users_own_setup_files_still_run(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text(
+        "async def setup_worker_runner(runner): ...\n\n\n"
+        "async def setup_pipeline_worker(worker):\n    print('my setup file ran', flush=True)\n\n\n"
+        "setup_pipeline_task = setup_pipeline_worker\n"
+    )
+    with Launcher(ROOT / "examples" / "echo", PIPECAT_SETUP_FILES=str(mine)) as launcher:
+        call(launcher, phones.twilio(), 440, 0.5)
+        launcher.wait_for_log("my setup file ran")
+        launcher.wait_for_log("Pipeline started in ")
+
+
+def test_a_phone_call_hears_no_gap_while_the_launcher_drains() -> None:
+    with Launcher(ROOT / "examples" / "echo", DRAIN_NOTICE="0") as launcher, ThreadPoolExecutor() as pool:
+        calling = pool.submit(call, launcher, phones.twilio(), 440, 3.0)
+        launcher.wait_for_log("Session started")
+        time.sleep(1)
+        launcher.signal(signal.SIGTERM)
+        heard = calling.result()
+        assert launcher.wait(timeout=15) == 0
+        # All of it came back but for what was still on its way at the end.
+        assert len(heard) >= 0.95 * 3 * 8000
+        middle = heard[4000:20000]
+        quiet = [i for i in range(0, len(middle), FRAME) if max(map(abs, middle[i : i + FRAME])) < 1000]
+        assert quiet == []
+
+
+def test_the_call_command_measures_a_call(echo: Launcher, tmp_path: Path) -> None:
+    wav = tmp_path / "tone.wav"
+    audio.write_wav(str(wav), tone(500, 1.5, 16000), 16000)
+    result = run("call", str(wav), "--url", echo.websocket_url(), "--calls", "2", "--tail", "0.5", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "call 2: sent 75 frames, received " in result.stdout
+    assert "first audio after " in result.stdout
+    assert "calls 2, frames sent 150, received " in result.stdout
+    heard = audio.read_wav(str(tmp_path / "tone.reply.wav"))
+    assert pitch(heard) == pytest.approx(500, abs=5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["missing.wav"], "No such file"),
+        (["broken.wav"], "broken.wav is not a PCM WAV file"),
+        (["tone.wav", "--url", "ws://127.0.0.1:9/ws"], "nothing answers at ws://127.0.0.1:9/ws"),
+        (["tone.wav", "--url", "http://x"], "http://x is not a WebSocket address"),
+    ],
+)
+def test_a_call_that_can_not_be_made_is_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
+    audio.write_wav(str(tmp_path / "tone.wav"), tone(500, 0.1))
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    result = run("call", *arguments, cwd=tmp_path)
+    assert result.returncode == 1
+    assert says in result.stderr
+    assert result.stderr.count("\n") == 1

@@ -1,0 +1,232 @@
+"""SIGTERM with calls of every kind: none is cut before the deadline, none outlives it."""
+
+from __future__ import annotations
+
+import signal
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from tests.e2e.test_bot import post
+from tests.e2e.test_health import probe
+from tests.e2e.test_websocket import close_code, dial, encode
+from tests.process import Launcher, measured
+
+LOOPS = ["asyncio", "uvloop"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_call_goes_on_while_everything_else_is_told_to_go_elsewhere(loop: str) -> None:
+    with Launcher("obedient", PIPECAT_EVENT_LOOP=loop, DRAIN_NOTICE="0") as launcher, ThreadPoolExecutor() as pool:
+        running = pool.submit(post, launcher, {"do": "sleep", "seconds": 2})
+        with dial(launcher, {"do": "echo"}) as websocket:
+            websocket.send("before")
+            assert websocket.recv(timeout=5) == "before"
+            launcher.signal()
+            launcher.wait_for_log("Draining: 2 sessions")
+            for number in range(20):
+                websocket.send(f"during {number}")
+                assert websocket.recv(timeout=5) == f"during {number}"
+                assert probe(launcher, "/livez").status_code == 200
+                ready = probe(launcher, "/readyz")
+                assert (ready.status_code, ready.json()["state"]) == (503, "draining")
+                refused = post(launcher)
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+                assert refused.headers["retry-after"]
+                assert refused.headers["x-pipecat-launcher"]
+            with pytest.raises(InvalidStatus) as denied, dial(launcher, {}):
+                pass
+            assert denied.value.response.status_code == 503
+            assert running.result().status_code == 200
+        assert launcher.wait(timeout=10) == 0
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+@pytest.mark.parametrize("timeout", ["0", "1", "1.5"])
+def test_the_deadline_ends_what_is_left(loop: str, timeout: str) -> None:
+    variables: dict[str, Any] = {"SHUTDOWN_TIMEOUT": timeout, "PIPECAT_EVENT_LOOP": loop, "DRAIN_NOTICE": "0"}
+    with Launcher("obedient", **variables) as launcher, ThreadPoolExecutor() as pool:
+        plain = pool.submit(post, launcher, {"do": "hang"})
+        daily = pool.submit(
+            launcher.http.post, "/bot", json={"do": "hang"}, headers={"x-daily-room-url": "https://d/r"}
+        )
+        with dial(launcher, {"do": "hang"}) as websocket, dial(launcher, {"do": "receive"}, "/ws-client") as client:
+            while launcher.log().count("Session started") < 4:
+                time.sleep(0.01)
+            with measured() as seconds:
+                launcher.signal()
+                assert close_code(websocket) == 1001
+                assert close_code(client) == 1001
+                assert launcher.wait(timeout=10) == 0
+                assert float(timeout) <= seconds() < float(timeout) + 1
+        for future in (plain, daily):
+            response = future.result()
+            assert (response.status_code, response.headers["x-pipecat-session-outcome"]) == (200, "drained")
+
+
+def test_finally_blocks_get_their_grace() -> None:
+    with Launcher("obedient", SHUTDOWN_TIMEOUT="0.2", SESSION_CANCEL_GRACE="3") as launcher:
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(post, launcher, {"do": "slow-finally", "seconds": 0.5})
+            launcher.wait_for_log("Session started")
+            assert launcher.stop() == 0
+            assert running.result().status_code == 200
+        assert any("cleaned" in said for said in launcher.said())
+
+
+def test_a_bot_that_will_not_end_is_left_behind() -> None:
+    variables: dict[str, Any] = {"SHUTDOWN_TIMEOUT": "0.2", "SESSION_CANCEL_GRACE": "0.5", "DRAIN_NOTICE": "0"}
+    with Launcher("obedient", **variables) as launcher, dial(launcher, {"do": "swallow", "seconds": 60}) as websocket:
+        launcher.wait_for_log("Session started")
+        with measured() as seconds:
+            launcher.signal()
+            assert close_code(websocket) == 1001
+            assert launcher.wait(timeout=10) == 0
+            assert seconds() < 4
+        assert "ignored its cancellation" in launcher.log()
+
+
+def test_a_bot_that_blocks_the_loop_can_not_hold_up_the_deadline() -> None:
+    variables: dict[str, Any] = {
+        "SHUTDOWN_TIMEOUT": "0.5",
+        "SESSION_CANCEL_GRACE": "0.2",
+        "TEARDOWN_TIMEOUT": "0.1",
+        "DRAIN_NOTICE": "0",
+    }
+    with Launcher("obedient", **variables) as launcher:
+        _in_background(launcher, {"do": "block", "seconds": 60})
+        launcher.wait_for_log("Session started")
+        time.sleep(0.2)
+        launcher.signal()
+        assert launcher.wait(timeout=12) == 70
+        assert "shutdown deadline passed; forced out" in launcher.log()
+
+
+@pytest.mark.parametrize("body", [{"do": "hang"}, {"do": "swallow", "seconds": 60}, {"do": "block", "seconds": 60}])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_ends_it_at_once(body: dict[str, Any], number: int) -> None:
+    with Launcher("obedient") as launcher:
+        _in_background(launcher, body)
+        launcher.wait_for_log("Session started")
+        time.sleep(0.2)
+        launcher.signal(number)
+        if body["do"] != "block":
+            launcher.wait_for_log("Draining: 1 sessions")
+        else:
+            time.sleep(0.2)
+        with measured() as seconds:
+            launcher.signal(number)
+            assert launcher.wait(timeout=10) == 128 + number
+            assert seconds() < 3
+
+
+def test_a_second_signal_still_closes_sockets() -> None:
+    with Launcher("obedient") as launcher, dial(launcher, {"do": "hang"}) as websocket:
+        launcher.wait_for_log("Session started")
+        launcher.signal()
+        launcher.wait_for_log("Draining")
+        launcher.signal()
+        assert close_code(websocket) == 1001
+
+
+def test_idle_it_keeps_answering_until_load_balancers_have_noticed() -> None:
+    with Launcher("obedient", DRAIN_NOTICE="1") as launcher, measured() as seconds:
+        launcher.signal()
+        launcher.wait_for_log("Draining")
+        assert probe(launcher, "/readyz").status_code == 503
+        assert post(launcher).status_code == 503
+        assert launcher.wait() == 0
+        assert 1 <= seconds() < 3
+
+
+def test_idle_ctrl_c_ends_at_once() -> None:
+    with Launcher("obedient", DRAIN_NOTICE="30") as launcher, measured() as seconds:
+        launcher.signal(signal.SIGINT)
+        assert launcher.wait() == 0
+        assert seconds() < 3
+
+
+def test_the_session_api_is_served_to_the_end() -> None:
+    with Launcher("api", DRAIN_NOTICE="0") as launcher, ThreadPoolExecutor() as pool:
+        running = pool.submit(post, launcher, {"seconds": 1.5})
+        launcher.wait_for_log("Session started")
+        launcher.signal()
+        launcher.wait_for_log("Draining")
+        assert launcher.http.get("/status").json() == {"colour": "blue"}
+        slow = pool.submit(launcher.http.get, "/slow?seconds=2")
+        assert running.result().status_code == 200
+        assert slow.result().json() == {"slept": 2.0}
+        assert launcher.wait(timeout=10) == 0
+
+
+def test_a_client_that_never_leaves_does_not_hold_up_the_end() -> None:
+    with Launcher("obedient", DRAIN_NOTICE="0") as launcher, ThreadPoolExecutor() as pool:
+        idle = httpx.Client(base_url=f"http://127.0.0.1:{launcher.port}", trust_env=False)
+        assert idle.get("/livez").status_code == 200  # and the connection stays open
+        half = connect(f"{launcher.websocket_url()}?body={encode({'do': 'return'})}", proxy=None, close_timeout=0)
+        running: Future[httpx.Response] = pool.submit(post, launcher, {"do": "sleep", "seconds": 0.5})
+        launcher.wait_for_log("Session started: plain")
+        with measured() as seconds:
+            launcher.signal()
+            assert running.result().status_code == 200
+            assert launcher.wait(timeout=15) == 0
+            assert seconds() < 6
+        half.socket.close()
+        idle.close()
+
+
+def test_hooks_that_hang_at_the_end_are_bounded(tmp_path: Any) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import threading\n\n\ndef teardown():\n    threading.Event().wait()\n\n\nasync def bot(args): ...\n"
+    )
+    with Launcher(tmp_path, DRAIN_NOTICE="0", TEARDOWN_TIMEOUT="0.3") as launcher, measured() as seconds:
+        assert launcher.stop() == 0
+        assert seconds() < 5
+        assert "teardown() was not done within 0.3 s" in launcher.log()
+
+
+def test_a_thread_that_does_not_end_is_not_waited_for(tmp_path: Any) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import asyncio, threading\n\n\nasync def bot(args):\n"
+        "    asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)\n"
+    )
+    with Launcher(tmp_path, DRAIN_NOTICE="0") as launcher:
+        assert post(launcher).status_code == 200
+        with measured() as seconds:
+            assert launcher.stop() == 0
+            assert seconds() < 8
+        assert "forced out after 3 s" in launcher.log()
+
+
+def test_a_bot_can_not_take_the_signals_over(tmp_path: Any) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import asyncio, signal\n\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n\n\n"
+        "async def bot(args):\n"
+        "    loop = asyncio.get_running_loop()\n"
+        "    loop.add_signal_handler(signal.SIGTERM, lambda: None)\n"
+        "    await asyncio.sleep(1)\n"
+        "    loop.remove_signal_handler(signal.SIGTERM)\n"
+    )
+    with Launcher(tmp_path, DRAIN_NOTICE="0") as launcher, ThreadPoolExecutor() as pool:
+        running = pool.submit(post, launcher)
+        launcher.wait_for_log("Session started")
+        launcher.signal()
+        launcher.wait_for_log("Draining: 1 sessions")
+        assert running.result().status_code == 200
+        assert launcher.wait(timeout=10) == 0
+
+
+def _in_background(launcher: Launcher, body: dict[str, Any]) -> None:
+    """Start a session whose answer nobody waits for."""
+    import json
+    import socket
+
+    payload = json.dumps(body).encode()
+    sock = socket.create_connection(("127.0.0.1", launcher.port))
+    sock.sendall(b"POST /bot HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(payload) + payload)
+    launcher.sockets.append(sock)

@@ -1,0 +1,146 @@
+"""/livez and /readyz in every state, and while the event loop is blocked."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import pytest
+from websockets.sync.client import connect
+
+from tests.e2e.test_bot import post
+from tests.e2e.test_websocket import encode
+from tests.process import Launcher, measured, until
+
+
+def probe(launcher: Launcher, path: str) -> httpx.Response:
+    """As an orchestrator does: a new connection, one second."""
+    return httpx.get(f"http://127.0.0.1:{launcher.port}{path}", timeout=1, trust_env=False)
+
+
+def test_both_answer_when_ready(obedient: Launcher) -> None:
+    assert probe(obedient, "/livez").json() == {"status": "ok"}
+    assert probe(obedient, "/readyz").json() == {"ready": True}
+    assert obedient.http.head("/livez").status_code == 200
+
+
+@pytest.mark.parametrize("bot", ["slow_import", "slow_setup"])
+def test_while_starting_it_is_live_and_not_ready_and_refuses_sessions(bot: str) -> None:
+    with Launcher(bot, wait=False) as launcher:
+        launcher.wait_for_log("importing" if bot == "slow_import" else "setting up")
+
+        def live() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return probe(launcher, "/livez").status_code == 200
+            return False
+
+        until(live, "live")
+        ready = probe(launcher, "/readyz")
+        assert (ready.status_code, ready.json()["state"]) == (503, "starting")
+        refused = post(launcher, {"a": 1})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "starting")
+        assert refused.headers["retry-after"]
+        assert refused.headers["x-pipecat-launcher"].startswith("pipecat-base/")
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "body"),
+    [
+        ("true", 200, {"ready": True}),
+        ("false", 503, {"ready": False}),
+        ("dict", 200, {"ready": True, "queue": 3}),
+    ],
+)
+def test_the_bots_own_readyz_decides(says: str, status: int, body: object) -> None:
+    with Launcher("readyz", wait=False, READYZ=says) as launcher:
+        launcher.wait_for_log("Ready: ")
+        response = probe(launcher, "/readyz")
+        assert (response.status_code, response.json()) == (status, body)
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        ("raise", "readyz() raised RuntimeError"),
+        ("keyless", "readyz() must return True, False or a dict"),
+        ("none", "readyz() must return True, False or a dict"),
+        ("block", "readyz() has not answered within 0.3 s"),
+        ("async-hang", "readyz() has not answered within 0.3 s"),
+    ],
+)
+def test_a_readyz_that_fails_is_503_and_one_log_line(says: str, reason: str) -> None:
+    with Launcher("readyz", wait=False, READYZ=says, READYZ_TIMEOUT="0.3", DRAIN_NOTICE="0") as launcher:
+        launcher.wait_for_log("Ready: ")
+        for _ in range(3):
+            response = probe(launcher, "/readyz")
+            assert response.status_code == 503
+            assert response.json()["reason"].startswith(reason)
+            assert probe(launcher, "/livez").status_code == 200
+        assert launcher.log().count(" - readyz() ") == 1
+        assert launcher.stop() == 0
+
+
+def test_being_full_can_count_as_ready() -> None:
+    with Launcher("obedient", MAX_SESSIONS="1", READY_WHEN_FULL="true") as launcher, ThreadPoolExecutor() as pool:
+        running = pool.submit(post, launcher, {"do": "sleep", "seconds": 0.5})
+        launcher.wait_for_log("Session started")
+        assert probe(launcher, "/readyz").status_code == 200
+        assert running.result().status_code == 200
+
+
+def test_a_bot_that_blocks_the_loop_is_live_not_ready_and_named() -> None:
+    with Launcher("obedient") as launcher, ThreadPoolExecutor() as pool:
+        blocking = pool.submit(post, launcher, {"do": "block", "seconds": 4})
+        launcher.wait_for_log("The event loop is blocked by bot.py:")
+        assert "time.sleep(body[" in launcher.log()
+        for _ in range(3):
+            live = probe(launcher, "/livez")
+            assert (live.status_code, live.json()["status"]) == (200, "blocked")
+            assert probe(launcher, "/readyz").status_code == 503
+        # A caller that comes meanwhile is served when the loop is back; nothing is lost.
+        waiting = pool.submit(post, launcher, {"do": "return"})
+        assert waiting.result().status_code == 200
+        assert blocking.result().status_code == 200
+        launcher.wait_for_log("The event loop runs again after")
+        assert probe(launcher, "/livez").json() == {"status": "ok"}
+
+
+def test_a_socket_that_is_dialled_while_the_loop_is_blocked_is_handed_over() -> None:
+    with Launcher("obedient") as launcher, ThreadPoolExecutor() as pool:
+        pool.submit(post, launcher, {"do": "block", "seconds": 3})
+        launcher.wait_for_log("The event loop is blocked")
+        with connect(f"{launcher.websocket_url()}?body={encode({'do': 'echo'})}", proxy=None) as websocket:
+            websocket.send("hello")
+            assert websocket.recv(timeout=10) == "hello"
+
+
+def test_a_loop_that_stays_blocked_is_not_live() -> None:
+    with Launcher("obedient", EVENT_LOOP_STALL_LIMIT="1.5") as launcher, ThreadPoolExecutor() as pool:
+        pool.submit(post, launcher, {"do": "block", "seconds": 5})
+        launcher.wait_for_log("The event loop is blocked")
+        until(lambda: probe(launcher, "/livez").status_code == 503, "not live")
+
+
+def test_garbage_on_a_connection_taken_while_blocked_is_harmless() -> None:
+    import socket
+
+    with Launcher("obedient") as launcher, ThreadPoolExecutor() as pool:
+        pool.submit(post, launcher, {"do": "block", "seconds": 3})
+        launcher.wait_for_log("The event loop is blocked")
+        for garbage in (b"", b"\x00\xff", b"GET", b"GET / HTTP/1.1\r\n", b"x" * 5000, b"GET /livez HTTP/1.1\r\n\r\n"):
+            with socket.create_connection(("127.0.0.1", launcher.port)) as sock:
+                sock.sendall(garbage)
+        assert probe(launcher, "/livez").status_code == 200
+        launcher.wait_for_log("The event loop runs again after")
+        assert launcher.is_ready()
+
+
+def test_probes_cost_no_session() -> None:
+    with Launcher("obedient") as launcher, measured() as seconds:
+        for _ in range(200):
+            launcher.http.get("/livez")
+        assert seconds() < 30
+        assert launcher.said() == []
+        time.sleep(0)

@@ -1,0 +1,170 @@
+"""WS /ws and /ws-client, against a real server."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.e2e.test_bot import arguments, post
+from tests.process import Launcher, measured
+
+
+def encode(body: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(body).encode()).decode()
+
+
+@contextlib.contextmanager
+def dial(launcher: Launcher, body: Any, path: str = "/ws", **options: Any) -> Iterator[ClientConnection]:
+    with connect(f"{launcher.websocket_url(path)}?body={encode(body)}", proxy=None, **options) as websocket:
+        yield websocket
+
+
+def close_code(websocket: ClientConnection) -> int | None:
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            websocket.recv(timeout=20)
+    return websocket.protocol.close_code
+
+
+def test_the_bot_gets_the_socket_untouched(obedient: Launcher) -> None:
+    with dial(obedient, {"do": "echo"}) as websocket:
+        for message in ("first", "second"):
+            websocket.send(message)
+            assert websocket.recv(timeout=10) == message
+
+
+@pytest.mark.parametrize(("path", "transport_type"), [("/ws", None), ("/ws-client", "websocket")])
+def test_the_path_says_whether_it_is_a_phone_or_a_plain_client(
+    obedient: Launcher, path: str, transport_type: str | None
+) -> None:
+    session = {"x-daily-session-id": f"ws{path}"}
+    with dial(obedient, {"n": 1}, path, additional_headers=session) as websocket:
+        assert close_code(websocket) == 1000
+    given = arguments(obedient, f"ws{path}")
+    assert given["type"] in ("WebSocketRunnerArguments", "WebSocketSessionArguments")
+    assert given["args"]["transport_type"] == transport_type
+    assert given["args"]["body"] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, 1000),
+        ({"do": "raise"}, 1011),
+        ({"do": "exit", "status": 1}, 1011),
+        ({"do": "base-exception"}, 1011),
+        ({"do": "cancel-itself"}, 4009),
+        ({"do": "close", "code": 3001}, 3001),
+    ],
+)
+def test_the_peer_hears_a_proper_close_code(obedient: Launcher, body: dict[str, Any], code: int) -> None:
+    with dial(obedient, body) as websocket:
+        assert close_code(websocket) == code
+
+
+def test_the_peer_hears_that_time_is_up() -> None:
+    with Launcher("obedient", MAX_SESSION_SECONDS="0.3") as launcher, dial(launcher, {"do": "hang"}) as websocket:
+        assert close_code(websocket) == 4008
+
+
+def test_a_client_that_leaves_ends_the_session_without_an_error() -> None:
+    with Launcher("obedient") as launcher:
+        with dial(launcher, {"do": "receive"}):
+            launcher.wait_for_log("Session started")
+        launcher.wait_for_log("Session ended: disconnected")
+        assert "Traceback" not in launcher.log()
+
+
+def test_a_client_that_vanishes_does_not_hold_its_place() -> None:
+    with Launcher("obedient", MAX_SESSIONS="1", MAX_SESSION_SECONDS="1") as launcher:
+        websocket = connect(f"{launcher.websocket_url()}?body={encode({'do': 'hang'})}", proxy=None)
+        launcher.wait_for_log("Session started")
+        websocket.socket.close()  # without a word
+        launcher.wait_for_log("Session ended: expired")
+        with measured() as seconds, dial(launcher, {}) as again:
+            assert close_code(again) == 1000
+            assert seconds() < 10
+
+
+@pytest.mark.parametrize("value", ["%%%", "eyJ", "bm90IGpzb24=", "e30x", "YQ"])
+def test_a_malformed_body_is_refused_before_accept(obedient: Launcher, value: str) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect(f"{obedient.websocket_url()}?body={value}", proxy=None):
+        pass
+    response = refused.value.response
+    assert response.status_code == 400
+    assert json.loads(response.body or b"")["error"]["field"] == "body"
+    assert response.headers["x-pipecat-launcher"].startswith("pipecat-base/")
+
+
+def test_at_capacity_and_duplicates_are_refused_before_accept() -> None:
+    with Launcher("obedient", MAX_SESSIONS="1") as launcher:
+        named = {"x-daily-session-id": "one"}
+        with dial(launcher, {"do": "receive"}, additional_headers=named):
+            launcher.wait_for_log("Session started")
+            with pytest.raises(InvalidStatus) as full, dial(launcher, {}):
+                pass
+            assert full.value.response.status_code == 429
+            assert full.value.response.headers["retry-after"]
+            with pytest.raises(InvalidStatus) as taken, dial(launcher, {}, additional_headers=named):
+                pass
+            assert taken.value.response.status_code == 409
+
+
+def test_a_body_in_the_query_is_never_logged() -> None:
+    with Launcher("obedient", PIPECAT_LOG_LEVEL="TRACE") as launcher:
+        secret = encode({"do": "raise", "key": "value"})
+        with connect(f"{launcher.websocket_url()}?body={secret}&token=t0ken", proxy=None) as websocket:
+            assert close_code(websocket) == 1011
+        with pytest.raises(InvalidStatus), connect(f"{launcher.websocket_url()}?body=!!{secret}", proxy=None):
+            pass
+        assert secret not in launcher.log()
+        assert "t0ken" not in launcher.log()
+
+
+def test_a_token_lets_one_connection_in() -> None:
+    from pipecat_base.tokens import Tokens
+
+    tokens = Tokens("shared")
+    with Launcher("obedient", PIPECAT_WEBSOCKET_AUTH="token", PIPECAT_WEBSOCKET_SECRET="shared") as launcher:
+
+        def attempt(path: str, **headers: str) -> int:
+            try:
+                with connect(launcher.websocket_url(path), proxy=None, additional_headers=headers) as websocket:
+                    return close_code(websocket) or 0
+            except InvalidStatus as refused:
+                return refused.response.status_code
+
+        once = tokens.mint()
+        assert attempt(f"/ws?token={once}") == 1000
+        assert attempt(f"/ws?token={once}") == 403
+        assert attempt(f"/ws/{tokens.mint()}") == 1000
+        assert attempt(f"/ws-client/{tokens.mint()}") == 1000
+        assert attempt("/ws", Authorization=f"Bearer {tokens.mint()}") == 1000
+        assert attempt("/ws") == 403
+        assert attempt("/ws?token=garbage") == 403
+        assert attempt(f"/ws?token={Tokens('other').mint()}") == 403
+        assert attempt(f"/ws?token={tokens.mint(lifetime=-1)}") == 403
+
+
+def test_other_origins_are_refused_when_origins_are_listed() -> None:
+    with Launcher("obedient", PIPECAT_ALLOWED_ORIGINS="https://good.example, https://also.example") as launcher:
+        with dial(launcher, {}, origin="https://GOOD.example") as websocket:
+            assert close_code(websocket) == 1000
+        for origin in ("https://bad.example", None):
+            with pytest.raises(InvalidStatus) as refused, dial(launcher, {}, origin=origin):
+                pass
+            assert refused.value.response.status_code == 403
+
+
+def test_http_sessions_go_on_beside_sockets(obedient: Launcher) -> None:
+    with dial(obedient, {"do": "echo"}) as websocket:
+        assert post(obedient, {}).status_code == 200
+        websocket.send("still there")
+        assert websocket.recv(timeout=10) == "still there"

@@ -1,0 +1,75 @@
+"""Arguments for the pipecat of this environment, and for none. Other versions: tests/versions."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipecat_base import arguments
+from pipecat_base.arguments import ArgumentFactory, mentions
+
+
+@pytest.fixture
+def without_pipecat(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for name in [name for name in sys.modules if name.split(".")[0] in ("pipecat", "pipecatcloud")]:
+        monkeypatch.delitem(sys.modules, name)
+
+
+async def build(factory: ArgumentFactory) -> dict[str, Any]:
+    socket: Any = object()
+    return {
+        "plain": await factory.plain("s", {"a": 1}, flow_config={"nodes": []}),
+        "daily": await factory.daily("s", {"a": 1}, "https://room", None),
+        "websocket": await factory.websocket("s", {"a": 1}, socket, None),
+        "client": await factory.websocket("s", {"a": 1}, socket, "websocket"),
+        "webrtc": await factory.webrtc("s", {"a": 1}, "connection"),
+    }
+
+
+def check(built: dict[str, Any]) -> None:
+    for args in built.values():
+        assert (args.session_id, args.body, args.file_storage) == ("s", {"a": 1}, "storage")
+        assert args.handle_sigint is args.handle_sigterm is False
+    assert built["plain"].flow_config == {"nodes": []}
+    assert (built["daily"].room_url, built["daily"].token) == ("https://room", None)
+    assert built["websocket"].transport_type is None
+    assert built["client"].transport_type == "websocket"
+    assert built["webrtc"].webrtc_connection == "connection"
+
+
+def factory() -> ArgumentFactory:
+    made = ArgumentFactory(wants_cloud=False)
+    made.file_storage = "storage"
+    return made
+
+
+def test_with_pipecat_they_are_its_own_types() -> None:
+    from pipecat.runner import types
+
+    built = asyncio.run(build(factory()))
+    check(built)
+    assert isinstance(built["plain"], types.RunnerArguments)
+    assert isinstance(built["daily"], types.DailyRunnerArguments)
+    assert isinstance(built["client"], types.WebSocketRunnerArguments)
+    assert isinstance(built["webrtc"], types.SmallWebRTCRunnerArguments)
+
+
+@pytest.mark.usefixtures("without_pipecat")
+def test_without_pipecat_they_have_the_same_names_and_fields() -> None:
+    built = asyncio.run(build(factory()))
+    check(built)
+    assert type(built["plain"]) is arguments.RunnerArguments
+    assert type(built["daily"]) is arguments.DailyRunnerArguments
+    assert built["plain"].pipeline_idle_timeout_secs == 300
+
+
+def test_a_mention_is_found_wherever_it_stands(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("def f():\n    from pipecatcloud.agent import X\n")
+    (tmp_path / "b.py").write_text("import pipecat\n")
+    assert mentions("pipecatcloud", [str(tmp_path / "b.py"), str(tmp_path / "a.py")])
+    assert not mentions("pipecatcloud", [str(tmp_path / "b.py"), str(tmp_path / "missing.py")])

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feature_manager import FeatureManager, Status
+from pipecat_base.settings import Settings
+
+WHATSAPP = {"WHATSAPP_TOKEN": "a", "WHATSAPP_PHONE_NUMBER_ID": "b", "WHATSAPP_APP_SECRET": "c"}
+
+
+def features(variables: Mapping[str, str] | None = None, *, verify: bool = False) -> dict[str, Any]:
+    return {f.name: f for f in FeatureManager(Settings.load(variables or {})).features(verify=verify)}
+
+
+def test_the_names_in_their_order() -> None:
+    assert list(features())[:6] == [
+        "Daily Transport",
+        "Websocket Transport",
+        "SmallWebRTC Session Arguments",
+        "SmallWebRTC Transport",
+        "SmallWebRTC ICE Candidates",
+        "WhatsApp Integration",
+    ]
+
+
+def test_detection_imports_nothing() -> None:
+    import subprocess
+
+    code = (
+        "import sys; from feature_manager import FeatureManager; from pipecat_base.settings import Settings\n"
+        "FeatureManager(Settings.load({})).features()\n"
+        "print([m for m in ('pipecat', 'aiortc', 'av', 'daily', 'aiohttp', 'fastapi') if m in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of packages that are not ours
+def test_what_is_installed_here_is_enabled_and_imports() -> None:
+    found = features(verify=True)
+    for name in ("Daily Transport", "Websocket Transport", "SmallWebRTC Transport", "SmallWebRTC ICE Candidates"):
+        assert found[name].status is Status.ENABLED, found[name].line()
+
+
+@pytest.mark.parametrize(
+    ("variables", "status", "required"),
+    [
+        ({}, Status.DISABLED, "WHATSAPP_TOKEN, WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET"),
+        ({"WHATSAPP_TOKEN": "a"}, Status.MISSING_CONFIG, "WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET"),
+        ({**WHATSAPP, "WHATSAPP_APP_SECRET": ""}, Status.MISSING_CONFIG, "WHATSAPP_APP_SECRET"),
+        (WHATSAPP, Status.ENABLED, "pip install pipecat-ai[webrtc]"),
+    ],
+)
+def test_the_statuses_of_whatsapp(variables: dict[str, str], status: Status, required: str) -> None:
+    feature = features(variables)["WhatsApp Integration"]
+    assert (feature.status, feature.required) == (status, required)
+
+
+def put_package(monkeypatch: pytest.MonkeyPatch, folder: Path, name: str, text: str) -> None:
+    (folder / name).mkdir()
+    (folder / name / "__init__.py").write_text(text)
+    monkeypatch.syspath_prepend(str(folder))
+    for module in [m for m in sys.modules if m.split(".")[0] == name]:
+        monkeypatch.delitem(sys.modules, module)
+
+
+def test_whatsapp_with_a_broken_package_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_package(monkeypatch, tmp_path, "aiortc", "raise OSError('libopus.so.0: cannot open shared object file')\n")
+    for name in ("SmallWebRTC Transport", "WhatsApp Integration"):
+        feature = features(WHATSAPP, verify=True)[name]
+        assert feature.status is Status.ERROR
+        assert feature.line().endswith(
+            "reason: aiortc does not import: OSError: libopus.so.0: cannot open shared object file)"
+        )
+
+
+def test_a_package_that_exits_when_imported_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_package(monkeypatch, tmp_path, "daily", "import sys\nsys.exit(1)\n")
+    assert features(verify=True)["Daily Transport"].status is Status.ERROR
+
+
+def test_a_package_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "daily" else real(name))
+    feature = features()["Daily Transport"]
+    assert feature.line() == (
+        "Daily Transport: DISABLED (required: pip install pipecat-ai[daily]; reason: daily is not installed)"
+    )
+
+
+def test_krisp_needs_its_sdk_and_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert features()["Krisp VIVA"].status is Status.DISABLED
+    put_package(monkeypatch, tmp_path, "krisp_audio", "")
+    assert features()["Krisp VIVA"].status is Status.MISSING_CONFIG
+    model = tmp_path / "model.kef"
+    assert features({"KRISP_VIVA_FILTER_MODEL_PATH": str(model)})["Krisp VIVA"].status is Status.ERROR
+    model.write_text("")
+    assert features({"KRISP_VIVA_FILTER_MODEL_PATH": str(model)})["Krisp VIVA"].status is Status.ENABLED
+
+
+@pytest.mark.parametrize(
+    ("name", "variables", "status"),
+    [
+        ("WebSocket Authentication", {}, Status.DISABLED),
+        ("WebSocket Authentication", {"PIPECAT_WEBSOCKET_AUTH": "token"}, Status.MISSING_CONFIG),
+        (
+            "WebSocket Authentication",
+            {"PIPECAT_WEBSOCKET_AUTH": "token", "PIPECAT_WEBSOCKET_SECRET": "x"},
+            Status.ENABLED,
+        ),
+        ("ESP32 Support", {}, Status.DISABLED),
+        ("ESP32 Support", {"ESP32_ENABLED": "true", "ESP32_HOST": "10.0.0.1"}, Status.ENABLED),
+        ("File Uploads", {}, Status.DISABLED),
+        ("Pipeline Observers", {"PIPECAT_OBSERVERS": "false"}, Status.DISABLED),
+        ("Pipeline Observers", {}, Status.ENABLED),
+    ],
+)
+def test_our_own_features(name: str, variables: dict[str, str], status: Status) -> None:
+    assert features(variables)[name].status is status

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipecat_base import settings as reference
+from pipecat_base.errors import SettingsInvalid
+from pipecat_base.settings import Settings
+from tests.process import BOTS, ROOT, run
+
+NAMES = [field.metadata["name"] for field in dataclasses.fields(Settings)]
+CONTRACT = {
+    "ESP32_ENABLED",
+    "ESP32_HOST",
+    "ICE_CONFIG_URL",
+    "IMAGE_VERSION",
+    "PCC_LOG_DIR",
+    "PCC_LOG_FEATURES_SUMMARY",
+    "PIPECAT_ALLOWED_ORIGINS",
+    "PIPECAT_ICE_SERVERS",
+    "PIPECAT_LOG_LEVEL",
+    "PIPECAT_SETUP_FILES",
+    "PIPECAT_UPLOADS_FOLDER",
+    "PIPECAT_WEBSOCKET_AUTH",
+    "PORT",
+    "SHUTDOWN_TIMEOUT",
+    "WHATSAPP_APP_SECRET",
+    "WHATSAPP_PHONE_NUMBER_ID",
+    "WHATSAPP_TOKEN",
+    "WHATSAPP_WEBHOOK_VERIFICATION_TOKEN",
+}
+
+
+def test_every_variable_of_the_replaced_image_is_read() -> None:
+    assert set(NAMES) >= CONTRACT
+    assert len(set(NAMES)) == len(NAMES)
+
+
+def test_the_defaults_are_those_of_the_replaced_image() -> None:
+    settings = Settings.load({})
+    assert (settings.port, settings.shutdown_timeout, settings.log_level) == (8080, 7200, "DEBUG")
+    assert (settings.log_features_summary, settings.websocket_auth, settings.max_sessions) == (False, "none", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("PORT", "abc", 'PORT: "abc" is not a port (1–65535)'),
+        ("PORT", "0", 'PORT: "0" is not a port (1–65535)'),
+        ("PORT", "65536", 'PORT: "65536" is not a port (1–65535)'),
+        ("PORT", "8_080", 'PORT: "8_080" is not a port (1–65535)'),
+        ("PORT", "８０", 'PORT: "８０" is not a port (1–65535)'),
+        ("SHUTDOWN_TIMEOUT", "soon", 'SHUTDOWN_TIMEOUT: "soon" is not a number of seconds (0 or more)'),
+        ("SHUTDOWN_TIMEOUT", "-1", 'SHUTDOWN_TIMEOUT: "-1" is not a number of seconds (0 or more)'),
+        ("SHUTDOWN_TIMEOUT", "inf", 'SHUTDOWN_TIMEOUT: "inf" is not a number of seconds (0 or more)'),
+        ("MAX_SESSION_SECONDS", "0", 'MAX_SESSION_SECONDS: "0" is not a number of seconds (more than 0)'),
+        ("MAX_SESSIONS", "1.5", 'MAX_SESSIONS: "1.5" is not a whole number (1 or more)'),
+        ("BOT_FAILURE_STATUS", "99", 'BOT_FAILURE_STATUS: "99" is not an HTTP status (200–599)'),
+        ("READY_WHEN_FULL", "maybe", 'READY_WHEN_FULL: "maybe" is not true or false'),
+        (
+            "PIPECAT_LOG_LEVEL",
+            "loud\n",
+            'PIPECAT_LOG_LEVEL: "loud\\n" is not one of TRACE, DEBUG, INFO, WARNING, ERROR, NONE',
+        ),
+        ("PIPECAT_WEBSOCKET_AUTH", "basic", 'PIPECAT_WEBSOCKET_AUTH: "basic" is not one of none, token'),
+        (
+            "ESP32_ENABLED",
+            "true",
+            "ESP32_HOST: not set, and ESP32_ENABLED needs the address that ESP32 peers reach",
+        ),
+    ],
+)
+def test_a_wrong_value_is_one_line(name: str, value: str, line: str) -> None:
+    with pytest.raises(SettingsInvalid) as error:
+        Settings.load({name: value})
+    assert error.value.report() == line
+
+
+def test_a_wrong_value_ends_the_program_with_its_status() -> None:
+    result = run("serve", "--port", "abc", cwd=BOTS / "obedient", MAX_SESSIONS="many")
+    assert result.stderr == (
+        'PORT: "abc" is not a port (1–65535)\nMAX_SESSIONS: "many" is not a whole number (1 or more)\n'
+    )
+    assert result.returncode == 24
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "attribute", "expected"),
+    [
+        ("PORT", " 9000 ", "port", 9000),
+        ("SHUTDOWN_TIMEOUT", "1.5", "shutdown_timeout", 1.5),
+        ("SHUTDOWN_TIMEOUT", "", "shutdown_timeout", 7200),
+        ("PIPECAT_LOG_LEVEL", "info", "log_level", "INFO"),
+        ("PCC_LOG_FEATURES_SUMMARY", "TRUE", "log_features_summary", True),
+        ("PCC_LOG_FEATURES_SUMMARY", "0", "log_features_summary", False),
+        ("PIPECAT_ALLOWED_ORIGINS", "https://a, ,https://b", "allowed_origins", ("https://a", "https://b")),
+        ("PIPECAT_SETUP_FILES", "/a.py:/b.py", "setup_files", ("/a.py", "/b.py")),
+    ],
+)
+def test_a_right_value_is_read(name: str, value: str, attribute: str, expected: object) -> None:
+    assert getattr(Settings.load({name: value}), attribute) == expected
+
+
+@given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=30)))
+def test_any_environment_gives_settings_or_one_line_for_each_wrong_variable(environment: dict[str, str]) -> None:
+    try:
+        Settings.load(environment)
+    except SettingsInvalid as error:
+        report = error.report()
+        assert 1 <= len(report.split("\n")) <= len(environment) + 1
+        assert all(re.match(r"[A-Z0-9_]+: ", line) for line in report.split("\n"))
+
+
+@given(st.floats(allow_nan=True, allow_infinity=True))
+def test_seconds_are_finite_and_not_negative(number: float) -> None:
+    right = math.isfinite(number) and number >= 0
+    try:
+        assert Settings.load({"SHUTDOWN_TIMEOUT": repr(number)}).shutdown_timeout == number
+    except SettingsInvalid:
+        assert not right
+
+
+@given(st.text(alphabet=string.printable, min_size=1, max_size=20).filter(str.strip))
+def test_a_secret_is_never_shown(secret: str) -> None:
+    settings = Settings.load({"WHATSAPP_TOKEN": f"tok-{secret}-tok"})
+    assert f"tok-{secret}-tok" not in repr(settings)
+
+
+@pytest.mark.parametrize("command", ["settings", "errors"])
+def test_the_readme_has_the_table_that_the_program_prints(command: str) -> None:
+    printed = run(command, "--format", "markdown", cwd=ROOT).stdout
+    assert printed.strip() in (ROOT / "README.md").read_text()
+
+
+def test_the_table_as_json() -> None:
+    rows = json.loads(run("settings", "--format", "json", cwd=ROOT).stdout)
+    assert [row["variable"] for row in rows] == NAMES
+    assert rows == [dataclasses.asdict(row) for row in reference.table()]

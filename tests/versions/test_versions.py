@@ -1,0 +1,165 @@
+"""Old and new pipecat-ai and pipecatcloud, each really installed in an environment of its own, with this project.
+
+A combination whose Python is not installed is skipped and says so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from tests.e2e import phones
+from tests.e2e.test_calls import call
+from tests.e2e.test_websocket import encode
+from tests.process import ROOT, Launcher
+from tests.tones import pitch
+
+UV = Path(os.environ.get("VIRTUAL_ENV", ROOT / ".venv")) / "bin" / "uv"
+
+
+@dataclass(frozen=True)
+class Combination:
+    python: str
+    pipecat: str | None
+    cloud: str | None
+
+    def __str__(self) -> str:
+        return f"pipecat-{self.pipecat or 'none'}-cloud-{self.cloud or 'none'}-py{self.python}"
+
+    def requirements(self) -> list[str]:
+        wanted = [str(ROOT)]
+        if self.pipecat:
+            wanted.append(f"pipecat-ai[websocket]=={self.pipecat}")
+        if self.cloud:
+            wanted.append(f"pipecatcloud=={self.cloud}")
+        return wanted
+
+
+COMBINATIONS = [
+    Combination("3.10", "0.0.91", None),
+    Combination("3.10", "0.0.91", "0.4.4"),
+    Combination("3.11", "0.0.104", "0.4.4"),
+    Combination("3.12", "1.0.0", None),
+    Combination("3.12", "1.0.0", "1.4.0"),
+    Combination("3.12", "1.3.0", "1.4.0"),
+    Combination("3.12", "1.14.0", None),
+    Combination("3.13", "1.14.0", "1.4.0"),
+    Combination("3.12", None, "0.4.4"),
+    Combination("3.12", None, "1.4.0"),
+    Combination("3.12", None, None),
+]
+
+
+@pytest.fixture(scope="module", params=COMBINATIONS, ids=str)
+def combination(request: pytest.FixtureRequest) -> Combination:
+    chosen: Combination = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def python(combination: Combination, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The interpreter of a fresh environment with the combination in it."""
+    finder = ["sh", str(ROOT / "scripts" / "find-python.sh"), combination.python]
+    base = subprocess.run(finder, capture_output=True, text=True, check=False).stdout.strip()
+    if not base:
+        pytest.skip(f"Python {combination.python} is not installed")
+    folder = tmp_path_factory.mktemp("venv")
+    subprocess.run([str(UV), "venv", "--quiet", "--python", base, str(folder)], check=True)
+    interpreter = str(folder / "bin" / "python")
+    install = [str(UV), "pip", "install", "--quiet", "--python", interpreter, *combination.requirements()]
+    subprocess.run(install, check=True)
+    return interpreter
+
+
+@pytest.fixture(scope="module")
+def launcher(python: str) -> Iterator[Launcher]:
+    with Launcher("dispatch", python=python) as running:
+        yield running
+
+
+def expected(combination: Combination, runner: list[str], cloud: list[str]) -> list[str]:
+    """pipecatcloud before 1.0 has types of its own where pipecat is missing; from 1.0 it has none."""
+    has_cloud_types = combination.cloud is not None and (combination.pipecat or combination.cloud < "1")
+    return (runner if combination.pipecat else []) + (cloud if has_cloud_types else [])
+
+
+def last(launcher: Launcher) -> dict[str, Any]:
+    return launcher.said()[-1]
+
+
+def test_plain_sessions(launcher: Launcher, combination: Combination) -> None:
+    response = launcher.http.post("/bot", json={"a": 1}, headers={"x-daily-session-id": "plain"})
+    assert response.status_code == 200, launcher.log()
+    said = last(launcher)
+    assert said["satisfied"] == expected(
+        combination, ["RunnerArguments"], ["PipecatSessionArguments", "SessionArguments"]
+    )
+    assert (said["session_id"], said["body"], said["file_storage"]) == ("plain", {"a": 1}, None)
+    assert said["handle"] == [False, False]
+
+
+@pytest.mark.parametrize("token", ["t", None])
+def test_daily_sessions(launcher: Launcher, combination: Combination, token: str | None) -> None:
+    headers = {"x-daily-session-id": "daily", "x-daily-room-url": "https://d/r"}
+    headers |= {"x-daily-room-token": token} if token else {}
+    assert launcher.http.post("/bot", json={"b": 2}, headers=headers).status_code == 200, launcher.log()
+    said = last(launcher)
+    assert said["satisfied"] == expected(
+        combination, ["RunnerArguments", "DailyRunnerArguments"], ["DailySessionArguments", "SessionArguments"]
+    )
+    assert (said["room"], said["body"]) == (["https://d/r", token], {"b": 2})
+
+
+@pytest.mark.parametrize(("path", "transport_type"), [("/ws", None), ("/ws-client", "websocket")])
+def test_websocket_sessions(
+    launcher: Launcher, combination: Combination, path: str, transport_type: str | None
+) -> None:
+    url = f"{launcher.websocket_url(path)}?body={encode({'c': 3})}"
+    with connect(url, proxy=None) as websocket, contextlib.suppress(ConnectionClosed):
+        websocket.recv(timeout=10)
+    said = last(launcher)
+    assert said["satisfied"] == expected(
+        combination,
+        ["RunnerArguments", "WebSocketRunnerArguments"],
+        ["WebSocketSessionArguments", "SessionArguments"],
+    )
+    assert (said["transport_type"], said["body"]) == (transport_type, {"c": 3})
+
+
+def test_every_line_still_carries_its_session(launcher: Launcher) -> None:
+    """Importing pipecatcloud replaces every log sink; ours must be there again."""
+    launcher.http.post("/bot", headers={"x-daily-session-id": "logged"})
+    launcher.wait_for_log("| logged - Session ended: completed")
+    assert len([line for line in launcher.log().splitlines() if "| logged - Session started" in line]) == 1
+
+
+def test_a_phone_call_through_a_pipeline(python: str, combination: Combination) -> None:
+    if combination.pipecat is None:
+        return  # no pipelines without pipecat
+    with Launcher(ROOT / "examples" / "echo", python=python) as echo:
+        heard = call(echo, phones.twilio(), 440)
+        assert len(heard) > 6000, echo.log()
+        assert pitch(heard) == pytest.approx(440, abs=5)
+        if combination.pipecat != "0.0.91":  # too old for the observers
+            echo.wait_for_log("Pipeline started in ")
+
+
+def test_check_runs(python: str) -> None:
+    result = subprocess.run(
+        [Path(python).parent / "pipecat-base", "check"],
+        cwd=ROOT / "tests" / "bots" / "dispatch",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "bot in bot.py is fine" in result.stdout
