@@ -58,20 +58,19 @@ def serve(options: argparse.Namespace) -> int:
         project=os.path.dirname(os.path.abspath(settings.bot)),
     )
     watchdog.start()
-    with logs.guard():
-        bot = loader.load(settings.bot)
-    signals.install()  # again: the bot may have set handlers of its own
-    factory = arguments.ArgumentFactory(
-        wants_cloud=arguments.mentions("pipecatcloud", loader.sources(bot.project)), guard=logs.guard
-    )
-
-    from pipecat_base.launcher import Launcher
-
-    async def run() -> int:
-        launcher = Launcher(settings, bot, factory, listener=listener, watchdog=watchdog, signals=signals)
-        return await launcher.run()
-
     try:
+        with logs.guard():
+            bot = loader.load(settings.bot)
+        signals.install()  # again: the bot may have set handlers of its own
+        wants_cloud = arguments.mentions("pipecatcloud", loader.sources(bot.project))
+        factory = arguments.ArgumentFactory(wants_cloud=wants_cloud, guard=logs.guard)
+
+        from pipecat_base.launcher import Launcher
+
+        async def run() -> int:
+            launcher = Launcher(settings, bot, factory, listener=listener, watchdog=watchdog, signals=signals)
+            return await launcher.run()
+
         status = server.run(run(), event_loop=settings.event_loop)
     except StartupError as error:
         print(error.report(), file=sys.stderr)
@@ -81,6 +80,14 @@ def serve(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     """Do everything that serving would do before it listens, and say what is possible here."""
+    status = _check(options)
+    # The bot's import may have started threads that never end.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _check(options: argparse.Namespace) -> int:
     from feature_manager import FeatureManager
     from pipecat_base import loader
     from pipecat_base.logs import Logs
@@ -95,9 +102,10 @@ def check(options: argparse.Namespace) -> int:
             manager = FeatureManager(settings, has_file_storage=bot.create_file_storage is not None)
             features = manager.features(verify=True)
     except StartupError as error:
-        if not options.json:
-            raise
-        print(json.dumps({"ok": False, "error": _error(error)}, indent=2, ensure_ascii=False))
+        if options.json:
+            print(json.dumps({"ok": False, "error": _error(error)}, indent=2, ensure_ascii=False))
+        else:
+            print(error.report(), file=sys.stderr)
         return error.exit_status
     if options.json:
         listed = [

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from typing import Any, TypeVar
 
 from pipecat_base.loader import is_async
+
+T = TypeVar("T")
 
 
 async def call(hook: Callable[[], Any]) -> Any:
@@ -17,8 +20,29 @@ async def call(hook: Callable[[], Any]) -> Any:
 
     The thread is a daemon: one of an executor would be waited for when the interpreter ends, were it stuck for ever.
     """
-    if is_async(hook):
-        return await hook()
+    result = await hook() if is_async(hook) else await _in_thread(hook)
+    return await result if inspect.isawaitable(result) else result
+
+
+class TookTooLong(Exception):
+    """A step of the user's was not done in its time."""
+
+
+async def within(seconds: float, step: Coroutine[Any, Any, T]) -> T:
+    """The step's result. Not ``wait_for``: a TimeoutError of the user's own must not be taken for ours.
+
+    Raises:
+        TookTooLong: after ``seconds``; the step is cancelled and not waited for.
+    """
+    task = asyncio.ensure_future(step)
+    done, _ = await asyncio.wait({task}, timeout=seconds)
+    if not done:
+        task.cancel()
+        raise TookTooLong
+    return task.result()
+
+
+async def _in_thread(hook: Callable[[], Any]) -> Any:
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Any] = loop.create_future()
     context = contextvars.copy_context()
@@ -72,7 +96,7 @@ class Lifespan:
     async def stop(self) -> None:
         """Leave it. Raises what it raises."""
         self._leave.set()
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             await self._task
 
     async def _live(self, entered: asyncio.Future[Any]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import Coroutine
 from typing import Any
 
 from starlette.websockets import WebSocketDisconnect
@@ -88,12 +89,13 @@ class Launcher:
             await self._set_up()
         except StartupError:
             self._lifecycle.failed()
+            await self._last("a lifespan", self._lifespan.stop())
             self._watchdog.release()
             await server.finish(serving)
             raise
         self._signals.deliver_to(lambda count: self._signalled(count, loop))
         self._lifecycle.ready()
-        logger.info(f"Ready: {self._bot.name} on http://{self._settings.host}:{self._settings.port}")
+        logger.info(f"Ready: {self._bot.name} on {self._address()}")
         if self._settings.log_features_summary:
             threading.Thread(target=self._log_features, name="features", daemon=True).start()
         await self._stop.wait()
@@ -104,6 +106,10 @@ class Launcher:
         self._watchdog.release()
         await server.finish(serving)
         return self._signals.exit_status if hurried else 0
+
+    def _address(self) -> str:
+        host = self._settings.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._settings.port}"
 
     def _routes(self) -> list[Any]:
         settings = self._settings
@@ -145,8 +151,8 @@ class Launcher:
     async def _set_up(self) -> None:
         """Lifespans of the bot's app, ``setup()``, ``create_file_storage()``."""
         try:
-            await asyncio.wait_for(self._run_setup(), self._settings.setup_timeout)
-        except asyncio.TimeoutError:
+            await hooks.within(self._settings.setup_timeout, self._run_setup())
+        except hooks.TookTooLong:
             raise SetupTimedOut(
                 f"setup() of {self._bot.file.name} was not done within {self._settings.setup_timeout:g} s.",
                 "Make it quicker, or raise SETUP_TIMEOUT.",
@@ -163,7 +169,7 @@ class Launcher:
     async def _guarded(self, name: str, step: Any) -> Any:
         try:
             return await step
-        except (asyncio.CancelledError, asyncio.TimeoutError, StartupError):
+        except asyncio.CancelledError:
             raise
         except BaseException as error:
             logger.opt(exception=True).error(f"{name} failed")
@@ -174,7 +180,8 @@ class Launcher:
 
     async def _file_storage(self) -> Any:
         if self._bot.create_file_storage is not None:
-            return await hooks.call(self._bot.create_file_storage)
+            # On the loop's thread, as it may make clients that belong to a loop.
+            return self._bot.create_file_storage()
         if self._settings.uploads_folder is None:
             return None
         try:
@@ -227,14 +234,15 @@ class Launcher:
         return False
 
     async def _tear_down(self) -> None:
-        async def steps() -> None:
-            if self._bot.teardown is not None:
-                await hooks.call(self._bot.teardown)
+        if self._bot.teardown is not None:
+            await self._last("teardown()", hooks.call(self._bot.teardown))
+        await self._last("a lifespan", self._lifespan.stop())
 
-        for name, step in (("teardown()", steps), ("a lifespan", self._lifespan.stop)):
-            try:
-                await asyncio.wait_for(step(), self._settings.teardown_timeout)
-            except asyncio.TimeoutError:
-                logger.error(f"{name} was not done within {self._settings.teardown_timeout:g} s (TEARDOWN_TIMEOUT)")
-            except BaseException as error:
-                logger.opt(exception=True).error(f"{name} failed: {type(error).__name__}")
+    async def _last(self, name: str, step: Coroutine[Any, Any, Any]) -> None:
+        """A step of the end: it may fail or hang, the next one still comes."""
+        try:
+            await hooks.within(self._settings.teardown_timeout, step)
+        except hooks.TookTooLong:
+            logger.error(f"{name} was not done within {self._settings.teardown_timeout:g} s (TEARDOWN_TIMEOUT)")
+        except BaseException as error:
+            logger.opt(exception=True).error(f"{name} failed: {type(error).__name__}")

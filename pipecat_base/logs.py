@@ -6,7 +6,8 @@ that import would spoil the console, and are mended after it:
 - ``logger.remove(0); logger.add(sys.stderr, level="DEBUG")`` stands at the top of most pipecat examples, and
   importing pipecatcloud does the like. A plain console sink that took the place of ours is dropped again, or every
   line would come without its session. One with a format of its own is what the user wants to read: it replaces ours.
-- ``logging.basicConfig()`` puts a second handler on the console. Its level is kept, its handler replaced by ours.
+- ``logging.basicConfig()`` puts a second handler on the console. Its level is kept, its handler replaced by ours. A
+  handler whose formatter is not the standard library's own (JSON) stays instead of ours.
 """
 
 from __future__ import annotations
@@ -147,9 +148,11 @@ class Logs:
 
     def _adopt_standard_logging(self) -> None:
         root = logging.getLogger()
-        for handler in list(root.handlers):
-            if type(handler) is logging.StreamHandler and _is_console(handler.stream):
-                root.removeHandler(handler)
+        consoles = [h for h in root.handlers if type(h) is logging.StreamHandler and _is_console(h.stream)]
+        if any(type(console.formatter) not in (type(None), logging.Formatter) for console in consoles):
+            return  # JSON, say: what the user wants to read there
+        for console in consoles:
+            root.removeHandler(console)
         if self._handler not in root.handlers:
             root.addHandler(self._handler)
 

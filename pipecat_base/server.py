@@ -90,6 +90,7 @@ class Signals:
         if self.requested == 1:
             self.signal, self.at = number, time.monotonic()
         if self._listener is None or self.requested > 2:
+            _flush()
             os._exit(EXIT_SIGNAL_BASE + number)
         self._listener(self.requested)
 
@@ -206,6 +207,12 @@ def leave(status: int, watchdog: Watchdog) -> NoReturn:
     others = [t.name for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
     reason = f"forced out after {EXIT_GRACE:g} s; still running: {', '.join(others) or 'an atexit handler'}"
     watchdog.end_by(EXIT_GRACE, status, reason)
-    sys.stdout.flush()
-    sys.stderr.flush()
+    _flush()
     sys.exit(status)
+
+
+def _flush() -> None:
+    # In a signal's handler the stream may be in use; a pipe may be gone.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(RuntimeError, OSError, ValueError):
+            stream.flush()

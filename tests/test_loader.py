@@ -34,6 +34,20 @@ def test_every_startup_error_has_a_status_and_code_of_its_own() -> None:
     assert len({error.code for error in errors}) == len(errors)
 
 
+def test_a_lifespan_that_began_is_left_when_setup_fails() -> None:
+    result = run(cwd=BOTS / "lifespan_then_failure")
+    assert result.returncode == 21
+    assert result.stdout == "begun\nleft\n"
+
+
+def test_threads_that_the_import_started_hold_up_neither_a_failed_start_nor_check(tmp_path: Path) -> None:
+    stuck = "import threading\nthreading.Thread(target=threading.Event().wait).start()\n"
+    (tmp_path / "bot.py").write_text(stuck)
+    assert run(cwd=tmp_path).returncode == 17
+    (tmp_path / "bot.py").write_text(f"{stuck}async def bot(args): ...\n")
+    assert run("check", cwd=tmp_path).returncode == 0
+
+
 def test_a_dependency_missing_inside_a_library_is_named(tmp_path: Path) -> None:
     # As pipecat's services do it: the module's absence becomes an exception of their own.
     (tmp_path / "bot.py").write_text(

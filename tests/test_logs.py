@@ -63,6 +63,12 @@ def test_basic_config_keeps_its_level_and_not_its_handler() -> None:
         assert "DEBUG:users" not in launcher.log()
 
 
+def test_json_on_the_console_is_kept() -> None:
+    with Launcher("json_logging") as launcher:
+        run_session(launcher)
+        assert [line for line in launcher.log().splitlines() if "a line" in line] == ['{"json": "a line"}']
+
+
 def test_probes_are_not_logged_and_other_requests_are(obedient: Launcher) -> None:
     obedient.http.get("/livez")
     obedient.http.get("/readyz")
