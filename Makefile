@@ -20,8 +20,8 @@ $(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml
 
 run: $(STAMP)  ## Serve the echo bot on PORT (8080)
 	@echo "An echo bot, on http://localhost:$(PORT). In another terminal:"
-	@echo "  make call                                call it as a phone provider does, with examples/speech.wav"
-	@echo "  curl -i http://localhost:$(PORT)/readyz     is it ready?"
+	@echo "  make call$(if $(filter 8080,$(PORT)),, PORT=$(PORT))    calls it as a phone provider does, with examples/speech.wav"
+	@echo "  curl -i http://localhost:$(PORT)/readyz    is it ready?"
 	@echo "Ctrl-C stops it."
 	@cd examples/echo && PORT=$(PORT) PIPECAT_LOG_LEVEL=$${PIPECAT_LOG_LEVEL:-INFO} PCC_LOG_FEATURES_SUMMARY=true \
 	    exec $(abspath $(BIN))/pipecat-base

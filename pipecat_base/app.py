@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from starlette.applications import Starlette
@@ -59,31 +60,36 @@ class Entrance:
             return
         started = time.monotonic()
         status = 500
+        session_id = _session_id(scope["headers"])
 
         async def send_and_note(message: Message) -> None:
-            nonlocal status
+            nonlocal status, session_id
             if message["type"] == "http.response.start":
                 status = message["status"]
+                session_id = session_id or _session_id(message["headers"])
             await send(message)
 
-        session_id = _session_id(scope)
-        with logger.contextualize(session_id=session_id) if session_id else contextlib.nullcontext():
+        with _lines_of(session_id):
             try:
                 await self._app(scope, receive, send_and_note)
             finally:
-                logger.info(f"{_request_line(scope)} {status} in {(time.monotonic() - started) * 1000:.0f} ms")
+                # An id that was minted for this request is known by its answer.
+                with _lines_of(session_id):
+                    logger.info(f"{_request_line(scope)} {status} in {(time.monotonic() - started) * 1000:.0f} ms")
 
 
 async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:
     """Answer a request that will not become a session; a WebSocket is answered before it is accepted."""
-    logger.info(f"Refused {connection.scope['type']} {connection.scope['path'].split('/')[1]!r}: {refusal.code}")
+    with _lines_of(refusal.session_id):
+        route = connection.scope["path"].split("/")[1]
+        logger.info(f"Refused {connection.scope['type']} {route!r}: {refusal.code}: {refusal.message}")
     response = JSONResponse(refusal.body(), refusal.status, refusal.headers(LAUNCHER))
     if not isinstance(connection, WebSocket):
         return response
-    if refusal.close_code is not None or "websocket.http.response" not in connection.scope.get("extensions", {}):
-        await connection.close(refusal.close_code or 1013, refusal.message)
-    else:
+    if "websocket.http.response" in connection.scope.get("extensions", {}):
         await connection.send_denial_response(response)
+    else:  # an older uvicorn: it answers 403 to a close before accept, whatever the code
+        await connection.close(refusal.close_code)
     return None
 
 
@@ -117,9 +123,13 @@ def _methods(route: BaseRoute) -> set[str]:
     return getattr(route, "methods", None) or {"WebSocket"}
 
 
-def _session_id(scope: Scope) -> str | None:
+def _lines_of(session_id: str | None) -> AbstractContextManager[None]:
+    return logger.contextualize(session_id=session_id) if session_id else contextlib.nullcontext()
+
+
+def _session_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     wanted = SESSION_ID.encode()
-    for name, value in scope["headers"]:
+    for name, value in headers:
         if name == wanted:
             return str(value.decode("latin-1"))
     return None

@@ -45,6 +45,10 @@ class Call:
     last_at: float = 0.0
     longest_gap: float = 0.0
     """Seconds between two messages with audio."""
+    other: int = 0
+    """Messages that are not Twilio's."""
+    closed: str | None = None
+    """How the bot ended the call, when it was not the caller."""
 
     @property
     def received(self) -> int:
@@ -64,8 +68,10 @@ class Call:
 
     def line(self, number: int) -> str:
         """What is printed of it."""
+        ended = f", ended by the bot: {self.closed}" if self.closed else ""
         if self.heard_at is None:
-            return f"call {number}: sent {self.sent} frames, heard nothing"
+            other = f" but {self.other} messages that are not Twilio's" if self.other else ""
+            return f"call {number}: sent {self.sent} frames, heard nothing{other}{ended}"
         first = (self.heard_at - self.connected_at) * 1000
         lost = max(0, self.sent - self.received)
         parts = [
@@ -76,7 +82,7 @@ class Call:
         if self.heard_speech_at is not None and self.spoke_at is not None:
             parts.append(f"speech came back after {(self.heard_speech_at - self.spoke_at) * 1000:.0f} ms")
         parts.append(f"longest gap {self.longest_gap * 1000:.0f} ms")
-        return ", ".join(parts)
+        return ", ".join(parts) + ended
 
 
 def main(options: argparse.Namespace) -> int:
@@ -95,10 +101,12 @@ def main(options: argparse.Namespace) -> int:
         return 1
     for number, call in enumerate(calls, 1):
         print(call.line(number))
-    out = options.out or f"{options.wav.removesuffix('.wav')}.reply.wav"
-    audio.write_wav(out, calls[0].heard)
     sent, received = sum(call.sent for call in calls), sum(call.received for call in calls)
-    print(f"calls {len(calls)}, frames sent {sent}, received {received}, lost {max(0, sent - received)}; wrote {out}")
+    print(f"calls {len(calls)}, frames sent {sent}, received {received}, lost {max(0, sent - received)}")
+    if calls[0].heard:
+        out = options.out or f"{options.wav.removesuffix('.wav')}.reply.wav"
+        audio.write_wav(out, calls[0].heard)
+        print(f"Wrote what call 1 heard to {out}")
     return 0 if all(call.heard for call in calls) else 1
 
 
@@ -119,18 +127,19 @@ async def place(url: str, samples: list[int], tail: float) -> Call:
                 await websocket.send(message)
             call.connected_at = time.monotonic()
             listening = asyncio.ensure_future(_listen(websocket, call))
-            try:
-                await _speak(websocket, stream, samples, call)
-                await asyncio.sleep(tail)
-                await websocket.send(json.dumps({"event": "stop", "streamSid": stream}))
-            finally:
-                listening.cancel()
+            speaking = asyncio.ensure_future(_speak(websocket, stream, samples, call, tail))
+            await asyncio.wait({listening, speaking}, return_when=asyncio.FIRST_COMPLETED)
+            if not speaking.done():
+                call.closed = f"{websocket.close_code} {websocket.close_reason}".strip()
+            for task in (listening, speaking):
+                task.cancel()
+            await asyncio.gather(listening, speaking, return_exceptions=True)
     except InvalidURI:
         raise CallError(f"{url} is not a WebSocket address (ws://host:port/ws)") from None
     except InvalidHandshake as error:
         raise CallError(f"{url} refused the call: {error}") from None
     except ConnectionClosed as error:
-        raise CallError(f"the bot ended the call after {call.sent} frames: {error}") from None
+        call.closed = f"{error.rcvd.code} {error.rcvd.reason}".strip() if error.rcvd else "without a close frame"
     except OSError as error:
         raise CallError(
             f"nothing answers at {url}: {error.strerror or error}. Is the bot running (make run)?"
@@ -153,9 +162,11 @@ def _opening(stream: str) -> list[str]:
     ]
 
 
-async def _speak(websocket: Any, stream: str, samples: list[int], call: Call) -> None:
+async def _speak(websocket: Any, stream: str, samples: list[int], call: Call, tail: float) -> None:
     started = time.monotonic()
-    for offset in range(0, len(samples), audio.FRAME):
+    # A bot may answer in pieces of several frames: what is a multiple of a fifth of a second comes back whole.
+    length = -(-len(samples) // (10 * audio.FRAME)) * 10 * audio.FRAME
+    for offset in range(0, length, audio.FRAME):
         frame = samples[offset : offset + audio.FRAME]
         frame += [0] * (audio.FRAME - len(frame))
         payload = base64.b64encode(audio.encode_mulaw(frame)).decode()
@@ -167,14 +178,20 @@ async def _speak(websocket: Any, stream: str, samples: list[int], call: Call) ->
         call.sent += 1
         # By the clock, not by sleeps that add up.
         await asyncio.sleep(max(0.0, started + call.sent * FRAME_SECONDS - time.monotonic()))
+    await asyncio.sleep(tail)
+    await websocket.send(json.dumps({"event": "stop", "streamSid": stream}))
 
 
 async def _listen(websocket: Any, call: Call) -> None:
     async for raw in websocket:
-        message = json.loads(raw)
-        if message.get("event") == "media":
-            samples = audio.decode_mulaw(base64.b64decode(message["media"]["payload"]))
-            call.hear(samples, time.monotonic())
+        try:
+            message = json.loads(raw)
+            payload = message["media"]["payload"] if message["event"] == "media" else None
+        except (ValueError, TypeError, KeyError):
+            call.other += 1
+            continue
+        if payload is not None:
+            call.hear(audio.decode_mulaw(base64.b64decode(payload)), time.monotonic())
 
 
 def _is_loud(samples: list[int]) -> bool:

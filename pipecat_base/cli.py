@@ -79,7 +79,7 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def check(options: argparse.Namespace) -> int:
-    """Do everything that serving would do before it listens, and say what is possible here."""
+    """Import and validate the bot without setting it up or serving it, and say what is possible here."""
     status = _check(options)
     # The bot's import may have started threads that never end.
     sys.stdout.flush()
@@ -132,7 +132,9 @@ def token(options: argparse.Namespace) -> int:
 
     secret = _settings(options).websocket_secret
     if secret is None:
-        raise SettingsInvalid(["PIPECAT_WEBSOCKET_SECRET: not set, and a token must be signed with the server's"])
+        raise SettingsInvalid(["PIPECAT_WEBSOCKET_SECRET: not set; give it the value that the server has"])
+    if options.lifetime <= 0:
+        raise SettingsInvalid([f"--lifetime: {options.lifetime} is not a number of seconds (more than 0)"])
     print(Tokens(secret).mint(options.lifetime))
     return 0
 
@@ -181,10 +183,12 @@ def _bot(bot: Bot) -> dict[str, object]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pipecat-base", description="Serve a Pipecat bot.")
     parser.add_argument("--version", action="version", version=f"pipecat-base {__version__}")
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--bot", metavar="PATH", default=None, help="the bot's file (PIPECAT_BOT; bot.py)")
-    common.add_argument("--host", default=None, help="address to listen on (HOST)")
-    common.add_argument("--port", default=None, help="TCP port to listen on (PORT)")
+    common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
+    common.add_argument("--bot", metavar="PATH", help="the bot's file (PIPECAT_BOT; bot.py)")
+    common.add_argument("--host", help="address to listen on (HOST; 0.0.0.0)")
+    common.add_argument("--port", help="TCP port to listen on (PORT; 8080)")
+    for action in common._actions:
+        parser._add_action(action)
     parser.set_defaults(run=serve, bot=None, host=None, port=None)
     commands = parser.add_subparsers(metavar="COMMAND")
 

@@ -131,8 +131,8 @@ class Refusal(Exception):
     status: ClassVar[int]
     retry_after: ClassVar[int | None] = None
     """Seconds, sent as ``Retry-After``."""
-    close_code: ClassVar[int | None] = None
-    """Close a WebSocket with this before accepting it, instead of answering with an HTTP body."""
+    close_code: ClassVar[int] = 1013
+    """RFC 6455's "try again later", for servers that can refuse a WebSocket with a close code only."""
 
     def __init__(self, message: str, *, field: str | None = None, session_id: str | None = None) -> None:
         super().__init__(message)
@@ -180,7 +180,7 @@ class Draining(Refusal):
 
 
 class Unauthorized(Refusal):
-    """As in pipecat's own runner: close code 4003 before accept, which servers send as HTTP 403."""
+    """pipecat's own runner closes with 4003 before accept, which servers send as HTTP 403."""
 
     code, status, close_code = "unauthorized", 403, 4003
 

@@ -96,6 +96,8 @@ class Launcher:
         self._signals.deliver_to(lambda count: self._signalled(count, loop))
         self._lifecycle.ready()
         logger.info(f"Ready: {self._bot.name} on {self._address()}")
+        if self._settings.websocket_auth == "token" and self._settings.websocket_secret is None:
+            logger.warning("PIPECAT_WEBSOCKET_AUTH is token without PIPECAT_WEBSOCKET_SECRET: no WebSocket can get in")
         if self._settings.log_features_summary:
             threading.Thread(target=self._log_features, name="features", daemon=True).start()
         await self._stop.wait()
@@ -105,6 +107,7 @@ class Launcher:
         self._lifecycle.stopped()
         self._watchdog.release()
         await server.finish(serving)
+        logger.info("Stopped")
         return self._signals.exit_status if hurried else 0
 
     def _address(self) -> str:
@@ -201,15 +204,16 @@ class Launcher:
     async def _drain(self) -> bool:
         """Let the sessions end, at the deadline end them; True when a second signal cut it short."""
         settings, signals = self._settings, self._signals
-        again = "; Ctrl-C again to stop now" if signals.interactive else ""
-        logger.info(f"Draining: {len(self._sessions)} sessions get up to {settings.shutdown_timeout:g} s{again}")
+        again = " (Ctrl-C again to stop now)" if signals.interactive else ""
+        running = f"sessions running: {len(self._sessions)}, up to {settings.shutdown_timeout:g} s{again}"
+        logger.info(f"Draining: {running if len(self._sessions) else 'no sessions'}")
         deadline = signals.at + settings.shutdown_timeout
         notice = 0.0 if signals.interactive else min(settings.drain_notice, settings.shutdown_timeout)
         if await self._unless_hurried(self._wait_for_end(deadline, signals.at + notice)):
             return False
         ended = self._sessions.cancel_all(Outcome.DRAINED)
         if ended:
-            logger.warning(f"Ending {len(ended)} sessions: {', '.join(ended)}")
+            logger.warning(f"Ending what is left: {', '.join(ended)}")
         if not self._hurry.is_set():
             await self._unless_hurried(self._sessions.wait_until_empty(settings.session_cancel_grace + CLOSE_TIMEOUT))
         if self._hurry.is_set():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ def _find(path: str) -> Path:
         found = f" It has {', '.join(others)}." if others else ""
         raise BotNotFound(
             f"There is no {file.name} in {file.parent}.{found}",
-            'Put your bot there (COPY ./bot.py bot.py), with "async def bot(args)", or name it with PIPECAT_BOT.',
+            'Put a file with "async def bot(args)" there (in an image: COPY ./bot.py bot.py), '
+            "or name another one with --bot or PIPECAT_BOT.",
         )
     return file
 
@@ -118,9 +120,9 @@ def _import(file: Path) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            raise  # a person's, not the bot's
         sys.modules.pop(name, None)
         raise mistakes.explain(error, file) from error
     return module
@@ -152,7 +154,7 @@ def _hook(module: ModuleType, file: Path, name: str, kind: str) -> Hook | None:
     if hook is None or isinstance(hook, ModuleType):
         return None
     remedy = f'Write "def {name}()", or give it another name if it is not the hook.'
-    if not callable(hook) or inspect.isclass(hook) or inspect.isasyncgenfunction(hook):
+    if not callable(hook) or inspect.isclass(hook) or _is_generator(hook):
         raise HookInvalid(f"`{name}` in {file.name} is {_kind(hook)}, not a function.", remedy)
     if kind == "sync" and is_async(hook):
         raise HookInvalid(f"`{name}` in {file.name} is async, but is called without await.", remedy)
@@ -201,6 +203,10 @@ def _functions(module: ModuleType) -> str:
     return f"it has {', '.join(names)}" if names else "it has no functions at all"
 
 
+def _is_generator(function: Any) -> bool:
+    return inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+
+
 def _kind(value: Any) -> str:
     if value is None:
         return "None"
@@ -208,9 +214,12 @@ def _kind(value: Any) -> str:
         return "a class"
     if inspect.isasyncgenfunction(value):
         return "an async generator"
+    if inspect.isgeneratorfunction(value):
+        return "a generator"
     if inspect.isfunction(value):
         return "an ordinary function"
-    return f"a {type(value).__name__}"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def sources(project: str) -> list[str]:

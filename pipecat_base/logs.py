@@ -76,21 +76,25 @@ class Logs:
         logging.lastResort = self._handler
         for name in _REQUEST_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("uvicorn.error").addFilter(_is_no_denial)
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
         """Around an import of code that may set up logging of its own: afterwards our sinks are there again."""
         added: dict[int, _Added] = {}
+        lost = False
         add, remove = logger.add, logger.remove
 
         def recording_add(sink: Any, **options: Any) -> int:
-            sink_id: int = add(sink, **options)
-            plain = not any(options.get(name) for name in ("format", "filter", "serialize"))
-            added[sink_id] = _Added(_is_console(sink), plain)
+            stands_in = lost and _is_console(sink) and _is_plain(options)
+            sink_id: int = self._add_console(add) if stands_in else add(sink, **options)
+            added[sink_id] = _Added(_is_console(sink), _is_plain(options))
             return sink_id
 
         def recording_remove(handler_id: int | None = None) -> None:
+            nonlocal lost
             remove(handler_id)
+            lost = lost or handler_id in (None, self._console)
             if handler_id is None:
                 added.clear()
             else:
@@ -120,15 +124,16 @@ class Logs:
                 _remove(sink_id)
         self._console = self._add_console()
 
-    def _add_console(self) -> int:
+    def _add_console(self, add: Any = None) -> int:
         if self._level == "NONE":
             # Silent, but there: bots remove sink 0, which fails when there is none.
-            return logger.add(_nowhere, level=sys.maxsize)
-        return self._add(sys.stderr, _console_format)
+            return int((add or logger.add)(_nowhere, level=sys.maxsize))
+        return self._add(sys.stderr, _console_format, add)
 
-    def _add(self, sink: Any, format_: Any) -> int:
+    def _add(self, sink: Any, format_: Any, add: Any = None) -> int:
         # diagnose would print the values of variables, secrets too, beside the traceback.
-        return logger.add(sink, format=format_, level=self._level, backtrace=False, diagnose=False)
+        options: dict[str, Any] = {"level": self._level, "backtrace": False, "diagnose": False}
+        return int((add or logger.add)(sink, format=format_, **options))
 
     def _open_file(self) -> None:
         if self._folder is None:
@@ -205,6 +210,11 @@ def _console_format(record: Record) -> str:
     return FORMAT + "\n{exception}"
 
 
+def _is_no_denial(record: logging.LogRecord) -> bool:
+    # uvicorn says so of every WebSocket that was refused with an HTTP response, which is no error.
+    return record.msg != "ASGI callable returned without completing handshake."
+
+
 def _nowhere(message: Message) -> None:
     pass
 
@@ -215,6 +225,10 @@ def _remove(sink_id: int) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _is_plain(options: dict[str, Any]) -> bool:
+    return not any(options.get(name) for name in ("format", "filter", "serialize"))
 
 
 def _is_console(sink: Any) -> bool:

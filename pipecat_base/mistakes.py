@@ -38,19 +38,25 @@ def explain(error: BaseException, file: Path) -> StartupError:
         return _syntax(error, file, frames)
     if isinstance(error, SystemExit):
         return BotExited(
-            f"{at} called sys.exit({'' if error.code is None else error.code!r}) while it was imported.",
+            f"{at} called sys.exit({'' if error.code is None else repr(error.code)}) while it was imported.",
             'Move what runs to "async def bot(args)", or under if __name__ == "__main__".',
             frames=frames,
         )
     missing = next((e for e in _chain(error) if isinstance(e, ModuleNotFoundError) and e.name), None)
     if missing is not None and missing.name is not None:
         return _missing(missing.name, error, project, at, frames)
+    if isinstance(error, ImportError) and "relative import" in str(error):
+        return BotImportFailed(
+            f"An import in {at} failed: {_one_line(error)}.",
+            'The bot\'s file is not in a package: write "from helpers import x" instead of "from .helpers import x".',
+            frames=frames,
+        )
     if isinstance(error, ImportError):
         return BotImportFailed(
             f"An import in {at} failed: {error}.", "Check that name and the installed version.", frames=frames
         )
     return BotRaised(
-        f"{at} raised {type(error).__name__}: {_one_line(error)}.",
+        f"{at} raised {type(error).__name__}{_said(error)}.",
         "It ran while the file was imported; mend it, or move it into bot() or setup().",
         frames=frames,
     )
@@ -67,8 +73,8 @@ def _syntax(error: SyntaxError, file: Path, frames: list[str]) -> StartupError:
         )
     text = (error.text or "").strip()
     return BotSyntaxError(
-        f"{os.path.relpath(source, project)}, line {error.lineno}: {error.msg}: {text}",
-        "Mend that line.",
+        f"{os.path.relpath(source, project)}, line {error.lineno}: {error.msg}.",
+        f"Mend that line: {text}",
         frames=frames,
     )
 
@@ -116,6 +122,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 def _place(frames: list[str]) -> str | None:
     """``helpers.py:3`` of the innermost frame."""
     return ":".join(frames[-1].split(":")[:2]).split(" in ")[0] if frames else None
+
+
+def _said(error: BaseException) -> str:
+    return f": {_one_line(error)}" if str(error).strip() else ""
 
 
 def _one_line(error: BaseException) -> str:

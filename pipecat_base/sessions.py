@@ -164,7 +164,7 @@ class Sessions:
         if refusal is None and session_id in self._active:
             refusal = DuplicateSession("A session with this id is running.")
         if refusal is None and self.full:
-            refusal = AtCapacity(f"All {self._max_sessions} places are taken.")
+            refusal = AtCapacity(f"MAX_SESSIONS ({self._max_sessions}) are running.")
         if refusal is not None:
             refusal.session_id = session_id
             raise refusal

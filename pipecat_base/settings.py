@@ -103,6 +103,22 @@ def _list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
+def _origins(value: str) -> tuple[str, ...]:
+    origins = _list(value)
+    for origin in origins:
+        scheme, separator, host = origin.partition("://")
+        if not (scheme and separator and host) or "/" in host:
+            raise ValueError("is not a comma list of origins (https://app.example.com)")
+    return origins
+
+
+def _url(value: str) -> str:
+    scheme, _, rest = value.strip().partition("://")
+    if scheme.lower() not in ("http", "https") or not rest:
+        raise ValueError("is not an HTTP address (http://host:port/path)")
+    return value.strip()
+
+
 def _paths(value: str) -> tuple[str, ...]:
     return tuple(part for part in value.split(os.pathsep) if part)
 
@@ -207,7 +223,10 @@ class Settings:
         secret=True,
     )
     allowed_origins: tuple[str, ...] = variable(
-        "PIPECAT_ALLOWED_ORIGINS", (), _list, "Comma list; WebSockets from other origins are refused. Unset: all"
+        "PIPECAT_ALLOWED_ORIGINS",
+        (),
+        _origins,
+        "Comma list; WebSockets from other origins are refused, and so are those without one (phones). Unset: all",
     )
 
     whatsapp_token: str | None = variable(
@@ -223,7 +242,7 @@ class Settings:
         "WHATSAPP_WEBHOOK_VERIFICATION_TOKEN", None, _text, "Enables Meta's verification, GET /whatsapp", secret=True
     )
 
-    ice_config_url: str | None = variable("ICE_CONFIG_URL", None, _text, "Answers with ICE servers as JSON")
+    ice_config_url: str | None = variable("ICE_CONFIG_URL", None, _url, "Answers with ICE servers as JSON")
     ice_servers: str | None = variable(
         "PIPECAT_ICE_SERVERS", None, _text, "Comma list of URLs, or a JSON object or array", secret=True
     )

@@ -10,6 +10,9 @@ import traceback
 from types import FrameType, TracebackType
 from typing import Any
 
+MOST_FRAMES = 12
+"""A recursion without end has a thousand."""
+
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _INSTALLED = tuple({sysconfig.get_path(kind) + os.sep for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
 
@@ -34,11 +37,15 @@ def describe(filename: str, line: int, function: str, project: str) -> str:
 
 def users_frames(trace: TracebackType | None, project: str) -> list[str]:
     """The project's frames of a traceback, outermost first."""
-    return [
+    frames = [
         describe(frame.filename, frame.lineno or 0, frame.name, project)
         for frame in traceback.extract_tb(trace)
         if is_users(frame.filename, project)
     ]
+    if len(frames) > MOST_FRAMES:
+        half = MOST_FRAMES // 2
+        frames[half:-half] = [f"... {len(frames) - 2 * half} more ..."]
+    return frames
 
 
 def where_is(frame: FrameType | None, project: str) -> str | None:

@@ -33,6 +33,10 @@ PATIENCE = 1.0
 """Seconds that a connection may take to send its request line before it is handed to the loop."""
 
 
+def _warn(message: str) -> None:
+    logger.warning(message)
+
+
 class Watchdog(threading.Thread):
     """See the module.
 
@@ -113,7 +117,7 @@ class Watchdog(threading.Thread):
 
     def _log(self, message: str) -> None:
         # In a thread of its own: the blocked code may hold the logger's lock.
-        threading.Thread(target=logger.warning, args=(message,), daemon=True).start()
+        threading.Thread(target=_warn, args=(message,), daemon=True).start()
 
     def _stand_in(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import signal
 import types
 from pathlib import Path
@@ -24,7 +25,8 @@ def test_a_mistake_ends_the_start_with_its_own_line_and_status(mistake: str) -> 
     status, expected = (folder / "expected.txt").read_text().split("\n", 1)
     result = run(cwd=folder, PIPECAT_LOG_LEVEL="NONE", SETUP_TIMEOUT="0.5")
     expected = expected.replace("{project}", str(folder)).replace("{json}", str(json.__file__))
-    assert result.stderr == expected
+    # How deep a recursion goes differs from Python to Python.
+    assert re.sub(r"\.\.\. \d+ more", "... {number} more", result.stderr) == expected
     assert result.returncode == int(status)
 
 

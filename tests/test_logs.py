@@ -46,6 +46,15 @@ def test_the_boilerplate_of_examples_neither_breaks_nor_doubles_the_log() -> Non
         run_session(launcher)
         (match,) = lines(launcher, "a line")
         assert match.group(1) == "s-1"
+        (match,) = lines(launcher, "imported")
+        assert match.group(1) == "NONE"
+
+
+def test_the_access_line_carries_an_id_that_was_minted() -> None:
+    with Launcher("obedient") as launcher:
+        minted = launcher.http.post("/bot").headers["x-daily-session-id"]
+        (match,) = lines(launcher, "POST /bot 200 in ")
+        assert match.group(1) == minted
 
 
 def test_a_console_format_of_the_bots_own_is_kept() -> None:

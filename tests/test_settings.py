@@ -70,6 +70,13 @@ def test_the_defaults_are_those_of_the_replaced_image() -> None:
             'PIPECAT_LOG_LEVEL: "loud\\n" is not one of TRACE, DEBUG, INFO, WARNING, ERROR, NONE',
         ),
         ("PIPECAT_WEBSOCKET_AUTH", "basic", 'PIPECAT_WEBSOCKET_AUTH: "basic" is not one of none, token'),
+        ("ICE_CONFIG_URL", "nope", 'ICE_CONFIG_URL: "nope" is not an HTTP address (http://host:port/path)'),
+        (
+            "PIPECAT_ALLOWED_ORIGINS",
+            "https://a.example,b.example",
+            'PIPECAT_ALLOWED_ORIGINS: "https://a.example,b.example" is not a comma list of origins '
+            "(https://app.example.com)",
+        ),
         (
             "ESP32_ENABLED",
             "true",

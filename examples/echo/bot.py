@@ -3,14 +3,15 @@
 import importlib.util
 import os
 
+from loguru import logger
 from pipecat.frames.frames import Frame, InputAudioRawFrame, OutputAudioRawFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.runner.types import RunnerArguments
 from pipecat.runner.utils import create_transport
 from pipecat.serializers.protobuf import ProtobufFrameSerializer
-from pipecat.transports.base_transport import TransportParams
-from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
+from pipecat.transports.base_transport import BaseTransport, TransportParams
+from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams, FastAPIWebsocketTransport
 
 try:
     from pipecat.pipeline.worker import PipelineParams, PipelineWorker
@@ -64,8 +65,18 @@ TRANSPORTS = {
 PHONES = ("twilio", "telnyx", "plivo", "exotel")
 
 
+async def open_transport(args: RunnerArguments) -> BaseTransport:
+    if getattr(args, "transport_type", None) == "websocket":
+        # create_transport of pipecat-ai < 1.3 would wait for a phone provider's first message.
+        return FastAPIWebsocketTransport(websocket=args.websocket, params=client())
+    return await create_transport(args, TRANSPORTS)
+
+
 async def bot(args: RunnerArguments) -> None:
-    transport = await create_transport(args, TRANSPORTS)
+    if type(args).__name__ in ("RunnerArguments", "PipecatSessionArguments"):
+        logger.info("Nothing to echo: this session has neither a socket nor a room")
+        return
+    transport = await open_transport(args)
     rate = 8000 if getattr(args, "transport_type", None) in PHONES else 16000
     params = PipelineParams(audio_in_sample_rate=rate, audio_out_sample_rate=rate)
     worker = PipelineWorker(Pipeline([transport.input(), Echo(), transport.output()]), params=params)

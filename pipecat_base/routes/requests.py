@@ -69,7 +69,7 @@ def decode_body(value: str) -> Any:
     try:
         raw = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
     except (binascii.Error, ValueError):
-        raise Malformed("Not base64.", field="body") from None
+        raise Malformed("Not base64 of JSON.", field="body") from None
     return parse_json(raw)
 
 

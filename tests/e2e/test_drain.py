@@ -28,7 +28,7 @@ def test_a_call_goes_on_while_everything_else_is_told_to_go_elsewhere(loop: str)
             websocket.send("before")
             assert websocket.recv(timeout=5) == "before"
             launcher.signal()
-            launcher.wait_for_log("Draining: 2 sessions")
+            launcher.wait_for_log("Draining: sessions running: 2")
             for number in range(20):
                 websocket.send(f"during {number}")
                 assert websocket.recv(timeout=5) == f"during {number}"
@@ -116,7 +116,7 @@ def test_a_second_signal_ends_it_at_once(body: dict[str, Any], number: int) -> N
         time.sleep(0.2)
         launcher.signal(number)
         if body["do"] != "block":
-            launcher.wait_for_log("Draining: 1 sessions")
+            launcher.wait_for_log("Draining: sessions running: 1")
         else:
             time.sleep(0.2)
         with measured() as seconds:
@@ -216,7 +216,7 @@ def test_a_bot_can_not_take_the_signals_over(tmp_path: Any) -> None:
         running = pool.submit(post, launcher)
         launcher.wait_for_log("Session started")
         launcher.signal()
-        launcher.wait_for_log("Draining: 1 sessions")
+        launcher.wait_for_log("Draining: sessions running: 1")
         assert running.result().status_code == 200
         assert launcher.wait(timeout=10) == 0
 

@@ -153,6 +153,25 @@ def test_a_token_lets_one_connection_in() -> None:
         assert attempt(f"/ws?token={tokens.mint(lifetime=-1)}") == 403
 
 
+def test_a_refusal_for_want_of_a_token_says_so_to_the_caller_and_in_the_log() -> None:
+    with Launcher("obedient", PIPECAT_WEBSOCKET_AUTH="token") as launcher:
+        with pytest.raises(InvalidStatus) as refused, dial(launcher, {}):
+            pass
+        response = refused.value.response
+        assert (response.status_code, json.loads(response.body or b"")["error"]["code"]) == (403, "unauthorized")
+        assert response.headers["x-pipecat-launcher"]
+        launcher.wait_for_log("Refused websocket 'ws': unauthorized: This WebSocket needs a token")
+        assert "no WebSocket can get in" in launcher.log()
+
+
+def test_a_refusal_is_no_error_in_the_log() -> None:
+    with Launcher("obedient", DRAIN_NOTICE="0") as launcher:
+        with pytest.raises(InvalidStatus), connect(f"{launcher.websocket_url()}?body=!", proxy=None):
+            pass
+        assert launcher.stop() == 0
+        assert "ERROR" not in launcher.log()
+
+
 def test_other_origins_are_refused_when_origins_are_listed() -> None:
     with Launcher("obedient", PIPECAT_ALLOWED_ORIGINS="https://good.example, https://also.example") as launcher:
         with dial(launcher, {}, origin="https://GOOD.example") as websocket:

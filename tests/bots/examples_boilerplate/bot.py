@@ -6,6 +6,7 @@ from loguru import logger
 
 logger.remove(0)
 logger.add(sys.stderr, level="DEBUG")
+logger.debug("imported")
 
 
 async def bot(args):

@@ -1,0 +1,5 @@
+def setup():
+    yield
+
+
+async def bot(args): ...
