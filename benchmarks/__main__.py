@@ -29,7 +29,12 @@ def start(which: str, bot: str) -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
-    environment = {"PORT": str(port), "HOST": "127.0.0.1", "PIPECAT_LOG_LEVEL": "WARNING", "PATH": os.environ["PATH"]}
+    environment = {
+        "PORT": str(port),
+        "PIPECAT_HOST": "127.0.0.1",
+        "PIPECAT_LOG_LEVEL": "WARNING",
+        "PATH": os.environ["PATH"],
+    }
     quiet = subprocess.DEVNULL
     process = subprocess.Popen(
         COMMANDS[which], cwd=HERE / "bots" / bot, env=environment, stdout=quiet, stderr=quiet, close_fds=True

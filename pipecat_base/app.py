@@ -10,17 +10,18 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import HTTPConnection
-from starlette.responses import JSONResponse, PlainTextResponse
-from starlette.routing import BaseRoute
+from starlette.requests import ClientDisconnect, HTTPConnection
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from pipecat_base import __version__
-from pipecat_base.errors import Refusal
+from pipecat_base.errors import Refusal, Starting
 from pipecat_base.logs import logger
 from pipecat_base.routes.health import PROBES
-from pipecat_base.routes.requests import SESSION_ID
+from pipecat_base.routes.requests import SESSION_ID, SESSION_ID_LENGTH
+from pipecat_base.routes.websocket import TOKEN_PATHS
 
 LAUNCHER = f"pipecat-base/{__version__}"
 BOTS_MODULE = "pipecatcloud_system"
@@ -39,6 +40,7 @@ def build(routes: Sequence[BaseRoute]) -> Starlette:
     _warn_of_clashes(routes, app.router.routes)
     app.router.routes[:0] = routes
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
+    app.add_exception_handler(ClientDisconnect, _gone)
     return app
 
 
@@ -50,14 +52,26 @@ class Entrance:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._is_open = False
         self.state: dict[str, Any] = {}
+
+    def open(self) -> None:
+        """The bot is set up: its own routes may count on its lifespans from now on."""
+        self._is_open = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self.state:
             scope.setdefault("state", {}).update(self.state)
-        if scope["type"] != "http" or scope["path"] in PROBES:
+        if scope["path"] in PROBES:
             await self._app(scope, receive, send)
-            return
+        elif not self._is_open:
+            await _turn_away(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
         status = 500
         session_id = _session_id(scope["headers"])
@@ -81,7 +95,7 @@ class Entrance:
 async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:
     """Answer a request that will not become a session; a WebSocket is answered before it is accepted."""
     with _lines_of(refusal.session_id):
-        route = connection.scope["path"].split("/")[1]
+        route = connection.scope["path"].lstrip("/").split("/")[0]
         logger.info(f"Refused {connection.scope['type']} {route!r}: {refusal.code}: {refusal.message}")
     response = JSONResponse(refusal.body(), refusal.status, refusal.headers(LAUNCHER))
     if not isinstance(connection, WebSocket):
@@ -91,6 +105,19 @@ async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse |
     else:  # an older uvicorn: it answers 403 to a close before accept, whatever the code
         await connection.close(refusal.close_code)
     return None
+
+
+async def _turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+    connection = WebSocket(scope, receive, send) if scope["type"] == "websocket" else HTTPConnection(scope)
+    response = await refuse(connection, Starting("The bot is still starting."))
+    if response is not None:
+        await response(scope, receive, send)
+
+
+def _gone(request: HTTPConnection, error: Exception) -> Response:
+    """The caller left before its body had come. Nobody reads this."""
+    logger.info("The caller went away before its request had come")
+    return Response(status_code=400)
 
 
 def _bots_app() -> Any:
@@ -108,19 +135,19 @@ async def _late_routes(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _warn_of_clashes(ours: Sequence[BaseRoute], theirs: Sequence[BaseRoute]) -> None:
-    reserved = {(getattr(route, "path", None), method) for route in ours for method in _methods(route)}
-    for route in theirs:
-        path = getattr(route, "path", None)
-        taken = sorted(str(method) for method in _methods(route) if (path, method) in reserved)
-        if taken:
-            name = getattr(route, "name", "?")
-            logger.warning(
-                f"{path} is reserved for the launcher ({', '.join(taken)}): your {name}() is not served there"
-            )
-
-
-def _methods(route: BaseRoute) -> set[str]:
-    return getattr(route, "methods", None) or {"WebSocket"}
+    """Ask the bot's routes, those of routers inside them too, whether they would take a request that is ours."""
+    for route in ours:
+        path: str = getattr(route, "path", "")
+        if "{" in path:
+            continue
+        for method in sorted(getattr(route, "methods", None) or {"WebSocket"}):
+            kind = "websocket" if method == "WebSocket" else "http"
+            scope = {"type": kind, "method": method, "path": path, "root_path": "", "headers": [], "path_params": {}}
+            # A mount takes every path below it, as a site of static files at "/" does: that is no claim to this one.
+            taken = [r for r in theirs if not isinstance(r, Mount) and r.matches(scope)[0] is Match.FULL]
+            if taken and method != "HEAD":
+                name = getattr(taken[0], "name", None) or "route"
+                logger.warning(f"{path} is reserved for the launcher ({method}): your {name}() is not served there")
 
 
 def _lines_of(session_id: str | None) -> AbstractContextManager[None]:
@@ -131,11 +158,14 @@ def _session_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     wanted = SESSION_ID.encode()
     for name, value in headers:
         if name == wanted:
-            return str(value.decode("latin-1"))
+            return value.decode("latin-1")[:SESSION_ID_LENGTH]
     return None
 
 
 def _request_line(scope: Scope) -> str:
-    # The raw path: percent-encoding keeps line breaks out of the log. Never the query.
-    path = scope.get("raw_path") or scope["path"].encode()
-    return f"{scope['method']} {path.decode('ascii', 'replace').split('?')[0]}"
+    # The raw path: percent-encoding keeps line breaks out of the log. Never the query, nor a token in the path.
+    raw: bytes = scope.get("raw_path") or scope["path"].encode()
+    path = raw.decode("ascii", "replace").split("?")[0]
+    for prefix in TOKEN_PATHS:
+        path = f"{prefix}..." if path.startswith(prefix) else path
+    return f"{scope['method']} {path}"

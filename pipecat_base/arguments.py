@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
@@ -162,13 +163,13 @@ class ArgumentFactory:
         return None
 
 
-def mentions(package: str, sources: Iterable[str]) -> bool:
-    """Whether any of the source files names the package, were it only inside a function."""
-    needle = package.encode()
+def mentions_cloud(sources: Iterable[str]) -> bool:
+    """Whether any of the source files names pipecatcloud, were it only inside a function."""
     for source in sources:
         try:
             with open(source, "rb") as file:
-                if needle in file.read():
+                # Not the module with the web app, pipecatcloud_system.
+                if re.search(rb"\bpipecatcloud\b", file.read()):
                     return True
         except OSError:
             continue

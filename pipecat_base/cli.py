@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def serve(options: argparse.Namespace) -> int:
     """Import the bot and serve it until a signal comes."""
+    environment.allow_long_websocket_requests()
     # Imported here, as in every command: what this one needs costs half a second.
     from pipecat_base import server
     from pipecat_base.logs import Logs
@@ -62,8 +63,8 @@ def serve(options: argparse.Namespace) -> int:
         with logs.guard():
             bot = loader.load(settings.bot)
         signals.install()  # again: the bot may have set handlers of its own
-        wants_cloud = arguments.mentions("pipecatcloud", loader.sources(bot.project))
-        factory = arguments.ArgumentFactory(wants_cloud=wants_cloud, guard=logs.guard)
+        wants_cloud = arguments.mentions_cloud(loader.sources(bot.project))
+        factory = arguments.ArgumentFactory(wants_cloud=wants_cloud, guard=logs.unchanged)
 
         from pipecat_base.launcher import Launcher
 
@@ -161,7 +162,7 @@ def print_errors(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> Settings:
     variables = dict(environment.read())
-    for variable, value in (("PIPECAT_BOT", options.bot), ("PORT", options.port), ("HOST", options.host)):
+    for variable, value in (("PIPECAT_BOT", options.bot), ("PORT", options.port), ("PIPECAT_HOST", options.host)):
         if value is not None:
             variables[variable] = value
     return Settings.load(variables)
@@ -185,7 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pipecat-base {__version__}")
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--bot", metavar="PATH", help="the bot's file (PIPECAT_BOT; bot.py)")
-    common.add_argument("--host", help="address to listen on (HOST; 0.0.0.0)")
+    common.add_argument("--host", help="address to listen on (PIPECAT_HOST; 0.0.0.0)")
     common.add_argument("--port", help="TCP port to listen on (PORT; 8080)")
     for action in common._actions:
         parser._add_action(action)
@@ -200,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     caller = commands.add_parser("call", help=_summary(call))
     caller.add_argument("wav", metavar="FILE.wav", help="what the caller says: 16-bit PCM")
     caller.add_argument("--url", default="ws://127.0.0.1:8080/ws", help="the bot's phone WebSocket (%(default)s)")
-    caller.add_argument("--calls", type=int, default=1, metavar="N", help="calls at once (%(default)s)")
+    caller.add_argument("--calls", type=_count, default=1, metavar="N", help="calls at once (%(default)s)")
     caller.add_argument("--out", metavar="FILE.wav", help="where to write what came back (FILE.reply.wav)")
     caller.add_argument(
         "--tail", type=float, default=1.0, metavar="SECONDS", help="listen on after the end (%(default)s)"
@@ -216,6 +217,12 @@ def _parser() -> argparse.ArgumentParser:
         printer.add_argument("--format", choices=("markdown", "json"), default="markdown")
         printer.set_defaults(run=command)
     return parser
+
+
+def _count(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not a whole number (1 or more)")
+    return int(value)
 
 
 def _summary(command: object) -> str:

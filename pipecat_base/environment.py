@@ -21,6 +21,11 @@ def append_setup_file(path: str) -> None:
         os.environ[PIPECAT_SETUP_FILES] = os.pathsep.join([*listed, path])
 
 
+def allow_long_websocket_requests() -> None:
+    """Before the first import of websockets, which otherwise leaves a request line over 8 KB without any answer."""
+    os.environ.setdefault("WEBSOCKETS_MAX_LINE_LENGTH", str(1024 * 1024))
+
+
 @contextlib.contextmanager
 def without_default_log_sink() -> Iterator[None]:
     """Around loguru's first import: its sink 0, which bots remove by number, is then the first one that we add."""

@@ -93,7 +93,7 @@ class SetupTimedOut(StartupError):
 
 
 class PortUnavailable(StartupError):
-    code, exit_status, meaning = "port_unavailable", 23, "HOST and PORT cannot be listened on"
+    code, exit_status, meaning = "port_unavailable", 23, "PIPECAT_HOST and PORT cannot be listened on"
 
 
 class SettingsInvalid(StartupError):
@@ -111,7 +111,7 @@ class SettingsInvalid(StartupError):
 OTHER_EXIT_STATUSES: Mapping[int, str] = {
     0: "stopped as asked: every session had ended, or was ended at SHUTDOWN_TIMEOUT",
     2: "wrong command line",
-    70: "forced out: the event loop was blocked, or threads of the bot would not end, past the shutdown deadline",
+    70: "forced out: the bot blocked the event loop past the shutdown deadline",
     130: "interrupted: Ctrl-C before it was ready, or twice",
     143: "SIGTERM before it was ready, or twice",
 }
@@ -177,6 +177,10 @@ class Starting(Refusal):
 
 class Draining(Refusal):
     code, status, retry_after = "draining", 503, 1
+
+
+class NotSupported(Refusal):
+    code, status = "not_supported", 501
 
 
 class Unauthorized(Refusal):

@@ -84,7 +84,7 @@ class Launcher:
         serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))
         await server.until_started(serving)
         loop = asyncio.get_running_loop()
-        self._watchdog.attach(loop, server.protocol)
+        self._watchdog.attach(loop, server.protocol, on_beat=self._signals.install)
         try:
             await self._set_up()
         except StartupError:
@@ -93,6 +93,8 @@ class Launcher:
             self._watchdog.release()
             await server.finish(serving)
             raise
+        self._entrance.open()
+        self._signals.install()
         self._signals.deliver_to(lambda count: self._signalled(count, loop))
         self._lifecycle.ready()
         logger.info(f"Ready: {self._bot.name} on {self._address()}")
@@ -102,6 +104,7 @@ class Launcher:
             threading.Thread(target=self._log_features, name="features", daemon=True).start()
         await self._stop.wait()
         hurried = await self._drain()
+        self._watchdog.end_by(self._ending() + PATIENCE, EXIT_FORCED, "the end took too long; forced out")
         if not hurried:
             await self._tear_down()
         self._lifecycle.stopped()
@@ -142,14 +145,16 @@ class Launcher:
         settings = self._settings
         self._lifecycle.drain()
         if count == 1:
-            bounds = settings.session_cancel_grace + CLOSE_TIMEOUT + settings.teardown_timeout + LEFTOVERS + 1
-            self._watchdog.end_by(
-                settings.shutdown_timeout + bounds + PATIENCE, EXIT_FORCED, "shutdown deadline passed; forced out"
-            )
+            bounds = settings.shutdown_timeout + settings.session_cancel_grace + CLOSE_TIMEOUT + self._ending()
+            self._watchdog.end_by(bounds + PATIENCE, EXIT_FORCED, "shutdown deadline passed; forced out")
         else:
             self._watchdog.end_by(FORCED, self._signals.exit_status, "second signal; forced out")
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(self._stop.set if count == 1 else self._hurry.set)
+
+    def _ending(self) -> float:
+        """Seconds that everything after the last session may take."""
+        return 2 * self._settings.teardown_timeout + LEFTOVERS + 1
 
     async def _set_up(self) -> None:
         """Lifespans of the bot's app, ``setup()``, ``create_file_storage()``."""

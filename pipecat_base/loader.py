@@ -66,7 +66,8 @@ HOOKS = {"setup": "either", "teardown": "either", "readyz": "either", "create_fi
 """Hook names, and whether each is an ordinary function or may be async as well."""
 
 OURS = ("setup", "teardown")
-"""Hooks that the replaced image does not know: a function of that name which needs arguments is not taken for one."""
+"""Hooks that the replaced image does not know. What has that name by chance, as a function that needs arguments or one
+from another module, is left alone."""
 
 
 def load(path: str) -> Bot:
@@ -118,6 +119,7 @@ def _import(file: Path) -> ModuleType:
         raise BotNotFound(f"{file.name} is not a Python file.", "Its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
+    sys.argv = [str(file)]  # the launcher's own options are not the bot's
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
@@ -152,6 +154,9 @@ def _bot_function(module: ModuleType, file: Path) -> BotFunction:
 def _hook(module: ModuleType, file: Path, name: str, kind: str) -> Hook | None:
     hook = getattr(module, name, None)
     if hook is None or isinstance(hook, ModuleType):
+        return None
+    if name in OURS and not _is_meant(hook, module):
+        logger.warning(f"`{name}` in {file.name} is {_kind(hook)}, so it is not used as the hook {name}()")
         return None
     remedy = f'Write "def {name}()", or give it another name if it is not the hook.'
     if not callable(hook) or inspect.isclass(hook) or _is_generator(hook):
@@ -201,6 +206,12 @@ def _functions(module: ModuleType) -> str:
         if inspect.isfunction(value) and value.__module__ == module.__name__
     ]
     return f"it has {', '.join(names)}" if names else "it has no functions at all"
+
+
+def _is_meant(hook: Any, module: ModuleType) -> bool:
+    """Whether what has a name of ours is the hook: a function of the bot's own, or an async one from elsewhere."""
+    own = inspect.isfunction(hook) and hook.__module__ == module.__name__
+    return own or isinstance(hook, functools.partial) or (callable(hook) and is_async(hook))
 
 
 def _is_generator(function: Any) -> bool:

@@ -18,7 +18,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,9 @@ LOG_FILE = "bot.jsonl"
 _REQUEST_LOGGERS = ("uvicorn.access", "uvicorn.error", "uvicorn.asgi")
 
 
+_DENIED = "ASGI callable returned without completing handshake."
+
+
 @dataclass(frozen=True)
 class _Added:
     """A sink that the bot added while it was imported."""
@@ -46,6 +50,36 @@ class _Added:
     console: bool
     plain: bool
     """Neither a format, nor a filter, nor JSON: the boilerplate of examples."""
+
+
+class _Watch:
+    """Sees what the bot's import does to loguru's sinks."""
+
+    def __init__(self, logs: Logs) -> None:
+        self._logs = logs
+        self._add, self._remove = logger.add, logger.remove
+        self.added: dict[int, _Added] = {}
+        self.removed: set[int | None] = set()
+
+    def add(self, sink: Any, **options: Any) -> int:
+        """As ``logger.add``; a plain console sink in place of ours has our format from its first line on."""
+        console, plain = _is_console(sink), not any(options.get(name) for name in ("format", "filter", "serialize"))
+        if console and plain and self._logs._console in self.removed:
+            sink_id = self._logs._add_console(self._add)
+        else:
+            sink_id = self._add(sink, **options)
+        self.added[sink_id] = _Added(console, plain)
+        return sink_id
+
+    def remove(self, handler_id: int | None = None) -> None:
+        """As ``logger.remove``."""
+        self._remove(handler_id)
+        if handler_id is None:
+            self.removed |= {self._logs._console, self._logs._file}
+            self.added.clear()
+        else:
+            self.removed.add(handler_id)
+            self.added.pop(handler_id, None)
 
 
 class Logs:
@@ -76,52 +110,44 @@ class Logs:
         logging.lastResort = self._handler
         for name in _REQUEST_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
-        logging.getLogger("uvicorn.error").addFilter(_is_no_denial)
+            # Levels are reset by a bot's dictConfig(); filters are not.
+            logging.getLogger(name).addFilter(_is_for_people)
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Around an import of code that may set up logging of its own: afterwards our sinks are there again."""
-        added: dict[int, _Added] = {}
-        lost = False
-        add, remove = logger.add, logger.remove
-
-        def recording_add(sink: Any, **options: Any) -> int:
-            stands_in = lost and _is_console(sink) and _is_plain(options)
-            sink_id: int = self._add_console(add) if stands_in else add(sink, **options)
-            added[sink_id] = _Added(_is_console(sink), _is_plain(options))
-            return sink_id
-
-        def recording_remove(handler_id: int | None = None) -> None:
-            nonlocal lost
-            remove(handler_id)
-            lost = lost or handler_id in (None, self._console)
-            if handler_id is None:
-                added.clear()
-            else:
-                added.pop(handler_id, None)
-
-        logger.add, logger.remove = recording_add, recording_remove  # type: ignore[method-assign]
-        try:
+        """Around the bot's import, which may set up logging of its own: afterwards our sinks are there again."""
+        watch = _Watch(self)
+        with _replaced(watch.add, watch.remove):
             yield
-        finally:
-            del logger.add, logger.remove
-            self._restore(added)
-            self._adopt_standard_logging()
+        self._restore(watch)
+        self._adopt_standard_logging()
 
-    def _restore(self, added: dict[int, _Added]) -> None:
-        if self._json is not None and self._file is not None:
-            _remove(self._file)
+    @contextlib.contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Around an import of our own, in the middle of sessions: what it does to the sinks is left out."""
+        thread, add, remove = threading.get_ident(), logger.add, logger.remove
+
+        def add_elsewhere(sink: Any, **options: Any) -> int:
+            return -1 if threading.get_ident() == thread else int(add(sink, **options))
+
+        def remove_elsewhere(handler_id: int | None = None) -> None:
+            if threading.get_ident() != thread:
+                remove(handler_id)
+
+        with _replaced(add_elsewhere, remove_elsewhere):
+            yield
+
+    def _restore(self, watch: _Watch) -> None:
+        if self._json is not None and self._file in watch.removed:
             self._file = self._add(self._json.write, "{message}")
-        if self._console is None:
+        if self._console is None or self._console not in watch.removed:
             return
-        consoles = {sink_id: sink for sink_id, sink in added.items() if sink.console}
-        lost = not _remove(self._console)
-        if lost and not all(sink.plain for sink in consoles.values()):
+        consoles = {sink_id: sink for sink_id, sink in watch.added.items() if sink.console}
+        if not all(sink.plain for sink in consoles.values()):
             self._console = None
             return
-        if lost:
-            for sink_id in consoles:
-                _remove(sink_id)
+        for sink_id in consoles:
+            _remove(sink_id)
         self._console = self._add_console()
 
     def _add_console(self, add: Any = None) -> int:
@@ -156,6 +182,8 @@ class Logs:
         consoles = [h for h in root.handlers if type(h) is logging.StreamHandler and _is_console(h.stream)]
         if any(type(console.formatter) not in (type(None), logging.Formatter) for console in consoles):
             return  # JSON, say: what the user wants to read there
+        if any(_is_bridge(handler) for handler in root.handlers if handler is not self._handler):
+            return
         for console in consoles:
             root.removeHandler(console)
         if self._handler not in root.handlers:
@@ -167,6 +195,8 @@ class LoguruHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by logging for each record."""
+        if isinstance(getattr(record, "extra", None), dict):
+            return  # it came from loguru, through a sink of the bot's that is a logging.Handler
         try:
             level: str | int = logger.level(record.levelname).name
         except ValueError:
@@ -210,9 +240,9 @@ def _console_format(record: Record) -> str:
     return FORMAT + "\n{exception}"
 
 
-def _is_no_denial(record: logging.LogRecord) -> bool:
-    # uvicorn says so of every WebSocket that was refused with an HTTP response, which is no error.
-    return record.msg != "ASGI callable returned without completing handshake."
+def _is_for_people(record: logging.LogRecord) -> bool:
+    # uvicorn says the latter of every WebSocket that was refused with an HTTP response, which is no error.
+    return record.levelno >= logging.WARNING and record.msg != _DENIED
 
 
 def _nowhere(message: Message) -> None:
@@ -227,8 +257,18 @@ def _remove(sink_id: int) -> bool:
     return True
 
 
-def _is_plain(options: dict[str, Any]) -> bool:
-    return not any(options.get(name) for name in ("format", "filter", "serialize"))
+@contextlib.contextmanager
+def _replaced(add: Callable[..., int], remove: Callable[..., None]) -> Iterator[None]:
+    logger.add, logger.remove = add, remove  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        del logger.add, logger.remove
+
+
+def _is_bridge(handler: logging.Handler) -> bool:
+    # The InterceptHandler of loguru's documentation: the bot sends logging to loguru by itself.
+    return any(value is logger for value in getattr(type(handler).emit, "__globals__", {}).values())
 
 
 def _is_console(sink: Any) -> bool:

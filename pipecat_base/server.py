@@ -49,7 +49,7 @@ def listen(host: str, port: int) -> socket.socket:
         sock.close()
         raise PortUnavailable(
             f"Cannot listen on {host} port {port}: {error.strerror or error}.",
-            "Set PORT or HOST, or stop what uses it.",
+            "Set PORT or PIPECAT_HOST, or stop what uses it.",
         ) from error
     return sock
 
@@ -65,11 +65,16 @@ class Signals:
         self.signal: int | None = None
         self.at = 0.0
         self._listener: Any = None
+        self._process = os.getpid()
 
     def install(self) -> None:
-        """From now on a signal ends the process at once, with 128 + its number. PID 1 has no default for that."""
+        """From now on a signal ends the process at once, with 128 + its number. PID 1 has no default for that.
+
+        Called again with every heartbeat, it takes back what a bot has taken: a deploy would cut calls.
+        """
         for number in SIGNALS:
-            signal.signal(number, self._handle)
+            if signal.getsignal(number) != self._handle:
+                signal.signal(number, self._handle)
 
     def deliver_to(self, listener: Any) -> None:
         """``listener(count)`` is called in the handler from now on."""
@@ -86,6 +91,11 @@ class Signals:
         return EXIT_SIGNAL_BASE + (self.signal or 0)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            # A child that the bot forked: it has no calls to drain.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
         self.requested += 1
         if self.requested == 1:
             self.signal, self.at = number, time.monotonic()
@@ -152,6 +162,10 @@ def run(main: Coroutine[Any, Any, T], *, event_loop: str) -> T:
                     raise
                 # asyncio lets these two out of any task; the loop is intact and goes on where it was.
                 logger.opt(exception=True).error("A background task called sys.exit(); only that task has ended")
+            except RuntimeError:
+                if task.done():
+                    raise
+                logger.error("The bot called loop.stop(); the loop goes on")
     finally:
         _close(loop)
 
@@ -170,7 +184,7 @@ def _new_loop(name: str) -> asyncio.AbstractEventLoop:
 
 
 def _keep_signals(loop: asyncio.AbstractEventLoop) -> None:
-    """Let no bot take SIGTERM or SIGINT over: a runner does unless it is told not to, and a deploy would cut calls."""
+    """Let no bot take SIGTERM or SIGINT over: a runner does unless it is told not to."""
     add, remove = loop.add_signal_handler, loop.remove_signal_handler
 
     def add_others(number: int, callback: Any, *args: Any) -> None:

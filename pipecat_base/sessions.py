@@ -242,8 +242,6 @@ class Sessions:
                 await result
         except asyncio.CancelledError:
             return Outcome.CANCELLED, _MESSAGES[Outcome.CANCELLED]
-        except self._disconnects:
-            return Outcome.DISCONNECTED, _MESSAGES[Outcome.DISCONNECTED]
         except SystemExit as error:
             if error.code in (None, 0):
                 logger.warning(f"{self._bot_name} called sys.exit(); that ends its session only. Use return instead.")
@@ -251,9 +249,18 @@ class Sessions:
             logger.opt(exception=True).error(f"{self._bot_name} called sys.exit(); that ends its session only")
             return Outcome.FAILED, "The bot called sys.exit() with a status other than 0."
         except BaseException as error:
+            if self._is_disconnect(error):
+                return Outcome.DISCONNECTED, _MESSAGES[Outcome.DISCONNECTED]
             logger.opt(exception=True).error(f"{self._bot_name} failed: {type(error).__name__}")
             return Outcome.FAILED, f"The bot raised {type(error).__name__}; its log has the traceback."
         return Outcome.COMPLETED, _MESSAGES[Outcome.COMPLETED]
+
+    def _is_disconnect(self, error: BaseException) -> bool:
+        """Whether it is the caller's leaving, or a group of nothing else: what a TaskGroup makes of it."""
+        parts = getattr(error, "exceptions", None)
+        if isinstance(parts, tuple) and parts:
+            return all(isinstance(part, asyncio.CancelledError) or self._is_disconnect(part) for part in parts)
+        return isinstance(error, self._disconnects)
 
     async def _cancel(self, session: Session, task: asyncio.Task[Any]) -> None:
         task.cancel()

@@ -133,7 +133,7 @@ _status = _integer(200, 599, "is not an HTTP status (200–599)")
 class Settings:
     """What the environment asks for. Times are seconds, sizes bytes."""
 
-    host: str = variable("HOST", "0.0.0.0", _text, "Address to listen on")
+    host: str = variable("PIPECAT_HOST", "0.0.0.0", _text, "Address to listen on")
     port: int = variable("PORT", 8080, _port, "TCP port to listen on")
     bot: str = variable("PIPECAT_BOT", "bot.py", _text, "The bot's file")
     event_loop: str = variable(

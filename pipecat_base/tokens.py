@@ -38,22 +38,30 @@ class Tokens:
         payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
         return f"{payload}.{self._sign(payload)}"
 
+    def is_good(self, token: str) -> bool:
+        """Whether the token is ours, has not expired and was not used before."""
+        return self._expiry(token) is not None
+
     def consume(self, token: str) -> bool:
-        """Whether the token is ours, has not expired and was not used before; from now on it is."""
+        """As :meth:`is_good`; from now on it was used."""
+        expires = self._expiry(token)
+        if expires is None:
+            return False
+        now = self._clock()
+        self._used = {used: until for used, until in self._used.items() if until > now}
+        self._used[token] = expires
+        return True
+
+    def _expiry(self, token: str) -> float | None:
         payload, _, signature = token.rpartition(".")
         if not hmac.compare_digest(self._sign(payload).encode(), signature.encode(errors="replace")):
-            return False
+            return None
         try:
             claims = json.loads(base64.urlsafe_b64decode(payload))
             expires = float(claims["exp"])
         except (binascii.Error, ValueError, TypeError, KeyError):
-            return False
-        now = self._clock()
-        self._used = {used: until for used, until in self._used.items() if until > now}
-        if expires <= now or token in self._used:
-            return False
-        self._used[token] = expires
-        return True
+            return None
+        return None if expires <= self._clock() or token in self._used else expires
 
     def _sign(self, payload: str) -> str:
         return hmac.new(self._key, payload.encode(errors="replace"), hashlib.sha256).hexdigest()

@@ -12,6 +12,7 @@ A bot that holds the interpreter's lock in C code stops this thread too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -27,10 +28,21 @@ from pipecat_base.logs import logger
 
 BEAT = 0.25
 """Seconds between heartbeats of the loop, and between looks of the thread."""
-STALLED = 1.0
-"""Seconds without a heartbeat after which the loop counts as blocked."""
+STALLED = 0.5
+"""Seconds without a heartbeat after which the loop counts as blocked: probes time out after one second."""
+WORTH_A_LINE = 1.0
+"""Seconds without a heartbeat after which the log says so."""
+GLANCE = 0.05
+"""Seconds between looks at connections whose request line has not come yet."""
 PATIENCE = 1.0
-"""Seconds that a connection may take to send its request line before it is handed to the loop."""
+"""Seconds that it may take to come; then the loop gets the connection, or, without a loop yet, it is closed."""
+
+
+def _close(sock: socket.socket) -> None:
+    # Unread data would turn the close into a reset, and the answer would be lost.
+    with contextlib.suppress(OSError):
+        sock.recv(65536)
+    sock.close()
 
 
 def _warn(message: str) -> None:
@@ -51,6 +63,8 @@ class Watchdog(threading.Thread):
         super().__init__(name="watchdog", daemon=True)
         self._listener = listener.dup()
         self._listener.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._listener, select.POLLIN)
         self._launcher = launcher
         self._stall_limit = stall_limit
         self._project = project
@@ -62,10 +76,21 @@ class Watchdog(threading.Thread):
         self._stalled_at: float | None = None
         self._released = threading.Event()
         self._deadline: tuple[float, int, str] | None = None
+        self._on_beat: Callable[[], None] | None = None
 
-    def attach(self, loop: asyncio.AbstractEventLoop, protocol: Callable[[], asyncio.Protocol]) -> None:
-        """The server runs on ``loop``; ``protocol`` makes the handler of one connection. Called on the loop."""
+    def attach(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        protocol: Callable[[], asyncio.Protocol],
+        *,
+        on_beat: Callable[[], None],
+    ) -> None:
+        """The server runs on ``loop``; ``protocol`` makes the handler of one connection. Called on the loop.
+
+        ``on_beat`` is called with every heartbeat, on the loop.
+        """
         self._protocol = protocol
+        self._on_beat = on_beat
         self._beat_at = time.monotonic()
         self._loop = loop
         self._beat()
@@ -98,6 +123,8 @@ class Watchdog(threading.Thread):
 
     def _beat(self) -> None:
         self._beat_at = time.monotonic()
+        if self._on_beat is not None:
+            self._on_beat()
         if self._loop is not None and not self._released.is_set():
             self._loop.call_later(BEAT, self._beat)
 
@@ -109,7 +136,7 @@ class Watchdog(threading.Thread):
                 self._stalled_at = None
                 self._log(f"The event loop runs again after {total:.1f} s")
             return False
-        if self._stalled_at is None:
+        if self._stalled_at is None and silent > WORTH_A_LINE:
             self._stalled_at = self._beat_at
             where = traces.where_is_thread(self._main_thread, self._project)
             self._log(f"The event loop is blocked{f' by {where}' if where else ''}; every session waits for it")
@@ -120,26 +147,23 @@ class Watchdog(threading.Thread):
         threading.Thread(target=_warn, args=(message,), daemon=True).start()
 
     def _stand_in(self) -> None:
-        try:
-            readable, _, _ = select.select([self._listener, *self._pending], [], [], BEAT)
-        except (OSError, ValueError):
-            self._close_all()
-            return
-        for sock in readable:
-            if sock is self._listener:
-                self._accept()
-            else:
-                self._triage(sock)
+        # Not select(): it knows no descriptor above 1023, and a thousand calls have more.
+        if self._poll.poll(1000 * (GLANCE if self._pending else BEAT)):
+            self._accept()
         now = time.monotonic()
         for sock, since in list(self._pending.items()):
-            if now - since > PATIENCE and self._loop is not None:
+            self._triage(sock)
+            if sock in self._pending and now - since > PATIENCE:
                 self._hand_over(sock)
 
     def _accept(self) -> None:
         try:
             connection, _ = self._listener.accept()
-        except OSError:
+        except BlockingIOError:
             return  # the loop was quicker
+        except OSError:
+            time.sleep(BEAT)  # out of descriptors, say: the connection stays in the queue
+            return
         connection.setblocking(False)
         self._pending[connection] = time.monotonic()
 
@@ -155,7 +179,7 @@ class Watchdog(threading.Thread):
             return
         line, complete, _ = head.partition(b"\r\n")
         if not complete and len(head) < 4096:
-            return
+            return  # more may come
         target = line.split(b" ")[1].split(b"?")[0] if line.count(b" ") == 2 else b""
         if target == b"/livez":
             self._answer(sock, *self._liveness())
@@ -185,7 +209,6 @@ class Watchdog(threading.Thread):
             f"content-length: {len(payload)}\r\n{retry}connection: close\r\n\r\n"
         )
         try:
-            sock.recv(65536)  # unread data would turn the close into a reset
             sock.sendall(head.encode() + payload)
             sock.shutdown(socket.SHUT_WR)
         except OSError:
@@ -200,7 +223,7 @@ class Watchdog(threading.Thread):
         loop, protocol = self._loop, self._protocol
         del self._pending[sock]
         if loop is None or protocol is None:
-            sock.close()
+            _close(sock)
             return
 
         def adopt() -> None:
@@ -214,7 +237,7 @@ class Watchdog(threading.Thread):
 
     def _drop(self, sock: socket.socket) -> None:
         del self._pending[sock]
-        sock.close()
+        _close(sock)
 
     def _close_all(self) -> None:
         for sock in list(self._pending):

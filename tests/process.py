@@ -33,7 +33,7 @@ def free_port() -> int:
 def environment(**variables: str) -> dict[str, str]:
     """A clean environment: nothing of the developer's own settings."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return {**kept, "PYTHONUNBUFFERED": "1", "HOST": "127.0.0.1", **variables}
+    return {**kept, "PYTHONUNBUFFERED": "1", "PIPECAT_HOST": "127.0.0.1", **variables}
 
 
 def run(*arguments: str, cwd: Path | str, **variables: str) -> subprocess.CompletedProcess[str]:

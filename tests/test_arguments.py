@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipecat_base import arguments
-from pipecat_base.arguments import ArgumentFactory, mentions
+from pipecat_base.arguments import ArgumentFactory, mentions_cloud
 
 
 @pytest.fixture
@@ -70,6 +70,6 @@ def test_without_pipecat_they_have_the_same_names_and_fields() -> None:
 
 def test_a_mention_is_found_wherever_it_stands(tmp_path: Path) -> None:
     (tmp_path / "a.py").write_text("def f():\n    from pipecatcloud.agent import X\n")
-    (tmp_path / "b.py").write_text("import pipecat\n")
-    assert mentions("pipecatcloud", [str(tmp_path / "b.py"), str(tmp_path / "a.py")])
-    assert not mentions("pipecatcloud", [str(tmp_path / "b.py"), str(tmp_path / "missing.py")])
+    (tmp_path / "b.py").write_text("import pipecat\nfrom pipecatcloud_system import app\n")
+    assert mentions_cloud([str(tmp_path / "b.py"), str(tmp_path / "a.py")])
+    assert not mentions_cloud([str(tmp_path / "b.py"), str(tmp_path / "missing.py")])

@@ -148,6 +148,21 @@ def test_a_function_called_setup_that_needs_arguments_is_not_taken_for_the_hook(
     assert loader.validate(module, Path("bot.py")).setup is None
 
 
+@pytest.mark.parametrize("setup", [{"stt": 1}, print, types.SimpleNamespace])
+def test_what_is_called_setup_by_chance_is_not_taken_for_the_hook(setup: Any) -> None:
+    module = types.ModuleType("bot")
+    module.bot = plain  # type: ignore[attr-defined]
+    module.setup = setup  # type: ignore[attr-defined]
+    assert loader.validate(module, Path("bot.py")).setup is None
+
+
+def test_the_bot_does_not_see_the_launchers_arguments(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import argparse\nargparse.ArgumentParser().parse_args()\nasync def bot(args): ...\n"
+    )
+    assert run("check", "--json", cwd=tmp_path).returncode == 0
+
+
 def test_a_folder_called_bot_beside_bot_py_does_not_hide_it(tmp_path: Path) -> None:
     (tmp_path / "bot").mkdir()
     (tmp_path / "bot" / "__init__.py").write_text("raise RuntimeError('the wrong one')\n")
@@ -173,5 +188,5 @@ def test_a_port_that_is_taken_is_one_line(obedient: Launcher) -> None:
     assert result.returncode == 23
     assert result.stderr == (
         f"pipecat-base: port_unavailable: Cannot listen on 127.0.0.1 port {obedient.port}: Address already in use. "
-        "Set PORT or HOST, or stop what uses it.\n"
+        "Set PORT or PIPECAT_HOST, or stop what uses it.\n"
     )

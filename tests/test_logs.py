@@ -78,6 +78,66 @@ def test_json_on_the_console_is_kept() -> None:
         assert [line for line in launcher.log().splitlines() if "a line" in line] == ['{"json": "a line"}']
 
 
+def write_bot(folder: Path, setup: str, body: str = "logger.info('a line')") -> Path:
+    (folder / "bot.py").write_text(
+        f"import logging, sys\nfrom loguru import logger\n{setup}\n\n\nasync def bot(args):\n    {body}\n"
+    )
+    return folder
+
+
+BRIDGE = """
+class InterceptHandler(logging.Handler):
+    def emit(self, record):
+        logger.opt(exception=record.exc_info).log(record.levelname, record.getMessage())
+
+
+logging.basicConfig(handlers=[InterceptHandler()], level=0, force=True)
+"""
+PROPAGATE = """
+class PropagateHandler(logging.Handler):
+    def emit(self, record):
+        logging.getLogger(record.name).handle(record)
+
+
+logger.add(PropagateHandler(), format="{message}")
+"""
+DICT_CONFIG = """
+import logging.config
+logging.config.dictConfig({
+    "version": 1, "disable_existing_loggers": False,
+    "loggers": {"uvicorn": {"level": "INFO"}, "uvicorn.error": {"level": "INFO"}, "uvicorn.access": {"level": "INFO"}},
+    "root": {"level": "INFO"},
+})
+"""
+
+
+@pytest.mark.parametrize("setup", [BRIDGE, PROPAGATE])
+def test_the_bridges_of_logurus_documentation_neither_double_nor_break_lines(tmp_path: Path, setup: str) -> None:
+    both = "logger.info('a line')\n    logging.getLogger('users').info('another one')"
+    with Launcher(write_bot(tmp_path, setup, both)) as launcher:
+        run_session(launcher)
+        for text in ("a line", "another one"):
+            (match,) = lines(launcher, text)
+            assert match.group(1) == "s-1"
+        assert "Logging error" not in launcher.log()
+
+
+def test_a_dict_config_does_not_bring_request_lines_and_their_secrets_back(tmp_path: Path) -> None:
+    from websockets.sync.client import connect
+
+    with Launcher(write_bot(tmp_path, DICT_CONFIG)) as launcher:
+        with connect(f"{launcher.websocket_url()}?token=t0ken&body=e30", proxy=None):
+            launcher.wait_for_log("Session ended")
+        assert "t0ken" not in launcher.log()
+        assert "body=" not in launcher.log()
+
+
+def test_boilerplate_in_a_module_that_a_session_imports_does_not_fail_it(tmp_path: Path) -> None:
+    (tmp_path / "impl.py").write_text("from loguru import logger\nlogger.remove(0)\n")
+    with Launcher(write_bot(tmp_path, "", "import impl")) as launcher:
+        assert launcher.http.post("/bot").status_code == 200
+
+
 def test_probes_are_not_logged_and_other_requests_are(obedient: Launcher) -> None:
     obedient.http.get("/livez")
     obedient.http.get("/readyz")

@@ -9,12 +9,13 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from pipecat_base.arguments import ArgumentFactory, Arguments
-from pipecat_base.errors import Malformed
+from pipecat_base.errors import Malformed, NotSupported
 from pipecat_base.routes import requests
 from pipecat_base.sessions import Outcome, Report, Session, Sessions, Transport
 
 ROOM_URL = "x-daily-room-url"
 ROOM_TOKEN = "x-daily-room-token"  # noqa: S105
+TRANSPORT_TYPE = "x-daily-transport-type"
 START_ENVELOPE = "x-pcc-start-envelope"
 OUTCOME = "x-pipecat-session-outcome"
 """On the answer: the session's outcome, since only a failed one differs in status."""
@@ -43,6 +44,8 @@ class BotRoute:
     async def post(self, request: Request) -> JSONResponse:
         """200 ``{}``, or the failure's status and ``{"error": {"code", "message", "session_id"}}``."""
         session_id = requests.session_id(request)
+        if request.headers.get(TRANSPORT_TYPE, "").strip().lower() == "webrtc":
+            raise NotSupported("This version has no WebRTC.", field=TRANSPORT_TYPE, session_id=session_id)
         room_url = request.headers.get(ROOM_URL, "").strip()
         max_seconds = requests.max_seconds(request)
         body, flow_config = _open_envelope(request, await requests.json_body(request, self._max_body_bytes))

@@ -15,10 +15,12 @@ from starlette.routing import Route
 
 from pipecat_base import hooks
 from pipecat_base.lifecycle import Lifecycle, State
-from pipecat_base.loader import Hook
+from pipecat_base.loader import Hook, is_async
 from pipecat_base.logs import logger
 from pipecat_base.sessions import Sessions
 
+MOST_STUCK = 3
+"""Calls of readyz() that hang at the same time; no more are made until one of them ends."""
 PROBES = ("/livez", "/readyz")
 
 
@@ -40,6 +42,7 @@ class Health:
         self._timeout = timeout
         self._ready_when_full = ready_when_full
         self._asking: asyncio.Task[Any] | None = None
+        self._stuck: set[asyncio.Task[Any]] = set()
         self._complaint: str | None = None
 
     def routes(self) -> list[Route]:
@@ -62,16 +65,26 @@ class Health:
         return _answer(await self._ask(self._readyz))
 
     async def _ask(self, readyz: Hook) -> dict[str, Any]:
-        # One at a time: a hook that hangs must not pile up with every probe.
-        if self._asking is None or self._asking.done():
+        # Probes that come together share an answer, and one that hangs must not pile up with every probe.
+        if self._asking is None:
+            if len(self._stuck) >= MOST_STUCK:
+                return self._complain(f"readyz() has not answered within {self._timeout:g} s")
             self._asking = asyncio.ensure_future(hooks.call(readyz))
-        done, _ = await asyncio.wait({self._asking}, timeout=self._timeout)
+        asking = self._asking
+        done, _ = await asyncio.wait({asking}, timeout=self._timeout)
+        if self._asking is asking:
+            self._asking = None
         if not done:
+            # An async one is cancelled; the thread of an ordinary one can only be left to itself.
+            self._stuck.add(asking)
+            asking.add_done_callback(self._stuck.discard)
+            if is_async(readyz):
+                asking.cancel()
             return self._complain(f"readyz() has not answered within {self._timeout:g} s")
-        error = asyncio.CancelledError() if self._asking.cancelled() else self._asking.exception()
+        error = asyncio.CancelledError() if asking.cancelled() else asking.exception()
         if error is not None:
             return self._complain(f"readyz() raised {type(error).__name__}", error)
-        verdict = self._asking.result()
+        verdict = asking.result()
         if isinstance(verdict, dict) and isinstance(verdict.get("ready"), bool):
             self._complaint = None
             return verdict

@@ -22,6 +22,10 @@ PHONE = None
 PLAIN_CLIENT = "websocket"
 """transport_type for /ws-client."""
 
+TOKEN_PATHS = ("/ws/", "/ws-client/")
+"""What follows these is a token."""
+BAD_TOKEN = "This WebSocket needs a token that is valid and was not used before."  # noqa: S105
+
 CLOSE_CODES = {
     Outcome.COMPLETED: (1000, "the bot returned"),
     Outcome.DISCONNECTED: (1000, "the caller went away"),
@@ -55,27 +59,35 @@ class WebSocketRoutes:
         return [
             WebSocketRoute("/ws", phone),
             WebSocketRoute("/ws-client", client),
-            WebSocketRoute("/ws/{token}", phone),
-            WebSocketRoute("/ws-client/{token}", client),
+            *(
+                WebSocketRoute(f"{path}{{token}}", serve)
+                for path, serve in zip(TOKEN_PATHS, (phone, client), strict=True)
+            ),
         ]
 
     async def serve(self, transport_type: str | None, websocket: WebSocket) -> None:
         """One session, from before accept to close."""
-        self._authorize(websocket)
+        token = self._authorize(websocket)
         session_id = requests.session_id(websocket)
         max_seconds = requests.max_seconds(websocket)
         body = requests.query_body(websocket)
         async with self._sessions.admit(session_id, Transport.WEBSOCKET, max_seconds=max_seconds) as session:
+            # Used up only now: a refusal for want of a place leaves it good for the next try.
+            if self._tokens is not None and not self._tokens.consume(token):
+                raise Unauthorized(BAD_TOKEN, field="token", session_id=session_id)
             arguments = await self._arguments.websocket(session_id, body, websocket, transport_type)
             await websocket.accept()
             session.on_end(partial(_close, websocket))
             await self._sessions.run(session, arguments)
 
-    def _authorize(self, websocket: WebSocket) -> None:
-        if self._tokens is not None and not self._tokens.consume(_token(websocket)):
-            raise Unauthorized("This WebSocket needs a token that is valid and was not used before.", field="token")
+    def _authorize(self, websocket: WebSocket) -> str:
+        """The connection's token, empty when none is needed."""
         if self._allowed_origins and websocket.headers.get("origin", "").lower() not in self._allowed_origins:
             raise Unauthorized("This origin is not in PIPECAT_ALLOWED_ORIGINS.", field="origin")
+        token = _token(websocket) if self._tokens is not None else ""
+        if self._tokens is not None and not self._tokens.is_good(token):
+            raise Unauthorized(BAD_TOKEN, field="token")
+        return token
 
 
 def _token(websocket: WebSocket) -> str:

@@ -255,6 +255,22 @@ def test_the_hooks_run_once_each_in_order() -> None:
         ]
 
 
+def test_a_session_that_waits_for_webrtc_is_not_run_with_the_wrong_arguments(obedient: Launcher) -> None:
+    response = post(obedient, x_daily_transport_type="webrtc")
+    assert (response.status_code, response.json()["error"]["code"]) == (501, "not_supported")
+
+
+def test_a_caller_that_leaves_in_the_middle_of_its_body_is_one_line() -> None:
+    import socket
+
+    with Launcher("obedient") as launcher:
+        with socket.create_connection(("127.0.0.1", launcher.port)) as sock:
+            sock.sendall(b"POST /bot HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
+        launcher.wait_for_log("The caller went away before its request had come")
+        assert "Traceback" not in launcher.log()
+        assert post(launcher).status_code == 200
+
+
 def test_garbage_leaves_the_next_session_alone(obedient: Launcher) -> None:
     for content in (b"", b"\x00" * 50, b"null", b"[]", b'"text"', b"{}" * 10):
         obedient.http.post("/bot", content=content)

@@ -190,6 +190,52 @@ def test_hooks_that_hang_at_the_end_are_bounded(tmp_path: Any) -> None:
         assert "teardown() was not done within 0.3 s" in launcher.log()
 
 
+STUBBORN = """
+import asyncio, time
+
+
+async def {name}():
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            {step}
+        except BaseException:
+            pass
+
+
+async def bot(args): ...
+"""
+
+
+@pytest.mark.parametrize("step", ["await asyncio.sleep(1)", "time.sleep(60)"])
+def test_a_teardown_that_will_not_end_is_cut(tmp_path: Any, step: str) -> None:
+    (tmp_path / "bot.py").write_text(STUBBORN.format(name="teardown", step=step))
+    with Launcher(tmp_path, DRAIN_NOTICE="0", TEARDOWN_TIMEOUT="0.5") as launcher, measured() as seconds:
+        assert launcher.stop() in (0, 70)
+        assert seconds() < 9
+
+
+def test_a_setup_that_will_not_end_is_cut(tmp_path: Any) -> None:
+    (tmp_path / "bot.py").write_text(STUBBORN.format(name="setup", step="await asyncio.sleep(1)"))
+    with Launcher(tmp_path, wait=False, SETUP_TIMEOUT="0.5") as launcher:
+        assert launcher.wait(timeout=10) == 22
+        assert "setup_timed_out" in launcher.log()
+
+
+def test_each_step_of_the_end_has_its_time(tmp_path: Any) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import asyncio, contextlib\nfrom pipecatcloud_system import add_lifespan_to_app\n\n\n"
+        "@contextlib.asynccontextmanager\nasync def lifespan(app):\n    yield\n    await asyncio.sleep(2.5)\n"
+        "    print('lifespan left', flush=True)\n\n\nadd_lifespan_to_app(lifespan)\n\n\n"
+        "async def teardown():\n    await asyncio.sleep(2.5)\n    print('torn down', flush=True)\n\n\n"
+        "async def bot(args): ...\n"
+    )
+    with Launcher(tmp_path, SHUTDOWN_TIMEOUT="0", TEARDOWN_TIMEOUT="3", SESSION_CANCEL_GRACE="0") as launcher:
+        assert launcher.stop() == 0
+        assert "torn down\n" in launcher.log()
+        assert "lifespan left\n" in launcher.log()
+
+
 def test_a_thread_that_does_not_end_is_not_waited_for(tmp_path: Any) -> None:
     (tmp_path / "bot.py").write_text(
         "import asyncio, threading\n\n\nasync def bot(args):\n"
@@ -206,7 +252,10 @@ def test_a_thread_that_does_not_end_is_not_waited_for(tmp_path: Any) -> None:
 def test_a_bot_can_not_take_the_signals_over(tmp_path: Any) -> None:
     (tmp_path / "bot.py").write_text(
         "import asyncio, signal\n\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n\n\n"
+        "async def setup():\n    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n\n\n"
         "async def bot(args):\n"
+        "    signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "    await asyncio.sleep(0.6)\n"
         "    loop = asyncio.get_running_loop()\n"
         "    loop.add_signal_handler(signal.SIGTERM, lambda: None)\n"
         "    await asyncio.sleep(1)\n"
@@ -215,10 +264,35 @@ def test_a_bot_can_not_take_the_signals_over(tmp_path: Any) -> None:
     with Launcher(tmp_path, DRAIN_NOTICE="0") as launcher, ThreadPoolExecutor() as pool:
         running = pool.submit(post, launcher)
         launcher.wait_for_log("Session started")
+        time.sleep(0.5)  # two heartbeats
         launcher.signal()
         launcher.wait_for_log("Draining: sessions running: 1")
         assert running.result().status_code == 200
         assert launcher.wait(timeout=10) == 0
+
+
+def test_a_child_that_the_bot_forks_can_be_terminated(tmp_path: Any) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import multiprocessing, time, warnings\n\n\nasync def bot(args):\n"
+        "    warnings.simplefilter('ignore')\n"
+        "    child = multiprocessing.get_context('fork').Process(target=time.sleep, args=(60,))\n"
+        "    child.start()\n    time.sleep(0.2)\n    child.terminate()\n    child.join(5)\n"
+        "    assert child.exitcode == -15, child.exitcode\n"
+    )
+    with Launcher(tmp_path) as launcher:
+        assert post(launcher).status_code == 200, launcher.log()
+
+
+def test_a_bot_that_stops_the_loop_does_not_end_the_launcher(tmp_path: Any) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import asyncio\n\n\nasync def bot(args):\n"
+        "    asyncio.get_running_loop().stop()\n    await asyncio.sleep(0.1)\n"
+    )
+    for loop in LOOPS:
+        with Launcher(tmp_path, PIPECAT_EVENT_LOOP=loop, DRAIN_NOTICE="0") as launcher:
+            assert post(launcher).status_code == 200
+            assert post(launcher).status_code == 200
+            assert launcher.stop() == 0
 
 
 def _in_background(launcher: Launcher, body: dict[str, Any]) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from websockets.sync.client import connect
 
 from tests.e2e.test_bot import post
 from tests.e2e.test_websocket import encode
-from tests.process import Launcher, measured, until
+from tests.process import Launcher, until
 
 
 def probe(launcher: Launcher, path: str) -> httpx.Response:
@@ -82,6 +84,18 @@ def test_a_readyz_that_fails_is_503_and_one_log_line(says: str, reason: str) -> 
         assert launcher.stop() == 0
 
 
+@pytest.mark.parametrize("kind", ["async def", "def"])
+def test_a_readyz_that_hung_once_is_asked_again(tmp_path: Path, kind: str) -> None:
+    hang = "await asyncio.sleep(60)" if kind == "async def" else "time.sleep(60)"
+    (tmp_path / "bot.py").write_text(
+        f"import asyncio, time\n\ncalls = []\n\n\n{kind} readyz():\n    calls.append(1)\n"
+        f"    if len(calls) == 1:\n        {hang}\n    return True\n\n\nasync def bot(args): ...\n"
+    )
+    with Launcher(tmp_path, wait=False, READYZ_TIMEOUT="0.3", DRAIN_NOTICE="0") as launcher:
+        launcher.wait_for_log("Ready: ")
+        assert [probe(launcher, "/readyz").status_code for _ in range(3)] == [503, 200, 200]
+
+
 def test_being_full_can_count_as_ready() -> None:
     with Launcher("obedient", MAX_SESSIONS="1", READY_WHEN_FULL="true") as launcher, ThreadPoolExecutor() as pool:
         running = pool.submit(post, launcher, {"do": "sleep", "seconds": 0.5})
@@ -137,10 +151,38 @@ def test_garbage_on_a_connection_taken_while_blocked_is_harmless() -> None:
         assert launcher.is_ready()
 
 
-def test_probes_cost_no_session() -> None:
-    with Launcher("obedient") as launcher, measured() as seconds:
-        for _ in range(200):
-            launcher.http.get("/livez")
-        assert seconds() < 30
-        assert launcher.said() == []
-        time.sleep(0)
+def test_a_request_that_does_not_go_on_costs_nothing_while_the_bot_is_imported() -> None:
+    import socket
+
+    with Launcher("slow_import", wait=False) as launcher:
+        launcher.wait_for_log("importing")
+        process = psutil.Process(launcher.process.pid)
+        with socket.create_connection(("127.0.0.1", launcher.port)) as sock:
+            sock.sendall(b"GET /liv")
+            before = sum(process.cpu_times()[:2])
+            time.sleep(0.8)
+            assert sum(process.cpu_times()[:2]) - before < 0.3
+            sock.settimeout(5)
+            assert sock.recv(100) == b""  # given up
+        assert probe(launcher, "/livez").status_code == 200
+
+
+def test_probes_are_answered_with_a_thousand_descriptors_open(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import os, time\n\nfiles = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]\n\n\n"
+        "async def bot(args):\n    time.sleep(3)\n"
+    )
+    with Launcher(tmp_path) as launcher, ThreadPoolExecutor() as pool:
+        for count in (1, 2):
+            blocking = pool.submit(post, launcher)
+            until(lambda count=count: launcher.log().count("The event loop is blocked") == count, "the stand-in")
+            live = probe(launcher, "/livez")
+            assert (live.status_code, live.json()["status"]) == (200, "blocked")
+            assert blocking.result().status_code == 200
+
+
+def test_a_probe_that_comes_as_the_block_begins_is_answered_in_its_second() -> None:
+    with Launcher("obedient") as launcher, ThreadPoolExecutor() as pool:
+        pool.submit(post, launcher, {"do": "block", "seconds": 3})
+        launcher.wait_for_log("Session started")
+        assert probe(launcher, "/livez").status_code == 200

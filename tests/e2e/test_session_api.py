@@ -37,6 +37,17 @@ def test_log_lines_of_an_endpoint_carry_the_session_that_the_gateway_names(api: 
 def test_a_clash_with_a_reserved_route_is_told_and_ours_wins(api: Launcher) -> None:
     assert api.http.get("/livez").json() == {"status": "ok"}
     assert "/livez is reserved for the launcher (GET): your my_livez() is not served there" in api.log()
+    assert "/readyz is reserved for the launcher (GET): your " in api.log()
+    assert api.log().count(" is reserved for the launcher") == 2
+
+
+def test_endpoints_are_served_only_once_their_lifespans_have_begun() -> None:
+    with Launcher("api", wait=False, LIFESPAN="1") as launcher:
+        launcher.wait_for_log("first begins")
+        refused = launcher.http.get("/status")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (503, "starting")
+        launcher.wait_until_ready()
+        assert launcher.http.get("/status").json() == {"colour": "blue"}
 
 
 def test_another_method_on_a_reserved_path_is_the_bots(api: Launcher) -> None:

@@ -142,6 +142,18 @@ def test_every_line_still_carries_its_session(launcher: Launcher) -> None:
     assert len([line for line in launcher.log().splitlines() if "| logged - Session started" in line]) == 1
 
 
+def test_a_sink_of_the_bots_own_outlives_the_import_of_pipecatcloud(python: str, tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "from loguru import logger\nlogger.add('mine.log')\n\n\nasync def bot(args):\n"
+        "    # This mention of pipecatcloud makes the first session import it.\n"
+        "    logger.info('a line of the session')\n"
+    )
+    with Launcher(tmp_path, python=python) as launcher:
+        assert launcher.http.post("/bot").status_code == 200
+        assert "a line of the session" in (tmp_path / "mine.log").read_text()
+        assert launcher.log().count("a line of the session") == 1
+
+
 def test_a_phone_call_through_a_pipeline(python: str, combination: Combination) -> None:
     if combination.pipecat is None:
         return  # no pipelines without pipecat

@@ -2,16 +2,21 @@
 
 import asyncio
 import contextlib
+import os
 
-from fastapi import Request, WebSocket
+from fastapi import APIRouter, Request, WebSocket
 from loguru import logger
 
 from pipecatcloud_system import add_lifespan_to_app, app
 
 
+router = APIRouter()
+
+
 @contextlib.asynccontextmanager
 async def first(app):
     print("first begins", flush=True)
+    await asyncio.sleep(float(os.environ.get("LIFESPAN", "0")))
     yield {"colour": "blue"}
     print("first ends", flush=True)
 
@@ -37,6 +42,14 @@ async def status(request: Request):
 @app.get("/livez")
 async def my_livez():
     return {"mine": True}
+
+
+@router.get("/readyz")
+async def my_readyz():
+    return {"mine": True}
+
+
+app.include_router(router)
 
 
 @app.get("/bot")
