@@ -112,9 +112,9 @@ class Launcher:
     def log(self) -> str:
         return Path(self._output.name).read_text(errors="replace")
 
-    def wait_for_log(self, text: str, timeout: float = PATIENCE) -> None:
+    def wait_for_log(self, text: str, *, times: int = 1) -> None:
         try:
-            until(lambda: text in self.log(), f"log line {text!r}", timeout)
+            until(lambda: self.log().count(text) >= times, f"log line {text!r}")
         except AssertionError:
             raise AssertionError(f"no {text!r} in:\n{self.log()}") from None
 

@@ -175,7 +175,7 @@ def test_probes_are_answered_with_a_thousand_descriptors_open(tmp_path: Path) ->
     with Launcher(tmp_path) as launcher, ThreadPoolExecutor() as pool:
         for count in (1, 2):
             blocking = pool.submit(post, launcher)
-            until(lambda count=count: launcher.log().count("The event loop is blocked") == count, "the stand-in")
+            launcher.wait_for_log("The event loop is blocked", times=count)
             live = probe(launcher, "/livez")
             assert (live.status_code, live.json()["status"]) == (200, "blocked")
             assert blocking.result().status_code == 200
