@@ -183,9 +183,12 @@ class Watchdog(threading.Thread):
         target = line.split(b" ")[1].split(b"?")[0] if line.count(b" ") == 2 else b""
         if target == b"/livez":
             self._answer(sock, *self._liveness())
+        elif target == b"/readyz" and self._loop is None:
+            self._answer(sock, 503, {"ready": False, "state": "starting"})
         elif target == b"/readyz":
-            state = "starting" if self._loop is None else "blocked"
-            self._answer(sock, 503, {"ready": False, "state": state})
+            # Not for a hiccup: the loop may be back before the probe has given up.
+            if time.monotonic() - self._beat_at > WORTH_A_LINE:
+                self._answer(sock, 503, {"ready": False, "state": "blocked"})
         elif self._loop is None:
             self._answer(sock, Starting.status, Starting("The bot is still starting.").body())
         else:
