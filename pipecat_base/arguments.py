@@ -14,9 +14,8 @@ import contextlib
 import dataclasses
 import importlib
 import importlib.util
-import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -112,10 +111,11 @@ class ArgumentFactory:
         values = {"websocket": websocket}
         return self._build(types.websocket, values, session_id, body, transport_type=transport_type)
 
-    async def webrtc(self, session_id: str, body: Any, connection: Any) -> Arguments:
+    async def webrtc(self, session_id: str, body: Any, connection: Any, *, flow_config: Any = None) -> Arguments:
         """A SmallWebRTC peer connection that has been answered."""
         types = await self._resolve()
-        return self._build(types.webrtc, {"webrtc_connection": connection}, session_id, body)
+        values = {"webrtc_connection": connection}
+        return self._build(types.webrtc, values, session_id, body, flow_config=flow_config)
 
     def _build(self, type_: type[Any], values: dict[str, Any], session_id: str, body: Any, **later: Any) -> Arguments:
         known = {**values, "session_id": session_id}
@@ -161,19 +161,6 @@ class ArgumentFactory:
                     with contextlib.suppress(ImportError):
                         return importlib.import_module(name)
         return None
-
-
-def mentions_cloud(sources: Iterable[str]) -> bool:
-    """Whether any of the source files names pipecatcloud, were it only inside a function."""
-    for source in sources:
-        try:
-            with open(source, "rb") as file:
-                # Not the module with the web app, pipecatcloud_system.
-                if re.search(rb"\bpipecatcloud\b", file.read()):
-                    return True
-        except OSError:
-            continue
-    return False
 
 
 @dataclass

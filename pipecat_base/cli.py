@@ -63,7 +63,8 @@ def serve(options: argparse.Namespace) -> int:
         with logs.guard():
             bot = loader.load(settings.bot)
         signals.install()  # again: the bot may have set handlers of its own
-        wants_cloud = arguments.mentions_cloud(loader.sources(bot.project))
+        # Not the module with the web app, pipecatcloud_system.
+        wants_cloud = loader.mentions(bot.project, rb"\bpipecatcloud\b")
         factory = arguments.ArgumentFactory(wants_cloud=wants_cloud, guard=logs.unchanged)
 
         from pipecat_base.launcher import Launcher

@@ -163,6 +163,14 @@ class TooLarge(Refusal):
     code, status = "too_large", 413
 
 
+class UnknownPeer(Refusal):
+    code, status = "unknown_peer", 404
+
+
+class NoOffer(Refusal):
+    code, status = "no_offer", 504
+
+
 class DuplicateSession(Refusal):
     code, status = "duplicate_session", 409
 

@@ -12,7 +12,7 @@ from typing import Any
 from starlette.websockets import WebSocketDisconnect
 
 from pipecat_base import app as application
-from pipecat_base import hooks
+from pipecat_base import hooks, loader, webrtc
 from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.errors import EXIT_FORCED, SetupFailed, SetupTimedOut, StartupError
 from pipecat_base.lifecycle import Lifecycle
@@ -20,6 +20,7 @@ from pipecat_base.loader import Bot
 from pipecat_base.logs import logger
 from pipecat_base.routes.bot import BotRoute
 from pipecat_base.routes.health import Health
+from pipecat_base.routes.offer import OfferRoutes
 from pipecat_base.routes.websocket import WebSocketRoutes
 from pipecat_base.server import FORCED, LEFTOVERS, Server, Signals, configuration
 from pipecat_base.sessions import CLOSE_TIMEOUT, Outcome, Sessions
@@ -68,8 +69,10 @@ class Launcher:
             refusal=self._lifecycle.refusal,
             disconnects=(WebSocketDisconnect,),
         )
+        self._webrtc = webrtc.WebRTC(settings, self._sessions, arguments) if webrtc.is_installed() else None
         self._app = application.build(self._routes())
         self._entrance = application.Entrance(self._app)
+        self._warming: asyncio.Future[Any] | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._lifespan = hooks.Lifespan(self._app.router.lifespan_context(self._app))
@@ -98,8 +101,9 @@ class Launcher:
         self._signals.deliver_to(lambda count: self._signalled(count, loop))
         self._lifecycle.ready()
         logger.info(f"Ready: {self._bot.name} on {self._address()}")
-        if self._settings.websocket_auth == "token" and self._settings.websocket_secret is None:
-            logger.warning("PIPECAT_WEBSOCKET_AUTH is token without PIPECAT_WEBSOCKET_SECRET: no WebSocket can get in")
+        self._warn_of_settings()
+        if self._webrtc is not None and loader.mentions(self._bot.project, rb"(?i)webrtc"):
+            self._warming = asyncio.ensure_future(self._webrtc.load())
         if self._settings.log_features_summary:
             threading.Thread(target=self._log_features, name="features", daemon=True).start()
         await self._stop.wait()
@@ -112,6 +116,13 @@ class Launcher:
         await server.finish(serving)
         logger.info("Stopped")
         return self._signals.exit_status if hurried else 0
+
+    def _warn_of_settings(self) -> None:
+        settings = self._settings
+        if settings.websocket_auth == "token" and settings.websocket_secret is None:
+            logger.warning("PIPECAT_WEBSOCKET_AUTH is token without PIPECAT_WEBSOCKET_SECRET: no WebSocket can get in")
+        if settings.whatsapp_token is not None:
+            logger.warning("WHATSAPP_TOKEN is set, but this version does not serve /whatsapp yet")
 
     def _address(self) -> str:
         host = self._settings.host
@@ -129,6 +140,7 @@ class Launcher:
         bot = BotRoute(
             self._sessions,
             self._arguments,
+            self._webrtc,
             failure_status=settings.bot_failure_status,
             max_body_bytes=settings.max_body_bytes,
         )
@@ -138,7 +150,10 @@ class Launcher:
             tokens=Tokens(settings.websocket_secret) if settings.websocket_auth == "token" else None,
             allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
         )
-        return [*health.routes(), *bot.routes(), *websocket.routes()]
+        routes: list[Any] = [*health.routes(), *bot.routes(), *websocket.routes()]
+        if self._webrtc is not None:
+            routes += OfferRoutes(self._webrtc, max_body_bytes=settings.max_body_bytes).routes()
+        return routes
 
     def _signalled(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         """In the signal's handler: only what is safe there."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -233,7 +234,17 @@ def _kind(value: Any) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
-def sources(project: str) -> list[str]:
-    """The source files of the project that are imported by now."""
+def mentions(project: str, pattern: bytes) -> bool:
+    """Whether a source file of the project that is imported by now matches, were it only inside a function.
+
+    So that what takes long to import is imported early for bots that want it, and never for others.
+    """
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    return [file for file in files if file and traces.is_users(file, project)]
+    return any(_matches(file, pattern) for file in files if file and traces.is_users(file, project))
+
+
+def _matches(file: str, pattern: bytes) -> bool:
+    try:
+        return re.search(pattern, Path(file).read_bytes()) is not None
+    except OSError:
+        return False

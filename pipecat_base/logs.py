@@ -108,6 +108,7 @@ class Logs:
         root.setLevel(self._standard_level())
         # Not yet a handler of the root: basicConfig() in the bot does nothing once there is one, its level= included.
         logging.lastResort = self._handler
+        self._quieten()
         for name in _REQUEST_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
             # Levels are reset by a bot's dictConfig(); filters are not.
@@ -171,6 +172,11 @@ class Logs:
             logger.error(f"PCC_LOG_DIR: {path} cannot be written: {error.strerror}")
         else:
             self._file = self._add(self._json.write, "{message}")
+
+    def _quieten(self) -> None:
+        # Every candidate pair of every call, at INFO.
+        if self._level != "TRACE" and logging.getLogger("aioice").level == logging.NOTSET:
+            logging.getLogger("aioice").setLevel(logging.WARNING)
 
     def _standard_level(self) -> int:
         # DEBUG of every library would drown the bot's own lines; a bot that wants it sets the root's level.

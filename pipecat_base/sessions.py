@@ -183,20 +183,38 @@ class Sessions:
                 if not self._active:
                     self._empty.set()
 
-    async def run(self, session: Session, arguments: Arguments) -> Report:
-        """Await the bot until it ends, its time is up or its end is asked for. Never raises what the bot raised."""
+    async def wait(self, session: Session, *events: asyncio.Future[Any], timeout: float | None) -> Outcome | None:
+        """Keep the place until one of ``events`` is done or ``timeout`` seconds are over.
+
+        None then; the outcome when the session's end was asked for meanwhile, or when an event after the first was
+        done without it: the caller is gone.
+        """
+        session.state = State.WAITING
+        waited: set[asyncio.Future[Any]] = {session._stop, *events}
+        done, _ = await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        if session._stop.done():
+            session.outcome = session._stop.result()
+        elif done and not events[0].done():
+            session.outcome = Outcome.DISCONNECTED
+        return session.outcome
+
+    async def run(self, session: Session, arguments: Arguments, *, until: asyncio.Future[Any] | None = None) -> Report:
+        """Await the bot until it ends, its time is up, its end is asked for, or ``until`` is done: its caller is gone.
+
+        Never raises what the bot raised.
+        """
         session.state = State.RUNNING
         started = time.monotonic()
         with logger.contextualize(session_id=session.id):
             logger.info(f"Session started: {session.transport.value}")
             task = asyncio.ensure_future(self._contain(arguments))
             try:
-                waited: set[asyncio.Future[Any]] = {task, session._stop}
+                waited: set[asyncio.Future[Any]] = {task, session._stop, *([until] if until else [])}
                 await asyncio.wait(waited, timeout=session.max_seconds, return_when=asyncio.FIRST_COMPLETED)
                 if task.done():
                     outcome, message = _result(task)
                 else:
-                    outcome = session._stop.result() if session._stop.done() else Outcome.EXPIRED
+                    outcome = self._cause(session, until)
                     message = _MESSAGES[outcome]
                     session.outcome = outcome
                     await self._cancel(session, task)
@@ -209,6 +227,11 @@ class Sessions:
             seconds = time.monotonic() - started
             logger.info(f"Session ended: {outcome.value} after {seconds:.1f} s")
         return Report(outcome, message, seconds)
+
+    def _cause(self, session: Session, until: asyncio.Future[Any] | None) -> Outcome:
+        if session._stop.done():
+            return session._stop.result()
+        return Outcome.DISCONNECTED if until is not None and until.done() else Outcome.EXPIRED
 
     def cancel(self, session_id: str, outcome: Outcome = Outcome.CANCELLED) -> bool:
         """Ask for a session's end. False when no such session is active."""

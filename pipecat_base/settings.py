@@ -230,7 +230,7 @@ class Settings:
     )
 
     whatsapp_token: str | None = variable(
-        "WHATSAPP_TOKEN", None, _text, "Graph API token; WhatsApp needs all three", secret=True
+        "WHATSAPP_TOKEN", None, _text, "Graph API token (WhatsApp is not served yet)", secret=True
     )
     whatsapp_phone_number_id: str | None = variable(
         "WHATSAPP_PHONE_NUMBER_ID", None, _text, "The business number's id; WhatsApp needs all three"
@@ -242,6 +242,15 @@ class Settings:
         "WHATSAPP_WEBHOOK_VERIFICATION_TOKEN", None, _text, "Enables Meta's verification, GET /whatsapp", secret=True
     )
 
+    webrtc_offer_timeout: float = variable(
+        "WEBRTC_OFFER_TIMEOUT", 120.0, _positive_seconds, "How long POST /bot waits for its offer", unit="seconds"
+    )
+    webrtc_connect_timeout: float = variable(
+        "WEBRTC_CONNECT_TIMEOUT", 30.0, _positive_seconds, "How long a peer may take to connect", unit="seconds"
+    )
+    webrtc_disconnect_timeout: float = variable(
+        "WEBRTC_DISCONNECT_TIMEOUT", 10.0, _positive_seconds, "Silence after which a peer is gone", unit="seconds"
+    )
     ice_config_url: str | None = variable("ICE_CONFIG_URL", None, _url, "Answers with ICE servers as JSON")
     ice_servers: str | None = variable(
         "PIPECAT_ICE_SERVERS", None, _text, "Comma list of URLs, or a JSON object or array", secret=True

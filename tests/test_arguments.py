@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipecat_base import arguments
-from pipecat_base.arguments import ArgumentFactory, mentions_cloud
+from pipecat_base.arguments import ArgumentFactory
 
 
 @pytest.fixture
@@ -66,10 +65,3 @@ def test_without_pipecat_they_have_the_same_names_and_fields() -> None:
     assert type(built["plain"]) is arguments.RunnerArguments
     assert type(built["daily"]) is arguments.DailyRunnerArguments
     assert built["plain"].pipeline_idle_timeout_secs == 300
-
-
-def test_a_mention_is_found_wherever_it_stands(tmp_path: Path) -> None:
-    (tmp_path / "a.py").write_text("def f():\n    from pipecatcloud.agent import X\n")
-    (tmp_path / "b.py").write_text("import pipecat\nfrom pipecatcloud_system import app\n")
-    assert mentions_cloud([str(tmp_path / "b.py"), str(tmp_path / "a.py")])
-    assert not mentions_cloud([str(tmp_path / "b.py"), str(tmp_path / "missing.py")])

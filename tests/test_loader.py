@@ -6,6 +6,7 @@ import functools
 import json
 import re
 import signal
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,18 @@ def test_what_is_called_setup_by_chance_is_not_taken_for_the_hook(setup: Any) ->
     module.bot = plain  # type: ignore[attr-defined]
     module.setup = setup  # type: ignore[attr-defined]
     assert loader.validate(module, Path("bot.py")).setup is None
+
+
+def test_a_mention_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, text in {
+        "one": "import pipecat\nfrom pipecatcloud_system import app\n",
+        "two": "# pipecatcloud\n",
+    }.items():
+        (tmp_path / f"{name}.py").write_text(text)
+        module = types.ModuleType(name)
+        module.__file__ = str(tmp_path / f"{name}.py")
+        monkeypatch.setitem(sys.modules, name, module)
+        assert loader.mentions(str(tmp_path), rb"\bpipecatcloud\b") is (name == "two")
 
 
 def test_the_bot_does_not_see_the_launchers_arguments(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ from starlette.routing import Route
 from pipecat_base.arguments import ArgumentFactory, Arguments
 from pipecat_base.errors import Malformed, NotSupported
 from pipecat_base.routes import requests
-from pipecat_base.sessions import Outcome, Report, Session, Sessions, Transport
+from pipecat_base.sessions import Outcome, Report, Sessions, Transport
+from pipecat_base.webrtc import WebRTC
 
 ROOM_URL = "x-daily-room-url"
 ROOM_TOKEN = "x-daily-room-token"  # noqa: S105
@@ -22,17 +23,25 @@ OUTCOME = "x-pipecat-session-outcome"
 
 
 class BotRoute:
-    """Runs plain and Daily sessions.
+    """Runs plain and Daily sessions, and those that wait for a WebRTC offer.
 
     Args:
+        webrtc: None where it is not installed.
         failure_status: The HTTP status for a bot that failed.
         max_body_bytes: The largest body.
     """
 
     def __init__(
-        self, sessions: Sessions, arguments: ArgumentFactory, *, failure_status: int, max_body_bytes: int
+        self,
+        sessions: Sessions,
+        arguments: ArgumentFactory,
+        webrtc: WebRTC | None,
+        *,
+        failure_status: int,
+        max_body_bytes: int,
     ) -> None:
         self._sessions = sessions
+        self._webrtc = webrtc
         self._arguments = arguments
         self._failure_status = failure_status
         self._max_body_bytes = max_body_bytes
@@ -44,11 +53,19 @@ class BotRoute:
     async def post(self, request: Request) -> JSONResponse:
         """200 ``{}``, or the failure's status and ``{"error": {"code", "message", "session_id"}}``."""
         session_id = requests.session_id(request)
-        if request.headers.get(TRANSPORT_TYPE, "").strip().lower() == "webrtc":
-            raise NotSupported("This version has no WebRTC.", field=TRANSPORT_TYPE, session_id=session_id)
+        webrtc = request.headers.get(TRANSPORT_TYPE, "").strip().lower() == "webrtc"
+        if webrtc and self._webrtc is None:
+            message = "WebRTC is not installed here: pip install pipecat-ai[webrtc]."
+            raise NotSupported(message, field=TRANSPORT_TYPE, session_id=session_id)
         room_url = request.headers.get(ROOM_URL, "").strip()
         max_seconds = requests.max_seconds(request)
         body, flow_config = _open_envelope(request, await requests.json_body(request, self._max_body_bytes))
+        if webrtc and self._webrtc is not None:
+            gone = _until_gone(request)
+            report = await (await self._webrtc.load()).calls.wait(
+                session_id, body, flow_config=flow_config, max_seconds=max_seconds, caller_gone=gone
+            )
+            return self._answer(session_id, report)
         transport = Transport.DAILY if room_url else Transport.PLAIN
         async with self._sessions.admit(session_id, transport, max_seconds=max_seconds) as session:
             arguments: Arguments
@@ -58,14 +75,20 @@ class BotRoute:
             else:
                 arguments = await self._arguments.plain(session_id, body, flow_config=flow_config)
             report = await self._sessions.run(session, arguments)
-        return self._answer(session, report)
+        return self._answer(session_id, report)
 
-    def _answer(self, session: Session, report: Report) -> JSONResponse:
-        headers = {OUTCOME: report.outcome.value, requests.SESSION_ID: session.id}
+    def _answer(self, session_id: str, report: Report) -> JSONResponse:
+        headers = {OUTCOME: report.outcome.value, requests.SESSION_ID: session_id}
         if report.outcome is not Outcome.FAILED:
             return JSONResponse({}, headers=headers)
-        error = {"code": "bot_failed", "message": report.message, "session_id": session.id}
+        error = {"code": "bot_failed", "message": report.message, "session_id": session_id}
         return JSONResponse({"error": error}, self._failure_status, headers)
+
+
+async def _until_gone(request: Request) -> None:
+    """Wait until the caller has hung up. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _open_envelope(request: Request, content: Any) -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ A combination whose Python is not installed is skipped and says so.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import subprocess
@@ -18,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.e2e import phones
+from tests.e2e.rtc import RATE, Browser
 from tests.e2e.test_calls import call
 from tests.e2e.test_websocket import encode
 from tests.process import ROOT, Launcher
@@ -38,7 +40,7 @@ class Combination:
     def requirements(self) -> list[str]:
         wanted = [str(ROOT)]
         if self.pipecat:
-            wanted.append(f"pipecat-ai[websocket]=={self.pipecat}")
+            wanted.append(f"pipecat-ai[webrtc,websocket]=={self.pipecat}")
         if self.cloud:
             wanted.append(f"pipecatcloud=={self.cloud}")
         return wanted
@@ -163,6 +165,19 @@ def test_a_phone_call_through_a_pipeline(python: str, combination: Combination) 
         assert pitch(heard) == pytest.approx(440, abs=5)
         if combination.pipecat != "0.0.91":  # too old for the observers
             echo.wait_for_log("Pipeline started in ")
+
+
+def test_a_browser_call_through_a_pipeline(python: str, combination: Combination) -> None:
+    if combination.pipecat is None:
+        return  # no WebRTC without pipecat
+
+    async def scenario() -> None:
+        async with Browser(f"http://127.0.0.1:{echo.port}", 700) as browser:
+            assert (await browser.offer()).status_code == 200
+            assert pitch(await browser.hear(0.5), RATE) == pytest.approx(700, abs=5)
+
+    with Launcher(ROOT / "examples" / "echo", python=python, PIPECAT_ICE_SERVERS="[]") as echo:
+        asyncio.run(asyncio.wait_for(scenario(), 30))
 
 
 def test_check_runs(python: str) -> None:

@@ -1,0 +1,203 @@
+"""WebRTC sessions: who waits for an offer, which peer has the bot, and who takes it over.
+
+A session begins with the platform's ``POST /bot`` and waits for the offer of the same id, or with an offer. The bot
+runs on one peer at a time. An offer for a session that has one already (the page was reloaded) takes over: the old peer
+is closed, and the bot starts again on the new one with the same session and body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipecat_base.arguments import ArgumentFactory
+from pipecat_base.errors import DuplicateSession, NoOffer
+from pipecat_base.logs import logger
+from pipecat_base.sessions import Outcome, Report, Session, Sessions, Transport
+from pipecat_base.webrtc.offers import Offer
+from pipecat_base.webrtc.peers import Peer, Peers
+
+OWN_END = 1.0
+"""Seconds that a bot gets to end by itself once its peer is gone; pipecat tells it."""
+
+
+@dataclass
+class Call:
+    """One WebRTC session's way to its next peer."""
+
+    body: Any
+    flow_config: Any
+    next: asyncio.Future[Peer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def hand(self, peer: Peer) -> Peer | None:
+        """Give it a peer; the one that had not been taken up yet, if there was one, is to be closed."""
+        before = self.next.result() if self.next.done() and not self.next.cancelled() else None
+        if self.next.done():
+            self.next = asyncio.get_running_loop().create_future()
+        self.next.set_result(peer)
+        return before
+
+    def take(self) -> Peer:
+        """The peer that was handed."""
+        peer = self.next.result()
+        self.next = asyncio.get_running_loop().create_future()
+        return peer
+
+
+class Calls:
+    """Owns every WebRTC session's call.
+
+    Args:
+        connect_timeout: Seconds that a peer gets to connect.
+        disconnect_timeout: Seconds of silence after which a peer is gone.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        arguments: ArgumentFactory,
+        peers: Peers,
+        *,
+        offer_timeout: float,
+        connect_timeout: float,
+        disconnect_timeout: float,
+    ) -> None:
+        self._sessions = sessions
+        self._arguments = arguments
+        self._peers = peers
+        self._offer_timeout = offer_timeout
+        self._connect_timeout = connect_timeout
+        self._disconnect_timeout = disconnect_timeout
+        self._calls: dict[str, Call] = {}
+        self._running: set[asyncio.Task[None]] = set()
+
+    async def wait(
+        self,
+        session_id: str,
+        body: Any,
+        *,
+        flow_config: Any,
+        max_seconds: float | None,
+        caller_gone: Coroutine[Any, Any, None],
+    ) -> Report:
+        """A session that begins without an offer; what became of it.
+
+        Raises:
+            Refusal: it was not admitted, or no offer came.
+        """
+        gone = asyncio.ensure_future(caller_gone)
+        try:
+            async with self._sessions.admit(session_id, Transport.WEBRTC, max_seconds=max_seconds) as session:
+                call = self._calls[session_id] = Call(body, flow_config)
+                try:
+                    outcome = await self._sessions.wait(session, call.next, gone, timeout=self._offer_timeout)
+                    if outcome is not None:
+                        return Report(outcome, "The session ended before an offer came.", 0.0)
+                    if not call.next.done():
+                        message = f"No offer for this session came within {self._offer_timeout:g} s."
+                        raise NoOffer(message, session_id=session_id)
+                    return await self._run(session, call)
+                finally:
+                    await self._forget(session_id, call)
+        finally:
+            gone.cancel()
+
+    def has(self, session_id: str) -> bool:
+        """Whether this session waits for an offer or has a peer."""
+        return session_id in self._calls
+
+    async def offer(self, session_id: str, offer: Offer, *, max_seconds: float | None) -> dict[str, str]:
+        """The answer to an offer that names no connection of ours.
+
+        Raises:
+            Refusal: a session for it was not admitted, or it can not be answered. Nothing is left behind.
+        """
+        with logger.contextualize(session_id=session_id):
+            call = self._calls.get(session_id)
+            if call is None:
+                return await self._begin(session_id, offer, max_seconds)
+            peer = await self._peers.open(offer)
+            if self._calls.get(session_id) is not call:
+                await self._peers.close(peer)
+                raise DuplicateSession("That session has just ended.", session_id=session_id)
+            if offer.data is not None:
+                call.body = offer.data
+            superseded = call.hand(peer)
+            if superseded is not None:
+                await self._peers.close(superseded)
+            return self._peers.answer(peer)
+
+    async def _begin(self, session_id: str, offer: Offer, max_seconds: float | None) -> dict[str, str]:
+        admitted: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(self._conduct(session_id, offer.data, max_seconds, admitted))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        waited: set[asyncio.Future[Any]] = {admitted, task}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        call = admitted.result()
+        try:
+            peer = await self._peers.open(offer)
+        except BaseException:
+            call.next.cancel()
+            await asyncio.wait({task})
+            raise
+        call.hand(peer)
+        return self._peers.answer(peer)
+
+    async def _conduct(
+        self, session_id: str, data: Any, max_seconds: float | None, admitted: asyncio.Future[Call]
+    ) -> None:
+        try:
+            async with self._sessions.admit(session_id, Transport.WEBRTC, max_seconds=max_seconds) as session:
+                call = self._calls[session_id] = Call({} if data is None else data, None)
+                admitted.set_result(call)
+                try:
+                    outcome = await self._sessions.wait(session, call.next, timeout=None)
+                    if outcome is None and not call.next.cancelled():
+                        await self._run(session, call)
+                finally:
+                    await self._forget(session_id, call)
+        except BaseException as error:
+            if not admitted.done():
+                admitted.set_exception(error)
+                return
+            raise
+
+    async def _run(self, session: Session, call: Call) -> Report:
+        """Run the bot on one peer after the other, until no other one has come."""
+        while True:
+            peer = call.take()
+            try:
+                report = await self._run_on(session, call, peer)
+            finally:
+                await self._peers.close(peer)
+            if not call.next.done() or report.outcome is not Outcome.DISCONNECTED:
+                return report
+            logger.info("Another offer of the same session takes over")
+
+    async def _run_on(self, session: Session, call: Call, peer: Peer) -> Report:
+        arguments = await self._arguments.webrtc(session.id, call.body, peer.connection, flow_config=call.flow_config)
+        leaving = asyncio.ensure_future(self._until_left(session, peer))
+        ends: set[asyncio.Future[Any]] = {leaving, call.next}
+        over = asyncio.ensure_future(asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED))
+        try:
+            report = await self._sessions.run(session, arguments, until=over)
+        finally:
+            for task in (leaving, over):
+                task.cancel()
+        if call.next.done() and report.outcome in (Outcome.COMPLETED, Outcome.CANCELLED):
+            # It saw its peer go a moment before the take-over would have ended it.
+            return Report(Outcome.DISCONNECTED, report.message, report.seconds)
+        return report
+
+    async def _until_left(self, session: Session, peer: Peer) -> None:
+        reason = await peer.until_gone(self._connect_timeout, self._disconnect_timeout)
+        logger.info(f"The peer is gone: {reason}")
+        await asyncio.sleep(OWN_END)
+
+    async def _forget(self, session_id: str, call: Call) -> None:
+        del self._calls[session_id]
+        if call.next.done() and not call.next.cancelled():
+            await self._peers.close(call.next.result())

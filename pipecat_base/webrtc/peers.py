@@ -1,0 +1,185 @@
+"""Peer connections: answered, found by ``pc_id``, watched until the client is gone, and always closed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
+
+from pipecat_base.errors import Malformed, UnknownPeer
+from pipecat_base.logs import logger
+from pipecat_base.webrtc.ice import IceServers
+from pipecat_base.webrtc.offers import Offer, Trickle
+
+LOOK = 0.25
+"""Seconds between looks at a connection: aiortc learns of a client that vanished after half a minute."""
+GLANCE = 0.02
+"""Seconds between looks at one that is about to be closed."""
+HANDSHAKE = 0.5
+"""Seconds that a connection which is to be closed may still take to come about."""
+CLOSE_TIMEOUT = 1.0
+"""Seconds that closing a connection may take."""
+
+
+class Peer:
+    """One client's connection."""
+
+    def __init__(self, connection: SmallWebRTCConnection) -> None:
+        self.connection = connection
+        self._renegotiating = False
+
+    @property
+    def pc_id(self) -> str:
+        """The id that the client names it by; a restart changes it."""
+        return str(self.connection.pc_id)
+
+    async def renegotiate(self, offer: Offer) -> None:
+        """Answer another offer of the same client."""
+        self._renegotiating = True
+        try:
+            await self.connection.renegotiate(sdp=offer.sdp, type="offer", restart_pc=offer.restart)
+        finally:
+            self._renegotiating = False
+
+    async def until_gone(self, connect_timeout: float, disconnect_timeout: float) -> str:
+        """Wait until the client is gone; the reason, for the log.
+
+        ``connect_timeout`` seconds for the connection to come about, ``disconnect_timeout`` seconds of silence after.
+        """
+        loop = asyncio.get_running_loop()
+        looked_at: Any = None
+        since, received, connected = 0.0, -1, False
+        while True:
+            now, pc = loop.time(), self.connection.pc
+            if pc is not looked_at or self._renegotiating:  # the first look, or the first after a restart
+                looked_at, since, received, connected = pc, now, -1, False
+            elif pc.connectionState in ("closed", "failed"):
+                return f"its connection is {pc.connectionState}"
+            elif pc.connectionState == "connected":
+                before, received = received, await _bytes_received(pc)
+                if not connected or received != before:
+                    since, connected = now, True
+                elif now - since > disconnect_timeout:
+                    return f"it was silent for {disconnect_timeout:g} s"
+            elif not connected and now - since > connect_timeout:
+                return f"it did not connect within {connect_timeout:g} s"
+            await asyncio.sleep(LOOK)
+
+    async def close(self) -> None:
+        """Tell the client that the bot has left, and close; within a bound.
+
+        A client that is still connecting can be told of nothing, so it gets a moment to have done so.
+        """
+        for _ in range(round(HANDSHAKE / GLANCE)):
+            if self.connection.pc.connectionState == "connecting":
+                await asyncio.sleep(GLANCE)
+        closing = asyncio.ensure_future(self.connection.disconnect())
+        done, _ = await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT)
+        if not done:
+            logger.debug(f"Peer {self.pc_id} did not close within {CLOSE_TIMEOUT:g} s")
+            closing.cancel()
+        elif closing.exception() is not None:
+            logger.debug(f"Peer {self.pc_id}: closing failed: {type(closing.exception()).__name__}")
+
+
+async def _bytes_received(pc: Any) -> int:
+    """Media, its reports and data, together: a client that lives sends some of it every second, muted or not."""
+    total = 0
+    for transceiver in pc.getTransceivers()[:1]:
+        for entry in (await transceiver.receiver.getStats()).values():
+            total += getattr(entry, "bytesReceived", 0) if entry.type == "transport" else 0
+    return total
+
+
+class Peers:
+    """Owns every peer connection.
+
+    Args:
+        ice: Where the servers come from.
+        esp32_host: Adapt answers for an ESP32 that reaches us at this address; None for other clients.
+    """
+
+    def __init__(self, ice: IceServers, *, esp32_host: str | None) -> None:
+        self._ice = ice
+        self._esp32_host = esp32_host
+        self._peers: dict[str, Peer] = {}
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    async def open(self, offer: Offer) -> Peer:
+        """A new connection that answers the offer.
+
+        Raises:
+            Malformed: aiortc can not make an answer of it. Nothing is left behind.
+        """
+        connection = SmallWebRTCConnection(ice_servers=await self._ice.get())
+        peer = Peer(connection)
+        try:
+            await connection.initialize(sdp=offer.sdp, type="offer")
+        except asyncio.CancelledError:
+            await peer.close()
+            raise
+        except Exception as error:
+            await peer.close()
+            raise Malformed(f"This SDP can not be answered: {type(error).__name__}.", field="sdp") from None
+        self._peers[peer.pc_id] = peer
+        return peer
+
+    async def renegotiate(self, offer: Offer) -> Peer:
+        """Answer an offer that names its connection.
+
+        Raises:
+            UnknownPeer: there is none of that name (any more).
+            Malformed: aiortc can not make an answer of it.
+        """
+        peer = self._find(offer.pc_id)
+        before = peer.pc_id
+        try:
+            await peer.renegotiate(offer)
+        except Exception as error:
+            raise Malformed(f"This SDP can not be answered: {type(error).__name__}.", field="sdp") from None
+        finally:
+            if before in self._peers:
+                del self._peers[before]
+                self._peers[peer.pc_id] = peer
+        return peer
+
+    def knows(self, pc_id: str | None) -> bool:
+        """Whether a connection has this name."""
+        return pc_id in self._peers
+
+    async def trickle(self, trickle: Trickle) -> None:
+        """Add candidates that came after the offer.
+
+        Raises:
+            UnknownPeer: there is none of that name (any more).
+            Malformed: a candidate does not fit the offer.
+        """
+        peer = self._find(trickle.pc_id)
+        for candidate in trickle.candidates:
+            try:
+                await peer.connection.add_ice_candidate(candidate)
+            except Exception as error:
+                raise Malformed(f"Not a candidate of this offer: {type(error).__name__}.", field="candidates") from None
+
+    async def close(self, peer: Peer) -> None:
+        """Close a connection and forget it."""
+        self._peers.pop(peer.pc_id, None)
+        await peer.close()
+
+    def answer(self, peer: Peer) -> dict[str, str]:
+        """``{sdp, type, pc_id}``, for the client."""
+        answer: dict[str, str] = peer.connection.get_answer()
+        if self._esp32_host is None:
+            return answer
+        from pipecat.runner.utils import smallwebrtc_sdp_munging
+
+        return {**answer, "sdp": smallwebrtc_sdp_munging(answer["sdp"], self._esp32_host)}
+
+    def _find(self, pc_id: str | None) -> Peer:
+        peer = self._peers.get(pc_id or "")
+        if peer is None:
+            raise UnknownPeer("No connection has this pc_id.", field="pc_id")
+        return peer
