@@ -82,6 +82,7 @@ class Lifespan:
     def __init__(self, context: AbstractAsyncContextManager[Any]) -> None:
         self._context = context
         self._leave = asyncio.Event()
+        self._entered = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Any:
@@ -96,10 +97,16 @@ class Lifespan:
     async def stop(self) -> None:
         """Leave it. Raises what it raises."""
         self._leave.set()
-        if self._task is not None and not self._task.done():
+        if self._task is None or self._task.done():
+            return
+        if self._entered:
             await self._task
+        else:
+            self._task.cancel()
 
     async def _live(self, entered: asyncio.Future[Any]) -> None:
         async with self._context as value:
-            entered.set_result(value)
+            self._entered = True
+            if not entered.done():
+                entered.set_result(value)
             await self._leave.wait()

@@ -88,12 +88,24 @@ class Session:
     id: str
     transport: Transport
     max_seconds: float | None
-    """What is left of it is not counted here: the limit starts when the bot does."""
+    """Counted from the bot's first line, over every peer that a WebRTC session has."""
     state: State = State.ADMITTED
     outcome: Outcome | None = None
     admitted_at: float = field(default_factory=time.monotonic)
     _stop: asyncio.Future[Outcome] = field(default_factory=_future, repr=False)
     _closers: list[Closer] = field(default_factory=list, repr=False)
+    _began: float | None = field(default=None, repr=False)
+
+    def _begin(self) -> float | None:
+        """The seconds that are left for a run that begins now."""
+        now = time.monotonic()
+        self._began = self._began or now
+        return None if self.max_seconds is None else max(0.0, self._began + self.max_seconds - now)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether somebody has asked for its end."""
+        return self._stop.done()
 
     def on_end(self, closer: Closer) -> None:
         """Close something with the session; the last one added is closed first."""
@@ -204,13 +216,13 @@ class Sessions:
         Never raises what the bot raised.
         """
         session.state = State.RUNNING
-        started = time.monotonic()
+        started, seconds_left = time.monotonic(), session._begin()
         with logger.contextualize(session_id=session.id):
             logger.info(f"Session started: {session.transport.value}")
             task = asyncio.ensure_future(self._contain(arguments))
             try:
                 waited: set[asyncio.Future[Any]] = {task, session._stop, *([until] if until else [])}
-                await asyncio.wait(waited, timeout=session.max_seconds, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(waited, timeout=seconds_left, return_when=asyncio.FIRST_COMPLETED)
                 if task.done():
                     outcome, message = _result(task)
                 else:

@@ -173,26 +173,23 @@ class Calls:
                 report = await self._run_on(session, call, peer)
             finally:
                 await self._peers.close(peer)
-            if not call.next.done() or report.outcome is not Outcome.DISCONNECTED:
+            # However the bot took the loss of its peer: a client that is there wants a bot.
+            if not call.next.done() or session.stopping or report.outcome is Outcome.EXPIRED:
                 return report
             logger.info("Another offer of the same session takes over")
 
     async def _run_on(self, session: Session, call: Call, peer: Peer) -> Report:
         arguments = await self._arguments.webrtc(session.id, call.body, peer.connection, flow_config=call.flow_config)
-        leaving = asyncio.ensure_future(self._until_left(session, peer))
+        leaving = asyncio.ensure_future(self._until_left(peer))
         ends: set[asyncio.Future[Any]] = {leaving, call.next}
         over = asyncio.ensure_future(asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED))
         try:
-            report = await self._sessions.run(session, arguments, until=over)
+            return await self._sessions.run(session, arguments, until=over)
         finally:
             for task in (leaving, over):
                 task.cancel()
-        if call.next.done() and report.outcome in (Outcome.COMPLETED, Outcome.CANCELLED):
-            # It saw its peer go a moment before the take-over would have ended it.
-            return Report(Outcome.DISCONNECTED, report.message, report.seconds)
-        return report
 
-    async def _until_left(self, session: Session, peer: Peer) -> None:
+    async def _until_left(self, peer: Peer) -> None:
         reason = await peer.until_gone(self._connect_timeout, self._disconnect_timeout)
         logger.info(f"The peer is gone: {reason}")
         await asyncio.sleep(OWN_END)

@@ -255,11 +255,6 @@ def test_the_hooks_run_once_each_in_order() -> None:
         ]
 
 
-def test_a_session_that_waits_for_webrtc_is_not_run_with_the_wrong_arguments(obedient: Launcher) -> None:
-    response = post(obedient, x_daily_transport_type="webrtc")
-    assert (response.status_code, response.json()["error"]["code"]) == (501, "not_supported")
-
-
 def test_a_caller_that_leaves_in_the_middle_of_its_body_is_one_line() -> None:
     import socket
 

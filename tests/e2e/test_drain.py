@@ -222,6 +222,17 @@ def test_a_setup_that_will_not_end_is_cut(tmp_path: Any) -> None:
         assert "setup_timed_out" in launcher.log()
 
 
+def test_a_lifespan_that_will_not_begin_is_cut(tmp_path: Any) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import asyncio, contextlib\nfrom pipecatcloud_system import add_lifespan_to_app\n\n\n"
+        "@contextlib.asynccontextmanager\nasync def lifespan(app):\n    await asyncio.Event().wait()\n    yield\n\n\n"
+        "add_lifespan_to_app(lifespan)\n\n\nasync def bot(args): ...\n"
+    )
+    with Launcher(tmp_path, wait=False, SETUP_TIMEOUT="0.5") as launcher, measured() as seconds:
+        assert launcher.wait(timeout=15) == 22
+        assert seconds() < 8
+
+
 def test_each_step_of_the_end_has_its_time(tmp_path: Any) -> None:
     (tmp_path / "bot.py").write_text(
         "import asyncio, contextlib\nfrom pipecatcloud_system import add_lifespan_to_app\n\n\n"

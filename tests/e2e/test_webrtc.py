@@ -283,6 +283,28 @@ def test_a_page_that_was_reloaded_takes_its_session_over() -> None:
         assert not waiting.done() or waiting.result().status_code == 200
 
 
+def test_a_session_that_is_taken_over_keeps_its_limit() -> None:
+    with launch("obedient") as launcher, ThreadPoolExecutor() as pool:
+        limit = {"x-pcc-max-session-seconds": "2"}
+        waiting = pool.submit(wait_for_offer, launcher, "long", {"do": "hang"}, **limit)
+        time.sleep(0.2)
+
+        async def scenario() -> None:
+            async with (
+                Browser(url(launcher), session="long") as first,
+                Browser(url(launcher), session="long") as second,
+            ):
+                await first.offer()
+                await asyncio.sleep(1.2)
+                await second.offer()
+                with measured() as seconds:
+                    await asyncio.wait_for(second.ended.wait(), 10)
+                    assert seconds() < 1.9
+
+        play(scenario)
+        assert waiting.result().headers["x-pipecat-session-outcome"] == "expired"
+
+
 @pytest.mark.parametrize("act", [{"do": "return"}, {"do": "raise"}])
 def test_when_the_bot_ends_its_client_notices_within_a_second(act: dict[str, str]) -> None:
     with launch("obedient") as launcher:
