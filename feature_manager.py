@@ -19,7 +19,6 @@ from pipecat_base.settings import Settings
 
 RULE = "=" * 60
 TITLE = "Features available in this base image:"
-PIPECAT_PACKAGE = "pipecat"
 
 
 class Status(str, Enum):
