@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import inspect
 import json
 import logging
 import os
@@ -38,7 +39,6 @@ LOG_FILE = "bot.jsonl"
 
 # uvicorn writes request lines, and with them ?body= and ?token=, to these.
 _REQUEST_LOGGERS = ("uvicorn.access", "uvicorn.error", "uvicorn.asgi")
-
 
 _DENIED = "ASGI callable returned without completing handshake."
 
@@ -273,8 +273,12 @@ def _replaced(add: Callable[..., int], remove: Callable[..., None]) -> Iterator[
 
 
 def _is_bridge(handler: logging.Handler) -> bool:
-    # The InterceptHandler of loguru's documentation: the bot sends logging to loguru by itself.
-    return any(value is logger for value in getattr(type(handler).emit, "__globals__", {}).values())
+    # The InterceptHandler of loguru's documentation: the bot sends logging to loguru by itself. Its emit() uses the
+    # logger; that the module it stands in imports the logger says nothing.
+    emit = type(handler).emit
+    if not inspect.isfunction(emit):
+        return False
+    return any(emit.__globals__.get(name) is logger for name in emit.__code__.co_names)
 
 
 def _is_console(sink: Any) -> bool:

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from pipecat_base.logs import logger
-
-ice = pytest.importorskip("pipecat_base.webrtc.ice", reason="needs aiortc")
+from pipecat_base.webrtc import ice
 
 
 def urls(servers: list[Any]) -> list[str]:

@@ -122,6 +122,23 @@ def test_the_bridges_of_logurus_documentation_neither_double_nor_break_lines(tmp
         assert "Logging error" not in launcher.log()
 
 
+OTHER_HANDLER = """
+class Counter(logging.Handler):
+    def emit(self, record):
+        pass
+
+
+logging.getLogger().addHandler(Counter())
+"""
+
+
+def test_a_handler_of_another_kind_beside_loguru_does_not_silence_logging(tmp_path: Path) -> None:
+    with Launcher(write_bot(tmp_path, OTHER_HANDLER, "logging.getLogger('users').info('a line')")) as launcher:
+        run_session(launcher)
+        (match,) = lines(launcher, "a line")
+        assert match.group(1) == "s-1"
+
+
 def test_a_dict_config_does_not_bring_request_lines_and_their_secrets_back(tmp_path: Path) -> None:
     from websockets.sync.client import connect
 

@@ -263,7 +263,10 @@ def test_a_garbage_offer_does_not_end_the_wait() -> None:
 
 
 def test_a_page_that_was_reloaded_takes_its_session_over() -> None:
-    with launch("obedient") as launcher, ThreadPoolExecutor() as pool:
+    with (
+        launch("obedient", WEBRTC_CONNECT_TIMEOUT="2", WEBRTC_DISCONNECT_TIMEOUT="2") as launcher,
+        ThreadPoolExecutor() as pool,
+    ):
         waiting = pool.submit(wait_for_offer, launcher, "tab", {"do": "hang", "n": 1})
         time.sleep(0.2)
 
@@ -280,7 +283,8 @@ def test_a_page_that_was_reloaded_takes_its_session_over() -> None:
         play(scenario)
         runs = [said["args"] for said in launcher.said() if "args" in said]
         assert [(run["session_id"], run["body"]["n"]) for run in runs] == [("tab", 1), ("tab", 1)]
-        assert not waiting.done() or waiting.result().status_code == 200
+        # The waiting request is answered once the second page has left too.
+        assert waiting.result(20).headers["x-pipecat-session-outcome"] == "disconnected"
 
 
 def test_a_session_that_is_taken_over_keeps_its_limit() -> None:
@@ -449,11 +453,14 @@ def test_every_line_of_a_call_carries_its_session(caller: Launcher) -> None:
 
 
 def test_an_esp32_gets_the_answer_that_it_understands() -> None:
-    with launch("obedient", ESP32_ENABLED="true", ESP32_HOST="203.0.113.7") as launcher:
+    # An address of this machine: pipecat keeps only the candidates that have it.
+    host = next(line.split()[4] for line in SDP.splitlines() if line.startswith("a=candidate") and "." in line)
+    with launch("obedient", ESP32_ENABLED="true", ESP32_HOST=host) as launcher:
         body = {"sdp": SDP, "type": "offer", "requestData": {"do": "return"}}
         sdp = launcher.http.post("/api/offer", json=body).json()["sdp"]
         assert "a=fingerprint:sha-256" in sdp
         assert "sha-384" not in sdp
         assert "sha-512" not in sdp
         candidates = [line for line in sdp.splitlines() if line.startswith("a=candidate")]
-        assert all("203.0.113.7" in line for line in candidates)
+        assert candidates
+        assert all(host in line for line in candidates)
