@@ -148,7 +148,9 @@ class Watchdog(threading.Thread):
 
     def _stand_in(self) -> None:
         # Not select(): it knows no descriptor above 1023, and a thousand calls have more.
-        if self._poll.poll(1000 * (GLANCE if self._pending else BEAT)):
+        called = self._poll.poll(1000 * (GLANCE if self._pending else BEAT))
+        # The loop may have come (back) during the wait: what is still in the queue is its own then.
+        if called and (self._loop is None or self._is_stalled()):
             self._accept()
         now = time.monotonic()
         for sock, since in list(self._pending.items()):
