@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -20,6 +21,7 @@ from hypothesis import strategies as st
 
 from tests.e2e.rtc import RATE, Browser
 from tests.e2e.test_bot import post
+from tests.e2e.test_growth import least_growth
 from tests.e2e.test_health import probe
 from tests.process import ROOT, Launcher, measured, until
 from tests.tones import pitch
@@ -411,21 +413,45 @@ def test_at_the_deadline_the_client_is_told() -> None:
         assert launcher.wait(timeout=10) == 0
 
 
-def test_two_hundred_calls_leave_nothing() -> None:
-    with launch("obedient", PIPECAT_LOG_LEVEL="WARNING") as launcher:
+CENSUS = """
+import asyncio, gc, json
+
+
+async def bot(args):
+    if args.body.get("do") == "count":
+        gc.collect()
+        kinds = ("RTCPeerConnection", "RTCRtpTransceiver", "RTCIceTransport", "SmallWebRTCConnection", "Call", "Peer")
+        found = [type(thing).__name__ for thing in gc.get_objects()]
+        tasks = sum(not task.done() for task in asyncio.all_tasks())
+        print(json.dumps({"said": True, "tasks": tasks, **{kind: found.count(kind) for kind in kinds}}), flush=True)
+"""
+
+
+def test_two_hundred_calls_leave_nothing(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(CENSUS)
+    with launch(tmp_path, PIPECAT_LOG_LEVEL="WARNING") as launcher:
         process = psutil.Process(launcher.process.pid)
-        body = {"sdp": SDP, "type": "offer", "requestData": {"do": "return"}}
+        body = {"sdp": SDP, "type": "offer"}
 
-        def calls(count: int) -> None:
-            for _ in range(count):
+        def counted() -> dict[str, int]:
+            post(launcher, {"do": "count"})
+            return launcher.said()[-1]
+
+        def calls() -> int:
+            for _ in range(200):
                 assert launcher.http.post("/api/offer", json=body).status_code == 200
+            until(lambda: len(process.net_connections("udp")) == 0, "the sockets to be closed", timeout=15)
+            return int(process.memory_info().rss)
 
-        calls(300)  # until caches and the allocator's arenas are full
-        until(lambda: len(process.net_connections("udp")) == 0, "the sockets to be closed", timeout=15)
-        files, memory = process.num_fds(), process.memory_info().rss
-        calls(200)
+        assert launcher.http.post("/api/offer", json={**body, "requestData": {"do": "count"}}).status_code == 200
+        until(launcher.said, "the bot's census")
+        assert all(launcher.said()[0].values())  # of its own call
+        calls()  # imports, caches
+        files, before = process.num_fds(), counted()
+        assert least_growth(calls) < 1_000_000
         until(lambda: process.num_fds() <= files, "as few descriptors as before", timeout=15)
-        assert process.memory_info().rss - memory < 5_000_000
+        until(lambda: counted() == before, f"no more than before: {before}", timeout=15)
+        assert not any(count for kind, count in before.items() if kind not in ("said", "tasks"))
 
 
 def test_without_webrtc_the_route_is_not_there(tmp_path: Any) -> None:
