@@ -131,7 +131,7 @@ class FeatureManager:
         feature = _installed(
             name,
             "pip install pipecat-ai[webrtc]",
-            ("aiortc", "pipecat.transports.smallwebrtc.request_handler", "pipecat.transports.whatsapp.client"),
+            ("aiortc", "pipecat.transports.smallwebrtc.request_handler", "pipecat.transports.whatsapp.api"),
         )
         if feature.status is Status.ENABLED and missing:
             return Feature(name, Status.MISSING_CONFIG, ", ".join(missing), "not set", feature.modules)

@@ -191,6 +191,14 @@ class NotSupported(Refusal):
     code, status = "not_supported", 501
 
 
+class SignatureMissing(Refusal):
+    code, status = "signature_missing", 401
+
+
+class SignatureWrong(Refusal):
+    code, status = "signature_wrong", 403
+
+
 class Unauthorized(Refusal):
     """pipecat's own runner closes with 4003 before accept, which servers send as HTTP 403."""
 

@@ -12,9 +12,9 @@ from typing import Any
 from starlette.websockets import WebSocketDisconnect
 
 from pipecat_base import app as application
-from pipecat_base import hooks, loader, webrtc
+from pipecat_base import hooks, loader, webrtc, whatsapp
 from pipecat_base.arguments import ArgumentFactory
-from pipecat_base.errors import EXIT_FORCED, SetupFailed, SetupTimedOut, StartupError
+from pipecat_base.errors import EXIT_FORCED, Refusal, SetupFailed, SetupTimedOut, StartupError
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.loader import Bot
 from pipecat_base.logs import logger
@@ -22,6 +22,7 @@ from pipecat_base.routes.bot import BotRoute
 from pipecat_base.routes.health import Health
 from pipecat_base.routes.offer import OfferRoutes
 from pipecat_base.routes.websocket import WebSocketRoutes
+from pipecat_base.routes.whatsapp import WhatsAppRoutes
 from pipecat_base.server import FORCED, LEFTOVERS, Server, Signals, configuration
 from pipecat_base.sessions import CLOSE_TIMEOUT, Outcome, Sessions
 from pipecat_base.settings import Settings
@@ -70,6 +71,7 @@ class Launcher:
             disconnects=(WebSocketDisconnect,),
         )
         self._webrtc = webrtc.WebRTC(settings, self._sessions, arguments) if webrtc.is_installed() else None
+        self._whatsapp = self._whatsapp_calls()
         self._app = application.build(self._routes())
         self._entrance = application.Entrance(self._app)
         self._warming: asyncio.Future[Any] | None = None
@@ -102,13 +104,14 @@ class Launcher:
         self._lifecycle.ready()
         logger.info(f"Ready: {self._bot.name} on {self._address()}")
         self._warn_of_settings()
-        if self._webrtc is not None and loader.mentions(self._bot.project, rb"(?i)webrtc"):
-            self._warming = asyncio.ensure_future(self._webrtc.load())
+        self._warming = asyncio.ensure_future(self._warm())
         if self._settings.log_features_summary:
             threading.Thread(target=self._log_features, name="features", daemon=True).start()
         await self._stop.wait()
         hurried = await self._drain()
         self._watchdog.end_by(self._ending() + PATIENCE, EXIT_FORCED, "the end took too long; forced out")
+        if self._webrtc is not None:
+            self._webrtc.close()
         if not hurried:
             await self._tear_down()
         self._lifecycle.stopped()
@@ -117,12 +120,24 @@ class Launcher:
         logger.info("Stopped")
         return self._signals.exit_status if hurried else 0
 
+    async def _warm(self) -> None:
+        """Import what the first caller would wait for, when there is reason to expect one."""
+        with contextlib.suppress(Refusal):  # logged where it arose; the first caller gets it
+            if self._whatsapp is not None:
+                await self._whatsapp.load()
+            elif self._webrtc is not None and loader.mentions(self._bot.project, rb"(?i)webrtc"):
+                await self._webrtc.load()
+
     def _warn_of_settings(self) -> None:
         settings = self._settings
         if settings.websocket_auth == "token" and settings.websocket_secret is None:
             logger.warning("PIPECAT_WEBSOCKET_AUTH is token without PIPECAT_WEBSOCKET_SECRET: no WebSocket can get in")
         if settings.whatsapp_token is not None:
-            logger.warning("WHATSAPP_TOKEN is set, but this version does not serve /whatsapp yet")
+            if settings.whatsapp_phone_number_id is None or settings.whatsapp_app_secret is None:
+                needed = "WHATSAPP_PHONE_NUMBER_ID and WHATSAPP_APP_SECRET"
+                logger.warning(f"WHATSAPP_TOKEN is set, but /whatsapp is off: it also needs {needed}")
+            elif self._whatsapp is None:
+                logger.warning("WHATSAPP_TOKEN is set, but /whatsapp is off: pip install pipecat-ai[webrtc]")
 
     def _address(self) -> str:
         host = self._settings.host
@@ -153,7 +168,21 @@ class Launcher:
         routes: list[Any] = [*health.routes(), *bot.routes(), *websocket.routes()]
         if self._webrtc is not None:
             routes += OfferRoutes(self._webrtc, max_body_bytes=settings.max_body_bytes).routes()
+        if self._whatsapp is not None and settings.whatsapp_app_secret is not None:
+            routes += WhatsAppRoutes(
+                self._whatsapp,
+                app_secret=settings.whatsapp_app_secret,
+                verification_token=settings.whatsapp_verification_token,
+                max_body_bytes=settings.max_body_bytes,
+            ).routes()
         return routes
+
+    def _whatsapp_calls(self) -> whatsapp.WhatsApp | None:
+        """None when it is not configured or not installed; the features summary says what is missing."""
+        token, number = self._settings.whatsapp_token, self._settings.whatsapp_phone_number_id
+        if token is None or number is None or self._webrtc is None or not whatsapp.is_installed():
+            return None
+        return whatsapp.WhatsApp(token, number, self._sessions, self._arguments, self._webrtc)
 
     def _signalled(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         """In the signal's handler: only what is safe there."""

@@ -230,7 +230,7 @@ class Settings:
     )
 
     whatsapp_token: str | None = variable(
-        "WHATSAPP_TOKEN", None, _text, "Graph API token (WhatsApp is not served yet)", secret=True
+        "WHATSAPP_TOKEN", None, _text, "Graph API token; WhatsApp needs all three", secret=True
     )
     whatsapp_phone_number_id: str | None = variable(
         "WHATSAPP_PHONE_NUMBER_ID", None, _text, "The business number's id; WhatsApp needs all three"

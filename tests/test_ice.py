@@ -106,7 +106,7 @@ def test_while_the_url_fails_the_last_good_answer_serves_with_one_warning(failur
             assert urls(await servers.get()) == ["stun:good"]
             assert time.monotonic() - began < 0.5
             await asyncio.sleep(0.01)
-        await servers.close()
+        servers.close()
 
     try:
         asyncio.run(main())
@@ -126,7 +126,7 @@ def test_only_the_first_offer_waits_for_a_url_that_hangs(monkeypatch: pytest.Mon
             began = time.monotonic()
             assert urls(await servers.get()) == [ice.PUBLIC_STUN]
             waits.append(time.monotonic() - began)
-        await servers.close()
+        servers.close()
         return waits
 
     first, second, third = asyncio.run(main())

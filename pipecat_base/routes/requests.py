@@ -46,6 +46,11 @@ def max_seconds(connection: HTTPConnection) -> float | None:
 
 async def json_body(request: Request, limit: int) -> Any:
     """The request's JSON, ``{}`` when there is none; refused beyond ``limit`` bytes."""
+    return parse_json(await raw_body(request, limit))
+
+
+async def raw_body(request: Request, limit: int) -> bytes:
+    """The request's body as it came; refused beyond ``limit`` bytes."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
@@ -53,7 +58,7 @@ async def json_body(request: Request, limit: int) -> Any:
         if size > limit:
             raise TooLarge(f"The body is larger than {limit} bytes (MAX_BODY_BYTES).", field="body")
         chunks.append(chunk)
-    return parse_json(b"".join(chunks))
+    return b"".join(chunks)
 
 
 def query_body(connection: HTTPConnection) -> Any:

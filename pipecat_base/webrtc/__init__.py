@@ -21,6 +21,7 @@ from pipecat_base.settings import Settings
 
 if TYPE_CHECKING:
     from pipecat_base.webrtc.calls import Calls
+    from pipecat_base.webrtc.ice import IceServers
     from pipecat_base.webrtc.offers import Offer, Trickle
     from pipecat_base.webrtc.peers import Peers
 
@@ -45,6 +46,7 @@ class WebRTC:
         self._sessions = sessions
         self._arguments = arguments
         self._parts: Parts | None = None
+        self._ice: IceServers | None = None
         self._loading = asyncio.Lock()
 
     async def load(self) -> Parts:
@@ -64,6 +66,11 @@ class WebRTC:
                 self._parts = self._build()
             return self._parts
 
+    def close(self) -> None:
+        """Stop what goes on in the background."""
+        if self._ice is not None:
+            self._ice.close()
+
     def _build(self) -> Parts:
         from pipecat_base.webrtc import offers
         from pipecat_base.webrtc.calls import Calls
@@ -71,17 +78,15 @@ class WebRTC:
         from pipecat_base.webrtc.peers import Peers
 
         settings = self._settings
-        ice = IceServers(settings.ice_servers, settings.ice_config_url)
+        self._ice = ice = IceServers(settings.ice_servers, settings.ice_config_url)
         ice.prefetch()
-        peers = Peers(ice, esp32_host=settings.esp32_host if settings.esp32_enabled else None)
-        calls = Calls(
-            self._sessions,
-            self._arguments,
-            peers,
-            offer_timeout=settings.webrtc_offer_timeout,
+        peers = Peers(
+            ice,
+            esp32_host=settings.esp32_host if settings.esp32_enabled else None,
             connect_timeout=settings.webrtc_connect_timeout,
             disconnect_timeout=settings.webrtc_disconnect_timeout,
         )
+        calls = Calls(self._sessions, self._arguments, peers, offer_timeout=settings.webrtc_offer_timeout)
         return Parts(calls, peers, offers.parse_offer, offers.parse_trickle)
 
 

@@ -12,15 +12,12 @@ from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from pipecat_base.arguments import ArgumentFactory
+from pipecat_base.arguments import ArgumentFactory, Arguments
 from pipecat_base.errors import DuplicateSession, NoOffer
 from pipecat_base.logs import logger
 from pipecat_base.sessions import Outcome, Report, Session, Sessions, Transport
 from pipecat_base.webrtc.offers import Offer
 from pipecat_base.webrtc.peers import Peer, Peers
-
-OWN_END = 1.0
-"""Seconds that a bot gets to end by itself once its peer is gone; pipecat tells it."""
 
 
 @dataclass
@@ -47,29 +44,17 @@ class Call:
 
 
 class Calls:
-    """Owns every WebRTC session's call.
+    """Owns every call that comes with an offer to us.
 
     Args:
-        connect_timeout: Seconds that a peer gets to connect.
-        disconnect_timeout: Seconds of silence after which a peer is gone.
+        offer_timeout: Seconds that a waiting ``POST /bot`` gets for its offer.
     """
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        arguments: ArgumentFactory,
-        peers: Peers,
-        *,
-        offer_timeout: float,
-        connect_timeout: float,
-        disconnect_timeout: float,
-    ) -> None:
+    def __init__(self, sessions: Sessions, arguments: ArgumentFactory, peers: Peers, *, offer_timeout: float) -> None:
         self._sessions = sessions
         self._arguments = arguments
         self._peers = peers
         self._offer_timeout = offer_timeout
-        self._connect_timeout = connect_timeout
-        self._disconnect_timeout = disconnect_timeout
         self._calls: dict[str, Call] = {}
         self._running: set[asyncio.Task[None]] = set()
 
@@ -170,7 +155,10 @@ class Calls:
         while True:
             peer = call.take()
             try:
-                report = await self._run_on(session, call, peer)
+                arguments = await self._arguments.webrtc(
+                    session.id, call.body, peer.connection, flow_config=call.flow_config
+                )
+                report = await run_on(self._sessions, session, arguments, peer, call.next)
             finally:
                 await self._peers.close(peer)
             # However the bot took the loss of its peer: a client that is there wants a bot.
@@ -178,23 +166,20 @@ class Calls:
                 return report
             logger.info("Another offer of the same session takes over")
 
-    async def _run_on(self, session: Session, call: Call, peer: Peer) -> Report:
-        arguments = await self._arguments.webrtc(session.id, call.body, peer.connection, flow_config=call.flow_config)
-        leaving = asyncio.ensure_future(self._until_left(peer))
-        ends: set[asyncio.Future[Any]] = {leaving, call.next}
-        over = asyncio.ensure_future(asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED))
-        try:
-            return await self._sessions.run(session, arguments, until=over)
-        finally:
-            for task in (leaving, over):
-                task.cancel()
-
-    async def _until_left(self, peer: Peer) -> None:
-        reason = await peer.until_gone(self._connect_timeout, self._disconnect_timeout)
-        logger.info(f"The peer is gone: {reason}")
-        await asyncio.sleep(OWN_END)
-
     async def _forget(self, session_id: str, call: Call) -> None:
         del self._calls[session_id]
         if call.next.done() and not call.next.cancelled():
             await self._peers.close(call.next.result())
+
+
+async def run_on(
+    sessions: Sessions, session: Session, arguments: Arguments, peer: Peer, *ends: asyncio.Future[Any]
+) -> Report:
+    """Run the bot until it ends, its peer has left, or one of ``ends`` is done."""
+    leaving = asyncio.ensure_future(peer.until_left())
+    over = asyncio.ensure_future(asyncio.wait({leaving, *ends}, return_when=asyncio.FIRST_COMPLETED))
+    try:
+        return await sessions.run(session, arguments, until=over)
+    finally:
+        for task in (leaving, over):
+            task.cancel()

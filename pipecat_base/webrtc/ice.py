@@ -75,7 +75,7 @@ class IceServers:
             self._fetching = asyncio.ensure_future(self._refresh(self._url))
         return self._fetching
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Stop fetching."""
         if self._fetching is not None:
             self._fetching.cancel()

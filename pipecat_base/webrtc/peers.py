@@ -18,15 +18,24 @@ GLANCE = 0.02
 """Seconds between looks at one that is about to be closed."""
 HANDSHAKE = 0.5
 """Seconds that a connection which is to be closed may still take to come about."""
+OWN_END = 1.0
+"""Seconds that a bot gets to end by itself once its peer is gone; pipecat tells it."""
 CLOSE_TIMEOUT = 1.0
 """Seconds that closing a connection may take."""
 
 
 class Peer:
-    """One client's connection."""
+    """One client's connection.
 
-    def __init__(self, connection: SmallWebRTCConnection) -> None:
+    Args:
+        connect_timeout: Seconds for it to come about.
+        disconnect_timeout: Seconds of silence after which the client is gone.
+    """
+
+    def __init__(self, connection: SmallWebRTCConnection, *, connect_timeout: float, disconnect_timeout: float) -> None:
         self.connection = connection
+        self._connect_timeout = connect_timeout
+        self._disconnect_timeout = disconnect_timeout
         self._renegotiating = False
 
     @property
@@ -42,11 +51,13 @@ class Peer:
         finally:
             self._renegotiating = False
 
-    async def until_gone(self, connect_timeout: float, disconnect_timeout: float) -> str:
-        """Wait until the client is gone; the reason, for the log.
+    async def until_left(self) -> None:
+        """Wait until the client is gone and the bot has had a moment to end because of it."""
+        logger.info(f"The peer is gone: {await self._until_gone()}")
+        await asyncio.sleep(OWN_END)
 
-        ``connect_timeout`` seconds for the connection to come about, ``disconnect_timeout`` seconds of silence after.
-        """
+    async def _until_gone(self) -> str:
+        """The reason, for the log."""
         loop = asyncio.get_running_loop()
         looked_at: Any = None
         since, received, connected = 0.0, -1, False
@@ -60,10 +71,10 @@ class Peer:
                 before, received = received, await _bytes_received(pc)
                 if not connected or received != before:
                     since, connected = now, True
-                elif now - since > disconnect_timeout:
-                    return f"it was silent for {disconnect_timeout:g} s"
-            elif not connected and now - since > connect_timeout:
-                return f"it did not connect within {connect_timeout:g} s"
+                elif now - since > self._disconnect_timeout:
+                    return f"it was silent for {self._disconnect_timeout:g} s"
+            elif not connected and now - since > self._connect_timeout:
+                return f"it did not connect within {self._connect_timeout:g} s"
             await asyncio.sleep(LOOK)
 
     async def close(self) -> None:
@@ -98,10 +109,15 @@ class Peers:
     Args:
         ice: Where the servers come from.
         esp32_host: Adapt answers for an ESP32 that reaches us at this address; None for other clients.
+        connect_timeout: Seconds that a peer gets to connect.
+        disconnect_timeout: Seconds of silence after which a peer is gone.
     """
 
-    def __init__(self, ice: IceServers, *, esp32_host: str | None) -> None:
+    def __init__(
+        self, ice: IceServers, *, esp32_host: str | None, connect_timeout: float, disconnect_timeout: float
+    ) -> None:
         self._ice = ice
+        self._timeouts = {"connect_timeout": connect_timeout, "disconnect_timeout": disconnect_timeout}
         self._esp32_host = esp32_host
         self._peers: dict[str, Peer] = {}
 
@@ -115,7 +131,7 @@ class Peers:
             Malformed: aiortc can not make an answer of it. Nothing is left behind.
         """
         connection = SmallWebRTCConnection(ice_servers=await self._ice.get())
-        peer = Peer(connection)
+        peer = Peer(connection, **self._timeouts)
         try:
             await connection.initialize(sdp=offer.sdp, type="offer")
         except asyncio.CancelledError:

@@ -6,12 +6,14 @@ import asyncio
 import contextlib
 import fractions
 import time
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import httpx
 import numpy as np
 from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+
+B = TypeVar("B", bound="Browser")
 
 RATE = 48000
 SAMPLES = RATE // 50
@@ -43,14 +45,16 @@ class Tone(MediaStreamTrack):
 class Browser:
     """One page with one connection."""
 
-    def __init__(self, url: str, frequency: float = 440, *, session: str = "") -> None:
+    def __init__(self, url: str, frequency: float = 440, *, session: str = "", audio_only: bool = False) -> None:
         self.http = httpx.AsyncClient(
             base_url=url, trust_env=False, timeout=30, headers={"x-daily-session-id": session}
         )
         self.pc = RTCPeerConnection()
         self.pc.addTrack(Tone(frequency))
-        self.pc.addTransceiver("video", direction="recvonly")
-        self.channel = self.pc.createDataChannel("chat")
+        if not audio_only:
+            self.pc.addTransceiver("video", direction="recvonly")
+            self.channel = self.pc.createDataChannel("chat")
+            self.channel.on("message", self._on_message)
         self.heard: list[int] = []
         self.rate = RATE
         self.pc_id: str | None = None
@@ -65,11 +69,6 @@ class Browser:
         @self.pc.on("connectionstatechange")
         def on_state() -> None:
             if self.pc.connectionState in ("closed", "failed"):
-                self.ended.set()
-
-        @self.channel.on("message")
-        def on_message(message: str) -> None:
-            if "peerLeft" in message:
                 self.ended.set()
 
     async def offer(self, **extra: Any) -> httpx.Response:
@@ -103,11 +102,15 @@ class Browser:
         await self.pc.close()
         await self.http.aclose()
 
-    async def __aenter__(self) -> Browser:
+    async def __aenter__(self: B) -> B:
         return self
 
     async def __aexit__(self, *error: object) -> None:
         await self.close()
+
+    def _on_message(self, message: str) -> None:
+        if "peerLeft" in message:
+            self.ended.set()
 
     async def _ping(self) -> None:
         while True:

@@ -19,6 +19,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.e2e import phones
+from tests.e2e.graph import VARIABLES, Caller, Graph
 from tests.e2e.rtc import RATE, Browser
 from tests.e2e.test_calls import call
 from tests.e2e.test_websocket import encode
@@ -178,6 +179,25 @@ def test_a_browser_call_through_a_pipeline(python: str, combination: Combination
 
     with Launcher(ROOT / "examples" / "echo", python=python, PIPECAT_ICE_SERVERS="[]") as echo:
         asyncio.run(asyncio.wait_for(scenario(), 30))
+
+
+def test_a_whatsapp_call_through_a_pipeline(python: str, combination: Combination) -> None:
+    if combination.pipecat is None:
+        return  # no WebRTC without pipecat
+
+    async def scenario() -> None:
+        async with Caller(launcher, graph, 700) as caller:
+            assert (await caller.call()).status_code == 200
+            assert pitch(await caller.hear(0.5), RATE) == pytest.approx(700, abs=5)
+
+    with (
+        Graph() as graph,
+        Launcher(
+            "whatsapp", python=python, wait=True, GRAPH_URL=graph.url, PIPECAT_ICE_SERVERS="[]", **VARIABLES
+        ) as launcher,
+    ):
+        asyncio.run(asyncio.wait_for(scenario(), 30))
+        assert launcher.said()[0]["body"] == "WhatsAppConnectCall"
 
 
 def test_check_runs(python: str) -> None:

@@ -1,0 +1,68 @@
+"""``POST /whatsapp``: Meta's webhook. ``GET /whatsapp``: its verification, when the webhook is entered at Meta's."""
+
+from __future__ import annotations
+
+import hmac
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+
+from pipecat_base.errors import SignatureMissing, Unauthorized
+from pipecat_base.logs import logger
+from pipecat_base.routes import requests
+from pipecat_base.whatsapp import WhatsApp, webhook
+
+
+class WhatsAppRoutes:
+    """Takes calls.
+
+    Args:
+        app_secret: Signs the webhooks.
+        verification_token: What Meta must know to have the webhook verified; None for no ``GET``.
+        max_body_bytes: The largest body.
+    """
+
+    def __init__(
+        self, whatsapp: WhatsApp, *, app_secret: str, verification_token: str | None, max_body_bytes: int
+    ) -> None:
+        self._whatsapp = whatsapp
+        self._app_secret = app_secret
+        self._verification_token = verification_token
+        self._max_body_bytes = max_body_bytes
+
+    def routes(self) -> list[Route]:
+        """The routes to serve."""
+        routes = [Route("/whatsapp", self.post, methods=["POST"])]
+        if self._verification_token is not None:
+            routes.append(Route("/whatsapp", self.get, methods=["GET"]))
+        return routes
+
+    async def post(self, request: Request) -> JSONResponse:
+        """200 ``{"status": "success"}`` to whatever Meta has signed: anything else would be delivered again."""
+        signature = request.headers.get(webhook.SIGNATURE)
+        if not signature:
+            raise SignatureMissing("This request has no signature.", field=webhook.SIGNATURE)
+        body = await requests.raw_body(request, self._max_body_bytes)
+        webhook.check_signature(self._app_secret, body, signature)
+        content = requests.parse_json(body)
+        session_id, max_seconds = requests.session_id(request), requests.max_seconds(request)
+        for event in webhook.events(content):
+            if isinstance(event, webhook.Other):
+                logger.info(f"WhatsApp: ignored {event.kind}")
+                continue
+            calls = await self._whatsapp.load()
+            if isinstance(event, webhook.Terminate):
+                await calls.terminate(event.call_id)
+            else:
+                await calls.connect(session_id, event, max_seconds=max_seconds)
+        return JSONResponse({"status": "success"}, headers={requests.SESSION_ID: session_id})
+
+    async def get(self, request: Request) -> PlainTextResponse:
+        """The challenge, as text (developers.facebook.com/docs/graph-api/webhooks/getting-started)."""
+        query = request.query_params
+        expected = self._verification_token or ""
+        known = hmac.compare_digest(query.get("hub.verify_token", "").encode(), expected.encode())
+        if query.get("hub.mode") != "subscribe" or not known:
+            raise Unauthorized("Not WHATSAPP_WEBHOOK_VERIFICATION_TOKEN.", field="hub.verify_token")
+        return PlainTextResponse(query.get("hub.challenge", ""))
