@@ -16,12 +16,13 @@ from tests.e2e.test_websocket import encode
 from tests.process import Launcher, until
 
 BOT = """
-import asyncio, json, threading
+import asyncio, gc, json, threading
 
 
 async def bot(args):
     do = args.body.get("do")
     if do == "count":
+        gc.collect()
         tasks = [task for task in asyncio.all_tasks() if not task.done()]
         print(json.dumps({"said": True, "tasks": len(tasks), "threads": threading.active_count()}), flush=True)
     if do == "raise":
