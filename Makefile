@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 PORT ?= 8080
 PYTHONS ?= 3.10 3.11 3.12 3.13
 
-.PHONY: help run call test lint format bench matrix versions lock clean
+.PHONY: help run call call-webrtc test lint format bench matrix versions lock clean
 
 help:  ## What can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -21,6 +21,7 @@ $(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml
 run: $(STAMP)  ## Serve the echo bot on PORT (8080)
 	@echo "An echo bot, on http://localhost:$(PORT). In another terminal:"
 	@echo "  make call$(if $(filter 8080,$(PORT)),, PORT=$(PORT))    calls it as a phone provider does, with examples/speech.wav"
+	@echo "  make call-webrtc$(if $(filter 8080,$(PORT)),, PORT=$(PORT))    calls it as a browser does"
 	@echo "  curl -i http://localhost:$(PORT)/readyz    is it ready?"
 	@echo "Ctrl-C stops it."
 	@cd examples/echo && PORT=$(PORT) PIPECAT_LOG_LEVEL=$${PIPECAT_LOG_LEVEL:-INFO} PCC_LOG_FEATURES_SUMMARY=true \
@@ -28,6 +29,9 @@ run: $(STAMP)  ## Serve the echo bot on PORT (8080)
 
 call: $(STAMP)  ## Call the running bot as a phone provider, with examples/speech.wav
 	@$(BIN)/pipecat-base call examples/speech.wav --url ws://127.0.0.1:$(PORT)/ws --out reply.wav
+
+call-webrtc: $(STAMP)  ## Call it as a browser
+	@$(BIN)/pipecat-base call examples/speech.wav --webrtc --url http://127.0.0.1:$(PORT)/api/offer --out reply.wav
 
 test: $(STAMP)  ## Run the tests
 	@$(BIN)/python -m pytest tests --ignore tests/versions $(PYTEST)

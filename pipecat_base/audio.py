@@ -20,8 +20,8 @@ CLIP = 32635
 TAPS = 32
 
 
-def read_wav(path: str) -> list[int]:
-    """A recording as signed 16-bit samples at 8 kHz, its channels mixed.
+def read_wav(path: str) -> tuple[list[int], int]:
+    """A recording as signed 16-bit samples, its channels mixed, and their rate in Hz.
 
     Raises:
         ValueError: when it is not 16-bit PCM WAV.
@@ -38,7 +38,7 @@ def read_wav(path: str) -> list[int]:
     if sys.byteorder == "big":
         samples.byteswap()
     mono = [sum(samples[i : i + channels]) // channels for i in range(0, len(samples), channels)]
-    return resample(mono, rate, PHONE_RATE)
+    return mono, rate
 
 
 def write_wav(path: str, samples: Sequence[int], rate: int = PHONE_RATE) -> None:

@@ -122,7 +122,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def call(options: argparse.Namespace) -> int:
-    """Call a running bot as a phone provider would, with a recording."""
+    """Call a running bot with a recording, as a phone provider or a browser would."""
     from pipecat_base.call import main as place_calls
 
     return place_calls(options)
@@ -201,7 +201,10 @@ def _parser() -> argparse.ArgumentParser:
 
     caller = commands.add_parser("call", help=_summary(call))
     caller.add_argument("wav", metavar="FILE.wav", help="what the caller says: 16-bit PCM")
-    caller.add_argument("--url", default="ws://127.0.0.1:8080/ws", help="the bot's phone WebSocket (%(default)s)")
+    caller.add_argument("--webrtc", action="store_true", help="as a browser: WebRTC, not a phone's WebSocket")
+    caller.add_argument(
+        "--url", help="the bot (ws://127.0.0.1:8080/ws, or with --webrtc http://127.0.0.1:8080/api/offer)"
+    )
     caller.add_argument("--calls", type=_count, default=1, metavar="N", help="calls at once (%(default)s)")
     caller.add_argument("--out", metavar="FILE.wav", help="where to write what came back (FILE.reply.wav)")
     caller.add_argument(

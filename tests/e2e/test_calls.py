@@ -165,8 +165,37 @@ def test_the_call_command_measures_a_call(echo: Launcher, tmp_path: Path) -> Non
     assert both
     assert int(second[1]) == 80 - int(second[2]) >= 80 - HELD_BACK
     assert int(both[1]) == 160 - int(both[2]) >= 160 - 2 * HELD_BACK
-    heard = audio.read_wav(str(tmp_path / "tone.reply.wav"))
+    heard, rate = audio.read_wav(str(tmp_path / "tone.reply.wav"))
+    assert rate == 8000
     assert pitch(heard) == pytest.approx(500, abs=5)
+
+
+def test_the_call_command_measures_a_webrtc_call(echo: Launcher, tmp_path: Path) -> None:
+    audio.write_wav(str(tmp_path / "tone.wav"), tone(500, 2.0, 16000), 16000)
+    url = f"http://127.0.0.1:{echo.port}/api/offer"
+    result = run("call", "tone.wav", "--webrtc", "--url", url, "--calls", "2", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    figures = r"call 2: sent 100 frames, received (\d+), lost 0 \(0.0 %\), first audio after \d+ ms, "
+    second = re.search(figures + r"speech came back after \d+ ms, longest gap \d+ ms\n", result.stdout)
+    assert second, result.stdout
+    assert int(second[1]) > 100
+    heard, rate = audio.read_wav(str(tmp_path / "tone.reply.wav"))
+    assert rate == 48000
+    begin = next(n for n, sample in enumerate(heard) if sample > 5000) + rate // 10
+    assert pitch(heard[begin : begin + rate], rate) == pytest.approx(500, abs=5)
+
+
+def test_the_call_command_says_when_the_bot_ends_a_webrtc_call(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text("async def bot(args): ...\n")
+    audio.write_wav(str(tmp_path / "tone.wav"), tone(500, 3.0, 16000), 16000)
+    with Launcher(tmp_path, PIPECAT_ICE_SERVERS="[]") as launcher:
+        url = f"http://127.0.0.1:{launcher.port}/api/offer"
+        result = run("call", "tone.wav", "--webrtc", "--url", url, cwd=tmp_path)
+        refused = run("call", "tone.wav", "--webrtc", "--url", url.replace("offer", "nothing"), cwd=tmp_path)
+    assert result.returncode == 1
+    assert "heard nothing, ended by the bot: its connection is closed" in result.stdout
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "refused the call: 404" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -197,6 +226,8 @@ def test_the_call_command_says_how_a_call_without_audio_ended(tmp_path: Path, ac
         (["broken.wav"], "broken.wav is not a PCM WAV file"),
         (["tone.wav", "--url", "ws://127.0.0.1:9/ws"], "nothing answers at ws://127.0.0.1:9/ws"),
         (["tone.wav", "--url", "http://x"], "http://x is not a WebSocket address"),
+        (["tone.wav", "--webrtc", "--url", "http://127.0.0.1:9/api/offer"], "nothing answers at http://127.0.0.1:9"),
+        (["tone.wav", "--webrtc", "--url", "ws://x"], "ws://x is not an HTTP address"),
     ],
 )
 def test_a_call_that_can_not_be_made_is_one_line(tmp_path: Path, arguments: list[str], says: str) -> None:
