@@ -20,12 +20,20 @@ import httpx
 import psutil
 from websockets.asyncio.client import connect
 
+from benchmarks import webrtc
+
 HERE = Path(__file__).parent
-COMMANDS = {"floor": [sys.executable, str(HERE / "floor.py")], "launcher": [sys.executable, "-m", "pipecat_base"]}
+ECHO = HERE.parent / "examples" / "echo"
+COMMANDS = {
+    "floor": [sys.executable, str(HERE / "floor.py")],
+    "floor of WebRTC": [sys.executable, str(HERE / "floor_webrtc.py")],
+    "launcher": [sys.executable, "-m", "pipecat_base"],
+}
+CONTENDERS = ("floor", "launcher")
 Samples = dict[str, list[float]]
 
 
-def start(which: str, bot: str) -> tuple[subprocess.Popen[bytes], int]:
+def start(which: str, bot: Path, **variables: str) -> tuple[subprocess.Popen[bytes], int]:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -34,11 +42,10 @@ def start(which: str, bot: str) -> tuple[subprocess.Popen[bytes], int]:
         "PIPECAT_HOST": "127.0.0.1",
         "PIPECAT_LOG_LEVEL": "WARNING",
         "PATH": os.environ["PATH"],
+        **variables,
     }
     quiet = subprocess.DEVNULL
-    process = subprocess.Popen(
-        COMMANDS[which], cwd=HERE / "bots" / bot, env=environment, stdout=quiet, stderr=quiet, close_fds=True
-    )
+    process = subprocess.Popen(COMMANDS[which], cwd=bot, env=environment, stdout=quiet, stderr=quiet, close_fds=True)
     return process, port
 
 
@@ -52,8 +59,8 @@ def wait_until_ready(port: int) -> None:
 
 
 @contextlib.contextmanager
-def running(which: str, bot: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    process, port = start(which, bot)
+def running(which: str, bot: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    process, port = start(which, bot, **variables)
     try:
         wait_until_ready(port)
         yield process, port
@@ -64,15 +71,14 @@ def running(which: str, bot: str) -> Iterator[tuple[subprocess.Popen[bytes], int
 
 def start_up(bot: str, rounds: int) -> tuple[Samples, Samples]:
     """Milliseconds from exec to the first 200, and MB resident then."""
-    times: Samples = {which: [] for which in COMMANDS}
-    memory: Samples = {which: [] for which in COMMANDS}
-    for number in range(rounds + 1):
-        for which in COMMANDS:
+    times: Samples = {which: [] for which in CONTENDERS}
+    memory: Samples = {which: [] for which in CONTENDERS}
+    for _ in range(rounds + 1):
+        for which in CONTENDERS:
             began = time.perf_counter()
-            with running(which, bot) as (process, _):
-                if number:  # the first fills the file cache
-                    times[which].append((time.perf_counter() - began) * 1000)
-                    memory[which].append(psutil.Process(process.pid).memory_info().rss / 1e6)
+            with running(which, HERE / "bots" / bot) as (process, _):
+                times[which].append((time.perf_counter() - began) * 1000)
+                memory[which].append(psutil.Process(process.pid).memory_info().rss / 1e6)
     return times, memory
 
 
@@ -103,23 +109,52 @@ async def frames(port: int, count: int) -> float:
 
 
 def alternate(rounds: int, measure: Callable[[int], float]) -> Samples:
-    samples: Samples = {which: [] for which in COMMANDS}
-    with running("floor", "trivial") as (_, floor), running("launcher", "trivial") as (_, launcher):
-        ports = {"floor": floor, "launcher": launcher}
-        for number in range(rounds + 1):
-            # Each goes first in every other round: the machine's speed drifts within one.
-            for which, port in sorted(ports.items(), reverse=number % 2 == 0):
-                value = measure(port)
-                if number:
-                    samples[which].append(value)
+    bot = HERE / "bots" / "trivial"
+    samples: Samples = {which: [] for which in CONTENDERS}
+    with running("floor", bot) as (_, floor), running("launcher", bot) as (_, launcher):
+        for which, port in in_turn(rounds, floor, launcher):
+            samples[which].append(measure(port))
+    return samples
+
+
+def in_turn(rounds: int, floor: int, launcher: int) -> Iterator[tuple[str, int]]:
+    """Each goes first in every other round: the machine's speed drifts within one."""
+    ports = {"floor": floor, "launcher": launcher}
+    for number in range(rounds + 1):
+        yield from sorted(ports.items(), reverse=number % 2 == 0)
+
+
+def calls(rounds: int) -> list[Samples]:
+    """WebRTC: milliseconds from the offer to the answer, to the first audio, to the first echoed tone."""
+    figures: list[Samples] = [{which: [] for which in CONTENDERS} for _ in range(3)]
+    no_ice = {"PIPECAT_ICE_SERVERS": "[]"}
+    with running("floor of WebRTC", ECHO) as (_, floor), running("launcher", ECHO, **no_ice) as (_, launcher):
+        for which, port in in_turn(rounds, floor, launcher):
+            for samples, value in zip(figures, asyncio.run(webrtc.call(port)), strict=True):
+                samples[which].append(value)
+    return figures
+
+
+def without_ice_config(kind: str, rounds: int) -> Samples:
+    """Milliseconds from offer to answer: no ICE_CONFIG_URL, and one that does not work, after its first failure."""
+    samples: Samples = {which: [] for which in CONTENDERS}
+    no_ice = {"PIPECAT_ICE_SERVERS": "[]"}
+    with (
+        webrtc.ice_config(kind) as url,
+        running("launcher", ECHO, **no_ice) as (_, floor),
+        running("launcher", ECHO, ICE_CONFIG_URL=url) as (_, launcher),
+    ):
+        for which, port in in_turn(rounds, floor, launcher):
+            samples[which].append(asyncio.run(webrtc.call(port))[0])
     return samples
 
 
 def report(title: str, unit: str, samples: Samples, goal: str, *, difference: bool = False) -> dict[str, object]:
-    floor, launcher = (statistics.median(samples[which]) for which in ("floor", "launcher"))
+    # The first round fills caches.
+    floor, launcher = (statistics.median(samples[which][1:]) for which in CONTENDERS)
     against = launcher - floor if difference else launcher / floor
     shown = f"{against:+.2f} {unit}" if difference else f"{against:.2f}x"
-    print(f"{title:34} floor {floor:9.2f}  launcher {launcher:9.2f} {unit:9} {shown:>12}   goal {goal}")
+    print(f"{title:44} floor {floor:9.2f}  launcher {launcher:9.2f} {unit:9} {shown:>12}   goal {goal}")
     return {"title": title, "unit": unit, "floor": floor, "launcher": launcher, "against": against, "goal": goal}
 
 
@@ -137,6 +172,12 @@ def main() -> None:
     rows.append(report("POST /bot, there and back", "ms", posts, "at most +0.5 ms", difference=True))
     echoes = alternate(options.rounds, lambda port: asyncio.run(frames(port, 3000)))
     rows.append(report("/ws echo", "frames/s", echoes, "at least 0.97x"))
+    titles = ("WebRTC: offer to answer", "WebRTC: offer to first audio", "WebRTC: offer to echoed tone")
+    for title, samples in zip(titles, calls(options.rounds), strict=True):
+        rows.append(report(title, "ms", samples, "at most 1.1x"))
+    for kind in ("refusing", "hanging", "garbage"):
+        samples = without_ice_config(kind, options.rounds)
+        rows.append(report(f"offer to answer, {kind} ICE_CONFIG_URL", "ms", samples, "at most +50 ms", difference=True))
     if options.json:
         Path(options.json).write_text(json.dumps(rows, indent=2) + "\n")
 

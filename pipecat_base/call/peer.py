@@ -22,7 +22,7 @@ CONNECT_TIMEOUT = 15.0
 ENDED = ("closed", "failed")
 
 
-class Recording(MediaStreamTrack):  # type: ignore[misc]
+class Recording(MediaStreamTrack):
     """Says the samples in real time, then silence."""
 
     kind = "audio"
