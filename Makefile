@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 PORT ?= 8080
 PYTHONS ?= 3.10 3.11 3.12 3.13
 
-.PHONY: help run call call-webrtc test lint format bench matrix versions lock clean
+.PHONY: help run call call-webrtc test lint format bench network matrix versions lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,7 +34,7 @@ call-webrtc: $(STAMP)  ## Call it as a browser
 	@$(BIN)/pipecat-base call examples/speech.wav --webrtc --url http://127.0.0.1:$(PORT)/api/offer --out reply.wav
 
 test: $(STAMP)  ## Run the tests
-	@$(BIN)/python -m pytest tests --ignore tests/versions $(PYTEST)
+	@$(BIN)/python -m pytest tests --ignore tests/versions --ignore tests/network $(PYTEST)
 
 lint: $(STAMP)  ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -47,6 +47,9 @@ format: $(STAMP)  ## Format the code
 
 bench: $(STAMP)  ## Start-up, memory and throughput against a bare server, in one run
 	@$(BIN)/python -m benchmarks
+
+network: $(STAMP)  ## WebRTC between network namespaces, through coturn; as root
+	@$(BIN)/python -m pytest tests/network
 
 matrix:  ## The tests on every installed Python of PYTHONS
 	@PYTHONS="$(PYTHONS)" sh scripts/matrix.sh

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -62,14 +62,23 @@ def until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) ->
 class Launcher:
     """A running launcher. Leaving the context kills it if the test has not stopped it."""
 
-    def __init__(self, bot: str | Path, *, wait: bool = True, python: str = sys.executable, **variables: Any) -> None:
+    def __init__(
+        self,
+        bot: str | Path,
+        *,
+        wait: bool = True,
+        python: str = sys.executable,
+        prefix: Sequence[str] = (),
+        **variables: Any,
+    ) -> None:
+        """``prefix`` is put before the command, to run it elsewhere: ``ip netns exec NAME``."""
         self.port = free_port()
         self.folder = BOTS / bot if isinstance(bot, str) else bot
         self.sockets: list[socket.socket] = []
         """Closed in the end."""
         self._output = tempfile.NamedTemporaryFile(prefix="launcher-", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [python, "-m", "pipecat_base"],
+            [*prefix, python, "-m", "pipecat_base"],
             cwd=self.folder,
             env=environment(PORT=str(self.port), **variables),
             stdout=self._output,

@@ -1,0 +1,103 @@
+"""ICE_CONFIG_URL over real HTTP: fetched once, before it is needed, and never in an offer's way."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.e2e.test_webrtc import SDP, wait_for_offer
+from tests.process import ROOT, Launcher, measured, until
+
+GOOD = {"iceConfig": {"iceServers": [{"urls": ["stun:127.0.0.1:9"]}, {"urls": "https://not-ice"}]}}
+OFFER = {"sdp": SDP, "type": "offer", "requestData": {"do": "return"}}
+
+
+class IceConfig:
+    """Answers with ``content``, and counts."""
+
+    def __init__(self, content: bytes) -> None:
+        self.fetched = 0
+        config = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                config.fetched += 1
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/ice-servers"
+        threading.Thread(target=self.server.serve_forever, args=(0.05,), daemon=True).start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.fixture
+def good() -> Iterator[IceConfig]:
+    config = IceConfig(json.dumps(GOOD).encode())
+    yield config
+    config.close()
+
+
+def offer(launcher: Launcher, count: int = 1) -> None:
+    for _ in range(count):
+        assert launcher.http.post("/api/offer", json=OFFER).status_code == 200
+
+
+def test_the_servers_are_fetched_once_for_many_offers(good: IceConfig) -> None:
+    with Launcher("obedient", ICE_CONFIG_URL=good.url) as launcher:
+        offer(launcher, 2)
+        assert good.fetched == 1
+        warnings = [line for line in launcher.log().splitlines() if "An ICE server was dropped" in line]
+        assert len(warnings) == 1
+
+
+def test_a_session_that_waits_for_its_offer_has_them_fetched_meanwhile(good: IceConfig) -> None:
+    with Launcher("obedient", ICE_CONFIG_URL=good.url, WEBRTC_OFFER_TIMEOUT="2") as launcher:
+        waiting = threading.Thread(target=wait_for_offer, args=(launcher, "w", {}))
+        waiting.start()
+        until(lambda: good.fetched == 1, "the fetch")
+        waiting.join()
+
+
+def test_a_bot_that_speaks_of_webrtc_has_them_before_its_first_call(good: IceConfig) -> None:
+    with Launcher(ROOT / "examples" / "echo", ICE_CONFIG_URL=good.url):
+        until(lambda: good.fetched == 1, "the fetch")
+
+
+@pytest.mark.parametrize("content", [b"<html>", b"[]", b'{"iceConfig": {"iceServers": [5]}}'])
+def test_garbage_is_one_warning_and_no_500(content: bytes) -> None:
+    config = IceConfig(content)
+    with Launcher("obedient", ICE_CONFIG_URL=config.url) as launcher:
+        offer(launcher, 3)
+        assert launcher.log().count("ICE_CONFIG_URL did not give ICE servers") == 1
+    config.close()
+
+
+def test_a_url_that_hangs_delays_only_the_first_offer_and_the_stop_not_at_all() -> None:
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        with Launcher("obedient", ICE_CONFIG_URL=url, DRAIN_NOTICE="0") as launcher:
+            with measured() as seconds:
+                offer(launcher)
+                first = seconds()
+            with measured() as seconds:
+                offer(launcher, 3)
+                # A fetch gives up after 10 s; an offer waits for it 2 s at most, and once.
+                assert seconds() < first < 8
+            with measured() as seconds:
+                assert launcher.stop() == 0
+                assert seconds() < 5
