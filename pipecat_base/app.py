@@ -53,15 +53,16 @@ class Entrance:
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._is_open = False
-        self.state: dict[str, Any] = {}
+        self._state: dict[str, Any] = {}
 
-    def open(self) -> None:
-        """The bot is set up: its own routes may count on its lifespans from now on."""
+    def open(self, state: dict[str, Any]) -> None:
+        """The bot is set up, and its own routes may count on its lifespans: ``state`` is what those have yielded."""
+        self._state = state
         self._is_open = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.state:
-            scope.setdefault("state", {}).update(self.state)
+        if self._state:
+            scope.setdefault("state", {}).update(self._state)
         if scope["path"] in PROBES:
             await self._app(scope, receive, send)
         elif not self._is_open:

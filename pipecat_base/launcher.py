@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Coroutine
 from typing import Any
 
 from starlette.websockets import WebSocketDisconnect
 
 from pipecat_base import app as application
-from pipecat_base import hooks, loader, webrtc, whatsapp
+from pipecat_base import loader, webrtc, whatsapp
 from pipecat_base.arguments import ArgumentFactory
-from pipecat_base.errors import EXIT_FORCED, Refusal, SetupFailed, SetupTimedOut, StartupError
+from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.loader import Bot
 from pipecat_base.logs import logger
+from pipecat_base.preparation import Preparation
 from pipecat_base.routes.bot import BotRoute
 from pipecat_base.routes.health import Health
 from pipecat_base.routes.offer import OfferRoutes
@@ -72,12 +72,18 @@ class Launcher:
         )
         self._webrtc = webrtc.WebRTC(settings, self._sessions, arguments) if webrtc.is_installed() else None
         self._whatsapp = self._whatsapp_calls()
-        self._app = application.build(self._routes())
-        self._entrance = application.Entrance(self._app)
+        app = application.build(self._routes())
+        self._entrance = application.Entrance(app)
         self._warming: asyncio.Future[Any] | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._lifespan = hooks.Lifespan(self._app.router.lifespan_context(self._app))
+        self._preparation = Preparation(
+            bot,
+            app.router.lifespan_context(app),
+            uploads_folder=settings.uploads_folder,
+            setup_timeout=settings.setup_timeout,
+            teardown_timeout=settings.teardown_timeout,
+        )
 
     async def run(self) -> int:
         """Serve until a signal comes and the last session has ended; the exit status.
@@ -91,14 +97,14 @@ class Launcher:
         loop = asyncio.get_running_loop()
         self._watchdog.attach(loop, server.protocol, on_beat=self._signals.install)
         try:
-            await self._set_up()
+            await self._preparation.set_up()
         except StartupError:
             self._lifecycle.failed()
-            await self._last("a lifespan", self._lifespan.stop())
             self._watchdog.release()
             await server.finish(serving)
             raise
-        self._entrance.open()
+        self._arguments.file_storage = self._preparation.file_storage
+        self._entrance.open(self._preparation.state)
         self._signals.install()
         self._signals.deliver_to(lambda count: self._signalled(count, loop))
         self._lifecycle.ready()
@@ -113,7 +119,7 @@ class Launcher:
         if self._webrtc is not None:
             self._webrtc.close()
         if not hurried:
-            await self._tear_down()
+            await self._preparation.tear_down()
         self._lifecycle.stopped()
         self._watchdog.release()
         await server.finish(serving)
@@ -200,49 +206,6 @@ class Launcher:
         """Seconds that everything after the last session may take."""
         return 2 * self._settings.teardown_timeout + LEFTOVERS + 1
 
-    async def _set_up(self) -> None:
-        """Lifespans of the bot's app, ``setup()``, ``create_file_storage()``."""
-        try:
-            await hooks.within(self._settings.setup_timeout, self._run_setup())
-        except hooks.TookTooLong:
-            raise SetupTimedOut(
-                f"setup() of {self._bot.file.name} was not done within {self._settings.setup_timeout:g} s.",
-                "Make it quicker, or raise SETUP_TIMEOUT.",
-            ) from None
-
-    async def _run_setup(self) -> None:
-        state = await self._guarded("a lifespan", self._lifespan.start())
-        if state:
-            self._entrance.state = dict(state)
-        if self._bot.setup is not None:
-            await self._guarded("setup()", hooks.call(self._bot.setup))
-        self._arguments.file_storage = await self._guarded("create_file_storage()", self._file_storage())
-
-    async def _guarded(self, name: str, step: Any) -> Any:
-        try:
-            return await step
-        except asyncio.CancelledError:
-            raise
-        except BaseException as error:
-            logger.opt(exception=True).error(f"{name} failed")
-            raise SetupFailed(
-                f"{name} of {self._bot.file.name} raised {type(error).__name__}: {' '.join(str(error).split())}.",
-                "The log has the traceback.",
-            ) from error
-
-    async def _file_storage(self) -> Any:
-        if self._bot.create_file_storage is not None:
-            # On the loop's thread, as it may make clients that belong to a loop.
-            return self._bot.create_file_storage()
-        if self._settings.uploads_folder is None:
-            return None
-        try:
-            from pipecat.utils.file_storage import LocalFileStorage
-        except ImportError:
-            logger.warning("PIPECAT_UPLOADS_FOLDER is set, but uploads need pipecat-ai >= 1.13; they are off")
-            return None
-        return LocalFileStorage(self._settings.uploads_folder, 10)
-
     def _log_features(self) -> None:
         # The module's name appears in users' logs; it is not needed otherwise.
         from feature_manager import FeatureManager
@@ -285,17 +248,3 @@ class Launcher:
             return bool(wait.result())
         wait.cancel()
         return False
-
-    async def _tear_down(self) -> None:
-        if self._bot.teardown is not None:
-            await self._last("teardown()", hooks.call(self._bot.teardown))
-        await self._last("a lifespan", self._lifespan.stop())
-
-    async def _last(self, name: str, step: Coroutine[Any, Any, Any]) -> None:
-        """A step of the end: it may fail or hang, the next one still comes."""
-        try:
-            await hooks.within(self._settings.teardown_timeout, step)
-        except hooks.TookTooLong:
-            logger.error(f"{name} was not done within {self._settings.teardown_timeout:g} s (TEARDOWN_TIMEOUT)")
-        except BaseException as error:
-            logger.opt(exception=True).error(f"{name} failed: {type(error).__name__}")
