@@ -58,7 +58,7 @@ def state(launcher: Launcher, process: psutil.Process) -> dict[str, Any]:
     return {"tasks": said["tasks"], "threads": said["threads"], "files": process.num_fds(), "memory": memory}
 
 
-def least_growth(another_round: Callable[[], int], rounds: int = 4) -> int:
+def least_growth(another_round: Callable[[], int], rounds: int = 3) -> int:
     """The smallest growth of memory in a few rounds: a leak grows in each, an allocator's arena comes once."""
     sizes = [another_round() for _ in range(rounds)]
     return min(after - before for before, after in itertools.pairwise(sizes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -9,11 +10,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from aioice.stun import Class, Message, Method, parse_message
 
 from tests.e2e.test_webrtc import SDP, wait_for_offer
 from tests.process import ROOT, Launcher, measured, until
 
-GOOD = {"iceConfig": {"iceServers": [{"urls": ["stun:127.0.0.1:9"]}, {"urls": "https://not-ice"}]}}
 OFFER = {"sdp": SDP, "type": "offer", "requestData": {"do": "return"}}
 
 
@@ -43,9 +44,29 @@ class IceConfig:
         self.server.server_close()
 
 
+@pytest.fixture(scope="module")
+def stun() -> Iterator[int]:
+    """The port of a STUN server, which says that every address is 192.0.2.7."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    data, address = sock.recvfrom(2048)
+                    request = parse_message(data)
+                    answer = Message(Method.BINDING, Class.RESPONSE, transaction_id=request.transaction_id)
+                    answer.attributes["XOR-MAPPED-ADDRESS"] = ("192.0.2.7", address[1])
+                    sock.sendto(bytes(answer), address)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield sock.getsockname()[1]
+
+
 @pytest.fixture
-def good() -> Iterator[IceConfig]:
-    config = IceConfig(json.dumps(GOOD).encode())
+def good(stun: int) -> Iterator[IceConfig]:
+    servers = [{"urls": [f"stun:127.0.0.1:{stun}"]}, {"urls": "https://not-ice"}]
+    config = IceConfig(json.dumps({"iceConfig": {"iceServers": servers}}).encode())
     yield config
     config.close()
 
@@ -57,7 +78,8 @@ def offer(launcher: Launcher, count: int = 1) -> None:
 
 def test_the_servers_are_fetched_once_for_many_offers(good: IceConfig) -> None:
     with Launcher("obedient", ICE_CONFIG_URL=good.url) as launcher:
-        offer(launcher, 2)
+        for _ in range(3):
+            assert "192.0.2.7" in launcher.http.post("/api/offer", json=OFFER).json()["sdp"]
         assert good.fetched == 1
         warnings = [line for line in launcher.log().splitlines() if "An ICE server was dropped" in line]
         assert len(warnings) == 1
