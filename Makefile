@@ -19,7 +19,7 @@ $(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml
 	@touch $@
 
 run: $(STAMP)  ## Serve the echo bot on PORT (8080)
-	@echo "An echo bot, on http://localhost:$(PORT). In another terminal:"
+	@echo "An echo bot, on port $(PORT); it has no page yet. In another terminal:"
 	@echo "  make call$(if $(filter 8080,$(PORT)),, PORT=$(PORT))    calls it as a phone provider does, with examples/speech.wav"
 	@echo "  make call-webrtc$(if $(filter 8080,$(PORT)),, PORT=$(PORT))    calls it as a browser does"
 	@echo "  curl -i http://localhost:$(PORT)/readyz    is it ready?"

@@ -72,7 +72,7 @@ class FeatureManager:
             self._webrtc_arguments(),
             self._webrtc(),
             self._ice_candidates(),
-            self._whatsapp(),
+            self.whatsapp(),
             self._esp32(),
             self._uploads(),
             self._observers(),
@@ -117,7 +117,8 @@ class FeatureManager:
             return _disabled(name, "pip install pipecat-ai>=0.0.91", "this pipecat has no trickle ICE")
         return feature
 
-    def _whatsapp(self) -> Feature:
+    def whatsapp(self) -> Feature:
+        """Calls from WhatsApp."""
         name = "WhatsApp Integration"
         settings = self._settings
         values = {

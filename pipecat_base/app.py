@@ -11,8 +11,8 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, HTTPConnection
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Match, Mount
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Match, Mount, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -27,16 +27,17 @@ LAUNCHER = f"pipecat-base/{__version__}"
 BOTS_MODULE = "pipecatcloud_system"
 
 
-def build(routes: Sequence[BaseRoute]) -> Starlette:
-    """Put ``routes`` before the bot's own on the app that it asked for.
+def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlette:
+    """Put ``routes`` before the bot's own on the app that it asked for, and ``missing`` after them.
 
     A bot that did not import ``pipecatcloud_system`` gets a plain Starlette: FastAPI's import is a third of the
     start-up time. Should it import that module later, in a session, its routes are served all the same.
     """
     bots_app = _bots_app()
     app: Starlette = Starlette() if bots_app is None else bots_app
-    if bots_app is None:
-        app.router.default = _late_routes
+    # As the default, not at the end: routes may be added to the bot's app in a session.
+    rest = Router(missing, redirect_slashes=False, default=app.router.default)
+    app.router.default = rest if bots_app is not None else _late_routes(rest)
     _warn_of_clashes(routes, app.router.routes)
     app.router.routes[:0] = routes
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
@@ -96,8 +97,8 @@ class Entrance:
 async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:
     """Answer a request that will not become a session; a WebSocket is answered before it is accepted."""
     with _lines_of(refusal.session_id):
-        route = connection.scope["path"].lstrip("/").split("/")[0]
-        logger.info(f"Refused {connection.scope['type']} {route!r}: {refusal.code}: {refusal.message}")
+        field = f"{refusal.field}: " if refusal.field else ""
+        logger.info(f"Refused {_request_line(connection.scope)}: {refusal.code}: {field}{refusal.message}")
     response = JSONResponse(refusal.body(), refusal.status, refusal.headers(LAUNCHER))
     if not isinstance(connection, WebSocket):
         return response
@@ -125,14 +126,13 @@ def _bots_app() -> Any:
     return getattr(sys.modules.get(BOTS_MODULE), "app", None)
 
 
-async def _late_routes(scope: Scope, receive: Receive, send: Send) -> None:
-    late = _bots_app()
-    if late is not None:
-        await late(scope, receive, send)
-    elif scope["type"] == "websocket":
-        await WebSocket(scope, receive, send).close()
-    else:
-        await PlainTextResponse("Not Found", 404)(scope, receive, send)
+def _late_routes(rest: ASGIApp) -> ASGIApp:
+    """The app that the bot asked for in a session, once it has; ``rest`` until then."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await (_bots_app() or rest)(scope, receive, send)
+
+    return serve
 
 
 def _warn_of_clashes(ours: Sequence[BaseRoute], theirs: Sequence[BaseRoute]) -> None:
@@ -169,4 +169,4 @@ def _request_line(scope: Scope) -> str:
     path = raw.decode("ascii", "replace").split("?")[0]
     for prefix in TOKEN_PATHS:
         path = f"{prefix}..." if path.startswith(prefix) else path
-    return f"{scope['method']} {path}"
+    return f"{scope.get('method', 'WebSocket')} {path}"

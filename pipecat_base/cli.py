@@ -163,9 +163,9 @@ def print_errors(options: argparse.Namespace) -> int:
 
 def _settings(options: argparse.Namespace) -> Settings:
     variables = dict(environment.read())
-    for variable, value in (("PIPECAT_BOT", options.bot), ("PORT", options.port), ("PIPECAT_HOST", options.host)):
-        if value is not None:
-            variables[variable] = value
+    for variable, option in (("PIPECAT_BOT", "bot"), ("PORT", "port"), ("PIPECAT_HOST", "host")):
+        if option in options:
+            variables[variable] = getattr(options, option)
     return Settings.load(variables)
 
 
@@ -183,7 +183,10 @@ def _bot(bot: Bot) -> dict[str, object]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pipecat-base", description="Serve a Pipecat bot.")
+    # A default of the parser's own would be that of the commands' too, and undo what stands before a command.
+    parser = argparse.ArgumentParser(
+        prog="pipecat-base", description="Serve a Pipecat bot.", argument_default=argparse.SUPPRESS
+    )
     parser.add_argument("--version", action="version", version=f"pipecat-base {__version__}")
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--bot", metavar="PATH", help="the bot's file (PIPECAT_BOT; bot.py)")
@@ -191,7 +194,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--port", help="TCP port to listen on (PORT; 8080)")
     for action in common._actions:
         parser._add_action(action)
-    parser.set_defaults(run=serve, bot=None, host=None, port=None)
+    parser.set_defaults(run=serve)
     commands = parser.add_subparsers(metavar="COMMAND")
 
     commands.add_parser("serve", parents=[common], help=_summary(serve)).set_defaults(run=serve)

@@ -81,7 +81,7 @@ class BotArityInvalid(StartupError):
 
 
 class HookInvalid(StartupError):
-    code, exit_status, meaning = "hook_invalid", 20, "an optional hook has the wrong kind or arguments"
+    code, exit_status, meaning = "hook_invalid", 20, "an optional hook is not a function of the right kind"
 
 
 class SetupFailed(StartupError):
@@ -161,6 +161,10 @@ class Malformed(Refusal):
 
 class TooLarge(Refusal):
     code, status = "too_large", 413
+
+
+class NotServed(Refusal):
+    code, status = "not_served", 404
 
 
 class UnknownPeer(Refusal):

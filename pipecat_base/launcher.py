@@ -20,6 +20,7 @@ from pipecat_base.logs import logger
 from pipecat_base.preparation import Preparation
 from pipecat_base.routes.bot import BotRoute
 from pipecat_base.routes.health import Health
+from pipecat_base.routes.missing import MissingRoutes
 from pipecat_base.routes.offer import OfferRoutes
 from pipecat_base.routes.websocket import WebSocketRoutes
 from pipecat_base.routes.whatsapp import WhatsAppRoutes
@@ -72,7 +73,7 @@ class Launcher:
         )
         self._webrtc = webrtc.WebRTC(settings, self._sessions, arguments) if webrtc.is_installed() else None
         self._whatsapp = self._whatsapp_calls()
-        app = application.build(self._routes())
+        app = application.build(self._routes(), MissingRoutes(self._missing()).routes())
         self._entrance = application.Entrance(app)
         self._warming: asyncio.Future[Any] | None = None
         self._stop = asyncio.Event()
@@ -111,8 +112,6 @@ class Launcher:
         logger.info(f"Ready: {self._bot.name} on {self._address()}")
         self._warn_of_settings()
         self._warming = asyncio.ensure_future(self._warm())
-        if self._settings.log_features_summary:
-            threading.Thread(target=self._log_features, name="features", daemon=True).start()
         await self._stop.wait()
         hurried = await self._drain()
         self._watchdog.end_by(self._ending() + PATIENCE, EXIT_FORCED, "the end took too long; forced out")
@@ -133,17 +132,25 @@ class Launcher:
                 await self._whatsapp.load()
             elif self._webrtc is not None and loader.mentions(self._bot.project, rb"(?i)webrtc"):
                 await self._webrtc.load()
+        if self._settings.log_features_summary:
+            # Not before: two threads that import the same packages can see them half made.
+            threading.Thread(target=self._log_features, name="features", daemon=True).start()
 
     def _warn_of_settings(self) -> None:
         settings = self._settings
         if settings.websocket_auth == "token" and settings.websocket_secret is None:
             logger.warning("PIPECAT_WEBSOCKET_AUTH is token without PIPECAT_WEBSOCKET_SECRET: no WebSocket can get in")
-        if settings.whatsapp_token is not None:
-            if settings.whatsapp_phone_number_id is None or settings.whatsapp_app_secret is None:
-                needed = "WHATSAPP_PHONE_NUMBER_ID and WHATSAPP_APP_SECRET"
-                logger.warning(f"WHATSAPP_TOKEN is set, but /whatsapp is off: it also needs {needed}")
-            elif self._whatsapp is None:
-                logger.warning("WHATSAPP_TOKEN is set, but /whatsapp is off: pip install pipecat-ai[webrtc]")
+        if self._whatsapp is None and any(
+            (
+                settings.whatsapp_token,
+                settings.whatsapp_phone_number_id,
+                settings.whatsapp_app_secret,
+                settings.whatsapp_verification_token,
+            )
+        ):
+            logger.warning(self._whatsapp_reason())
+        elif self._whatsapp is not None and settings.whatsapp_verification_token is None:
+            logger.warning("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set: Meta can not verify this webhook")
 
     def _address(self) -> str:
         host = self._settings.host
@@ -174,10 +181,10 @@ class Launcher:
         routes: list[Any] = [*health.routes(), *bot.routes(), *websocket.routes()]
         if self._webrtc is not None:
             routes += OfferRoutes(self._webrtc, max_body_bytes=settings.max_body_bytes).routes()
-        if self._whatsapp is not None and settings.whatsapp_app_secret is not None:
+        if self._whatsapp is not None:
             routes += WhatsAppRoutes(
                 self._whatsapp,
-                app_secret=settings.whatsapp_app_secret,
+                app_secret=settings.whatsapp_app_secret or "",
                 verification_token=settings.whatsapp_verification_token,
                 max_body_bytes=settings.max_body_bytes,
             ).routes()
@@ -185,10 +192,27 @@ class Launcher:
 
     def _whatsapp_calls(self) -> whatsapp.WhatsApp | None:
         """None when it is not configured or not installed; the features summary says what is missing."""
-        token, number = self._settings.whatsapp_token, self._settings.whatsapp_phone_number_id
-        if token is None or number is None or self._webrtc is None or not whatsapp.is_installed():
+        settings = self._settings
+        token, number = settings.whatsapp_token, settings.whatsapp_phone_number_id
+        if token is None or number is None or settings.whatsapp_app_secret is None:
+            return None
+        if self._webrtc is None or not whatsapp.is_installed():
             return None
         return whatsapp.WhatsApp(token, number, self._sessions, self._arguments, self._webrtc)
+
+    def _missing(self) -> dict[str, str]:
+        """Why the routes that depend on what is installed and configured are not there."""
+        reasons = {}
+        if self._webrtc is None:
+            reasons["/api/offer"] = webrtc.NOT_INSTALLED
+        if self._whatsapp is None:
+            reasons["/whatsapp"] = self._whatsapp_reason()
+        return reasons
+
+    def _whatsapp_reason(self) -> str:
+        from feature_manager import FeatureManager
+
+        return FeatureManager(self._settings).whatsapp().line()
 
     def _signalled(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         """In the signal's handler: only what is safe there."""

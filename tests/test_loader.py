@@ -88,9 +88,10 @@ def test_check_accepts_a_good_bot_without_serving_or_setting_up() -> None:
     assert "setup ran" not in result.stderr
 
 
-def test_check_prints_for_people(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arguments", [["check", "--bot", "agent.py"], ["--bot", "agent.py", "check"]])
+def test_check_prints_for_people(tmp_path: Path, arguments: list[str]) -> None:
     (tmp_path / "agent.py").write_text("print('noise')\nasync def bot(args): ...\n")
-    result = run("check", "--bot", "agent.py", cwd=tmp_path)
+    result = run(*arguments, cwd=tmp_path)
     assert result.returncode == 0
     assert result.stdout.startswith("bot in agent.py is fine\nDaily Transport: ")
     assert "noise" in result.stderr

@@ -22,12 +22,19 @@ def main(options: argparse.Namespace) -> int:
         samples, rate = audio.read_wav(options.wav)
         print(f"Calling {url} ({options.calls} at once) with {options.wav}, {len(samples) / rate:.1f} s")
         callers = _callers(url, samples, rate, options)
-        calls = asyncio.run(_gather(callers))
+        results = asyncio.run(_gather(callers))
     except (OSError, ValueError, CallError) as error:
         print(f"pipecat-base call: {error}", file=sys.stderr)
         return 1
-    for number, call in enumerate(calls, 1):
-        print(call.line(number))
+    calls = []
+    for number, result in enumerate(results, 1):
+        if isinstance(result, Call):
+            print(result.line(number))
+            calls.append(result)
+        else:
+            print(f"pipecat-base call: {f'call {number}: ' if len(results) > 1 else ''}{result}", file=sys.stderr)
+    if not calls:
+        return 1
     sent, received, lost = (
         sum(figures) for figures in zip(*((c.sent, c.received, c.lost) for c in calls), strict=True)
     )
@@ -35,8 +42,8 @@ def main(options: argparse.Namespace) -> int:
     if calls[0].heard:
         out = options.out or f"{options.wav.removesuffix('.wav')}.reply.wav"
         audio.write_wav(out, calls[0].heard, calls[0].rate)
-        print(f"Wrote what call 1 heard to {out}")
-    return 0 if all(call.heard for call in calls) else 1
+        print(f"Wrote what call {results.index(calls[0]) + 1} heard to {out}")
+    return 0 if len(calls) == len(results) and all(call.heard for call in calls) else 1
 
 
 def _callers(url: str, samples: list[int], rate: int, options: argparse.Namespace) -> list[Coroutine[Any, Any, Call]]:
@@ -52,5 +59,12 @@ def _callers(url: str, samples: list[int], rate: int, options: argparse.Namespac
     return [phone.place(url, at_8_khz, options.tail) for _ in range(options.calls)]
 
 
-async def _gather(callers: list[Coroutine[Any, Any, Call]]) -> list[Call]:
-    return list(await asyncio.gather(*callers))
+async def _gather(callers: list[Coroutine[Any, Any, Call]]) -> list[Call | CallError]:
+    return list(await asyncio.gather(*map(_unless_refused, callers)))
+
+
+async def _unless_refused(caller: Coroutine[Any, Any, Call]) -> Call | CallError:
+    try:
+        return await caller
+    except CallError as error:
+        return error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from dataclasses import dataclass, field
 
 from pipecat_base import audio
@@ -12,7 +14,16 @@ QUIET = 500
 
 
 class CallError(Exception):
-    """The call could not be made or was cut; one line for a person."""
+    """The call could not be made; one line for a person."""
+
+    @classmethod
+    def refused(cls, url: str, status: int, body: bytes) -> CallError:
+        """The bot's answer: ``{"error": {"code", "message"}}``, when it is a launcher's."""
+        words = " ".join(body.decode(errors="replace").split())[:200]
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            error = json.loads(body)["error"]
+            words = f"{error['code']}: {error['message']}"
+        return cls(f"{url.split('?')[0]} refused the call: {status} {words}".strip())
 
 
 @dataclass

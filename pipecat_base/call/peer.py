@@ -108,8 +108,7 @@ async def _exchange(url: str, offer: dict[str, str]) -> RTCSessionDescription:
     try:
         async with aiohttp.ClientSession() as session, session.post(url, json=offer) as response:
             if response.status != 200:
-                words = " ".join((await response.text()).split())[:200]
-                raise CallError(f"{url} refused the call: {response.status} {words}")
+                raise CallError.refused(url, response.status, await response.read())
             answer = await response.json(content_type=None)
         return RTCSessionDescription(answer["sdp"], answer["type"])
     except aiohttp.InvalidURL:

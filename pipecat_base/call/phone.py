@@ -24,7 +24,7 @@ async def place(url: str, samples: list[int], tail: float) -> Call:
         CallError: it could not be made.
     """
     from websockets.asyncio.client import connect
-    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
     call = Call()
     stream = f"MZ{secrets.token_hex(16)}"
@@ -43,6 +43,8 @@ async def place(url: str, samples: list[int], tail: float) -> Call:
             await asyncio.gather(listening, speaking, return_exceptions=True)
     except InvalidURI:
         raise CallError(f"{url} is not a WebSocket address (ws://host:port/ws)") from None
+    except InvalidStatus as error:
+        raise CallError.refused(url, error.response.status_code, bytes(error.response.body or b"")) from None
     except InvalidHandshake as error:
         raise CallError(f"{url} refused the call: {error}") from None
     except ConnectionClosed as error:

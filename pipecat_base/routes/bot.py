@@ -12,7 +12,7 @@ from pipecat_base.arguments import ArgumentFactory, Arguments
 from pipecat_base.errors import Malformed, NotSupported
 from pipecat_base.routes import requests
 from pipecat_base.sessions import Outcome, Report, Sessions, Transport
-from pipecat_base.webrtc import WebRTC
+from pipecat_base.webrtc import NOT_INSTALLED, WebRTC
 
 ROOM_URL = "x-daily-room-url"
 ROOM_TOKEN = "x-daily-room-token"  # noqa: S105
@@ -55,8 +55,7 @@ class BotRoute:
         session_id = requests.session_id(request)
         webrtc = request.headers.get(TRANSPORT_TYPE, "").strip().lower() == "webrtc"
         if webrtc and self._webrtc is None:
-            message = "WebRTC is not installed here: pip install pipecat-ai[webrtc]."
-            raise NotSupported(message, field=TRANSPORT_TYPE, session_id=session_id)
+            raise NotSupported(NOT_INSTALLED, field=TRANSPORT_TYPE, session_id=session_id)
         room_url = request.headers.get(ROOM_URL, "").strip()
         max_seconds = requests.max_seconds(request)
         body, flow_config = _open_envelope(request, await requests.json_body(request, self._max_body_bytes))

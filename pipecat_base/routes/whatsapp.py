@@ -19,7 +19,7 @@ class WhatsAppRoutes:
 
     Args:
         app_secret: Signs the webhooks.
-        verification_token: What Meta must know to have the webhook verified; None for no ``GET``.
+        verification_token: What Meta must know to have the webhook verified; None when nobody can.
         max_body_bytes: The largest body.
     """
 
@@ -33,10 +33,10 @@ class WhatsAppRoutes:
 
     def routes(self) -> list[Route]:
         """The routes to serve."""
-        routes = [Route("/whatsapp", self.post, methods=["POST"])]
-        if self._verification_token is not None:
-            routes.append(Route("/whatsapp", self.get, methods=["GET"]))
-        return routes
+        return [
+            Route("/whatsapp", self.post, methods=["POST"]),
+            Route("/whatsapp", self.get, methods=["GET"]),
+        ]
 
     async def post(self, request: Request) -> JSONResponse:
         """200 ``{"status": "success"}`` to whatever Meta has signed: anything else would be delivered again."""
@@ -61,8 +61,11 @@ class WhatsAppRoutes:
     async def get(self, request: Request) -> PlainTextResponse:
         """The challenge, as text (developers.facebook.com/docs/graph-api/webhooks/getting-started)."""
         query = request.query_params
-        expected = self._verification_token or ""
-        known = hmac.compare_digest(query.get("hub.verify_token", "").encode(), expected.encode())
-        if query.get("hub.mode") != "subscribe" or not known:
-            raise Unauthorized("Not WHATSAPP_WEBHOOK_VERIFICATION_TOKEN.", field="hub.verify_token")
+        expected, given = self._verification_token, query.get("hub.verify_token", "")
+        if expected is None:
+            raise Unauthorized("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set here.")
+        if query.get("hub.mode") != "subscribe":
+            raise Unauthorized("Not subscribe.", field="hub.mode")
+        if not hmac.compare_digest(given.encode(), expected.encode()):
+            raise Unauthorized("Not the value of WHATSAPP_WEBHOOK_VERIFICATION_TOKEN.", field="hub.verify_token")
         return PlainTextResponse(query.get("hub.challenge", ""))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipecat_base.webrtc.offers import Offer, Trickle
     from pipecat_base.webrtc.peers import Peers
 
+NOT_INSTALLED = "WebRTC is not installed here: pip install pipecat-ai[webrtc]."
 HANDLER = os.path.join("transports", "smallwebrtc", "connection.py")
 
 

@@ -31,6 +31,7 @@ class Call:
     """One call, from its webhook to its end."""
 
     id: str
+    session_id: str
     answered: bool = False
     ended: bool = False
     failed: bool = False
@@ -59,7 +60,7 @@ class Calls:
                 logger.info("WhatsApp delivered a call again, or after its end; nothing to do")
                 return
             self._remember(event.call_id)
-            call = Call(event.call_id)
+            call = Call(event.call_id, session_id)
             settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             task = asyncio.ensure_future(self._conduct(session_id, call, event, max_seconds, settled))
             self._running.add(task)
@@ -72,7 +73,10 @@ class Calls:
         self._remember(call_id)
         call = self._calls.get(call_id)
         if call is None or call.hung_up.done():
+            logger.info("WhatsApp: ignored the end of a call that is not here")
             return
+        with logger.contextualize(session_id=call.session_id):
+            logger.info("WhatsApp says that the call is over")
         call.hung_up.set_result(None)
         if call.peer is not None:
             # The bot is told by its transport, and ended if it does not end by itself.

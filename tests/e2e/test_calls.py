@@ -198,6 +198,18 @@ def test_the_call_command_says_when_the_bot_ends_a_webrtc_call(tmp_path: Path) -
     assert "refused the call: 404" in refused.stderr
 
 
+@pytest.mark.parametrize("webrtc", [[], ["--webrtc"]])
+def test_of_several_calls_those_that_were_taken_are_measured(tmp_path: Path, webrtc: list[str]) -> None:
+    audio.write_wav(str(tmp_path / "tone.wav"), tone(500, 1.0, 16000), 16000)
+    with Launcher(ROOT / "examples" / "echo", PIPECAT_ICE_SERVERS="[]", MAX_SESSIONS="1") as launcher:
+        url = f"http://127.0.0.1:{launcher.port}/api/offer" if webrtc else launcher.websocket_url() + "?token=secret"
+        result = run("call", "tone.wav", *webrtc, "--url", url, "--calls", "2", cwd=tmp_path)
+    assert result.returncode == 1
+    assert re.search(r"\ncall \d: sent 50 frames, received ", result.stdout)
+    assert re.search(r"call \d: .* refused the call: 429 at_capacity: MAX_SESSIONS", result.stderr)
+    assert "secret" not in result.stderr
+
+
 @pytest.mark.parametrize(
     ("act", "says"),
     [

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.e2e.test_bot import post
@@ -82,6 +83,13 @@ def test_a_route_that_is_added_in_a_session_is_served(bot: str, path: str) -> No
         launcher.wait_for_log("Session started")
         assert launcher.http.get(path).json() == {"session": "adds-a-route"}
         assert running.result().status_code == 200
+
+
+def test_a_bot_may_serve_what_the_launcher_does_not(api: Launcher) -> None:
+    assert api.http.post("/whatsapp").json() == {"mine": True}
+    with pytest.raises(InvalidStatus) as refused, connect(api.websocket_url("/nobodys"), proxy=None):
+        pass
+    assert refused.value.response.status_code == 404
 
 
 def test_without_the_app_other_paths_are_404(obedient: Launcher) -> None:

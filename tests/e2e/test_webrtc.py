@@ -462,9 +462,19 @@ def test_without_webrtc_the_route_is_not_there(tmp_path: Any) -> None:
         "importlib.util.find_spec = lambda name, package=None: None if name == 'aiortc' else real(name, package)\n"
     )
     with launch(tmp_path, PYTHONPATH=str(tmp_path)) as launcher:
-        assert launcher.http.post("/api/offer", json={}).status_code == 404
+        absent = launcher.http.post("/api/offer", json={})
+        assert (absent.status_code, absent.json()["error"]["code"]) == (404, "not_served")
+        assert "pip install pipecat-ai[webrtc]" in absent.json()["error"]["message"]
         refused = wait_for_offer(launcher, "x", {})
         assert (refused.status_code, refused.json()["error"]["code"]) == (501, "not_supported")
+
+
+def test_the_features_summary_and_the_warming_import_do_not_meet() -> None:
+    for _ in range(3):
+        with launch(PCC_LOG_FEATURES_SUMMARY="true") as launcher:
+            launcher.wait_for_log("SmallWebRTC ICE Candidates: ")
+            assert "SmallWebRTC Transport: ENABLED" in launcher.log()
+            assert "does not import" not in launcher.log()
 
 
 def test_every_line_of_a_call_carries_its_session(caller: Launcher) -> None:

@@ -183,8 +183,16 @@ def test_a_refusal_for_want_of_a_token_says_so_to_the_caller_and_in_the_log() ->
         response = refused.value.response
         assert (response.status_code, json.loads(response.body or b"")["error"]["code"]) == (403, "unauthorized")
         assert response.headers["x-pipecat-launcher"]
-        launcher.wait_for_log("Refused websocket 'ws': unauthorized: This WebSocket needs a token")
+        launcher.wait_for_log("unauthorized: token: This WebSocket needs a token")
         assert "no WebSocket can get in" in launcher.log()
+
+
+def test_a_socket_that_nobody_serves_is_404_and_in_the_log(obedient: Launcher) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect(obedient.websocket_url("/wss"), proxy=None):
+        pass
+    response = refused.value.response
+    assert (response.status_code, json.loads(response.body or b"")["error"]["code"]) == (404, "not_served")
+    obedient.wait_for_log("Refused WebSocket /wss: not_served: ")
 
 
 def test_a_refusal_is_no_error_in_the_log() -> None:

@@ -323,9 +323,17 @@ def test_meta_verifies_the_webhook(launcher: Launcher) -> None:
 def test_without_its_variables_the_route_is_not_there(graph: Graph) -> None:
     with launch(graph, WHATSAPP_APP_SECRET="") as launcher:
         assert deliver(launcher, connect("x", SDP)).status_code == 404
-        launcher.wait_for_log("/whatsapp is off: it also needs")
+        launcher.wait_for_log("WhatsApp Integration: MISSING_CONFIG (required: WHATSAPP_APP_SECRET; reason: not set)")
+        refused = launcher.http.post("/whatsapp").json()["error"]
+        assert refused["code"] == "not_served"
+        assert "WHATSAPP_APP_SECRET" in refused["message"]
+
+
+def test_without_the_verification_token_meta_can_not_verify(graph: Graph) -> None:
     with launch(graph, WHATSAPP_WEBHOOK_VERIFICATION_TOKEN="") as launcher:
-        assert launcher.http.get("/whatsapp").status_code == 405
+        launcher.wait_for_log("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set")
+        for query in ({}, {"hub.mode": "subscribe", "hub.verify_token": "", "hub.challenge": "1"}):
+            assert launcher.http.get("/whatsapp", params=query).status_code == 403
         assert launcher.http.post("/whatsapp").status_code == 401
 
 

@@ -33,6 +33,11 @@ add_lifespan_to_app(first)
 add_lifespan_to_app(second)
 
 
+@app.post("/whatsapp")
+async def whatsapp():
+    return {"mine": True}
+
+
 @app.get("/status")
 async def status(request: Request):
     logger.info("status was asked")
