@@ -96,6 +96,8 @@ class Entrance:
 
 async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:
     """Answer a request that will not become a session; a WebSocket is answered before it is accepted."""
+    if refusal.session_id is None and refusal.field != SESSION_ID:
+        refusal.session_id = _session_id(connection.scope["headers"])
     with _lines_of(refusal.session_id):
         field = f"{refusal.field}: " if refusal.field else ""
         logger.info(f"Refused {_request_line(connection.scope)}: {refusal.code}: {field}{refusal.message}")

@@ -47,6 +47,7 @@ class Source:
         ('[{"urls": ["turn:b?transport=tcp", "turns:c", "turn:b?transport=udp"], "username": "u", "credential": "c"}]',
          ["turn:b?transport=udp", "turn:b?transport=tcp", "turns:c"]),
         ('["stun:a:1", {"urls": "http://x"}, {}, 5, {"urls": null}]', ["stun:a:1"]),
+        ("STUN:a:1, stun:, stun:a:1?transport=udp, turn:b:notaport, TURNS:c", ["stun:a:1", "turns:c"]),
         ("{broken", []),
     ],
 )  # fmt: skip

@@ -17,6 +17,8 @@ from pipecat_base.call.figures import FRAME_SECONDS, Call, CallError, is_loud
 
 RATE = 48000
 """Opus, decoded."""
+ANSWER_TIMEOUT = 30.0
+"""Seconds from the offer to the answer: ICE servers that are gone cost the bot some."""
 CONNECT_TIMEOUT = 15.0
 """Seconds from the answer to media."""
 ENDED = ("closed", "failed")
@@ -86,7 +88,10 @@ async def place(url: str, samples: list[int], rate: int, tail: float) -> Call:
         pc.addTrack(recording)
         await pc.setLocalDescription(await pc.createOffer())
         answer = await _exchange(url, {"sdp": pc.localDescription.sdp, "type": pc.localDescription.type})
-        await pc.setRemoteDescription(answer)
+        try:
+            await pc.setRemoteDescription(answer)
+        except Exception as error:
+            raise CallError(f"{url} did not answer with usable SDP: {type(error).__name__}") from None
         await _first(CONNECT_TIMEOUT, connected, ended)
         if not connected.is_set():
             raise CallError(f"{url} answered, but no connection to the bot came about; is UDP blocked between you?")
@@ -106,11 +111,14 @@ async def _exchange(url: str, offer: dict[str, str]) -> RTCSessionDescription:
     if not url.startswith(("http://", "https://")):
         raise CallError(f"{url} is not an HTTP address (http://host:port/api/offer)")
     try:
-        async with aiohttp.ClientSession() as session, session.post(url, json=offer) as response:
+        timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT)
+        async with aiohttp.ClientSession(timeout=timeout) as session, session.post(url, json=offer) as response:
             if response.status != 200:
                 raise CallError.refused(url, response.status, await response.read())
             answer = await response.json(content_type=None)
         return RTCSessionDescription(answer["sdp"], answer["type"])
+    except asyncio.TimeoutError:
+        raise CallError(f"{url} did not answer the offer within {ANSWER_TIMEOUT:g} s") from None
     except aiohttp.InvalidURL:
         raise CallError(f"{url} is not an HTTP address (http://host:port/api/offer)") from None
     except (KeyError, TypeError, ValueError):

@@ -60,8 +60,9 @@ class BotRoute:
         max_seconds = requests.max_seconds(request)
         body, flow_config = _open_envelope(request, await requests.json_body(request, self._max_body_bytes))
         if webrtc and self._webrtc is not None:
+            calls = (await self._webrtc.load()).calls
             gone = _until_gone(request)
-            report = await (await self._webrtc.load()).calls.wait(
+            report = await calls.wait(
                 session_id, body, flow_config=flow_config, max_seconds=max_seconds, caller_gone=gone
             )
             return self._answer(session_id, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 
 from starlette.requests import Request
@@ -12,6 +13,9 @@ from pipecat_base.errors import SignatureMissing, Unauthorized
 from pipecat_base.logs import logger
 from pipecat_base.routes import requests
 from pipecat_base.whatsapp import WhatsApp, webhook
+
+ANSWER_WAIT = 4.0
+"""Seconds that a webhook waits for its calls to be answered: Meta delivers again what is not acknowledged in time."""
 
 
 class WhatsAppRoutes:
@@ -47,15 +51,18 @@ class WhatsAppRoutes:
         webhook.check_signature(self._app_secret, body, signature)
         content = requests.parse_json(body)
         session_id, max_seconds = requests.session_id(request), requests.max_seconds(request)
+        answering: list[asyncio.Future[None]] = []
         for event in webhook.events(content):
             if isinstance(event, webhook.Other):
                 logger.info(f"WhatsApp: ignored {event.kind}")
                 continue
             calls = await self._whatsapp.load()
             if isinstance(event, webhook.Terminate):
-                await calls.terminate(event.call_id)
+                calls.terminate(event.call_id)
             else:
-                await calls.connect(session_id, event, max_seconds=max_seconds)
+                answering.append(calls.connect(session_id, event, max_seconds=max_seconds))
+        if answering:
+            await asyncio.wait(answering, timeout=ANSWER_WAIT)
         return JSONResponse({"status": "success"}, headers={requests.SESSION_ID: session_id})
 
     async def get(self, request: Request) -> PlainTextResponse:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipecat_base.arguments import ArgumentFactory, Arguments
-from pipecat_base.errors import DuplicateSession, NoOffer
+from pipecat_base.errors import DuplicateSession, NoOffer, Refusal
 from pipecat_base.logs import logger
 from pipecat_base.sessions import Outcome, Report, Session, Sessions, Transport
 from pipecat_base.webrtc.offers import Offer
@@ -26,6 +26,14 @@ class Call:
 
     body: Any
     flow_config: Any
+    conductor: asyncio.Task[None] | None = None
+    """Runs a session that began with an offer."""
+    offers: int = 0
+    """How many have come."""
+    opening: int = 0
+    """How many of them are being answered."""
+    latest: int = 0
+    """The number of the one whose peer was handed last."""
     next: asyncio.Future[Peer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def hand(self, peer: Peer) -> Peer | None:
@@ -100,36 +108,60 @@ class Calls:
             Refusal: a session for it was not admitted, or it can not be answered. Nothing is left behind.
         """
         with logger.contextualize(session_id=session_id):
-            call = self._calls.get(session_id)
-            if call is None:
-                return await self._begin(session_id, offer, max_seconds)
-            peer = await self._peers.open(offer)
-            if self._calls.get(session_id) is not call:
+            call = self._calls.get(session_id) or await self._begin(session_id, offer.data, max_seconds)
+            call.offers += 1
+            number = call.offers
+            call.opening += 1
+            try:
+                peer, answer = await self._answer(offer)
+            except BaseException:
+                call.opening -= 1
+                await self._give_up(call)
+                raise
+            call.opening -= 1
+            # Meanwhile the session may have ended, or an offer that came later was answered first.
+            if self._calls.get(session_id) is not call or number < call.latest:
                 await self._peers.close(peer)
-                raise DuplicateSession("That session has just ended.", session_id=session_id)
+                raise DuplicateSession("That session has ended, or has a newer peer.", session_id=session_id)
+            call.latest = number
             if offer.data is not None:
                 call.body = offer.data
             superseded = call.hand(peer)
             if superseded is not None:
                 await self._peers.close(superseded)
-            return self._peers.answer(peer)
+            return answer
 
-    async def _begin(self, session_id: str, offer: Offer, max_seconds: float | None) -> dict[str, str]:
+    async def _answer(self, offer: Offer) -> tuple[Peer, dict[str, str]]:
+        peer = await self._peers.open(offer)
+        try:
+            return peer, self._peers.answer(peer)
+        except BaseException:
+            await self._peers.close(peer)
+            raise
+
+    async def _give_up(self, call: Call) -> None:
+        """End a session that began with an offer, when none of its offers could be answered."""
+        if call.conductor is not None and call.latest == 0 and call.opening == 0:
+            call.next.cancel()
+            await asyncio.wait({call.conductor})
+
+    async def _begin(self, session_id: str, data: Any, max_seconds: float | None) -> Call:
+        """A session that begins with an offer.
+
+        Raises:
+            Refusal: it was not admitted.
+        """
         admitted: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
-        task = asyncio.ensure_future(self._conduct(session_id, offer.data, max_seconds, admitted))
+        task = asyncio.ensure_future(self._conduct(session_id, data, max_seconds, admitted))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        waited: set[asyncio.Future[Any]] = {admitted, task}
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        call = admitted.result()
         try:
-            peer = await self._peers.open(offer)
-        except BaseException:
-            call.next.cancel()
-            await asyncio.wait({task})
+            call = await admitted
+        except asyncio.CancelledError:
+            task.cancel()
             raise
-        call.hand(peer)
-        return self._peers.answer(peer)
+        call.conductor = task
+        return call
 
     async def _conduct(
         self, session_id: str, data: Any, max_seconds: float | None, admitted: asyncio.Future[Call]
@@ -137,18 +169,21 @@ class Calls:
         try:
             async with self._sessions.admit(session_id, Transport.WEBRTC, max_seconds=max_seconds) as session:
                 call = self._calls[session_id] = Call({} if data is None else data, None)
-                admitted.set_result(call)
+                if not admitted.cancelled():
+                    admitted.set_result(call)
                 try:
                     outcome = await self._sessions.wait(session, call.next, timeout=None)
                     if outcome is None and not call.next.cancelled():
                         await self._run(session, call)
                 finally:
                     await self._forget(session_id, call)
-        except BaseException as error:
+        except Refusal as refusal:
+            if not admitted.done():
+                admitted.set_exception(refusal)
+        except Exception as error:
+            logger.opt(exception=True).error(f"The session can not be run: {type(error).__name__}")
             if not admitted.done():
                 admitted.set_exception(error)
-                return
-            raise
 
     async def _run(self, session: Session, call: Call) -> Report:
         """Run the bot on one peer after the other, until no other one has come."""

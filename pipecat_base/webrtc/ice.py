@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from aiortc.rtcicetransport import parse_stun_turn_uri
 from pipecat.transports.smallwebrtc.connection import IceServer
 
 from pipecat_base.logs import logger
@@ -25,7 +26,6 @@ LONGEST_WAIT = 2.0
 """Seconds that an offer waits for the very first answer."""
 RETRY = 10.0
 """Seconds after a failed fetch before the next one."""
-SCHEMES = ("stun:", "stuns:", "turn:", "turns:")
 
 Fetch = Callable[[str], Any]
 
@@ -109,11 +109,24 @@ def parse(entries: list[Any]) -> list[IceServer]:
     servers: list[IceServer] = []
     for entry in entries:
         urls, username, credential = _fields(entry)
-        good = [url for url in urls if isinstance(url, str) and url.lower().startswith(SCHEMES)]
+        good = [url for url in map(_usable, urls) if url]
         if len(good) < len(urls) or not urls:
-            logger.warning("An ICE server was dropped: its urls are not stun: or turn: addresses")
+            logger.warning("An ICE server was dropped: its urls are not all stun: or turn: addresses")
         servers += [IceServer(urls=url, username=username, credential=credential) for url in good]
     return sorted(servers, key=lambda server: _rank(server.urls))
+
+
+def _usable(url: Any) -> str | None:
+    """The URL, if aiortc takes it: it would refuse every offer because of one that it does not (RFC 7064, 7065)."""
+    if not isinstance(url, str):
+        return None
+    scheme, colon, rest = url.strip().partition(":")
+    normal = scheme.lower() + colon + rest
+    try:
+        parse_stun_turn_uri(normal)
+    except ValueError:
+        return None
+    return normal
 
 
 def _rank(url: str) -> int:

@@ -14,6 +14,13 @@ from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from pipecat_base.errors import Malformed
 
+LONGEST_SDP = 256 * 1024
+"""Characters. A browser's offer has some ten thousand; aiortc blocks every other call while it reads one."""
+MOST_SECTIONS = 32
+"""Media sections of an offer: answering one takes longer with every further one."""
+MOST_CANDIDATES = 256
+"""Candidates in one request."""
+
 
 @dataclass(frozen=True)
 class Offer:
@@ -67,11 +74,17 @@ def parse_trickle(content: Any) -> Trickle:
     listed = fields.get("candidates")
     if not isinstance(listed, list):
         raise Malformed("Not an array.", field="candidates")
+    if len(listed) > MOST_CANDIDATES:
+        raise Malformed(f"More than {MOST_CANDIDATES}.", field="candidates")
     return Trickle(pc_id, [_candidate(entry, f"candidates[{n}]") for n, entry in enumerate(listed)])
 
 
 def _check_sdp(sdp: str) -> None:
+    if len(sdp) > LONGEST_SDP or sdp.count("\nm=") > MOST_SECTIONS:
+        message = f"More than {LONGEST_SDP // 1024} KB or {MOST_SECTIONS} media sections."
+        raise Malformed(message, field="sdp")
     try:
+        sdp.encode()  # JSON can hold half a surrogate pair
         description = SessionDescription.parse(sdp)
     except Exception as error:
         raise Malformed(f"Not SDP: {type(error).__name__}.", field="sdp") from None

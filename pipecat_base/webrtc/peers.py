@@ -7,7 +7,7 @@ from typing import Any
 
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
-from pipecat_base.errors import Malformed, UnknownPeer
+from pipecat_base.errors import Malformed, Refusal, UnknownPeer
 from pipecat_base.logs import logger
 from pipecat_base.webrtc.ice import IceServers
 from pipecat_base.webrtc.offers import Offer, Trickle
@@ -36,7 +36,8 @@ class Peer:
         self.connection = connection
         self._connect_timeout = connect_timeout
         self._disconnect_timeout = disconnect_timeout
-        self._renegotiating = False
+        self._renegotiating = asyncio.Lock()
+        self._closed = False
 
     @property
     def pc_id(self) -> str:
@@ -44,12 +45,22 @@ class Peer:
         return str(self.connection.pc_id)
 
     async def renegotiate(self, offer: Offer) -> None:
-        """Answer another offer of the same client."""
-        self._renegotiating = True
-        try:
+        """Answer another offer of the same client, after those that are being answered.
+
+        Raises:
+            UnknownPeer: it was closed, before or meanwhile.
+        """
+        async with self._renegotiating:
+            self._check_open()
             await self.connection.renegotiate(sdp=offer.sdp, type="offer", restart_pc=offer.restart)
-        finally:
-            self._renegotiating = False
+            if self._closed:
+                # A restart tells the bot that its client is gone, and makes a new connection: it may outlive the bot.
+                await self._disconnect()
+            self._check_open()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UnknownPeer("This connection's call has ended.", field="pc_id")
 
     async def until_left(self) -> None:
         """Wait until the client is gone and the bot has had a moment to end because of it."""
@@ -63,12 +74,12 @@ class Peer:
         since, received, connected = 0.0, -1, False
         while True:
             now, pc = loop.time(), self.connection.pc
-            if pc is not looked_at or self._renegotiating:  # the first look, or the first after a restart
+            if pc is not looked_at or self._renegotiating.locked():  # the first look, or the first after a restart
                 looked_at, since, received, connected = pc, now, -1, False
             elif pc.connectionState in ("closed", "failed"):
                 return f"its connection is {pc.connectionState}"
             elif pc.connectionState == "connected":
-                before, received = received, await _bytes_received(pc)
+                before, received = received, await self._received(pc, received)
                 if not connected or received != before:
                     since, connected = now, True
                 elif now - since > self._disconnect_timeout:
@@ -77,14 +88,28 @@ class Peer:
                 return f"it did not connect within {self._connect_timeout:g} s"
             await asyncio.sleep(LOOK)
 
+    @staticmethod
+    async def _received(pc: Any, before: int) -> int:
+        """A number that changes while the client lives: a live one sends some media, or its reports, all the time."""
+        for transceiver in pc.getTransceivers()[:1]:
+            stats = (await transceiver.receiver.getStats()).values()
+            # Everything that shares its transport, data and the reports of other media too.
+            return sum(getattr(entry, "bytesReceived", 0) for entry in stats if entry.type == "transport")
+        # Data alone is not counted anywhere public: ICE's own consent checks are left to notice, in half a minute.
+        return before + 1
+
     async def close(self) -> None:
         """Tell the client that the bot has left, and close; within a bound.
 
         A client that is still connecting can be told of nothing, so it gets a moment to have done so.
         """
+        self._closed = True
         for _ in range(round(HANDSHAKE / GLANCE)):
             if self.connection.pc.connectionState == "connecting":
                 await asyncio.sleep(GLANCE)
+        await self._disconnect()
+
+    async def _disconnect(self) -> None:
         closing = asyncio.ensure_future(self.connection.disconnect())
         done, _ = await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT)
         if not done:
@@ -92,15 +117,6 @@ class Peer:
             closing.cancel()
         elif closing.exception() is not None:
             logger.debug(f"Peer {self.pc_id}: closing failed: {type(closing.exception()).__name__}")
-
-
-async def _bytes_received(pc: Any) -> int:
-    """Media, its reports and data, together: a client that lives sends some of it every second, muted or not."""
-    total = 0
-    for transceiver in pc.getTransceivers()[:1]:
-        for entry in (await transceiver.receiver.getStats()).values():
-            total += getattr(entry, "bytesReceived", 0) if entry.type == "transport" else 0
-    return total
 
 
 class Peers:
@@ -151,15 +167,14 @@ class Peers:
             Malformed: aiortc can not make an answer of it.
         """
         peer = self._find(offer.pc_id)
-        before = peer.pc_id
         try:
             await peer.renegotiate(offer)
+        except Refusal:
+            raise
         except Exception as error:
             raise Malformed(f"This SDP can not be answered: {type(error).__name__}.", field="sdp") from None
         finally:
-            if before in self._peers:
-                del self._peers[before]
-                self._peers[peer.pc_id] = peer
+            self._rename(peer)
         return peer
 
     def knows(self, pc_id: str | None) -> bool:
@@ -182,7 +197,8 @@ class Peers:
 
     async def close(self, peer: Peer) -> None:
         """Close a connection and forget it."""
-        self._peers.pop(peer.pc_id, None)
+        for pc_id in [pc_id for pc_id, known in self._peers.items() if known is peer]:
+            del self._peers[pc_id]
         await peer.close()
 
     def answer(self, peer: Peer) -> dict[str, str]:
@@ -193,6 +209,12 @@ class Peers:
         from pipecat.runner.utils import smallwebrtc_sdp_munging
 
         return {**answer, "sdp": smallwebrtc_sdp_munging(answer["sdp"], self._esp32_host)}
+
+    def _rename(self, peer: Peer) -> None:
+        """A restart gives it another pc_id."""
+        for pc_id in [pc_id for pc_id, known in self._peers.items() if known is peer]:
+            del self._peers[pc_id]
+            self._peers[peer.pc_id] = peer
 
     def _find(self, pc_id: str | None) -> Peer:
         peer = self._peers.get(pc_id or "")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -20,8 +22,6 @@ from pipecat_base.webrtc.peers import Peer, Peers
 from pipecat_base.whatsapp.graph import Graph, GraphError
 from pipecat_base.whatsapp.webhook import Connect
 
-ANSWER_WAIT = 4.0
-"""Seconds that a webhook waits for its call to be answered: Meta delivers again what is not acknowledged in time."""
 REMEMBERED = 10_000
 """Call ids kept, so that an event which is delivered again, or late, starts nothing."""
 
@@ -32,7 +32,7 @@ class Call:
 
     id: str
     session_id: str
-    answered: bool = False
+    accepted: bool = False
     ended: bool = False
     failed: bool = False
     """The Graph API let it down: that it can not be told of the end either is no news."""
@@ -53,22 +53,23 @@ class Calls:
         self._known: dict[str, None] = {}
         self._running: set[asyncio.Task[None]] = set()
 
-    async def connect(self, session_id: str, event: Connect, *, max_seconds: float | None) -> None:
-        """Answer a call and run the bot on it; returns once it is answered or can not be, or after ANSWER_WAIT."""
+    def connect(self, session_id: str, event: Connect, *, max_seconds: float | None) -> asyncio.Future[None]:
+        """Answer a call and run the bot on it; done when it is answered, or can not be."""
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if session_id in self._session_ids():
+            session_id = str(uuid.uuid4())  # several calls in one webhook, or in one pod
         with logger.contextualize(session_id=session_id):
             if event.call_id in self._known:
                 logger.info("WhatsApp delivered a call again, or after its end; nothing to do")
-                return
+                settled.set_result(None)
+                return settled
             self._remember(event.call_id)
-            call = Call(event.call_id, session_id)
-            settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            task = asyncio.ensure_future(self._conduct(session_id, call, event, max_seconds, settled))
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
-            waited: set[asyncio.Future[Any]] = {task, settled}
-            await asyncio.wait(waited, timeout=ANSWER_WAIT, return_when=asyncio.FIRST_COMPLETED)
+            # At once: its end may be delivered before the next step.
+            call = self._calls[event.call_id] = Call(event.call_id, session_id)
+            self._start(self._conduct(call, event, max_seconds, settled))
+        return settled
 
-    async def terminate(self, call_id: str) -> None:
+    def terminate(self, call_id: str) -> None:
         """WhatsApp says that a call is over."""
         self._remember(call_id)
         call = self._calls.get(call_id)
@@ -77,10 +78,18 @@ class Calls:
             return
         with logger.contextualize(session_id=call.session_id):
             logger.info("WhatsApp says that the call is over")
-        call.hung_up.set_result(None)
-        if call.peer is not None:
-            # The bot is told by its transport, and ended if it does not end by itself.
-            await self._peers.close(call.peer)
+            call.hung_up.set_result(None)
+            if call.peer is not None:
+                # The bot is told by its transport, and ended if it does not end by itself.
+                self._start(self._peers.close(call.peer))
+
+    def _start(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(step)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def _session_ids(self) -> set[str]:
+        return {session.id for session in self._sessions} | {call.session_id for call in self._calls.values()}
 
     def _remember(self, call_id: str) -> None:
         self._known[call_id] = None
@@ -88,16 +97,16 @@ class Calls:
             del self._known[next(iter(self._known))]
 
     async def _conduct(
-        self, session_id: str, call: Call, event: Connect, max_seconds: float | None, settled: asyncio.Future[None]
+        self, call: Call, event: Connect, max_seconds: float | None, settled: asyncio.Future[None]
     ) -> None:
-        self._calls[call.id] = call
         try:
-            async with self._sessions.admit(session_id, Transport.WHATSAPP, max_seconds=max_seconds) as session:
+            metadata = _metadata(event)
+            async with self._sessions.admit(call.session_id, Transport.WHATSAPP, max_seconds=max_seconds) as session:
                 session.on_end(partial(self._end, call))
                 peer = await self._answer(session, call, event)
-                settled.set_result(None)
                 if peer is not None:
-                    arguments = await self._arguments.webrtc(session_id, _metadata(event), peer.connection)
+                    settled.set_result(None)
+                    arguments = await self._arguments.webrtc(session.id, metadata, peer.connection)
                     await run_on(self._sessions, session, arguments, peer)
         except Refusal as refusal:
             logger.warning(f"WhatsApp call declined: {refusal.code}: {refusal.message}")
@@ -108,6 +117,8 @@ class Calls:
             logger.opt(exception=True).error(f"WhatsApp call failed: {type(error).__name__}")
         finally:
             del self._calls[call.id]
+            if not settled.done():
+                settled.set_result(None)
 
     async def _answer(self, session: Session, call: Call, event: Connect) -> Peer | None:
         """Its peer, or None when it is over already.
@@ -121,7 +132,7 @@ class Calls:
         if outcome is None:
             return answering.result()
         answering.cancel()
-        await asyncio.wait({answering})
+        await asyncio.gather(answering, return_exceptions=True)
         logger.info(f"WhatsApp call over before it was answered: {outcome.value}")
         return None
 
@@ -129,11 +140,13 @@ class Calls:
         call.peer = await self._peers.open(parse_offer(event.offer))
         sdp = only_sha256(call.peer.connection.get_answer()["sdp"])
         try:
-            await self._graph.answer(call.id, event.caller, sdp)
+            await self._graph.pre_accept(call.id, event.caller, sdp)
+            # From here on it may be up, whether or not we learn of it.
+            call.accepted = True
+            await self._graph.accept(call.id, event.caller, sdp)
         except GraphError:
             call.failed = True
             raise
-        call.answered = True
         return call.peer
 
     async def _end(self, call: Call, outcome: Outcome | None = None) -> None:
@@ -150,7 +163,7 @@ class Calls:
         if call.hung_up.done():
             return
         try:
-            await (self._graph.terminate(call.id) if call.answered else self._graph.reject(call.id))
+            await (self._graph.terminate(call.id) if call.accepted else self._graph.reject(call.id))
         except GraphError as error:
             logger.log("DEBUG" if call.failed else "WARNING", f"WhatsApp was not told of the call's end: {error}")
 

@@ -34,15 +34,25 @@ class Graph:
         self._token = token
         self._phone_number_id = phone_number_id
 
-    async def answer(self, call_id: str, caller: str, sdp: str) -> None:
-        """Pre-accept, then accept: media is negotiated before the caller's phone stops ringing.
+    async def pre_accept(self, call_id: str, caller: str, sdp: str) -> None:
+        """Have media negotiated while the caller's phone still rings.
 
         Raises:
-            GraphError: one of the two steps failed.
+            GraphError: it was not done.
         """
+        await self._answer("pre_accept", call_id, caller, sdp)
+
+    async def accept(self, call_id: str, caller: str, sdp: str) -> None:
+        """Take the call, after :meth:`pre_accept`.
+
+        Raises:
+            GraphError: it was not done, or done without our knowing.
+        """
+        await self._answer("accept", call_id, caller, sdp)
+
+    async def _answer(self, action: str, call_id: str, caller: str, sdp: str) -> None:
         async with self._api(ANSWER_TIMEOUT) as api:
-            for action in ("pre_accept", "accept"):
-                await self._ask(action, api.answer_call_to_whatsapp(call_id, action, sdp, caller))
+            await self._ask(action, api.answer_call_to_whatsapp(call_id, action, sdp, caller))
 
     async def reject(self, call_id: str) -> None:
         """Decline a call that rings.

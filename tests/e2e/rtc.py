@@ -45,14 +45,18 @@ class Tone(MediaStreamTrack):
 class Browser:
     """One page with one connection."""
 
-    def __init__(self, url: str, frequency: float = 440, *, session: str = "", audio_only: bool = False) -> None:
+    def __init__(
+        self, url: str, frequency: float = 440, *, session: str = "", audio_only: bool = False, data_only: bool = False
+    ) -> None:
         self.http = httpx.AsyncClient(
             base_url=url, trust_env=False, timeout=30, headers={"x-daily-session-id": session}
         )
         self.pc = RTCPeerConnection()
-        self.pc.addTrack(Tone(frequency))
-        if not audio_only:
+        if not data_only:
+            self.pc.addTrack(Tone(frequency))
+        if not audio_only and not data_only:
             self.pc.addTransceiver("video", direction="recvonly")
+        if not audio_only:
             self.channel = self.pc.createDataChannel("chat")
             self.channel.on("message", self._on_message)
         self.heard: list[int] = []

@@ -49,6 +49,32 @@ def url(launcher: Launcher) -> str:
     return f"http://127.0.0.1:{launcher.port}"
 
 
+CENSUS = """
+import asyncio, gc, json
+
+
+async def bot(args):
+    if args.body.get("do") == "count":
+        gc.collect()
+        kinds = ("RTCPeerConnection", "RTCRtpTransceiver", "RTCIceTransport", "SmallWebRTCConnection", "Call", "Peer")
+        found = [type(thing).__name__ for thing in gc.get_objects()]
+        tasks = sum(not task.done() for task in asyncio.all_tasks())
+        print(json.dumps({"said": True, "tasks": tasks, **{kind: found.count(kind) for kind in kinds}}), flush=True)
+"""
+
+ENDS_WITH_ITS_CLIENT = """
+        return
+    gone = asyncio.Event()
+
+    @args.webrtc_connection.event_handler("disconnected")
+    async def disconnected(connection):
+        gone.set()
+
+    await args.webrtc_connection.connect()
+    await gone.wait()
+"""
+
+
 def good_sdp() -> str:
     async def make() -> str:
         async with Browser("http://127.0.0.1:1") as browser:
@@ -116,6 +142,9 @@ UNUSABLE: list[tuple[Any, str]] = [
     ({"sdp": 5, "type": "offer"}, "sdp"),
     ({"sdp": "", "type": "offer"}, "sdp"),
     ({"sdp": "garbage", "type": "offer"}, "sdp"),
+    ({"sdp": SDP.replace("a=mid:0", "a=mid:\ud800"), "type": "offer"}, "sdp"),
+    ({"sdp": SDP + "a=x:" + "x" * 300_000, "type": "offer"}, "sdp"),
+    ({"sdp": SDP + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n" * 100, "type": "offer"}, "sdp"),
     ({"sdp": SDP[: len(SDP) // 2], "type": "offer"}, "sdp"),
     ({"sdp": SDP[:200], "type": "offer"}, "sdp"),
     ({"sdp": "\r\n".join(line for line in SDP.split("\r\n") if "ice-" not in line), "type": "offer"}, "sdp"),
@@ -128,7 +157,7 @@ UNUSABLE: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("content", "field"), UNUSABLE)
 def test_an_unusable_offer_is_a_4xx_with_its_reason(caller: Launcher, content: Any, field: str) -> None:
-    response = caller.http.post("/api/offer", json=content)
+    response = caller.http.post("/api/offer", content=json.dumps(content))
     assert (response.status_code, response.json()["error"]["field"]) == (400, field)
 
 
@@ -178,6 +207,55 @@ def test_two_hundred_mutated_offers_leave_a_launcher_that_answers_a_good_one() -
         play(scenario)
 
 
+def test_a_restart_on_which_the_bot_ends_leaves_no_connection(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(CENSUS + ENDS_WITH_ITS_CLIENT)
+    with launch(tmp_path) as launcher:
+
+        async def scenario() -> None:
+            async with Browser(url(launcher)) as page, Browser(url(launcher)) as again:
+                await page.offer()
+                await asyncio.to_thread(until, lambda: page.pc.connectionState == "connected", "the connection")
+                again.pc_id = page.pc_id
+                assert (await again.offer(restart_pc=True)).json()["error"]["code"] == "unknown_peer"
+
+        play(scenario)
+        launcher.wait_for_log("Session ended: completed")
+
+        def nothing_left() -> bool:
+            post(launcher, {"do": "count"})
+            return not launcher.said()[-1]["RTCPeerConnection"]
+
+        until(nothing_left, "the connections to be gone", timeout=5)
+
+
+def test_a_restart_goes_on_with_a_bot_that_does_not_mind() -> None:
+    with launch("obedient") as launcher:
+
+        async def scenario() -> None:
+            async with Browser(url(launcher)) as page, Browser(url(launcher)) as again:
+                await page.offer(requestData={"do": "hang"})
+                again.pc_id = page.pc_id
+                answers = [(await again.offer(restart_pc=True)).json()]
+                await asyncio.to_thread(until, lambda: again.pc.connectionState == "connected", "the connection")
+                assert answers[0]["pc_id"] != page.pc_id
+                patch = {"pc_id": answers[0]["pc_id"], "candidates": []}
+                assert (await again.http.patch("/api/offer", json=patch)).status_code == 200
+                assert (await again.http.patch("/api/offer", json={**patch, "pc_id": page.pc_id})).status_code == 404
+
+        play(scenario)
+
+
+def test_a_client_with_data_alone_is_not_taken_for_gone() -> None:
+    with launch("obedient", WEBRTC_DISCONNECT_TIMEOUT="1.5") as launcher:
+
+        async def scenario() -> None:
+            async with Browser(url(launcher), data_only=True) as browser:
+                await browser.offer(requestData={"do": "sleep", "seconds": 4})
+                await asyncio.to_thread(launcher.wait_for_log, "Session ended: completed")
+
+        play(scenario)
+
+
 def test_candidates_that_come_later_are_added(caller: Launcher) -> None:
     async def scenario() -> None:
         async with Browser(url(caller)) as browser:
@@ -194,6 +272,7 @@ def test_candidates_that_come_later_are_added(caller: Launcher) -> None:
             assert await trickle(pc_id="nobody", candidates=[good]) == 404
             for wrong in ({"candidate": "x"}, {"candidate": 5}, "x", {**good, "candidate": "candidate:garbage"}):
                 assert await trickle(pc_id=browser.pc_id, candidates=[wrong]) == 400
+            assert await trickle(pc_id=browser.pc_id, candidates=[good] * 1000) == 400
             assert await trickle(candidates=[good]) == 400
             assert await trickle(pc_id=browser.pc_id, candidates=[{**good, "sdp_mid": "99"}]) in (200, 400)
 
@@ -311,14 +390,15 @@ def test_a_session_that_is_taken_over_keeps_its_limit() -> None:
         assert waiting.result().headers["x-pipecat-session-outcome"] == "expired"
 
 
-@pytest.mark.parametrize("act", [{"do": "return"}, {"do": "raise"}])
-def test_when_the_bot_ends_its_client_notices_within_a_second(act: dict[str, str]) -> None:
+@pytest.mark.parametrize("act", [{"do": "sleep", "seconds": 1}, {"do": "sleep-and-raise", "seconds": 1}])
+def test_when_the_bot_ends_its_client_notices_within_a_second(act: dict[str, Any]) -> None:
     with launch("obedient") as launcher:
 
         async def scenario() -> None:
             async with Browser(url(launcher)) as browser:
-                assert (await browser.offer(requestData={"do": "sleep", "seconds": 1})).status_code == 200
-                await asyncio.to_thread(launcher.wait_for_log, "Session ended")
+                assert (await browser.offer(requestData=act)).status_code == 200
+                ended = {"sleep": "completed", "sleep-and-raise": "failed"}[str(act["do"])]
+                await asyncio.to_thread(launcher.wait_for_log, f"Session ended: {ended}")
                 await asyncio.wait_for(browser.ended.wait(), 1)
 
         play(scenario)
@@ -411,20 +491,6 @@ def test_at_the_deadline_the_client_is_told() -> None:
 
         play(scenario)
         assert launcher.wait(timeout=10) == 0
-
-
-CENSUS = """
-import asyncio, gc, json
-
-
-async def bot(args):
-    if args.body.get("do") == "count":
-        gc.collect()
-        kinds = ("RTCPeerConnection", "RTCRtpTransceiver", "RTCIceTransport", "SmallWebRTCConnection", "Call", "Peer")
-        found = [type(thing).__name__ for thing in gc.get_objects()]
-        tasks = sum(not task.done() for task in asyncio.all_tasks())
-        print(json.dumps({"said": True, "tasks": tasks, **{kind: found.count(kind) for kind in kinds}}), flush=True)
-"""
 
 
 def test_two_hundred_calls_leave_nothing(tmp_path: Path) -> None:

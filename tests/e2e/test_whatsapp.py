@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -170,10 +171,10 @@ def test_a_signature_with_another_secret_is_refused_before_anything_is_read(laun
     ],
 )
 def test_events_that_are_not_for_a_bot_are_acknowledged(launcher: Launcher, graph: Graph, value: Any) -> None:
-    asked = len(graph.requests)
+    asked, ignored = len(graph.requests), launcher.log().count("WhatsApp: ignored")
     assert deliver(launcher, webhook(value)).json() == {"status": "success"}
     assert len(graph.requests) == asked
-    launcher.wait_for_log("WhatsApp: ignored")
+    launcher.wait_for_log("WhatsApp: ignored", times=ignored + 1)
     assert "private" not in launcher.log()
 
 
@@ -202,6 +203,39 @@ def test_an_offer_as_whatsapp_sends_it_is_answered(hanging: Launcher, graph: Gra
     assert "a=setup:active" in sdp
     assert "a=rtpmap:111 opus/48000/2" in sdp
     hang_up(hanging, call)
+
+
+@pytest.mark.parametrize("fields", [{"timestamp": 5}, {"from": None}, {"to": ["x"]}])
+def test_a_call_whose_fields_are_odd_is_declined_before_it_is_accepted(
+    hanging: Launcher, graph: Graph, fields: dict[str, Any]
+) -> None:
+    assert deliver(hanging, connect(call := call_id(), SDP, **fields)).status_code == 200
+    assert graph.actions(call) == ["reject"]
+
+
+def test_two_calls_in_one_webhook_and_with_one_session_id_are_both_answered(launcher: Launcher, graph: Graph) -> None:
+    calls = [json.loads(connect(call_id(), SDP))["entry"][0]["changes"][0]["value"]["calls"][0] for _ in range(2)]
+    ids = [call["id"] for call in calls]
+    deliver(launcher, webhook({"calls": calls}), x_daily_session_id="shared")
+    deliver(launcher, connect(third := call_id(), SDP), x_daily_session_id="shared")
+    for call in (*ids, third):
+        assert graph.actions(call) == ["pre_accept", "accept"]
+        deliver(launcher, terminate(call))
+    sessions = {line["session"] for line in launcher.said() if line.get("id") in (*ids, third)}
+    assert len(sessions) == 3
+    assert "shared" in sessions
+
+
+def test_a_call_that_ends_while_the_launcher_is_still_warms_up_is_over(graph: Graph) -> None:
+    with launch(graph, "hang") as launcher, ThreadPoolExecutor() as pool:
+        call = call_id()
+        ringing = pool.submit(deliver, launcher, connect(call, SDP))
+        time.sleep(0.02)
+        deliver(launcher, terminate(call))
+        assert ringing.result().status_code == 200
+        launcher.wait_for_log("WhatsApp says that the call is over")
+        until(lambda: len(launcher.said()) in (0, 2), "the end of the bot, if it began", timeout=5)
+        assert graph.actions(call) in ([], ["pre_accept"], ["pre_accept", "accept"])
 
 
 def test_an_end_that_comes_before_its_call_starts_nothing(hanging: Launcher, graph: Graph) -> None:
@@ -272,17 +306,18 @@ def test_a_graph_api_that_hangs_does_not_hold_up_the_webhook() -> None:
     stuck = threading.Event()
 
     def hang(request: dict[str, Any]) -> tuple[int, bytes]:
-        if request["action"] == "accept":
-            stuck.wait(20)
+        stuck.wait({"pre_accept": 3, "accept": 20}.get(request["action"], 0))
         return 200, b'{"success": true}'
 
     with Graph() as graph, launch(graph) as launcher:
         graph.reply = hang
         with measured() as seconds:
-            assert deliver(launcher, connect(call_id(), SDP)).status_code == 200
-            assert seconds() < 10
+            assert deliver(launcher, connect(call := call_id(), SDP)).status_code == 200
+            assert seconds() < 7  # to be told that it failed takes 8 s
         launcher.wait_for_log("WhatsApp call failed: accept: the Graph API did not answer in time")
         assert launcher.said() == []
+        # It may have been accepted all the same: it is ended, not declined.
+        assert graph.wait_for(call, "terminate")
         stuck.set()
 
 

@@ -41,6 +41,9 @@ async def act(do, body, args):
         raise KeyboardInterrupt
     if do == "sleep":
         await asyncio.sleep(body["seconds"])
+    if do == "sleep-and-raise":
+        await asyncio.sleep(body["seconds"])
+        raise ValueError("the bot is broken")
     if do == "hang":
         await asyncio.Event().wait()
     if do == "swallow":
