@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PORT ?= 8080
 PYTHONS ?= 3.10 3.11 3.12 3.13
+JOBS ?= 1
 
 .PHONY: help run call call-webrtc test lint format bench network matrix versions lock clean
 
@@ -51,8 +52,8 @@ bench: $(STAMP)  ## Start-up, memory and throughput against a bare server, in on
 network: $(STAMP)  ## WebRTC between network namespaces, through coturn; as root
 	@$(BIN)/python -m pytest tests/network
 
-matrix:  ## The tests on every installed Python of PYTHONS
-	@PYTHONS="$(PYTHONS)" sh scripts/matrix.sh
+matrix:  ## The tests on every installed Python of PYTHONS, JOBS (1) at once
+	@PYTHONS="$(PYTHONS)" JOBS="$(JOBS)" sh scripts/matrix.sh
 
 versions: $(STAMP)  ## Dispatch with old and new pipecat-ai and pipecatcloud, each in an environment of its own
 	@$(BIN)/python -m pytest tests/versions

@@ -42,6 +42,11 @@ def _text(value: str) -> str:
     return value
 
 
+def _secret(value: str) -> str:
+    # From a file it often comes with a line break, which no header, address or signature could hold.
+    return value.strip()
+
+
 def _boolean(value: str) -> bool:
     lowered = value.strip().lower()
     if lowered in ("1", "true", "yes", "on"):
@@ -230,16 +235,16 @@ class Settings:
     )
 
     whatsapp_token: str | None = variable(
-        "WHATSAPP_TOKEN", None, _text, "Graph API token; WhatsApp needs all three", secret=True
+        "WHATSAPP_TOKEN", None, _secret, "Graph API token; WhatsApp needs all three", secret=True
     )
     whatsapp_phone_number_id: str | None = variable(
-        "WHATSAPP_PHONE_NUMBER_ID", None, _text, "The business number's id; WhatsApp needs all three"
+        "WHATSAPP_PHONE_NUMBER_ID", None, _secret, "The business number's id; WhatsApp needs all three"
     )
     whatsapp_app_secret: str | None = variable(
-        "WHATSAPP_APP_SECRET", None, _text, "Checks webhook signatures; WhatsApp needs all three", secret=True
+        "WHATSAPP_APP_SECRET", None, _secret, "Checks webhook signatures; WhatsApp needs all three", secret=True
     )
     whatsapp_verification_token: str | None = variable(
-        "WHATSAPP_WEBHOOK_VERIFICATION_TOKEN", None, _text, "Enables Meta's verification, GET /whatsapp", secret=True
+        "WHATSAPP_WEBHOOK_VERIFICATION_TOKEN", None, _secret, "Enables Meta's verification, GET /whatsapp", secret=True
     )
 
     webrtc_offer_timeout: float = variable(

@@ -150,3 +150,8 @@ def test_the_table_as_json() -> None:
     rows = json.loads(run("settings", "--format", "json", cwd=ROOT).stdout)
     assert [row["variable"] for row in rows] == NAMES
     assert rows == [dataclasses.asdict(row) for row in reference.table()]
+
+
+def test_a_line_break_after_a_secret_is_no_part_of_it() -> None:
+    settings = Settings.load({"WHATSAPP_APP_SECRET": "secret\n", "WHATSAPP_TOKEN": " token "})
+    assert (settings.whatsapp_app_secret, settings.whatsapp_token) == ("secret", "token")

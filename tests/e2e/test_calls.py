@@ -198,6 +198,29 @@ def test_the_call_command_says_when_the_bot_ends_a_webrtc_call(tmp_path: Path) -
     assert "refused the call: 404" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        ({"sdp": 5, "type": "answer"}, "did not answer with"),
+        ({"sdp": "v=0", "type": "offer"}, "did not answer with"),
+        ({"sdp": "garbage", "type": "answer"}, "did not answer with"),
+        ([], "did not answer with SDP"),
+    ],
+)
+def test_an_answer_that_is_none_is_one_line(tmp_path: Path, answer: Any, says: str) -> None:
+    (tmp_path / "bot.py").write_text(
+        "from pipecatcloud_system import app\n\n\n"
+        f"@app.post('/other')\nasync def other():\n    return {answer!r}\n\n\n"
+        "async def bot(args): ...\n"
+    )
+    audio.write_wav(str(tmp_path / "tone.wav"), tone(500, 0.2, 16000), 16000)
+    with Launcher(tmp_path) as launcher:
+        url = f"http://127.0.0.1:{launcher.port}/other"
+        result = run("call", "tone.wav", "--webrtc", "--url", url, cwd=tmp_path)
+    assert (result.returncode, result.stderr.count("\n")) == (1, 1), result.stderr
+    assert says in result.stderr
+
+
 @pytest.mark.parametrize("webrtc", [[], ["--webrtc"]])
 def test_of_several_calls_those_that_were_taken_are_measured(tmp_path: Path, webrtc: list[str]) -> None:
     audio.write_wav(str(tmp_path / "tone.wav"), tone(500, 1.0, 16000), 16000)
