@@ -71,6 +71,7 @@ ENDS_WITH_ITS_CLIENT = """
         gone.set()
 
     await args.webrtc_connection.connect()
+    print(json.dumps({"said": True, "listening": True}), flush=True)
     await gone.wait()
 """
 
@@ -215,6 +216,7 @@ def test_a_restart_on_which_the_bot_ends_leaves_no_connection(tmp_path: Path) ->
             async with Browser(url(launcher)) as page, Browser(url(launcher)) as again:
                 await page.offer()
                 await asyncio.to_thread(until, lambda: page.pc.connectionState == "connected", "the connection")
+                await asyncio.to_thread(until, launcher.said, "the bot to listen")
                 again.pc_id = page.pc_id
                 # Which of the two comes first, the new answer or the bot's end, is pipecat's affair.
                 assert (await again.offer(restart_pc=True)).status_code in (200, 404)
