@@ -6,8 +6,12 @@ STAMP := $(VENV)/.installed
 PORT ?= 8080
 PYTHONS ?= 3.10 3.11 3.12 3.13
 JOBS ?= 1
+DOCKER ?= docker
+VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' pipecat_base/__init__.py)
+# Options for docker build, such as --build-arg BASE_IMAGE=...
+IMAGE_ARGS ?=
 
-.PHONY: help run call call-webrtc test lint format bench network matrix versions lock clean
+.PHONY: help run call call-webrtc test lint format bench network matrix versions image test-image lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -35,7 +39,7 @@ call-webrtc: $(STAMP)  ## Call it as a browser
 	@$(BIN)/pipecat-base call examples/speech.wav --webrtc --url http://127.0.0.1:$(PORT)/api/offer --out reply.wav
 
 test: $(STAMP)  ## Run the tests
-	@$(BIN)/python -m pytest tests --ignore tests/versions --ignore tests/network $(PYTEST)
+	@$(BIN)/python -m pytest tests --ignore tests/versions --ignore tests/network --ignore tests/image $(PYTEST)
 
 lint: $(STAMP)  ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -58,12 +62,27 @@ matrix:  ## The tests on every installed Python of PYTHONS, JOBS (1) at once
 versions: $(STAMP)  ## Dispatch with old and new pipecat-ai and pipecatcloud, each in an environment of its own
 	@$(BIN)/python -m pytest tests/versions
 
+image:  ## Build the image: pipecat-base:slim and :full, each with -nonroot
+	@for target in slim full slim-nonroot full-nonroot; do \
+	    echo "== $$target"; \
+	    DOCKER_BUILDKIT=1 $(DOCKER) build --quiet --build-arg VERSION=$(VERSION) $(IMAGE_ARGS) \
+	        --target $$target -t pipecat-base:$$target . || exit 1; \
+	done
+
+test-image: $(STAMP) image  ## Run the image in real containers, and print its layers
+	@DOCKER=$(DOCKER) $(BIN)/python -m pytest tests/image
+	@for target in slim full; do DOCKER=$(DOCKER) $(BIN)/python scripts/layers.py pipecat-base:$$target; done
+
 lock: $(STAMP)  ## Resolve the dependencies again
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	    --no-annotate --python-version 3.10 requirements/bootstrap.in -o requirements/bootstrap.lock
 	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 	    --no-annotate --python-version 3.10 pyproject.toml --group dev --extra pipecat --extra webrtc --extra daily \
 	    -o requirements/dev.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	    --no-annotate --python-version 3.10 pyproject.toml -o requirements/launcher.lock
+	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+	    --no-annotate --python-version 3.11 requirements/full.in -o requirements/full.lock
 
 clean:  ## Remove what was made
 	@rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis reply.wav

@@ -1,0 +1,76 @@
+# The base image for voice bots.
+#
+#     docker build -t pipecat-base .                       the launcher; your Dockerfile adds pipecat and bot.py
+#     docker build -t pipecat-base:full --target full .    pipecat too: mount bot.py and go
+#
+# Each also as -nonroot. BASE_IMAGE is a Debian with Python in /usr/local.
+ARG BASE_IMAGE=python:3.12-slim-trixie
+
+FROM ${BASE_IMAGE} AS builder
+# Where TLS is intercepted, the build secret ca-bundle is trusted; elsewhere it does nothing.
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
+    UV_COMPILE_BYTECODE=1 \
+    UV_LINK_MODE=copy \
+    UV_NO_CACHE=1
+WORKDIR /build
+COPY requirements/bootstrap.lock requirements/launcher.lock ./
+RUN --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
+    pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r bootstrap.lock \
+    && uv pip install --system --target /opt/pipecat-base/site --require-hashes -r launcher.lock \
+    && rm -rf /opt/pipecat-base/site/bin \
+    && mkdir /opt/uv && cp "$(command -v uv)" /opt/uv/
+COPY pipecat_base /opt/pipecat-base/site/pipecat_base
+COPY feature_manager.py pipecatcloud_system.py /opt/pipecat-base/site/
+COPY image/launch.py /opt/pipecat-base/
+RUN python -m compileall -q /opt/pipecat-base
+COPY image/no-gl-driver.control /build/no-gl-driver/DEBIAN/control
+RUN dpkg-deb --root-owner-group --build /build/no-gl-driver /build/no-gl-driver.deb
+
+FROM ${BASE_IMAGE} AS packages
+ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
+    UV_COMPILE_BYTECODE=1 \
+    UV_LINK_MODE=copy \
+    UV_NO_CACHE=1
+COPY --from=builder /opt/uv/uv /usr/local/bin/uv
+COPY requirements/full.lock /build/
+RUN --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
+    uv pip install --system --prefix /opt/full --require-hashes -r /build/full.lock
+
+FROM ${BASE_IMAGE} AS slim
+ARG VERSION=dev
+LABEL org.opencontainers.image.title="pipecat-base" \
+      org.opencontainers.image.description="Serves a Pipecat voice bot: bot.py in, calls out" \
+      org.opencontainers.image.licenses="BSD-2-Clause" \
+      org.opencontainers.image.version="${VERSION}" \
+      daily.co/pipecat-cloud-base-version="${VERSION}"
+# Without versions, so that a rebuild has the newest security fixes.
+# hadolint ignore=DL3008
+RUN --mount=type=bind,from=builder,source=/build,target=/build \
+    apt-get update \
+    && apt-get install -y --no-install-recommends /build/no-gl-driver.deb libgl1 libglib2.0-0 tini \
+    && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/cache/debconf/*-old
+COPY --from=builder /opt/uv/uv /usr/local/bin/uv
+COPY --from=builder /opt/pipecat-base /opt/pipecat-base
+COPY --chmod=755 image/pipecat-base /usr/local/bin/pipecat-base
+COPY --chmod=755 image/entrypoint image/health /opt/pipecat-base/
+WORKDIR /app
+COPY --chmod=755 pre-app.sh /app/pre-app.sh
+ENV PATH=/app/.venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
+    PYTHONUNBUFFERED=1 \
+    IMAGE_VERSION=${VERSION}
+EXPOSE 8080
+HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["/opt/pipecat-base/health"]
+ENTRYPOINT ["/usr/bin/tini", "--", "/opt/pipecat-base/entrypoint"]
+
+FROM slim AS full
+COPY --from=packages /opt/full /usr/local
+
+FROM slim AS slim-nonroot
+RUN useradd --uid 10001 --user-group --create-home bot && chown bot:bot /app
+USER 10001:10001
+
+FROM full AS full-nonroot
+RUN useradd --uid 10001 --user-group --create-home bot && chown bot:bot /app
+USER 10001:10001
+
+FROM slim

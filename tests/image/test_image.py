@@ -1,0 +1,247 @@
+"""The image, in real containers: what is in it, how it starts, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from pipecat_base import audio
+from tests.image.docker import FULL, SLIM, Container, built, docker
+from tests.process import ROOT, run, until
+from tests.tones import pitch, tone
+
+SAYS_VARIABLES = """
+import os
+
+
+async def bot(args):
+    print("said", {name: os.environ.get(name) for name in args.body}, flush=True)
+"""
+
+
+def project(folder: Path, bot: str = "async def bot(args): ...\n", pre_app: str | None = None) -> list[str]:
+    """The options that mount a project."""
+    (folder / "bot.py").write_text(bot)
+    options = ["-v", f"{folder}/bot.py:/app/bot.py:ro"]
+    if pre_app is not None:
+        (folder / "pre-app.sh").write_text(pre_app)
+        options += ["-v", f"{folder}/pre-app.sh:/app/pre-app.sh:ro"]
+    return options
+
+
+def test_a_bot_is_served_and_stopped(tmp_path: Path) -> None:
+    with Container(SLIM, *project(tmp_path), "-e", "DRAIN_NOTICE=0").wait_until_ready() as container:
+        assert container.post("/bot", json={}).json() == {}
+        assert container.stop() < 5
+        assert container.exit_status() == 0
+        assert "Stopped" in container.log()
+
+
+def test_it_runs_with_nothing_that_it_does_not_need(tmp_path: Path) -> None:
+    hardened = ["--user", "23456:0", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
+    hardened += ["--security-opt", "no-new-privileges"]
+    with Container(SLIM, *project(tmp_path), *hardened).wait_until_ready() as container:
+        assert container.post("/bot", json={}).status_code == 200
+        # The mounted file has a place to be mounted on; nothing else was written.
+        assert docker("diff", container.id).split("\n") == ["C /app", "A /app/bot.py"]
+
+
+def test_it_holds_no_build_tools_lists_or_caches() -> None:
+    with Container(SLIM, "--entrypoint", "sleep", command=("60",)) as container:
+        for tool in ("gcc", "cc", "make", "g++"):
+            assert container.run("sh", "-c", f"command -v {tool} || echo none") == "none"
+        assert container.run("sh", "-c", "ls /var/lib/apt/lists /root/.cache 2>/dev/null || true") in (
+            "",
+            "/var/lib/apt/lists:",
+        )
+        left = "ls -A /var/lib/apt/lists /root/.cache 2>/dev/null | grep -v :$ || true"
+        assert container.run("sh", "-c", left) == ""
+        packages = container.run("dpkg-query", "-W", "-f", "${Package}\n").splitlines()
+        assert not [package for package in packages if package.endswith("-dev") or "mesa" in package]
+        assert "tini" in packages
+        assert container.run("sh", "-c", "find /opt /app -perm /6000") == ""
+        assert container.run("sh", "-c", "find /opt/pipecat-base -name '*.pyc' | head -1") != ""
+
+
+def test_its_labels_name_its_version() -> None:
+    labels = json.loads(docker("image", "inspect", SLIM, "--format", "{{json .Config.Labels}}"))
+    environment = json.loads(docker("image", "inspect", SLIM, "--format", "{{json .Config.Env}}"))
+    version = labels["daily.co/pipecat-cloud-base-version"]
+    assert f"IMAGE_VERSION={version}" in environment
+
+
+def test_it_is_healthy_while_it_lives(tmp_path: Path) -> None:
+    with Container(SLIM, *project(tmp_path), "--health-interval", "1s").wait_until_ready() as container:
+        until(lambda: container.health() == "healthy", "healthy")
+        assert container.run("/opt/pipecat-base/health") == ""
+
+
+@pytest.mark.parametrize(
+    ("pre_app", "says"),
+    [
+        ("export COLOUR='blue green'\nWORD=kept-here\n", {"COLOUR": "blue green", "WORD": None}),
+        ("#!/bin/bash\nshopt -s nullglob\nparts=(a b)\nexport COLOUR=${parts[1]}\n", {"COLOUR": "b"}),
+        ("export COLOUR=red\nexit 0\n", {"COLOUR": "red"}),
+        ("export COLOUR=$(printf 'two\\nlines \"and\" $quotes')\n", {"COLOUR": 'two\nlines "and" $quotes'}),
+        ("sleep 300 &\n", {"COLOUR": None}),
+    ],
+)
+def test_what_pre_app_exports_reaches_the_bot(tmp_path: Path, pre_app: str, says: dict[str, str | None]) -> None:
+    with Container(SLIM, *project(tmp_path, SAYS_VARIABLES, pre_app)).wait_until_ready() as container:
+        container.post("/bot", json=says)
+        container.wait_for_log(f"said {says}")
+
+
+def test_a_pre_app_that_fails_stops_the_container_and_is_named(tmp_path: Path) -> None:
+    with Container(SLIM, *project(tmp_path, pre_app="echo on its way\nfalse || exit 7\n")) as container:
+        assert container.exit_status() == 7
+        assert "pre_app_failed: /app/pre-app.sh ended with status 7" in container.log()
+        assert "Ready" not in container.log()
+
+
+def test_what_pre_app_leaves_behind_is_reaped(tmp_path: Path) -> None:
+    pre_app = "sh -c '(sleep 0.2; exit 0) & exit 0'\n"
+    with Container(SLIM, *project(tmp_path, pre_app=pre_app)).wait_until_ready() as container:
+        states = "cat /proc/[0-9]*/stat 2>/dev/null | cut -d' ' -f3"
+        until(lambda: "Z" not in container.run("sh", "-c", states), "no zombie")
+
+
+@pytest.mark.parametrize("slow", ["pre-app", "import"])
+def test_it_can_be_stopped_before_it_is_ready(tmp_path: Path, slow: str) -> None:
+    bot = "import time\nprint('here', flush=True)\ntime.sleep(60)\nasync def bot(args): ...\n"
+    pre_app = "echo here; sleep 60\n" if slow == "pre-app" else None
+    with Container(SLIM, *project(tmp_path, bot, pre_app)) as container:
+        container.wait_for_log("here")
+        assert container.stop(20) < 10
+        assert container.exit_status() == 143
+
+
+@pytest.mark.parametrize(("argument", "says"), [("check", "is fine"), ("settings", "MAX_SESSIONS"), ("pwd", "/app")])
+def test_a_command_can_be_given(tmp_path: Path, argument: str, says: str) -> None:
+    with Container(SLIM, *project(tmp_path), command=(argument,)) as container:
+        assert container.exit_status() == 0
+        assert says in container.log()
+
+
+def test_a_mistake_in_the_bot_is_one_line_and_its_status(tmp_path: Path) -> None:
+    with Container(SLIM, *project(tmp_path, "async def bot(args) ...\n")) as container:
+        assert container.exit_status() == 12
+        assert "bot_syntax_error" in container.log()
+
+
+UV_FORM = """\
+ARG BASE
+FROM ${BASE}
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
+RUN --mount=type=cache,target=/root/.cache/uv \\
+    --mount=type=bind,source=uv.lock,target=uv.lock \\
+    --mount=type=bind,source=pyproject.toml,target=pyproject.toml \\
+    uv sync --locked --no-install-project --no-dev
+COPY ./bot.py bot.py
+"""
+PIP_FORM = """\
+ARG BASE
+FROM ${BASE}
+COPY ./requirements.txt requirements.txt
+RUN pip install --no-cache-dir --upgrade -r requirements.txt
+COPY ./bot.py bot.py
+RUN pipecat-base check
+"""
+WHICH = """
+import httpx
+import starlette
+
+
+async def bot(args):
+    print("said", starlette.__version__, starlette.__file__, flush=True)
+"""
+
+
+def test_the_documented_uv_form_keeps_the_users_versions(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(UV_FORM)
+    (tmp_path / "bot.py").write_text(WHICH)
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "bot"\nversion = "1"\nrequires-python = ">=3.10"\n'
+        'dependencies = ["httpx", "starlette==0.46.2"]\n'
+    )
+    run_uv("lock", folder=tmp_path)
+    with built(tmp_path) as image, Container(image).wait_until_ready() as container:
+        assert container.post("/bot", json={}).status_code == 200
+        container.wait_for_log("said 0.46.2 /app/.venv/")
+
+
+def test_the_documented_pip_form(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(PIP_FORM)
+    (tmp_path / "bot.py").write_text(WHICH)
+    (tmp_path / "requirements.txt").write_text("httpx\nstarlette==0.46.2\n")
+    with built(tmp_path) as image, Container(image).wait_until_ready() as container:
+        assert container.post("/bot", json={}).status_code == 200
+        container.wait_for_log("said 0.46.2 /usr/local/lib/")
+
+
+def test_a_pipecat_bot_in_the_uv_form_holds_a_call(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(UV_FORM)
+    (tmp_path / "bot.py").write_text((ROOT / "examples" / "echo" / "bot.py").read_text())
+    (tmp_path / "pyproject.toml").write_text(
+        '[project]\nname = "bot"\nversion = "1"\nrequires-python = ">=3.11"\n'
+        'dependencies = ["pipecat-ai[websocket]==1.14.0", "opencv-python"]\n'
+    )
+    run_uv("lock", folder=tmp_path)
+    with built(tmp_path) as image, Container(image).wait_until_ready() as container:
+        assert "lost 0 (0.0 %)" in call(container, tmp_path)
+        # Not the headless one: it links libGL.
+        assert container.run("python", "-c", "import cv2; print(cv2.__version__)")
+
+
+def run_uv(*arguments: str, folder: Path) -> None:
+    import subprocess
+    import sys
+
+    uv = Path(sys.executable).parent / "uv"
+    subprocess.run([str(uv), *arguments, "--quiet"], cwd=folder, check=True)
+
+
+def call(container: Container, folder: Path, seconds: float = 3.0) -> str:
+    audio.write_wav(str(folder / "tone.wav"), tone(440, seconds, 16000), 16000)
+    return run("call", "tone.wav", "--url", f"ws://{container.address}/ws", cwd=folder).stdout
+
+
+ECHO = ["-v", f"{ROOT}/examples/echo/bot.py:/app/bot.py:ro"]
+
+
+def test_full_holds_a_call_without_a_lost_frame_on_the_smallest_profile(tmp_path: Path) -> None:
+    with Container(FULL, *ECHO, "--cpus", "0.5", "--memory", "1g").wait_until_ready() as container:
+        assert "lost 0 (0.0 %)" in call(container, tmp_path)
+        heard, _ = audio.read_wav(str(tmp_path / "tone.reply.wav"))
+        assert pitch(heard) == pytest.approx(440, abs=5)
+
+
+def test_docker_stop_lets_a_call_finish(tmp_path: Path) -> None:
+    with Container(FULL, *ECHO, "-e", "SHUTDOWN_TIMEOUT=30").wait_until_ready() as container:
+        said: list[str] = []
+        calling = threading.Thread(target=lambda: said.append(call(container, tmp_path, 4.0)))
+        calling.start()
+        container.wait_for_log("Session started")
+        time.sleep(0.5)
+        container.stop(60)
+        calling.join()
+        assert "lost 0 (0.0 %)" in said[0]
+        assert container.exit_status() == 0
+
+
+def test_nonroot_is_not_root(tmp_path: Path) -> None:
+    with Container(f"{SLIM}-nonroot", *project(tmp_path)).wait_until_ready() as container:
+        assert container.run("id", "-u") == "10001"
+
+
+def test_a_bot_that_eats_its_memory_is_killed_and_seen(tmp_path: Path) -> None:
+    bot = "async def bot(args):\n    b = bytearray(512 << 20)\n    for i in range(0, len(b), 4096):\n        b[i] = 1\n"
+    with Container(SLIM, *project(tmp_path, bot), "--memory", "200m", "--memory-swap", "200m") as container:
+        container.wait_until_ready()
+        with pytest.raises(Exception, match=r"disconnected|reset|closed"):
+            container.post("/bot", json={})
+        assert container.exit_status() == 137
