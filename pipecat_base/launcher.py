@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 from starlette.websockets import WebSocketDisconnect
@@ -23,7 +24,6 @@ from pipecat_base.routes.health import Health
 from pipecat_base.routes.missing import MissingRoutes
 from pipecat_base.routes.offer import OfferRoutes
 from pipecat_base.routes.websocket import WebSocketRoutes
-from pipecat_base.routes.whatsapp import WhatsAppRoutes
 from pipecat_base.server import FORCED, LEFTOVERS, Server, Signals, configuration
 from pipecat_base.sessions import CLOSE_TIMEOUT, Outcome, Sessions
 from pipecat_base.settings import Settings
@@ -182,6 +182,8 @@ class Launcher:
         if self._webrtc is not None:
             routes += OfferRoutes(self._webrtc, max_body_bytes=settings.max_body_bytes).routes()
         if self._whatsapp is not None:
+            from pipecat_base.routes.whatsapp import WhatsAppRoutes  # no other bot waits for its imports
+
             routes += WhatsAppRoutes(
                 self._whatsapp,
                 app_secret=settings.whatsapp_app_secret or "",
@@ -200,13 +202,13 @@ class Launcher:
             return None
         return whatsapp.WhatsApp(token, number, self._sessions, self._arguments, self._webrtc)
 
-    def _missing(self) -> dict[str, str]:
+    def _missing(self) -> dict[str, Callable[[], str]]:
         """Why the routes that depend on what is installed and configured are not there."""
-        reasons = {}
+        reasons: dict[str, Callable[[], str]] = {}
         if self._webrtc is None:
-            reasons["/api/offer"] = webrtc.NOT_INSTALLED
+            reasons["/api/offer"] = lambda: webrtc.NOT_INSTALLED
         if self._whatsapp is None:
-            reasons["/whatsapp"] = self._whatsapp_reason()
+            reasons["/whatsapp"] = self._whatsapp_reason
         return reasons
 
     def _whatsapp_reason(self) -> str:

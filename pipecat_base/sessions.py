@@ -41,7 +41,7 @@ class State(Enum):
     ADMITTED = "admitted"
     """It has a place; its arguments are being made."""
     WAITING = "waiting"
-    """It waits for the caller's WebRTC offer."""
+    """It waits for its peer: the caller's WebRTC offer, or WhatsApp taking our answer."""
     RUNNING = "running"
     """The bot runs."""
     ENDED = "ended"

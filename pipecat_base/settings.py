@@ -162,7 +162,11 @@ class Settings:
         "BOT_FAILURE_STATUS", 500, _status, "Answer to POST /bot when the bot failed", unit="HTTP status"
     )
     max_body_bytes: int = variable(
-        "MAX_BODY_BYTES", 10 * 1024 * 1024, _size, "Largest body of POST /bot; more gets 413", unit="bytes"
+        "MAX_BODY_BYTES",
+        10 * 1024 * 1024,
+        _size,
+        "Largest body of a request to our routes; more gets 413",
+        unit="bytes",
     )
 
     setup_timeout: float = variable(

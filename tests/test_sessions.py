@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -279,7 +280,7 @@ def test_an_ordinary_wrapper_that_returns_a_coroutine_is_awaited() -> None:
     assert len(ran) == 1
 
 
-@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="eager tasks came with Python 3.12")
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 def test_eager_tasks_change_nothing() -> None:
     async def main() -> Report:
         eager: Any = vars(asyncio)["eager_task_factory"]

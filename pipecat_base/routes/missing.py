@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -14,10 +16,10 @@ class MissingRoutes:
     """Come after the bot's own routes, so that a bot can serve these paths itself.
 
     Args:
-        reasons: By path, why it is not served.
+        reasons: By path, what says why it is not served.
     """
 
-    def __init__(self, reasons: dict[str, str]) -> None:
+    def __init__(self, reasons: dict[str, Callable[[], str]]) -> None:
         self._reasons = reasons
 
     def routes(self) -> list[BaseRoute]:
@@ -28,7 +30,7 @@ class MissingRoutes:
 
     async def http(self, request: Request) -> Response:
         """404, with the reason."""
-        raise NotServed(self._reasons[request.url.path])
+        raise NotServed(self._reasons[request.url.path]())
 
     async def websocket(self, websocket: WebSocket) -> None:
         """404 before accept: without one the server would say 403, which speaks of tokens."""

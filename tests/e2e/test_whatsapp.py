@@ -226,7 +226,7 @@ def test_two_calls_in_one_webhook_and_with_one_session_id_are_both_answered(laun
     assert "shared" in sessions
 
 
-def test_a_call_that_ends_while_the_launcher_is_still_warms_up_is_over(graph: Graph) -> None:
+def test_a_call_that_ends_while_the_launcher_still_warms_up_is_over(graph: Graph) -> None:
     with launch(graph, "hang") as launcher, ThreadPoolExecutor() as pool:
         call = call_id()
         ringing = pool.submit(deliver, launcher, connect(call, SDP))
@@ -373,6 +373,12 @@ def test_without_the_verification_token_meta_can_not_verify(graph: Graph) -> Non
 
 
 def test_no_secret_is_in_the_log(launcher: Launcher, hanging: Launcher) -> None:
+    for running in (launcher, hanging):
+        deliver(running, connect(call_id(), "garbage"))
+        deliver(running, b"{}", x_hub_signature_256=sign(b"{}", "another"))
+        running.http.get("/whatsapp", params={"hub.mode": "subscribe", "hub.verify_token": VERIFICATION})
+        running.wait_for_log("WhatsApp call declined: malformed")
+        running.wait_for_log("GET /whatsapp 200")
     for log in (launcher.log(), hanging.log()):
         assert not [secret for secret in (TOKEN, SECRET, VERIFICATION) if secret in log]
         assert NUMBER not in log

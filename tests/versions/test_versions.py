@@ -1,6 +1,6 @@
 """Old and new pipecat-ai and pipecatcloud, each really installed in an environment of its own, with this project.
 
-A combination whose Python is not installed is skipped and says so.
+A combination whose Python is not installed is skipped and says so; the Python that runs this is always found.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,7 @@ def python(combination: Combination, tmp_path_factory: pytest.TempPathFactory) -
     finder = ["sh", str(ROOT / "scripts" / "find-python.sh"), combination.python]
     base = subprocess.run(finder, capture_output=True, text=True, check=False).stdout.strip()
     if not base:
+        assert combination.python != "{}.{}".format(*sys.version_info), "find-python.sh does not find this very Python"
         pytest.skip(f"Python {combination.python} is not installed")
     folder = tmp_path_factory.mktemp("venv")
     subprocess.run([str(UV), "venv", "--quiet", "--python", base, str(folder)], check=True)
