@@ -14,15 +14,17 @@ ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     UV_NO_CACHE=1
 WORKDIR /build
 COPY requirements/bootstrap.lock requirements/launcher.lock ./
+# hatchling and packaging, which come with it, stay here.
 RUN --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r bootstrap.lock \
     && uv pip install --system --target /opt/pipecat-base/site --require-hashes -r launcher.lock \
-    && rm -rf /opt/pipecat-base/site/bin \
     && mkdir /opt/uv && cp "$(command -v uv)" /opt/uv/
-COPY pipecat_base /opt/pipecat-base/site/pipecat_base
-COPY feature_manager.py pipecatcloud_system.py /opt/pipecat-base/site/
-COPY image/launch.py /opt/pipecat-base/
-RUN python -m compileall -q /opt/pipecat-base
+COPY . launcher
+RUN uv pip install --system --target /opt/pipecat-base/site --offline --no-deps --no-build-isolation ./launcher \
+    && rm -rf /opt/pipecat-base/site/bin \
+    && python launcher/image/list-packages.py /opt/pipecat-base/site \
+    && cp launcher/image/launch.py /opt/pipecat-base/ \
+    && python -m compileall -q /opt/pipecat-base
 COPY image/no-gl-driver.control /build/no-gl-driver/DEBIAN/control
 RUN dpkg-deb --root-owner-group --build /build/no-gl-driver /build/no-gl-driver.deb
 

@@ -8,8 +8,12 @@ PYTHONS ?= 3.10 3.11 3.12 3.13
 JOBS ?= 1
 DOCKER ?= docker
 VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' pipecat_base/__init__.py)
-# Options for docker build, such as --build-arg BASE_IMAGE=...
+# What the image is built on, and what its variant for an old Python, which the tests also use.
+BASE_IMAGE ?= python:3.12-slim-trixie
+OLD_BASE_IMAGE ?= python:3.10-slim-trixie
+# More options for docker build.
 IMAGE_ARGS ?=
+BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build --quiet --build-arg VERSION=$(VERSION) $(IMAGE_ARGS)
 
 .PHONY: help run call call-webrtc test lint format bench network matrix versions image test-image lock clean
 
@@ -65,12 +69,12 @@ versions: $(STAMP)  ## Dispatch with old and new pipecat-ai and pipecatcloud, ea
 image:  ## Build the image: pipecat-base:slim and :full, each with -nonroot
 	@for target in slim full slim-nonroot full-nonroot; do \
 	    echo "== $$target"; \
-	    DOCKER_BUILDKIT=1 $(DOCKER) build --quiet --build-arg VERSION=$(VERSION) $(IMAGE_ARGS) \
-	        --target $$target -t pipecat-base:$$target . || exit 1; \
+	    $(BUILD) --build-arg BASE_IMAGE=$(BASE_IMAGE) --target $$target -t pipecat-base:$$target . || exit 1; \
 	done
 
-test-image: $(STAMP) image  ## Run the image in real containers, and print its layers
-	@DOCKER=$(DOCKER) $(BIN)/python -m pytest tests/image
+test-image: $(STAMP) image  ## Run the image and users' projects in real containers, and print its layers
+	@$(BUILD) --build-arg BASE_IMAGE=$(OLD_BASE_IMAGE) --target slim -t pipecat-base:slim-py3.10 .
+	@DOCKER=$(DOCKER) BASE_IMAGE=$(BASE_IMAGE) $(BIN)/python -m pytest tests/image
 	@for target in slim full; do DOCKER=$(DOCKER) $(BIN)/python scripts/layers.py pipecat-base:$$target; done
 
 lock: $(STAMP)  ## Resolve the dependencies again

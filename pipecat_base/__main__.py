@@ -1,6 +1,13 @@
-"""``python -m pipecat_base`` is the console script ``pipecat-base``."""
+"""``python -m pipecat_base``."""
 
-from pipecat_base.cli import main
+import os
+import sys
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # and not in the processes that a bot spawns, which import this file too
+    if sys.path[0] == os.getcwd():
+        # Python has put it there. As with the installed command, a platform.py in it must not stand for Python's own.
+        del sys.path[0]
+
+    from pipecat_base.cli import main
+
     main()

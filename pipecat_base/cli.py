@@ -13,15 +13,22 @@ from typing import TYPE_CHECKING, NoReturn
 from pipecat_base import __version__, environment
 from pipecat_base import settings as reference
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
+from pipecat_base.packages import Packages
 from pipecat_base.settings import Settings
 
 if TYPE_CHECKING:
     from pipecat_base.loader import Bot
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the program and exit with its status."""
+def main(arguments: Sequence[str] | None = None, *, site: str | None = None) -> NoReturn:
+    """Run the program and exit with its status.
+
+    Args:
+        arguments: Those of the command line.
+        site: The folder of the launcher's packages, where they are not in the bot's environment.
+    """
     options = _parser().parse_args(arguments)
+    options.site = site
     try:
         status = options.run(options)
     except StartupError as error:
@@ -35,11 +42,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 def serve(options: argparse.Namespace) -> int:
     """Import the bot and serve it until a signal comes."""
     environment.allow_long_websocket_requests()
-    # Imported here, as in every command: what this one needs costs half a second.
-    from pipecat_base import server
-    from pipecat_base.logs import Logs
-
     settings = _settings(options)
+    packages = Packages(options.site, sys.path)
+    packages.check(with_session_api=False)
+    with packages.explaining():
+        # Imported here, as in every command: what this one needs costs half a second.
+        from pipecat_base import arguments, loader, server
+        from pipecat_base.app import BOTS_MODULE, LAUNCHER
+        from pipecat_base.logs import Logs
+        from pipecat_base.watchdog import Watchdog
+
     signals = server.Signals()
     signals.install()
     logs = Logs(settings.log_level, settings.log_dir)
@@ -47,11 +59,6 @@ def serve(options: argparse.Namespace) -> int:
     if settings.observers:
         environment.append_setup_file(os.path.join(os.path.dirname(__file__), "observers.py"))
     listener = server.listen(settings.host, settings.port)
-
-    from pipecat_base import arguments, loader
-    from pipecat_base.app import LAUNCHER
-    from pipecat_base.watchdog import Watchdog
-
     watchdog = Watchdog(
         listener,
         launcher=LAUNCHER,
@@ -60,8 +67,9 @@ def serve(options: argparse.Namespace) -> int:
     )
     watchdog.start()
     try:
-        with logs.guard():
+        with logs.guard(), packages.explaining():
             bot = loader.load(settings.bot)
+        packages.check(with_session_api=BOTS_MODULE in sys.modules)
         signals.install()  # again: the bot may have set handlers of its own
         # Not the module with the web app, pipecatcloud_system.
         wants_cloud = loader.mentions(bot.project, rb"\bpipecatcloud\b")
@@ -90,17 +98,21 @@ def check(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from feature_manager import FeatureManager
-    from pipecat_base import loader
-    from pipecat_base.logs import Logs
-
     try:
         settings = _settings(options)
+        packages = Packages(options.site, sys.path)
+        packages.check(with_session_api=False)
+        with packages.explaining():
+            from feature_manager import FeatureManager
+            from pipecat_base import launcher, loader  # noqa: F401  (does all that serving needs import?)
+            from pipecat_base.app import BOTS_MODULE
+            from pipecat_base.logs import Logs
         logs = Logs("WARNING")
         logs.configure()
         # What the bot prints must not get between the lines of a JSON answer.
-        with logs.guard(), contextlib.redirect_stdout(sys.stderr):
+        with logs.guard(), contextlib.redirect_stdout(sys.stderr), packages.explaining():
             bot = loader.load(settings.bot)
+            packages.check(with_session_api=BOTS_MODULE in sys.modules)
             manager = FeatureManager(settings, has_file_storage=bot.create_file_storage is not None)
             features = manager.features(verify=True)
     except StartupError as error:

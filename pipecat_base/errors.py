@@ -108,6 +108,10 @@ class SettingsInvalid(StartupError):
         return "\n".join(self.lines)
 
 
+class PackagesConflict(StartupError):
+    code, exit_status, meaning = "packages_conflict", 25, "a package of the bot's and one of the launcher's do not fit"
+
+
 OTHER_EXIT_STATUSES: Mapping[int, str] = {
     0: "stopped as asked: every session had ended, or was ended at SHUTDOWN_TIMEOUT",
     2: "wrong command line",

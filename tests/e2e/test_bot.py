@@ -266,6 +266,13 @@ def test_a_caller_that_leaves_in_the_middle_of_its_body_is_one_line() -> None:
         assert post(launcher).status_code == 200
 
 
+def test_a_process_that_the_bot_spawns_is_not_a_second_launcher() -> None:
+    with Launcher("processes") as launcher:
+        assert launcher.http.post("/bot", json={"number": 12}).status_code == 200, launcher.log()
+        launcher.wait_for_log("squared 144")
+        assert launcher.log().count("Ready: ") == 1
+
+
 def test_garbage_leaves_the_next_session_alone(obedient: Launcher) -> None:
     for content in (b"", b"\x00" * 50, b"null", b"[]", b'"text"', b"{}" * 10):
         obedient.http.post("/bot", content=content)

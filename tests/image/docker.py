@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
@@ -15,11 +16,15 @@ from typing import Any
 
 import httpx
 
-from tests.process import until
+from pipecat_base import audio
+from tests.process import ROOT, run, until
+from tests.tones import tone
 
 DOCKER = os.environ.get("DOCKER", "docker")
-SLIM = os.environ.get("IMAGE", "pipecat-base:slim")
-FULL = os.environ.get("IMAGE_FULL", "pipecat-base:full")
+SLIM = "pipecat-base:slim"
+FULL = "pipecat-base:full"
+CASES = Path(__file__).parent
+UV = Path(sys.executable).parent / "uv"
 
 
 def docker(*arguments: str, check: bool = True, timeout: float = 600) -> str:
@@ -98,12 +103,37 @@ class Container:
         return time.monotonic() - began
 
 
+def copied(case: str, folder: Path) -> Path:
+    """A user's project, as it is before its image is built: with its lock, and the echo bot where it has none."""
+    project = folder / case
+    shutil.copytree(CASES / case, project)
+    if not (project / "bot.py").exists():
+        shutil.copy(ROOT / "examples" / "echo" / "bot.py", project)
+    if (project / "pyproject.toml").exists():
+        # Not kept with the case: a lock of uv holds the addresses that it was resolved at.
+        subprocess.run([str(UV), "lock", "--quiet"], cwd=project, check=True)
+    return project
+
+
 @contextlib.contextmanager
-def built(folder: Path, *options: str) -> Iterator[str]:
-    """An image of a user's project, removed in the end."""
+def built(project: Path) -> Iterator[str]:
+    """The image of a project, removed in the end."""
     tag = f"pipecat-base-test:{secrets.token_hex(4)}"
-    docker("build", "-q", "--build-arg", f"BASE={SLIM}", *options, "-t", tag, str(folder))
+    docker("build", "-q", "-t", tag, str(project))
     try:
         yield tag
     finally:
         docker("rmi", "-f", tag)
+
+
+@contextlib.contextmanager
+def running(case: str, folder: Path) -> Iterator[Container]:
+    """The container of a case, ready."""
+    with built(copied(case, folder)) as image, Container(image).wait_until_ready() as container:
+        yield container
+
+
+def call(container: Container, folder: Path, seconds: float = 3.0) -> str:
+    """Call as a phone provider does, with a tone of 440 Hz; what the command printed."""
+    audio.write_wav(str(folder / "tone.wav"), tone(440, seconds, 16000), 16000)
+    return run("call", "tone.wav", "--url", f"ws://{container.address}/ws", cwd=folder).stdout

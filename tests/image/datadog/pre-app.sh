@@ -1,0 +1,3 @@
+#!/bin/bash
+service cron start
+service agent start
