@@ -28,15 +28,26 @@ RUN uv pip install --system --target /opt/pipecat-base/site --offline --no-deps 
 COPY image/no-gl-driver.control /build/no-gl-driver/DEBIAN/control
 RUN dpkg-deb --root-owner-group --build /build/no-gl-driver /build/no-gl-driver.deb
 
+# For bots on pipecat-ai < 1.12. Where the network does not allow it, "optional" goes on without, and says so here and in
+# the features summary; "required" fails, "no" does not try.
+FROM ${BASE_IMAGE} AS nltk-data
+ARG NLTK_DATA=optional
+ARG NLTK_DATA_URL=https://raw.githubusercontent.com/nltk/nltk_data/4f15a3d89eefe9748ec1c05be495d91289197155/packages/tokenizers/punkt_tab.zip
+ARG NLTK_DATA_SHA256=e57f64187974277726a3417ca6f181ec5403676c717672eef6a748a7b20e0106
+COPY image/fetch-nltk-data.py /build/
+RUN --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
+    python /build/fetch-nltk-data.py "${NLTK_DATA}" "${NLTK_DATA_URL}" "${NLTK_DATA_SHA256}" /opt/nltk_data
+
 FROM ${BASE_IMAGE} AS packages
 ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     UV_COMPILE_BYTECODE=1 \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1
 COPY --from=builder /opt/uv/uv /usr/local/bin/uv
-COPY requirements/full.lock /build/
+COPY requirements/full.lock requirements/build.lock /build/
 RUN --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
-    uv pip install --system --prefix /opt/full --require-hashes -r /build/full.lock
+    uv pip install --system --prefix /opt/full --require-hashes --only-binary :all: --no-binary docopt \
+        --build-constraints /build/build.lock -r /build/full.lock
 
 FROM ${BASE_IMAGE} AS slim
 ARG VERSION=dev
@@ -45,13 +56,14 @@ LABEL org.opencontainers.image.title="pipecat-base" \
       org.opencontainers.image.licenses="BSD-2-Clause" \
       org.opencontainers.image.version="${VERSION}" \
       daily.co/pipecat-cloud-base-version="${VERSION}"
-# Without versions, so that a rebuild has the newest security fixes.
+# Without versions, so that a rebuild has the newest security fixes. debconf would copy its database, and ask nothing.
 # hadolint ignore=DL3008
-RUN --mount=type=bind,from=builder,source=/build,target=/build \
+RUN --mount=type=bind,from=builder,source=/build,target=/build --mount=type=tmpfs,target=/var/cache/debconf \
     apt-get update \
     && apt-get install -y --no-install-recommends /build/no-gl-driver.deb libgl1 libglib2.0-0 tini \
-    && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log /var/cache/debconf/*-old
+    && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log
 COPY --from=builder /opt/uv/uv /usr/local/bin/uv
+COPY --from=nltk-data /opt/nltk_data /usr/share/nltk_data
 COPY --from=builder /opt/pipecat-base /opt/pipecat-base
 COPY --chmod=755 image/pipecat-base /usr/local/bin/pipecat-base
 COPY --chmod=755 image/entrypoint image/health /opt/pipecat-base/

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+IMAGE_STAMP := $(VENV)/.installed-image
 PORT ?= 8080
 PYTHONS ?= 3.10 3.11 3.12 3.13
 JOBS ?= 1
@@ -15,7 +16,12 @@ OLD_BASE_IMAGE ?= python:3.10-slim-trixie
 IMAGE_ARGS ?=
 BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build --quiet --build-arg VERSION=$(VERSION) $(IMAGE_ARGS)
 
-.PHONY: help run call call-webrtc test lint format bench network matrix versions image test-image lock clean
+LOCK_ARGS ?=
+# Without addresses, and for every Python from the oldest.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+    --no-header --no-annotate --python-version 3.10 $(LOCK_ARGS)
+
+.PHONY: help run call call-webrtc test lint format bench network matrix versions image test-image lint-image wheels lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +51,16 @@ call-webrtc: $(STAMP)  ## Call it as a browser
 test: $(STAMP)  ## Run the tests
 	@$(BIN)/python -m pytest tests --ignore tests/versions --ignore tests/network --ignore tests/image $(PYTEST)
 
+$(IMAGE_STAMP): $(STAMP) requirements/image.lock
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/image.lock
+	@touch $@
+
+lint-image: $(IMAGE_STAMP)  ## hadolint, shellcheck, actionlint and zizmor
+	@$(BIN)/hadolint Dockerfile examples/*/Dockerfile
+	@$(BIN)/shellcheck image/entrypoint image/health image/pipecat-base pre-app.sh scripts/*.sh .ci/run
+	@$(BIN)/actionlint -shellcheck $(BIN)/shellcheck
+	@$(BIN)/zizmor --offline --quiet .github
+
 lint: $(STAMP)  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -72,21 +88,18 @@ image:  ## Build the image: pipecat-base:slim and :full, each with -nonroot
 	    $(BUILD) --build-arg BASE_IMAGE=$(BASE_IMAGE) --target $$target -t pipecat-base:$$target . || exit 1; \
 	done
 
-test-image: $(STAMP) image  ## Run the image and users' projects in real containers, and print its layers
+test-image: $(IMAGE_STAMP) image  ## Run the image and users' projects in real containers, and print its layers
 	@$(BUILD) --build-arg BASE_IMAGE=$(OLD_BASE_IMAGE) --target slim -t pipecat-base:slim-py3.10 .
 	@DOCKER=$(DOCKER) BASE_IMAGE=$(BASE_IMAGE) $(BIN)/python -m pytest tests/image
 	@for target in slim full; do DOCKER=$(DOCKER) $(BIN)/python scripts/layers.py pipecat-base:$$target; done
 
 lock: $(STAMP)  ## Resolve the dependencies again
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-	    --no-annotate --python-version 3.10 requirements/bootstrap.in -o requirements/bootstrap.lock
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-	    --no-annotate --python-version 3.10 pyproject.toml --group dev --extra pipecat --extra webrtc --extra daily \
-	    -o requirements/dev.lock
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-	    --no-annotate --python-version 3.10 pyproject.toml -o requirements/launcher.lock
-	@$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
-	    --no-annotate --python-version 3.11 requirements/full.in -o requirements/full.lock
+	@for name in bootstrap build full image; do $(COMPILE) requirements/$$name.in -o requirements/$$name.lock || exit 1; done
+	@$(COMPILE) pyproject.toml -o requirements/launcher.lock
+	@$(COMPILE) pyproject.toml --group dev --extra pipecat --extra webrtc --extra daily -o requirements/dev.lock
+
+wheels: $(STAMP)  ## Is there a wheel of every package of the image, for each Python and platform?
+	@sh scripts/wheels.sh $(BIN)/uv
 
 clean:  ## Remove what was made
 	@rm -rf .venv .venv-* .pytest_cache .mypy_cache .ruff_cache .hypothesis reply.wav

@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import importlib.util
 import os
+import sys
 from dataclasses import dataclass
 from enum import Enum
 
@@ -19,6 +20,10 @@ from pipecat_base.settings import Settings
 
 RULE = "=" * 60
 TITLE = "Features available in this base image:"
+
+
+NLTK_ROOTS = ("/usr", "/usr/local")
+"""Below them nltk looks for data, after the environment's own folders."""
 
 
 class Status(str, Enum):
@@ -78,6 +83,7 @@ class FeatureManager:
             self._observers(),
             self._krisp(),
             self._websocket_authentication(),
+            self._nltk_data(),
         ]
         return [_verified(feature) for feature in found] if verify else found
 
@@ -179,6 +185,21 @@ class FeatureManager:
             reason = "tokens are checked, but nothing outside this process can make one"
             return Feature(name, Status.MISSING_CONFIG, "PIPECAT_WEBSOCKET_SECRET", reason)
         return Feature(name, Status.ENABLED)
+
+    def _nltk_data(self) -> Feature:
+        name = "NLTK Data"
+        feature = _installed(name, "nltk, which pipecat-ai < 1.12 brings", ("nltk",))
+        if feature.status is not Status.ENABLED:
+            return feature
+        folders = [folder for folder in (self._settings.nltk_data or "").split(os.pathsep) if folder]
+        folders += [os.path.expanduser("~/nltk_data"), os.path.join(sys.prefix, "nltk_data")]
+        shared = ("share", "lib")
+        folders += [os.path.join(root, part, "nltk_data") for root in (sys.prefix, *NLTK_ROOTS) for part in shared]
+        data = [os.path.join(folder, "tokenizers", "punkt_tab") for folder in folders]
+        if any(os.path.exists(path) or os.path.exists(f"{path}.zip") for path in data):
+            return feature
+        required = "punkt_tab (docker build --build-arg NLTK_DATA=required)"
+        return Feature(name, Status.MISSING_CONFIG, required, "pipecat fetches it when a call needs it", ("nltk",))
 
 
 def _disabled(name: str, required: str, reason: str) -> Feature:

@@ -273,6 +273,7 @@ class Settings:
     krisp_viva_model: str | None = variable(
         "KRISP_VIVA_FILTER_MODEL_PATH", None, _text, f"Krisp VIVA's model; {PASSED_THROUGH}"
     )
+    nltk_data: str | None = variable("NLTK_DATA", None, _text, "Folders with nltk's data; read by nltk")
     image_version: str | None = variable("IMAGE_VERSION", None, _text, "Set when the image is built")
 
     @classmethod

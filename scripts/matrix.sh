@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 logs=$(mktemp -d)
 trap 'rm -rf "$logs"' EXIT
 
+# shellcheck disable=SC2016
 # One Python, into a log of its own: printed when it is done, so that those at once do not mix.
 one='
 python=$(sh scripts/find-python.sh "$2")

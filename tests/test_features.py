@@ -48,6 +48,19 @@ def test_what_is_installed_here_is_enabled_and_imports() -> None:
         assert found[name].status is Status.ENABLED, found[name].line()
 
 
+def test_nltks_data_is_looked_for_where_nltk_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "nltk.py").write_text("")
+    (tmp_path / "tokenizers" / "punkt_tab").mkdir(parents=True)
+    monkeypatch.setattr("feature_manager.NLTK_ROOTS", ())
+    monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if not (Path(path) / "nltk").is_dir()])
+    assert features()["NLTK Data"].status is Status.DISABLED
+    monkeypatch.syspath_prepend(tmp_path)
+    assert features()["NLTK Data"].status is Status.MISSING_CONFIG
+    assert features({"NLTK_DATA": f"/nowhere:{tmp_path}"})["NLTK Data"].status is Status.ENABLED
+
+
 @pytest.mark.parametrize(
     ("variables", "status", "required"),
     [

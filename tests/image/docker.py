@@ -24,7 +24,7 @@ DOCKER = os.environ.get("DOCKER", "docker")
 SLIM = "pipecat-base:slim"
 FULL = "pipecat-base:full"
 CASES = Path(__file__).parent
-UV = Path(sys.executable).parent / "uv"
+TOOLS = Path(sys.executable).parent
 
 
 def docker(*arguments: str, check: bool = True, timeout: float = 600) -> str:
@@ -111,7 +111,7 @@ def copied(case: str, folder: Path) -> Path:
         shutil.copy(ROOT / "examples" / "echo" / "bot.py", project)
     if (project / "pyproject.toml").exists():
         # Not kept with the case: a lock of uv holds the addresses that it was resolved at.
-        subprocess.run([str(UV), "lock", "--quiet"], cwd=project, check=True)
+        subprocess.run([str(TOOLS / "uv"), "lock", "--quiet"], cwd=project, check=True)
     return project
 
 

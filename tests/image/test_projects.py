@@ -10,7 +10,7 @@ import pytest
 
 from pipecat_base import audio
 from tests.image.docker import Container, built, call, copied, docker, running
-from tests.process import until
+from tests.process import ROOT, until
 from tests.tones import pitch
 
 
@@ -33,6 +33,18 @@ def test_an_echo_bot_holds_a_call(case: str, tmp_path: Path) -> None:
         if case == "pip":
             # Where the bot's environment has a package too, its version is the one.
             assert container.run("pip", "list", "--format", "freeze").count("starlette==0.46.2") == 1
+
+
+@pytest.mark.parametrize("example", ["echo", "assistant"])
+def test_an_example_builds_as_it_is(example: str) -> None:
+    """Each has ``pipecat-base check`` in its Dockerfile."""
+    with built(ROOT / "examples" / example) as image:
+        if example == "assistant":
+            with Container(image) as container:
+                assert container.exit_status() == 21
+                assert "OPENAI_API_KEY is not set (docker run -e OPENAI_API_KEY)" in container.log()
+        with Container(image, "-e", "OPENAI_API_KEY=not-one").wait_until_ready() as container:
+            assert container.run("/opt/pipecat-base/health") == ""
 
 
 def test_modules_folders_and_variables_of_the_project_are_there(tmp_path: Path) -> None:

@@ -1,0 +1,107 @@
+"""What is in the image, and what is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from tests.image.docker import FULL, SLIM, TOOLS, Container, docker
+from tests.process import ROOT
+
+
+@pytest.fixture(scope="module", params=[SLIM, FULL])
+def archive(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The image's name, and its layers in a file."""
+    path = str(tmp_path_factory.mktemp("image") / "image.tar")
+    docker("save", "-o", path, request.param)
+    return request.param, path
+
+
+def locked(*names: str) -> set[str]:
+    """``name==version`` of all that these locks have for the image's Python, in the index's spelling."""
+    version = docker("run", "--rm", SLIM, "python", "-c", "import platform; print(platform.python_version())")
+    here = {"python_full_version": version, "python_version": ".".join(version.split(".")[:2]), "sys_platform": "linux"}
+    found = set()
+    for name in names:
+        for line in (ROOT / "requirements" / f"{name}.lock").read_text().splitlines():
+            if line[:1].isalnum():
+                requirement = Requirement(line.rstrip("\\ "))
+                if requirement.marker is None or requirement.marker.evaluate(here):
+                    found.add(f"{requirement.name}{requirement.specifier}")
+    return found
+
+
+def test_a_bill_of_materials_lists_every_locked_package(archive: tuple[str, str], tmp_path: Path) -> None:
+    image, path = archive
+    command = [str(TOOLS / "syft"), "scan", "--quiet", f"docker-archive:{path}", "-o", f"cyclonedx-json={tmp_path}/sbom"]
+    subprocess.run(command, check=True, env={**os.environ, "SYFT_CHECK_FOR_APP_UPDATE": "false"})
+    components = json.loads((tmp_path / "sbom").read_text())["components"]
+    listed = [(component.get("purl", ""), component) for component in components]
+    python = {
+        f"{re.sub('[-_.]+', '-', component['name']).lower()}=={component['version']}"
+        for purl, component in listed
+        if purl.startswith("pkg:pypi/")
+    }
+    wanted = locked("launcher") | (locked("full") if image == FULL else set())
+    assert len(wanted) > 10
+    assert wanted - python == set()
+    debian = {component["name"] for purl, component in listed if purl.startswith("pkg:deb/")}
+    assert {"tini", "libgl1"} <= debian
+
+
+def test_no_layer_wastes_a_megabyte(archive: tuple[str, str]) -> None:
+    rules = ["--lowestEfficiency", "0.99", "--highestWastedBytes", "1MB", "--highestUserWastedPercent", "0.01"]
+    command = [str(TOOLS / "dive"), "--source", "docker-archive", archive[1], "--ci", *rules]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "CI": "true"})
+    assert result.returncode == 0, result.stdout
+    assert "Result:PASS" in result.stdout
+
+
+def test_nothing_of_the_machine_that_built_it_stays(archive: tuple[str, str]) -> None:
+    """Neither its certificate authorities nor its proxy or package index."""
+    image, _ = archive
+    authorities = "/etc/ssl/certs/ca-certificates.crt"
+    same = [
+        docker("run", "--rm", "--entrypoint", "sha256sum", which, authorities)
+        for which in (image, os.environ["BASE_IMAGE"])
+    ]
+    assert same[0] == same[1]
+    said = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image)
+    said += docker("image", "inspect", image, "--format", "{{json .Config}}")
+    base = docker("image", "inspect", os.environ["BASE_IMAGE"], "--format", "{{json .Config.Env}}")
+    for name in ("proxy", "index_url", "PIP_", "UV_"):
+        assert name.lower() not in said.lower() or name.lower() in base.lower(), name
+    files = "find / -xdev ( -name pip.conf -o -name uv.toml -o -name .netrc -o -name .pypirc )".split()
+    assert docker("run", "--rm", "--entrypoint", files[0], image, *files[1:]) == ""
+
+
+def test_it_adds_nothing_that_gives_rights() -> None:
+    find = ["--rm", "--entrypoint", "find", SLIM, "/", "-xdev", "-perm", "/6000", "-type", "f"]
+    image = set(docker("run", *find).splitlines())
+    base = os.environ["BASE_IMAGE"]
+    assert image == set(docker("run", *(base if argument == SLIM else argument for argument in find)).splitlines())
+
+
+def test_it_holds_no_build_tools_lists_or_caches() -> None:
+    with Container(SLIM, "--entrypoint", "sleep", command=("60",)) as container:
+        for tool in ("gcc", "cc", "make", "g++"):
+            assert container.run("sh", "-c", f"command -v {tool} || echo none") == "none"
+        left = "find /var/lib/apt/lists /var/cache/apt /root/.cache -type f -size +0 2>/dev/null || true"
+        assert container.run("sh", "-c", left) == ""
+        packages = container.run("dpkg-query", "-W", "-f", "${Package}\n").splitlines()
+        assert not [package for package in packages if package.endswith("-dev") or "mesa" in package]
+        assert "tini" in packages
+        assert container.run("sh", "-c", "find /opt/pipecat-base -name '*.pyc' | head -1") != ""
+
+
+def test_its_labels_name_its_version() -> None:
+    labels = json.loads(docker("image", "inspect", SLIM, "--format", "{{json .Config.Labels}}"))
+    environment = json.loads(docker("image", "inspect", SLIM, "--format", "{{json .Config.Env}}"))
+    version = labels["daily.co/pipecat-cloud-base-version"]
+    assert f"IMAGE_VERSION={version}" in environment
