@@ -62,6 +62,11 @@ RUN --mount=type=bind,from=builder,source=/build,target=/build --mount=type=tmpf
     apt-get update \
     && apt-get install -y --no-install-recommends /build/no-gl-driver.deb libgl1 libglib2.0-0 tini \
     && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log
+# Python's own library comes without bytecode, and each start of a container would compile it again: on half a CPU that is
+# a second and more.
+RUN python -m compileall -q -j 0 \
+        -x '/(config-[^/]*|ensurepip|idlelib|lib2to3|pydoc_data|site-packages|test|tests|tkinter|turtledemo)/' \
+        "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=builder /opt/uv/uv /usr/local/bin/uv
 COPY --from=nltk-data /opt/nltk_data /usr/share/nltk_data
 COPY --from=builder /opt/pipecat-base /opt/pipecat-base

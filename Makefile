@@ -21,7 +21,7 @@ LOCK_ARGS ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-header --no-annotate --python-version 3.10 $(LOCK_ARGS)
 
-.PHONY: help run call call-webrtc test lint format bench network matrix versions image test-image lint-image wheels lock clean
+.PHONY: help run call call-webrtc test lint format bench network matrix versions image test-image lint-image bench-image wheels lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -72,6 +72,9 @@ format: $(STAMP)  ## Format the code
 
 bench: $(STAMP)  ## Start-up, memory and throughput against a bare server, in one run
 	@$(BIN)/python -m benchmarks
+
+bench-image: $(STAMP)  ## The image under the smallest profile, against its files without a container; as root
+	@DOCKER=$(DOCKER) $(BIN)/python -m benchmarks.image
 
 network: $(STAMP)  ## WebRTC between network namespaces, through coturn; as root
 	@$(BIN)/python -m pytest tests/network

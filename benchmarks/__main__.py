@@ -51,12 +51,14 @@ def start(which: str, bot: Path, **variables: str) -> tuple[subprocess.Popen[byt
 
 def wait_until_ready(port: int) -> None:
     url = f"http://127.0.0.1:{port}/readyz"
-    while True:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=30) as answer:
             if answer.status == 200:
                 return
         # The launcher answers while it imports: probes at once after each other would be most of what is measured.
         time.sleep(0.02)
+    raise SystemExit(f"nothing is ready on port {port} after a minute")
 
 
 @contextlib.contextmanager

@@ -63,6 +63,30 @@ def test_no_layer_wastes_a_megabyte(archive: tuple[str, str]) -> None:
     assert "Result:PASS" in result.stdout
 
 
+WITHOUT_BYTECODE = """
+import os, sys
+
+sys.path.append("/opt/pipecat-base/site")
+sys.dont_write_bytecode = True
+for module in sys.argv[1:]:
+    __import__(module)
+specs = [module.__spec__ for module in list(sys.modules.values()) if getattr(module, "__spec__", None)]
+print(sorted(spec.name for spec in specs if spec.cached and not os.path.exists(spec.cached)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("image", "modules"),
+    [
+        (SLIM, ["pipecat_base.launcher", "pipecatcloud_system"]),
+        (FULL, ["pipecat_base.launcher", "pipecat.runner.utils", "pipecat.transports.smallwebrtc.transport", "daily"]),
+    ],
+)
+def test_everything_that_a_start_imports_is_compiled(image: str, modules: list[str]) -> None:
+    command = ["python", "-W", "ignore", "-c", WITHOUT_BYTECODE, *modules]
+    assert docker("run", "--rm", "--entrypoint", command[0], image, *command[1:]).splitlines()[-1] == "[]"
+
+
 def test_nothing_of_the_machine_that_built_it_stays(archive: tuple[str, str]) -> None:
     """Neither its certificate authorities nor its proxy or package index."""
     image, _ = archive
