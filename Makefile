@@ -21,7 +21,7 @@ LOCK_ARGS ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-header --no-annotate --python-version 3.10 $(LOCK_ARGS)
 
-.PHONY: help run call call-webrtc test lint format bench network matrix versions image test-image lint-image bench-image wheels lock clean
+.PHONY: help run call call-webrtc test lint format bench network matrix lowest versions image test-image lint-image bench-image wheels lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,14 @@ network: $(STAMP)  ## WebRTC between network namespaces, through coturn; as root
 
 matrix:  ## The tests on every installed Python of PYTHONS, JOBS (1) at once
 	@PYTHONS="$(PYTHONS)" JOBS="$(JOBS)" sh scripts/matrix.sh
+
+LOWEST := $(VENV)/lowest
+lowest: $(STAMP)  ## The launcher's tests with the oldest packages that it supports; the lock has the newest
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
+	@$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct .
+	@# The oldest websockets takes 64 KB of a request's line, whatever it is told.
+	@LAUNCHER_PYTHON=$(abspath $(LOWEST))/bin/python $(BIN)/python -m pytest tests/e2e/test_bot.py tests/e2e/test_drain.py \
+	    tests/e2e/test_health.py tests/e2e/test_session_api.py tests/e2e/test_websocket.py -k "not long_body"
 
 versions: $(STAMP)  ## Dispatch with old and new pipecat-ai and pipecatcloud, each in an environment of its own
 	@$(BIN)/python -m pytest tests/versions

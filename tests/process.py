@@ -20,6 +20,8 @@ import httpx
 
 BOTS = Path(__file__).parent / "bots"
 ROOT = Path(__file__).parent.parent
+PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
+"""The interpreter of the launcher, if it is not the tests' own."""
 PATIENCE = 30.0
 """Seconds after which a test gives up waiting; nothing waits this long when all is well."""
 
@@ -39,7 +41,7 @@ def environment(**variables: str) -> dict[str, str]:
 def run(*arguments: str, cwd: Path | str, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     return subprocess.run(
-        [sys.executable, "-m", "pipecat_base", *arguments],
+        [PYTHON, "-m", "pipecat_base", *arguments],
         cwd=cwd,
         env=environment(PORT=str(free_port()), **variables),
         capture_output=True,
@@ -67,7 +69,7 @@ class Launcher:
         bot: str | Path,
         *,
         wait: bool = True,
-        python: str = sys.executable,
+        python: str = PYTHON,
         prefix: Sequence[str] = (),
         **variables: Any,
     ) -> None:
