@@ -44,10 +44,11 @@ ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1
 COPY --from=builder /opt/uv/uv /usr/local/bin/uv
-COPY requirements/full.lock requirements/build.lock /build/
+COPY requirements/full.lock requirements/client.lock requirements/build.lock /build/
 RUN --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     uv pip install --system --prefix /opt/full --require-hashes --only-binary :all: --no-binary docopt \
-        --build-constraints /build/build.lock -r /build/full.lock
+        --build-constraints /build/build.lock -r /build/full.lock \
+    && uv pip install --system --prefix /opt/full --require-hashes --no-deps -r /build/client.lock
 
 FROM ${BASE_IMAGE} AS slim
 ARG VERSION=dev

@@ -106,6 +106,7 @@ test-image: $(IMAGE_STAMP) image  ## Run the image and users' projects in real c
 
 lock: $(STAMP)  ## Resolve the dependencies again
 	@for name in bootstrap build full image; do $(COMPILE) requirements/$$name.in -o requirements/$$name.lock || exit 1; done
+	@$(COMPILE) --no-deps requirements/client.in -o requirements/client.lock
 	@$(COMPILE) pyproject.toml -o requirements/launcher.lock
 	@$(COMPILE) pyproject.toml --group dev --extra pipecat --extra webrtc --extra daily -o requirements/dev.lock
 

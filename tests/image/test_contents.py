@@ -48,7 +48,7 @@ def test_a_bill_of_materials_lists_every_locked_package(archive: tuple[str, str]
         for purl, component in listed
         if purl.startswith("pkg:pypi/")
     }
-    wanted = locked("launcher") | (locked("full") if image == FULL else set())
+    wanted = locked("launcher") | (locked("full", "client") if image == FULL else set())
     assert len(wanted) > 10
     assert wanted - python == set()
     debian = {component["name"] for purl, component in listed if purl.startswith("pkg:deb/")}
@@ -80,6 +80,7 @@ print(sorted(spec.name for spec in specs if spec.cached and not os.path.exists(s
     [
         (SLIM, ["pipecat_base.launcher", "pipecatcloud_system"]),
         (FULL, ["pipecat_base.launcher", "pipecat.runner.utils", "pipecat.transports.smallwebrtc.transport", "daily"]),
+        (FULL, ["pipecat_ai_prebuilt.frontend", "pipecat.audio.vad.silero", "pipecat.services.openai.llm"]),
     ],
 )
 def test_everything_that_a_start_imports_is_compiled(image: str, modules: list[str]) -> None:
