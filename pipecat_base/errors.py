@@ -117,6 +117,7 @@ OTHER_EXIT_STATUSES: Mapping[int, str] = {
     2: "wrong command line",
     70: "forced out: the bot blocked the event loop past the shutdown deadline",
     130: "interrupted: Ctrl-C before it was ready, or twice",
+    137: "killed from outside: in a container most often because its memory was full (docker inspect says OOMKilled)",
     143: "SIGTERM before it was ready, or twice",
 }
 EXIT_FORCED = 70

@@ -147,9 +147,17 @@ def test_what_pre_app_leaves_behind_is_reaped(tmp_path: Path) -> None:
         until(lambda: "Z" not in container.run("sh", "-c", states), "no zombie")
 
 
-@pytest.mark.parametrize("slow", ["pre-app", "import"])
+@pytest.mark.parametrize("slow", ["pre-app", "import", "setup", "blocking setup", "setup that blocks the loop"])
 def test_it_can_be_stopped_before_it_is_ready(tmp_path: Path, slow: str) -> None:
-    bot = "import time\nprint('here', flush=True)\ntime.sleep(60)\nasync def bot(args): ...\n"
+    wait = "print('here', flush=True); time.sleep(60)"
+    first = {
+        "pre-app": "",
+        "import": f"import time; {wait}",
+        "setup": "async def setup():\n    import asyncio\n    print('here', flush=True); await asyncio.sleep(60)",
+        "blocking setup": f"def setup():\n    import time\n    {wait}",
+        "setup that blocks the loop": f"async def setup():\n    import time\n    {wait}",
+    }[slow]
+    bot = f"{first}\nasync def bot(args): ...\n"
     pre_app = "echo here; sleep 60\n" if slow == "pre-app" else None
     with Container(SLIM, *project(tmp_path, bot, pre_app)) as container:
         container.wait_for_log("here")
@@ -215,3 +223,4 @@ def test_a_bot_that_eats_its_memory_is_killed_and_seen(tmp_path: Path) -> None:
         with pytest.raises(Exception, match=r"disconnected|reset|closed"):
             container.post("/bot", json={})
         assert container.exit_status() == 137
+        assert docker("inspect", container.id, "--format", "{{.State.OOMKilled}}") == "true"
