@@ -77,20 +77,24 @@ WORKDIR /app
 COPY --chmod=755 pre-app.sh /app/pre-app.sh
 ENV PATH=/app/.venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 \
+    UV_PYTHON_INSTALL_DIR=/opt/uv/python \
     IMAGE_VERSION=${VERSION}
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["/opt/pipecat-base/health"]
-ENTRYPOINT ["/usr/bin/tini", "--", "/opt/pipecat-base/entrypoint"]
+ENTRYPOINT ["/usr/bin/tini", "-s", "--", "/opt/pipecat-base/entrypoint"]
 
 FROM slim AS full
 COPY --from=packages /opt/full /usr/local
 
+# What pip installs as 10001 goes where every other user can read it; what uv caches would stay in the image.
 FROM slim AS slim-nonroot
-RUN useradd --uid 10001 --user-group --create-home bot && chown bot:bot /app
+RUN useradd --uid 10001 --user-group --create-home bot && install -d -o bot -g bot /app /opt/bot /opt/uv/python
+ENV PYTHONUSERBASE=/opt/bot PATH=/app/.venv/bin:/opt/bot/bin:${PATH} UV_NO_CACHE=1
 USER 10001:10001
 
 FROM full AS full-nonroot
-RUN useradd --uid 10001 --user-group --create-home bot && chown bot:bot /app
+RUN useradd --uid 10001 --user-group --create-home bot && install -d -o bot -g bot /app /opt/bot /opt/uv/python
+ENV PYTHONUSERBASE=/opt/bot PATH=/app/.venv/bin:/opt/bot/bin:${PATH} UV_NO_CACHE=1
 USER 10001:10001
 
 FROM slim

@@ -8,4 +8,4 @@
 #     service datadog-agent start
 #     export REGION=eu-west-1
 #
-# If it fails, the container stops.
+# What it exports reaches the bot, unless it ends by exec. If it fails, the container stops.

@@ -6,6 +6,7 @@ MODE: ``no``; ``optional``, where a failure is told and the build goes on; ``req
 """
 
 import hashlib
+import http.client
 import io
 import sys
 import urllib.request
@@ -32,7 +33,7 @@ def main(mode: str, url: str, sha256: str, destination: str) -> int:
         if found != sha256:
             raise ValueError(f"its SHA-256 is {found}, not {sha256}")
         zipfile.ZipFile(io.BytesIO(content)).extractall(folder)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, http.client.HTTPException, zipfile.BadZipFile) as error:
         print(f"nltk data: {url} is not in this image: {error}", file=sys.stderr)
         return 1 if mode == "required" else 0
     print("nltk data: punkt_tab is in this image")

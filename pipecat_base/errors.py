@@ -41,7 +41,7 @@ class StartupError(Exception):
 
 
 class BotNotFound(StartupError):
-    code, exit_status, meaning = "bot_not_found", 10, "there is no file at the bot's path"
+    code, exit_status, meaning = "bot_not_found", 10, "there is no file at the bot's path, or it can not be read"
 
 
 class BotIsFolder(StartupError):

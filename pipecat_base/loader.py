@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
+import os
 import re
 import signal
 import sys
@@ -105,6 +106,10 @@ def _find(path: str) -> Path:
             f"There is no {file.name} in {file.parent}.{found}",
             'Put a file with "async def bot(args)" there (in an image: COPY ./bot.py bot.py), '
             "or name another one with --bot or PIPECAT_BOT.",
+        )
+    if not os.access(file, os.R_OK):
+        raise BotNotFound(
+            f"{file} can not be read by uid {os.getuid()}.", "Let everybody read it: chmod 644, or COPY --chmod=644."
         )
     return file
 

@@ -11,6 +11,7 @@ Where pip has installed the launcher into the bot's environment there is no such
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -93,7 +94,7 @@ class Packages:
                 raise
             self.check(with_session_api=True)
             running = "{}.{}".format(*sys.version_info)
-            if running == self._python:
+            if running == self._python or not isinstance(error.__cause__ or error, ImportError):
                 raise
             raise PackagesConflict(
                 f"The launcher was installed for Python {self._python}, but your environment has Python {running},"
@@ -102,10 +103,15 @@ class Packages:
             ) from error
 
     def _passes_through(self, error: BaseException | None) -> bool:
-        """Whether the launcher's folder has had a part in the error."""
+        """Whether the error arose in an import by one of the launcher's packages, and not in the bot's own lines."""
         if error is None or self._site is None:
             return False
-        return any(frame.filename.startswith(self._site) for frame in traceback.extract_tb(error.__traceback__))
+        ours = os.path.join(self._site, "pipecat_base", "")
+        imported = itertools.takewhile(
+            lambda file: not file.startswith(ours),
+            (frame.filename for frame in reversed(traceback.extract_tb(error.__traceback__))),
+        )
+        return any(file.startswith(self._site) for file in imported)
 
     def _check(self, package: Package, needed: str) -> None:
         version = self._theirs.get(needed)
@@ -164,7 +170,7 @@ def _is_within(version: Release, bound: tuple[str, Release]) -> bool:
     size = max(len(version), len(limit))
     ours, theirs = (part + (0,) * (size - len(part)) for part in (version, limit))
     if operator == "~=":
-        return ours >= theirs and version[: len(limit) - 1] == limit[:-1]
+        return ours >= theirs and ours[: len(limit) - 1] == limit[:-1]
     return {
         ">=": ours >= theirs,
         ">": ours > theirs,

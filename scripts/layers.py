@@ -12,8 +12,8 @@ from typing import IO
 MB = 1e6
 
 
-def main(image: str) -> None:
-    """Print the table."""
+def main(image: str, most: float = float("inf")) -> None:
+    """Print the table; fail when all of it takes more than ``most`` MB compressed."""
     docker = os.environ.get("DOCKER", "docker")
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "image.tar")
@@ -28,7 +28,9 @@ def main(image: str) -> None:
                 total = [a + b for a, b in zip(total, sizes, strict=True)]
                 made_by = " ".join(step.get("created_by", "the base").split())
                 print(f"{sizes[0]:8.1f} MB {sizes[1]:8.1f} MB gzip  {made_by[:90]}")
-            print(f"{total[0]:8.1f} MB {total[1]:8.1f} MB gzip  {image}")
+            print(f"{total[0]:8.1f} MB {total[1]:8.1f} MB gzip  {image}, at most {most:g} MB")
+            if total[1] > most:
+                sys.exit(1)
 
 
 def measure(layer: IO[bytes]) -> tuple[float, float]:
@@ -41,4 +43,4 @@ def measure(layer: IO[bytes]) -> tuple[float, float]:
     return raw / MB, (packed + len(compressor.flush())) / MB
 
 
-main(sys.argv[1])
+main(sys.argv[1], *map(float, sys.argv[2:]))

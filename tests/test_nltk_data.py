@@ -31,7 +31,9 @@ def served() -> Iterator[str]:
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/punkt_tab.zip" else 404)
+            self.send_response(200 if self.path != "/missing" else 404)
+            if self.path == "/truncated":
+                self.send_header("content-length", str(2 * len(content)))
             self.end_headers()
             self.wfile.write(content)
 
@@ -56,7 +58,7 @@ def test_it_is_unpacked_where_nltk_looks_and_nowhere_else(served: str, tmp_path:
     assert not (tmp_path / "data/outside").exists()
 
 
-@pytest.mark.parametrize("path", ["/punkt_tab.zip", "/missing", None])
+@pytest.mark.parametrize("path", ["/punkt_tab.zip", "/missing", "/truncated", None])
 @pytest.mark.parametrize(("mode", "status"), [("optional", 0), ("required", 1)])
 def test_a_failure_is_told_and_leaves_nothing(
     served: str, tmp_path: Path, path: str | None, mode: str, status: int

@@ -84,14 +84,13 @@ def test_versions_are_compared_as_pip_compares_them(
     assert fits == SpecifierSet(f"{operator}{limit}").contains(version)
 
 
-def failing(folder: Path, where: str) -> Exception:
-    """An ImportError that arises in a file of that folder."""
-    file = folder / where / "broken.py"
-    file.parent.mkdir(exist_ok=True)
-    file.write_text("import pydantic_core_of_another_python")
+def failing(folder: Path, where: str, line: str = "import pydantic_core_of_another_python") -> Exception:
+    """An error that arises in a file of that folder, imported as a bot is: by a loader of the launcher's."""
+    innermost = compile(line, str(folder / where / "broken.py"), "exec")
+    loader = compile("exec(innermost, {})", str(folder / "site" / "pipecat_base" / "loader.py"), "exec")
     try:
-        exec(compile(file.read_text(), str(file), "exec"), {})
-    except ImportError as error:
+        exec(loader, {"innermost": innermost})
+    except Exception as error:
         return error
     raise AssertionError("it did not fail")
 
@@ -104,10 +103,23 @@ def test_an_import_that_fails_with_another_python_says_so(tmp_path: Path) -> Non
         raise BotImportFailed("An import failed.", "Mend it.") from cause
 
 
-@pytest.mark.parametrize(("where", "python"), [("environment", "2.7"), ("site", None)])
-def test_an_import_that_fails_for_another_reason_stays_as_it_is(tmp_path: Path, where: str, python: str | None) -> None:
-    found = packages(tmp_path, python=python or "{}.{}".format(*sys.version_info))
-    cause = failing(tmp_path, where)
+HERE = "{}.{}".format(*sys.version_info)
+
+
+@pytest.mark.parametrize(
+    ("where", "line", "python", "theirs"),
+    [
+        ("project", "import redis", "2.7", ["starlette-0.41.3"]),
+        ("project", "undefined", "2.7", ["starlette-0.41.3"]),
+        ("site", "undefined", "2.7", []),
+        ("site", "import redis", HERE, []),
+    ],
+)
+def test_an_import_that_fails_for_another_reason_stays_as_it_is(
+    tmp_path: Path, where: str, line: str, python: str, theirs: list[str]
+) -> None:
+    found = packages(tmp_path, *theirs, python=python)
+    cause = failing(tmp_path, where, line)
     with pytest.raises(BotImportFailed), found.explaining():
         raise BotImportFailed("An import failed.", "Mend it.") from cause
 

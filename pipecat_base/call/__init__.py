@@ -16,7 +16,7 @@ WEBRTC_URL = "http://127.0.0.1:8080/api/offer"
 
 
 def main(options: argparse.Namespace) -> int:
-    """Place the calls; 0 when every one heard something."""
+    """Place the calls; 0 when every one heard something and none was cut off."""
     url = options.url or (WEBRTC_URL if options.webrtc else PHONE_URL)
     try:
         samples, rate = audio.read_wav(options.wav)
@@ -43,7 +43,7 @@ def main(options: argparse.Namespace) -> int:
         out = options.out or f"{options.wav.removesuffix('.wav')}.reply.wav"
         audio.write_wav(out, calls[0].heard, calls[0].rate)
         print(f"Wrote what call {results.index(calls[0]) + 1} heard to {out}")
-    return 0 if len(calls) == len(results) and all(call.heard for call in calls) else 1
+    return 0 if len(calls) == len(results) and all(call.heard and not call.was_cut for call in calls) else 1
 
 
 def _callers(url: str, samples: list[int], rate: int, options: argparse.Namespace) -> list[Coroutine[Any, Any, Call]]:

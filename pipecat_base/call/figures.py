@@ -52,6 +52,8 @@ class Call:
     """Messages that are not Twilio's."""
     closed: str | None = None
     """How the bot ended the call, when it was not the caller."""
+    was_cut: bool = False
+    """Whether that was no orderly end."""
 
     @property
     def received(self) -> int:
@@ -76,7 +78,7 @@ class Call:
 
     def line(self, number: int) -> str:
         """What is printed of it."""
-        ended = f", ended by the bot: {self.closed}" if self.closed else ""
+        ended = f", {'cut off' if self.was_cut else 'ended by the bot'}: {self.closed}" if self.closed else ""
         if self.heard_at is None:
             other = f" but {self.other} messages that are not Twilio's" if self.other else ""
             return f"call {number}: sent {self.sent} frames, heard nothing{other}{ended}"

@@ -36,8 +36,9 @@ async def place(url: str, samples: list[int], tail: float) -> Call:
             listening = asyncio.ensure_future(_listen(websocket, call))
             speaking = asyncio.ensure_future(_speak(websocket, stream, samples, call, tail))
             await asyncio.wait({listening, speaking}, return_when=asyncio.FIRST_COMPLETED)
-            if not speaking.done():
+            if listening.done():
                 call.closed = f"{websocket.close_code} {websocket.close_reason}".strip()
+                call.was_cut = websocket.close_code not in (1000, 1001)
             for task in (listening, speaking):
                 task.cancel()
             await asyncio.gather(listening, speaking, return_exceptions=True)
@@ -49,6 +50,7 @@ async def place(url: str, samples: list[int], tail: float) -> Call:
         raise CallError(f"{url} refused the call: {error}") from None
     except ConnectionClosed as error:
         call.closed = f"{error.rcvd.code} {error.rcvd.reason}".strip() if error.rcvd else "without a close frame"
+        call.was_cut = error.rcvd is None
     except OSError as error:
         raise CallError(
             f"nothing answers at {url}: {error.strerror or error}. Is the bot running (make run)?"

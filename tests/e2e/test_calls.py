@@ -185,6 +185,16 @@ def test_the_call_command_measures_a_webrtc_call(echo: Launcher, tmp_path: Path)
     assert pitch(heard[begin : begin + rate], rate) == pytest.approx(500, abs=5)
 
 
+def test_a_call_whose_bot_is_killed_is_cut_off(tmp_path: Path) -> None:
+    audio.write_wav(str(tmp_path / "tone.wav"), tone(500, 5.0, 8000), 8000)
+    with Launcher(ROOT / "examples" / "echo") as launcher:
+        killer = threading.Timer(1.5, launcher.process.kill)
+        killer.start()
+        result = run("call", "tone.wav", "--url", launcher.websocket_url(), cwd=tmp_path)
+    assert result.returncode == 1
+    assert re.search(r"call 1: sent \d+ frames, received \d+, .*, cut off: 1006", result.stdout), result.stdout
+
+
 def test_the_call_command_says_when_the_bot_ends_a_webrtc_call(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text("async def bot(args): ...\n")
     audio.write_wav(str(tmp_path / "tone.wav"), tone(500, 3.0, 16000), 16000)
@@ -237,7 +247,7 @@ def test_of_several_calls_those_that_were_taken_are_measured(tmp_path: Path, web
     ("act", "says"),
     [
         ("await args.websocket.receive_text()", "heard nothing, ended by the bot: 1000 the bot returned"),
-        ("raise ValueError", "heard nothing, ended by the bot: 1011 the bot failed"),
+        ("raise ValueError", "heard nothing, cut off: 1011 the bot failed"),
         (
             "[await args.websocket.send_text('hello') for _ in range(3)]\n    await args.websocket.receive_text()",
             "heard nothing but 3 messages that are not Twilio's, ended by the bot: 1000 the bot returned",

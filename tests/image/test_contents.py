@@ -100,7 +100,7 @@ def test_nothing_of_the_machine_that_built_it_stays(archive: tuple[str, str]) ->
     said = docker("history", "--no-trunc", "--format", "{{.CreatedBy}}", image)
     said += docker("image", "inspect", image, "--format", "{{json .Config}}")
     base = docker("image", "inspect", os.environ["BASE_IMAGE"], "--format", "{{json .Config.Env}}")
-    for name in ("proxy", "index_url", "PIP_", "UV_"):
+    for name in ("proxy", "index_url", "PIP_", "UV_INDEX", "UV_DEFAULT_INDEX", "netrc"):
         assert name.lower() not in said.lower() or name.lower() in base.lower(), name
     files = "find / -xdev ( -name pip.conf -o -name uv.toml -o -name .netrc -o -name .pypirc )".split()
     assert docker("run", "--rm", "--entrypoint", files[0], image, *files[1:]) == ""

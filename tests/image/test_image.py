@@ -91,10 +91,35 @@ def test_it_is_healthy_while_it_lives(tmp_path: Path) -> None:
     settings = ["--health-interval", "1s", "--health-retries", "1", "-e", "EVENT_LOOP_STALL_LIMIT=2"]
     with Container(SLIM, *project(tmp_path, bot), *settings).wait_until_ready() as container:
         until(lambda: container.health() == "healthy", "healthy")
-        assert container.run("/opt/pipecat-base/health") == ""
+        assert container.run("/opt/pipecat-base/health") == "HTTP/1.1 200 OK"
         with pytest.raises(httpx.TimeoutException):
             container.post("/bot", json={}, timeout=0.5)
         until(lambda: container.health() == "unhealthy", "unhealthy")
+
+
+@pytest.mark.parametrize(
+    ("options", "command"),
+    [
+        (["-e", "PORT=9000"], ()),
+        (["-e", "PIPECAT_HOST=127.0.0.2"], ()),
+        (["--sysctl", "net.ipv6.conf.lo.disable_ipv6=0", "-e", "PIPECAT_HOST=::1"], ()),
+        ([], ("--port", "9000")),
+        ([], ("serve", "--port=9000", "--host=127.0.0.2")),
+    ],
+)
+def test_its_health_is_asked_where_it_listens(tmp_path: Path, options: list[str], command: tuple[str, ...]) -> None:
+    pre_app = "export PORT=9001\n" if not command and "PORT=9000" not in options else None
+    with Container(SLIM, *project(tmp_path, pre_app=pre_app), *options, command=command) as container:
+        container.wait_for_log("Ready: ")
+        assert container.run("/opt/pipecat-base/health") == "HTTP/1.1 200 OK"
+
+
+def test_a_bot_that_can_not_be_read_is_named_with_who_can_not(tmp_path: Path) -> None:
+    options = project(tmp_path)
+    (tmp_path / "bot.py").chmod(0o600)
+    with Container(SLIM, *options, "--user", "10001:10001") as container:
+        assert container.exit_status() == 10
+        assert "bot_not_found: /app/bot.py can not be read by uid 10001." in container.log()
 
 
 def test_it_can_be_started_again(tmp_path: Path) -> None:
@@ -117,27 +142,48 @@ def test_it_can_be_started_again(tmp_path: Path) -> None:
         ("export COLOUR=red\nexit 0\n", {"COLOUR": "red"}),
         ("export COLOUR=$(printf 'two\\nlines \"and\" $quotes')\n", {"COLOUR": 'two\nlines "and" $quotes'}),
         ("sleep 300 &\n", {"COLOUR": None}),
+        ("trap 'echo bye' EXIT\nexport COLOUR=red\n", {"COLOUR": "red"}),
+        ("#!/usr/bin/env bash\nset -Ceu\ncd /\nexport COLOUR=red\n", {"COLOUR": "red"}),
+        ("export status=9 file=/app/bot.py exported=x shell=zsh\n", {"status": "9", "file": "/app/bot.py", "exported": "x"}),
+        ("#!/bin/bash\nf() { :; }\nexport -f f\nunset GIVEN\n", {"GIVEN": None, "a.b-c": "d", "UID": "7"}),
     ],
 )
 def test_what_pre_app_exports_reaches_the_bot(tmp_path: Path, pre_app: str, says: dict[str, str | None]) -> None:
-    with Container(SLIM, *project(tmp_path, SAYS_VARIABLES, pre_app)).wait_until_ready() as container:
+    options = [*project(tmp_path, SAYS_VARIABLES, pre_app), "-e", "GIVEN=1", "-e", "a.b-c=d", "-e", "UID=7"]
+    with Container(SLIM, *options, "--read-only").wait_until_ready() as container:
         container.post("/bot", json=says)
         container.wait_for_log(f"said {says}")
+        assert "line " not in container.log()  # no complaint of a shell's
+        assert container.run("sh", "-c", "ls -A /dev/shm /tmp | grep -v :$ || true") == ""
 
 
-def test_a_pre_app_that_fails_stops_the_container_and_is_named(tmp_path: Path) -> None:
-    with Container(SLIM, *project(tmp_path, pre_app="echo on its way\nfalse || exit 7\n")) as container:
-        assert container.exit_status() == 7
-        assert "pre_app_failed: /app/pre-app.sh ended with status 7" in container.log()
+@pytest.mark.parametrize(
+    ("pre_app", "mode", "status", "reason"),
+    [
+        ("echo on its way\nfalse || exit 7\n", 0o644, 7, "/app/pre-app.sh ended with status 7"),
+        ("#!/bin/bash -e\nfalse\nexport COLOUR=red\n", 0o644, 1, "/app/pre-app.sh ended with status 1"),
+        ("export COLOUR=red\r\n", 0o644, 1, "/app/pre-app.sh has Windows line ends"),
+        ("export COLOUR=red\n", 0o600, 1, "/app/pre-app.sh is not a file that uid 10001 can read"),
+    ],
+)
+def test_a_pre_app_that_fails_stops_the_container_and_is_named(
+    tmp_path: Path, pre_app: str, mode: int, status: int, reason: str
+) -> None:
+    options = project(tmp_path, pre_app=pre_app)
+    (tmp_path / "pre-app.sh").chmod(mode)
+    with Container(SLIM, *options, "--user", "10001:10001", "-e", "SECRET=hunter2") as container:
+        assert container.exit_status() == status
+        assert f"pre_app_failed: {reason}" in container.log()
         assert "Ready" not in container.log()
+        assert "/tmp/" not in docker("diff", container.id)
 
 
 def test_what_pre_app_exports_is_missed_out_loud_where_it_can_not_be_kept(tmp_path: Path) -> None:
-    options = project(tmp_path, SAYS_VARIABLES, "export COLOUR=blue\n")
+    options = [*project(tmp_path, SAYS_VARIABLES, "export COLOUR=blue\n"), "--tmpfs", "/dev/shm:ro"]
     with Container(SLIM, *options, "--read-only").wait_until_ready() as container:
         container.post("/bot", json={"COLOUR": 1})
         container.wait_for_log("said {'COLOUR': None}")
-        assert "what /app/pre-app.sh exports is lost: /tmp can not be written" in container.log()
+        assert "what /app/pre-app.sh exports is lost: neither /dev/shm nor /tmp can be written" in container.log()
 
 
 def test_what_pre_app_leaves_behind_is_reaped(tmp_path: Path) -> None:
@@ -147,18 +193,19 @@ def test_what_pre_app_leaves_behind_is_reaped(tmp_path: Path) -> None:
         until(lambda: "Z" not in container.run("sh", "-c", states), "no zombie")
 
 
-@pytest.mark.parametrize("slow", ["pre-app", "import", "setup", "blocking setup", "setup that blocks the loop"])
+@pytest.mark.parametrize("slow", ["pre-app", "pre-app in bash", "import", "setup", "blocking setup", "setup that blocks the loop"])
 def test_it_can_be_stopped_before_it_is_ready(tmp_path: Path, slow: str) -> None:
     wait = "print('here', flush=True); time.sleep(60)"
     first = {
         "pre-app": "",
+        "pre-app in bash": "",
         "import": f"import time; {wait}",
         "setup": "async def setup():\n    import asyncio\n    print('here', flush=True); await asyncio.sleep(60)",
         "blocking setup": f"def setup():\n    import time\n    {wait}",
         "setup that blocks the loop": f"async def setup():\n    import time\n    {wait}",
     }[slow]
     bot = f"{first}\nasync def bot(args): ...\n"
-    pre_app = "echo here; sleep 60\n" if slow == "pre-app" else None
+    pre_app = {"pre-app": "echo here; sleep 60\n", "pre-app in bash": "#!/bin/bash\necho here; sleep 60\n"}.get(slow)
     with Container(SLIM, *project(tmp_path, bot, pre_app)) as container:
         container.wait_for_log("here")
         assert container.stop(20) < 10
@@ -211,9 +258,17 @@ def test_docker_stop_lets_a_call_finish(tmp_path: Path) -> None:
         assert container.exit_status() == 0
 
 
-def test_nonroot_is_not_root(tmp_path: Path) -> None:
-    with Container(f"{SLIM}-nonroot", *project(tmp_path)).wait_until_ready() as container:
+def test_full_runs_as_nobody_in_particular_too(tmp_path: Path) -> None:
+    with Container(f"{FULL}-nonroot", *ECHO, "--read-only", "--tmpfs", "/tmp").wait_until_ready() as container:
         assert container.run("id", "-u") == "10001"
+        assert "lost 0 (0.0 %)" in call(container, tmp_path)
+
+
+def test_an_idle_container_needs_little_memory(tmp_path: Path) -> None:
+    with Container(SLIM, *project(tmp_path), "--memory", "60m").wait_until_ready() as container:
+        assert container.post("/bot", json={}).status_code == 200
+        said = json.loads(docker("stats", "--no-stream", "--format", "{{json .}}", container.id))["MemUsage"]
+        assert float(said.split("MiB")[0]) < 60e6 / (1 << 20)
 
 
 def test_a_bot_that_eats_its_memory_is_killed_and_seen(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_an_example_builds_as_it_is(example: str) -> None:
                 assert container.exit_status() == 21
                 assert "OPENAI_API_KEY is not set (docker run -e OPENAI_API_KEY)" in container.log()
         with Container(image, "-e", "OPENAI_API_KEY=not-one").wait_until_ready() as container:
-            assert container.run("/opt/pipecat-base/health") == ""
+            assert container.run("/opt/pipecat-base/health") == "HTTP/1.1 200 OK"
 
 
 def test_modules_folders_and_variables_of_the_project_are_there(tmp_path: Path) -> None:
@@ -75,10 +75,37 @@ def test_packages_that_do_not_fit_are_named(tmp_path: Path) -> None:
                 assert "your environment has starlette 0.41.3." in line
                 assert "Add fastapi to your requirements.txt or pyproject.toml" in line
                 assert "Traceback" not in container.log()
+        # A mistake of the bot's own is told as that.
+        (tmp_path / "bot.py").write_text("import redis\n")
+        with Container(image, "-v", f"{tmp_path}/bot.py:/app/bot.py:ro", command=("check",)) as container:
+            assert container.exit_status() == 13
+            assert "bot.py:1 needs the package redis" in container.log()
         # A bot without the Session API does not need the one that does not fit.
         (tmp_path / "bot.py").write_text("async def bot(args): ...\n")
         with Container(image, "-v", f"{tmp_path}/bot.py:/app/bot.py:ro").wait_until_ready() as container:
             assert container.post("/bot", json={}).status_code == 200
+
+
+@pytest.mark.parametrize(("case", "where"), [("nonroot-pip", "/opt/bot/lib/"), ("nonroot-uv", "/app/.venv/lib/")])
+def test_a_project_of_the_nonroot_image_runs_as_anybody(case: str, where: str, tmp_path: Path) -> None:
+    with built(copied(case, tmp_path)) as image:
+        for user in ([], ["--user", "23456:0"]):
+            with Container(image, *user, "--read-only", "--tmpfs", "/tmp").wait_until_ready() as container:
+                assert container.run("id", "-u") == ("23456" if user else "10001")
+                assert container.post("/bot", json={}).status_code == 200
+                container.wait_for_log(f"said {where}")
+        kept = ["run", "--rm", "--user", "0", "--entrypoint", "du", image, "-s", "/home/bot", "/root"]
+        assert all(int(line.split()[0]) < 100 for line in docker(*kept).splitlines()), "a cache stayed in the image"
+
+
+def test_a_virtual_environment_that_can_not_be_run_is_named(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    (project / ".venv" / "bin").mkdir(parents=True)
+    (project / ".venv" / "bin" / "python").symlink_to("/opt/homebrew/bin/python3.13")
+    (project / "bot.py").write_text("async def bot(args): ...\n")
+    (project / "Dockerfile").write_text("FROM pipecat-base:slim\nCOPY . .\n")
+    with built(project) as image, Container(image).wait_until_ready() as container:
+        assert "/app/.venv has no Python that can be run here" in container.log()
 
 
 def test_services_that_pre_app_starts_run_beside_the_bot(tmp_path: Path) -> None:
