@@ -3,7 +3,7 @@
 In the image the launcher has a folder of packages of its own, last on the path. The bot's environment was resolved
 without it, and may bring a starlette that the launcher's fastapi can not work with. When the image is built, a list is
 written of what each of the launcher's packages needs; the versions that the environment has are read from the names of
-its ``.dist-info`` folders. That takes a millisecond, where asking ``importlib.metadata`` and ``packaging`` takes fifty.
+its ``.dist-info`` folders. That takes a millisecond, ``importlib.metadata`` and ``packaging`` many times that.
 
 Where pip has installed the launcher into the bot's environment there is no such list: pip has made them fit.
 """

@@ -65,6 +65,11 @@ class Call:
         """Frames of 20 ms that did not come: what the network counted, else what is missing from an echo."""
         return max(0, self.sent - self.received) if self.lost_packets is None else self.lost_packets
 
+    def end(self, code: int | None, reason: str | None) -> None:
+        """Note with which code the bot's side closed the WebSocket; 1006 and None are none."""
+        self.was_cut = code not in (1000, 1001)
+        self.closed = "without a close frame" if code in (None, 1006) else f"{code} {reason or ''}".strip()
+
     def hear(self, samples: list[int], now: float) -> None:
         """Note audio that came in."""
         if self.heard_at is None:

@@ -37,8 +37,7 @@ async def place(url: str, samples: list[int], tail: float) -> Call:
             speaking = asyncio.ensure_future(_speak(websocket, stream, samples, call, tail))
             await asyncio.wait({listening, speaking}, return_when=asyncio.FIRST_COMPLETED)
             if listening.done():
-                call.closed = f"{websocket.close_code} {websocket.close_reason}".strip()
-                call.was_cut = websocket.close_code not in (1000, 1001)
+                call.end(websocket.close_code, websocket.close_reason)
             for task in (listening, speaking):
                 task.cancel()
             await asyncio.gather(listening, speaking, return_exceptions=True)
@@ -49,8 +48,7 @@ async def place(url: str, samples: list[int], tail: float) -> Call:
     except InvalidHandshake as error:
         raise CallError(f"{url} refused the call: {error}") from None
     except ConnectionClosed as error:
-        call.closed = f"{error.rcvd.code} {error.rcvd.reason}".strip() if error.rcvd else "without a close frame"
-        call.was_cut = error.rcvd is None
+        call.end(*((error.rcvd.code, error.rcvd.reason) if error.rcvd else (None, None)))
     except OSError as error:
         raise CallError(
             f"nothing answers at {url}: {error.strerror or error}. Is the bot running (make run)?"
