@@ -178,6 +178,14 @@ def test_a_pre_app_that_fails_stops_the_container_and_is_named(
         assert "/tmp/" not in docker("diff", container.id)
 
 
+def test_pre_app_is_not_halted_at_a_terminal(tmp_path: Path) -> None:
+    options = project(tmp_path, SAYS_VARIABLES, "read answer\nexport ANSWER=${answer:-none}\n")
+    with Container(SLIM, *options, "-i", "-t").wait_until_ready() as container:
+        container.post("/bot", json={"ANSWER": 1})
+        container.wait_for_log("said {'ANSWER': 'none'}")
+        assert "Done" not in container.log()
+
+
 def test_what_pre_app_exports_is_missed_out_loud_where_it_can_not_be_kept(tmp_path: Path) -> None:
     options = [*project(tmp_path, SAYS_VARIABLES, "export COLOUR=blue\n"), "--tmpfs", "/dev/shm:ro"]
     with Container(SLIM, *options, "--read-only").wait_until_ready() as container:
