@@ -54,6 +54,7 @@ def test_nltks_data_is_looked_for_where_nltk_looks(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("feature_manager.NLTK_ROOTS", ())
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delitem(sys.modules, "nltk", raising=False)  # where pipecat has brought and imported it
     monkeypatch.setattr(sys, "path", [path for path in sys.path if not (Path(path) / "nltk").is_dir()])
     assert features()["NLTK Data"].status is Status.DISABLED
     monkeypatch.syspath_prepend(tmp_path)
