@@ -20,6 +20,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pipecat_base.errors import NotSupported
+
 if TYPE_CHECKING:
     from starlette.websockets import WebSocket
 
@@ -117,14 +119,28 @@ class ArgumentFactory:
         values = {"webrtc_connection": connection}
         return self._build(types.webrtc, values, session_id, body, flow_config=flow_config)
 
+    async def other(self, session_id: str, body: Any, type_name: str, values: dict[str, Any]) -> Arguments:
+        """A class of ``pipecat.runner.types`` that pipecatcloud has no name for.
+
+        Raises:
+            NotSupported: this pipecat does not have it either.
+        """
+        await self._resolve()
+        module = await asyncio.to_thread(self._load, cloud=False)
+        type_ = getattr(module, type_name, None)
+        if type_ is None:
+            raise NotSupported(f"The pipecat-ai that is installed here has no {type_name}.", session_id=session_id)
+        return self._build(type_, values, session_id, body)
+
     def _build(self, type_: type[Any], values: dict[str, Any], session_id: str, body: Any, **later: Any) -> Arguments:
         known = {**values, "session_id": session_id}
-        required = [
+        needed = [
             f.name
             for f in dataclasses.fields(type_)
-            if f.init and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+            if f.init
+            and (f.name in values or (f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING))
         ]
-        arguments: Arguments = type_(**{name: known.get(name) for name in required})
+        arguments: Arguments = type_(**{name: known.get(name) for name in needed})
         attributes = {
             **known,
             "body": body,

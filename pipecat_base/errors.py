@@ -172,6 +172,14 @@ class NotServed(Refusal):
     code, status = "not_served", 404
 
 
+class UnknownAgent(Refusal):
+    code, status = "unknown_agent", 404
+
+
+class UnknownSession(Refusal):
+    code, status = "unknown_session", 404
+
+
 class UnknownPeer(Refusal):
     code, status = "unknown_peer", 404
 
@@ -196,8 +204,28 @@ class Draining(Refusal):
     code, status, retry_after = "draining", 503, 1
 
 
+class NotRunning(Refusal):
+    code, status, retry_after = "not_running", 503, 1
+
+
+class NotReached(Refusal):
+    code, status = "not_reached", 502
+
+
+class StorageFailed(Refusal):
+    code, status = "storage_failed", 500
+
+
+class PodTokenMissing(Refusal):
+    code, status = "pod_token_missing", 401
+
+
 class NotSupported(Refusal):
     code, status = "not_supported", 501
+
+
+class KeyMissing(Refusal):
+    code, status = "key_missing", 401
 
 
 class SignatureMissing(Refusal):

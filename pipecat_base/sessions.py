@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -33,6 +33,8 @@ class Transport(Enum):
     WEBSOCKET = "websocket"
     WEBRTC = "webrtc"
     WHATSAPP = "whatsapp"
+    LIVEKIT = "livekit"
+    MOQ = "moq"
 
 
 class State(Enum):
@@ -149,6 +151,7 @@ class Sessions:
         self._active: dict[str, Session] = {}
         self._empty = asyncio.Event()
         self._empty.set()
+        self._change = asyncio.Event()
         # asyncio holds tasks weakly: a bot that ignores its cancellation must still be seen to end.
         self._abandoned: set[asyncio.Task[Any]] = set()
 
@@ -157,6 +160,19 @@ class Sessions:
 
     def __iter__(self) -> Iterator[Session]:
         return iter(tuple(self._active.values()))
+
+    def get(self, session_id: str) -> Session | None:
+        """The active session of this id."""
+        return self._active.get(session_id)
+
+    def changed(self) -> Coroutine[Any, Any, Any]:
+        """Wait until one is admitted, waits for its peer, runs or has ended, counted from this call."""
+        return self._change.wait()
+
+    def _enter(self, session: Session, state: State) -> None:
+        session.state = state
+        self._change.set()
+        self._change = asyncio.Event()
 
     @property
     def full(self) -> bool:
@@ -183,6 +199,7 @@ class Sessions:
         limits = [limit for limit in (max_seconds, self._max_seconds) if limit is not None]
         session = Session(session_id, transport, min(limits, default=None))
         self._active[session_id] = session
+        self._enter(session, State.ADMITTED)
         self._empty.clear()
         try:
             yield session
@@ -190,8 +207,8 @@ class Sessions:
             try:
                 await self._close(session)
             finally:
-                session.state = State.ENDED
                 del self._active[session_id]
+                self._enter(session, State.ENDED)
                 if not self._active:
                     self._empty.set()
 
@@ -201,7 +218,7 @@ class Sessions:
         None then; the outcome when the session's end was asked for meanwhile, or when an event after the first was
         done without it: the caller is gone.
         """
-        session.state = State.WAITING
+        self._enter(session, State.WAITING)
         waited: set[asyncio.Future[Any]] = {session._stop, *events}
         done, _ = await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if session._stop.done():
@@ -215,7 +232,7 @@ class Sessions:
 
         Never raises what the bot raised.
         """
-        session.state = State.RUNNING
+        self._enter(session, State.RUNNING)
         started, seconds_left = time.monotonic(), session._begin()
         with logger.contextualize(session_id=session.id):
             logger.info(f"Session started: {session.transport.value}")

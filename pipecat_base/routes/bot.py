@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from pipecat_base.arguments import ArgumentFactory, Arguments
+from pipecat_base.dispatch import DailyRoom, Dispatch, Nowhere, OfferToCome, Place, Start
 from pipecat_base.errors import Malformed, NotSupported
 from pipecat_base.routes import requests
-from pipecat_base.sessions import Outcome, Report, Sessions, Transport
-from pipecat_base.webrtc import NOT_INSTALLED, WebRTC
+from pipecat_base.sessions import Outcome, Report
+from pipecat_base.webrtc import NOT_INSTALLED
 
 ROOM_URL = "x-daily-room-url"
 ROOM_TOKEN = "x-daily-room-token"  # noqa: S105
@@ -26,23 +27,12 @@ class BotRoute:
     """Runs plain and Daily sessions, and those that wait for a WebRTC offer.
 
     Args:
-        webrtc: None where it is not installed.
         failure_status: The HTTP status for a bot that failed.
         max_body_bytes: The largest body.
     """
 
-    def __init__(
-        self,
-        sessions: Sessions,
-        arguments: ArgumentFactory,
-        webrtc: WebRTC | None,
-        *,
-        failure_status: int,
-        max_body_bytes: int,
-    ) -> None:
-        self._sessions = sessions
-        self._webrtc = webrtc
-        self._arguments = arguments
+    def __init__(self, dispatch: Dispatch, *, failure_status: int, max_body_bytes: int) -> None:
+        self._dispatch = dispatch
         self._failure_status = failure_status
         self._max_body_bytes = max_body_bytes
 
@@ -53,29 +43,19 @@ class BotRoute:
     async def post(self, request: Request) -> JSONResponse:
         """200 ``{}``, or the failure's status and ``{"error": {"code", "message", "session_id"}}``."""
         session_id = requests.session_id(request)
-        webrtc = request.headers.get(TRANSPORT_TYPE, "").strip().lower() == "webrtc"
-        if webrtc and self._webrtc is None:
-            raise NotSupported(NOT_INSTALLED, field=TRANSPORT_TYPE, session_id=session_id)
-        room_url = request.headers.get(ROOM_URL, "").strip()
+        place = self._place(request, session_id)
         max_seconds = requests.max_seconds(request)
         body, flow_config = _open_envelope(request, await requests.json_body(request, self._max_body_bytes))
-        if webrtc and self._webrtc is not None:
-            calls = (await self._webrtc.load()).calls
-            gone = _until_gone(request)
-            report = await calls.wait(
-                session_id, body, flow_config=flow_config, max_seconds=max_seconds, caller_gone=gone
-            )
-            return self._answer(session_id, report)
-        transport = Transport.DAILY if room_url else Transport.PLAIN
-        async with self._sessions.admit(session_id, transport, max_seconds=max_seconds) as session:
-            arguments: Arguments
-            if room_url:
-                token = request.headers.get(ROOM_TOKEN) or None
-                arguments = await self._arguments.daily(session_id, body, room_url, token, flow_config=flow_config)
-            else:
-                arguments = await self._arguments.plain(session_id, body, flow_config=flow_config)
-            report = await self._sessions.run(session, arguments)
-        return self._answer(session_id, report)
+        start = Start(session_id, place, body, flow_config, max_seconds)
+        return self._answer(session_id, await self._dispatch.run(start, partial(_until_gone, request)))
+
+    def _place(self, request: Request, session_id: str) -> Place:
+        if request.headers.get(TRANSPORT_TYPE, "").strip().lower() == "webrtc":
+            if not self._dispatch.takes_offers:
+                raise NotSupported(NOT_INSTALLED, field=TRANSPORT_TYPE, session_id=session_id)
+            return OfferToCome()
+        room_url = request.headers.get(ROOM_URL, "").strip()
+        return DailyRoom(room_url, request.headers.get(ROOM_TOKEN) or None) if room_url else Nowhere()
 
     def _answer(self, session_id: str, report: Report) -> JSONResponse:
         headers = {OUTCOME: report.outcome.value, requests.SESSION_ID: session_id}
