@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -49,29 +50,43 @@ class Entrance:
     """Surrounds every request: the state of lifespans, the session's id on log lines, the access log.
 
     uvicorn's own access log is off: it writes query strings, and with them bodies and tokens.
+
+    Args:
+        patience: Seconds that a request which comes too early waits. The platform's own gateway tries again.
+        polled: Paths that pages ask for all the time.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, patience: float = 0.0, polled: Collection[str] = ()) -> None:
         self._app = app
-        self._is_open = False
+        self._opened = asyncio.Event()
+        self._patience = patience
+        self._polled = polled
         self._state: dict[str, Any] = {}
 
     def open(self, state: dict[str, Any]) -> None:
         """The bot is set up, and its own routes may count on its lifespans: ``state`` is what those have yielded."""
         self._state = state
-        self._is_open = True
+        self._opened.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._state:
-            scope.setdefault("state", {}).update(self._state)
         if scope["path"] in PROBES:
             await self._app(scope, receive, send)
-        elif not self._is_open:
-            await _turn_away(scope, receive, send)
-        elif scope["type"] == "http":
+            return
+        if not await self._is_open():
+            await turn_away(Starting("The bot is still starting."), scope, receive, send)
+            return
+        if self._state:
+            scope.setdefault("state", {}).update(self._state)
+        if scope["type"] == "http":
             await self._serve(scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+    async def _is_open(self) -> bool:
+        if not self._opened.is_set() and self._patience:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._opened.wait(), self._patience)
+        return self._opened.is_set()
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
@@ -91,7 +106,9 @@ class Entrance:
             finally:
                 # An id that was minted for this request is known by its answer.
                 with _lines_of(session_id):
-                    logger.info(f"{_request_line(scope)} {status} in {(time.monotonic() - started) * 1000:.0f} ms")
+                    level = "TRACE" if scope["path"] in self._polled and status == 200 else "INFO"
+                    milliseconds = (time.monotonic() - started) * 1000
+                    logger.log(level, f"{_request_line(scope)} {status} in {milliseconds:.0f} ms")
 
 
 async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:
@@ -111,9 +128,10 @@ async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse |
     return None
 
 
-async def _turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+async def turn_away(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse a request that reaches no application."""
     connection = WebSocket(scope, receive, send) if scope["type"] == "websocket" else HTTPConnection(scope)
-    response = await refuse(connection, Starting("The bot is still starting."))
+    response = await refuse(connection, refusal)
     if response is not None:
         await response(scope, receive, send)
 

@@ -1,4 +1,4 @@
-"""The command line: ``serve`` (the default), ``check``, ``call``, ``token``, ``settings``, ``errors``."""
+"""The command line: ``serve`` (the default), ``dev``, ``check``, ``call``, ``token``, ``settings``, ``errors``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pipecat_base import __version__, environment
@@ -18,6 +19,11 @@ from pipecat_base.settings import Settings
 
 if TYPE_CHECKING:
     from pipecat_base.loader import Bot
+
+OPTIONS = {"PIPECAT_BOT": "bot", "PORT": "port", "PIPECAT_HOST": "host", "PIPECAT_INSECURE": "insecure"}
+"""Variables, and the options that come before them."""
+LISTENER = "--listener"
+"""Of ``dev``: the socket that the start before has left open, so that no caller finds the port closed."""
 
 
 def main(arguments: Sequence[str] | None = None, *, site: str | None = None) -> NoReturn:
@@ -41,8 +47,27 @@ def main(arguments: Sequence[str] | None = None, *, site: str | None = None) -> 
 
 def serve(options: argparse.Namespace) -> int:
     """Import the bot and serve it until a signal comes."""
+    return _serve(_settings(options), options)
+
+
+def dev(options: argparse.Namespace) -> int:
+    """Serve the bot with a page to talk to it, and what Pipecat Cloud has in front of it."""
+    from pipecat_base import development
+
+    started_with = environment.read()
+    bot = Path(getattr(options, "bot", started_with.get("PIPECAT_BOT") or "bot.py"))
+    environment.add(development.variables(started_with, bot.absolute().parent))
+    defaults = {"PIPECAT_HOST": development.HOST, "PIPECAT_LOG_LEVEL": "INFO", **_set_ones(environment.read())}
+    return _serve(_settings(options, {**defaults, "PIPECAT_GATEWAY": "1"}), options, started_with)
+
+
+def _set_ones(variables: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in variables.items() if value.strip()}
+
+
+def _serve(settings: Settings, options: argparse.Namespace, started_with: Mapping[str, str] | None = None) -> int:
+    """``started_with`` is the environment of a developer's start, to which a new start goes back."""
     environment.allow_long_websocket_requests()
-    settings = _settings(options)
     packages = Packages(options.site, sys.path)
     packages.check(with_session_api=False)
     with packages.explaining():
@@ -58,12 +83,21 @@ def serve(options: argparse.Namespace) -> int:
     logs.configure()
     if settings.observers:
         environment.append_setup_file(os.path.join(os.path.dirname(__file__), "observers.py"))
-    listener = server.listen(settings.host, settings.port)
+    descriptor = getattr(options, "listener", None)
+    listener = server.listen(settings.host, settings.port) if descriptor is None else server.adopt(descriptor)
+    project = Path(settings.bot).absolute().parent
+    development = None
+    if started_with is not None:
+        from pipecat_base.development import Development
+
+        development = Development(
+            settings, project, reload=options.reload, started_with=started_with, listener=listener
+        )
     watchdog = Watchdog(
         listener,
         launcher=LAUNCHER,
         stall_limit=settings.event_loop_stall_limit,
-        project=os.path.dirname(os.path.abspath(settings.bot)),
+        project=str(project),
     )
     watchdog.start()
     try:
@@ -75,14 +109,27 @@ def serve(options: argparse.Namespace) -> int:
         wants_cloud = loader.mentions(bot.project, rb"\bpipecatcloud\b")
         factory = arguments.ArgumentFactory(wants_cloud=wants_cloud, guard=logs.unchanged)
 
-        from pipecat_base.launcher import Launcher
+        from pipecat_base.launcher import RELOAD, Launcher
 
         async def run() -> int:
-            launcher = Launcher(settings, bot, factory, listener=listener, watchdog=watchdog, signals=signals)
+            launcher = Launcher(
+                settings,
+                bot,
+                factory,
+                listener=listener,
+                watchdog=watchdog,
+                signals=signals,
+                development=development,
+            )
             return await launcher.run()
 
         status = server.run(run(), event_loop=settings.event_loop)
+        if status == RELOAD and development is not None:
+            development.start_again()
     except StartupError as error:
+        if development is not None and development.reload:
+            development.wait_for_mend(error)
+            development.start_again()
         print(error.report(), file=sys.stderr)
         status = error.exit_status
     server.leave(status, watchdog)
@@ -173,11 +220,11 @@ def print_errors(options: argparse.Namespace) -> int:
     return 0
 
 
-def _settings(options: argparse.Namespace) -> Settings:
-    variables = dict(environment.read())
-    for variable, option in (("PIPECAT_BOT", "bot"), ("PORT", "port"), ("PIPECAT_HOST", "host")):
+def _settings(options: argparse.Namespace, variables: Mapping[str, str] | None = None) -> Settings:
+    variables = dict(environment.read() if variables is None else variables)
+    for variable, option in OPTIONS.items():
         if option in options:
-            variables[variable] = getattr(options, option)
+            variables[variable] = str(getattr(options, option))
     return Settings.load(variables)
 
 
@@ -204,12 +251,22 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--bot", metavar="PATH", help="the bot's file (PIPECAT_BOT; bot.py)")
     common.add_argument("--host", help="address to listen on (PIPECAT_HOST; 0.0.0.0)")
     common.add_argument("--port", help="TCP port to listen on (PORT; 8080)")
+    common.add_argument(
+        "--insecure",
+        action="store_true",
+        help="let a gateway without keys be reached from elsewhere (PIPECAT_INSECURE)",
+    )
     for action in common._actions:
         parser._add_action(action)
     parser.set_defaults(run=serve)
     commands = parser.add_subparsers(metavar="COMMAND")
 
     commands.add_parser("serve", parents=[common], help=_summary(serve)).set_defaults(run=serve)
+    developer = commands.add_parser("dev", parents=[common], help=_summary(dev))
+    developer.add_argument("--reload", action="store_true", default=False, help="load the bot anew when it changes")
+    developer.add_argument(f"{LISTENER}", type=int, help=argparse.SUPPRESS)
+    developer.set_defaults(run=dev)
+
     checker = commands.add_parser("check", parents=[common], help=_summary(check))
     checker.add_argument("--json", action="store_true", help="answer with one JSON object")
     checker.set_defaults(run=check)

@@ -14,6 +14,11 @@ def read() -> Mapping[str, str]:
     return dict(os.environ)
 
 
+def add(variables: Mapping[str, str]) -> None:
+    """Set variables for the bot to read."""
+    os.environ.update(variables)
+
+
 def append_setup_file(path: str) -> None:
     """Have pipecat load one more setup file, after the user's."""
     listed = [part for part in os.environ.get(PIPECAT_SETUP_FILES, "").split(os.pathsep) if part]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from starlette.types import ASGIApp
 from starlette.websockets import WebSocketDisconnect
 
 from pipecat_base import app as application
-from pipecat_base import loader, webrtc, whatsapp
+from pipecat_base import guard, loader, webrtc, whatsapp
 from pipecat_base.arguments import ArgumentFactory
+from pipecat_base.dispatch import Dispatch
 from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.loader import Bot
@@ -30,6 +33,13 @@ from pipecat_base.settings import Settings
 from pipecat_base.tokens import Tokens
 from pipecat_base.watchdog import Watchdog
 
+if TYPE_CHECKING:
+    from pipecat_base.development import Development
+
+STARTING_PATIENCE = 30.0
+"""Seconds that a request to the gateway waits for a bot that is still set up."""
+RELOAD = -1
+"""In place of an exit status: the bot has changed, and is to be loaded anew."""
 PATIENCE = 1.0
 """Seconds past every bound of its own after which a shutdown that still runs is cut."""
 
@@ -42,6 +52,7 @@ class Launcher:
         bot: The user's program.
         arguments: Builds what it receives.
         listener: The socket that is listened on.
+        development: For whoever works on the bot; None in a pod.
     """
 
     def __init__(
@@ -53,6 +64,7 @@ class Launcher:
         listener: Any,
         watchdog: Watchdog,
         signals: Signals,
+        development: Development | None = None,
     ) -> None:
         self._settings = settings
         self._bot = bot
@@ -60,6 +72,8 @@ class Launcher:
         self._listener = listener
         self._watchdog = watchdog
         self._signals = signals
+        self._development = development
+        self._reloading = False
         self._lifecycle = Lifecycle()
         self._sessions = Sessions(
             bot.function,
@@ -72,10 +86,13 @@ class Launcher:
             disconnects=(WebSocketDisconnect,),
         )
         self._webrtc = webrtc.WebRTC(settings, self._sessions, arguments) if webrtc.is_installed() else None
+        self._dispatch = Dispatch(self._sessions, arguments, self._webrtc)
         self._whatsapp = self._whatsapp_calls()
+        self._tokens = Tokens(settings.websocket_secret) if settings.websocket_auth == "token" else None
         app = application.build(self._routes(), MissingRoutes(self._missing()).routes())
-        self._entrance = application.Entrance(app)
+        self._entrance = self._entrance_to(app)
         self._warming: asyncio.Future[Any] | None = None
+        self._watching: asyncio.Future[Any] | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._preparation = Preparation(
@@ -112,8 +129,11 @@ class Launcher:
         logger.info(f"Ready: {self._bot.name} on {self._address()}")
         self._warn_of_settings()
         self._warming = asyncio.ensure_future(self._warm())
+        if self._development is not None:
+            self._development.greet()
+            self._watching = asyncio.ensure_future(self._stop_when_changed(self._development))
         await self._stop.wait()
-        hurried = await self._drain()
+        hurried = False if self._reloading else await self._drain()
         self._watchdog.end_by(self._ending() + PATIENCE, EXIT_FORCED, "the end took too long; forced out")
         if self._webrtc is not None:
             self._webrtc.close()
@@ -122,8 +142,20 @@ class Launcher:
         self._lifecycle.stopped()
         self._watchdog.release()
         await server.finish(serving)
+        if self._reloading:
+            return RELOAD
         logger.info("Stopped")
         return self._signals.exit_status if hurried else 0
+
+    async def _stop_when_changed(self, development: Development) -> None:
+        """End for a new start, between sessions."""
+        await development.changed()
+        if len(self._sessions):
+            logger.info(f"It is loaded when what runs has ended: {', '.join(s.id for s in self._sessions)}")
+        await self._sessions.wait_until_empty(None)
+        self._reloading = not self._stop.is_set()
+        self._lifecycle.drain()
+        self._stop.set()
 
     async def _warm(self) -> None:
         """Import what the first caller would wait for, when there is reason to expect one."""
@@ -166,21 +198,24 @@ class Launcher:
             ready_when_full=settings.ready_when_full,
         )
         bot = BotRoute(
-            self._sessions,
-            self._arguments,
-            self._webrtc,
+            self._dispatch,
             failure_status=settings.bot_failure_status,
             max_body_bytes=settings.max_body_bytes,
         )
         websocket = WebSocketRoutes(
             self._sessions,
             self._arguments,
-            tokens=Tokens(settings.websocket_secret) if settings.websocket_auth == "token" else None,
+            tokens=self._tokens,
             allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
         )
         routes: list[Any] = [*health.routes(), *bot.routes(), *websocket.routes()]
         if self._webrtc is not None:
             routes += OfferRoutes(self._webrtc, max_body_bytes=settings.max_body_bytes).routes()
+        if self._takes_uploads:
+            from pipecat_base.routes.uploads import UploadRoutes
+
+            limit = settings.max_upload_bytes
+            routes += UploadRoutes(self._sessions, lambda: self._arguments.file_storage, max_bytes=limit).routes()
         if self._whatsapp is not None:
             from pipecat_base.routes.whatsapp import WhatsAppRoutes  # no other bot waits for its imports
 
@@ -191,6 +226,37 @@ class Launcher:
                 max_body_bytes=settings.max_body_bytes,
             ).routes()
         return routes
+
+    def _entrance_to(self, app: ASGIApp) -> application.Entrance:
+        """What callers come through: with a gateway it is between them and the pod."""
+        settings = self._settings
+        paths: tuple[str, ...] = guard.STARTS
+        token = settings.pod_token
+        if token is not None:
+            paths += guard.STREAMS
+        elif settings.gateway and settings.public_api_keys:
+            token = secrets.token_urlsafe()
+        if token is not None:
+            app = guard.Guard(app, token, paths)
+        if not settings.gateway:
+            return application.Entrance(app)
+        from pipecat_base import gateway  # a pod does not import it
+        from pipecat_base.gateway.pod import LocalPod
+
+        pod = LocalPod(app, self._dispatch, self._sessions, self._lifecycle, self._webrtc, token=token)
+        front = gateway.build(
+            pod,
+            settings,
+            bot=self._bot.file.name,
+            has_uploads=self._takes_uploads,
+            has_file_storage=self._bot.create_file_storage is not None,
+            tokens=self._tokens,
+        )
+        return application.Entrance(front, patience=STARTING_PATIENCE, polled=gateway.POLLED)
+
+    @property
+    def _takes_uploads(self) -> bool:
+        return self._bot.create_file_storage is not None or self._settings.uploads_folder is not None
 
     def _whatsapp_calls(self) -> whatsapp.WhatsApp | None:
         """None when it is not configured or not installed; the features summary says what is missing."""

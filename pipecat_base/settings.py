@@ -6,11 +6,13 @@ This module is the only reader of the environment. :meth:`Settings.load` takes a
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import ipaddress
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -169,6 +171,34 @@ class Settings:
         unit="bytes",
     )
 
+    gateway: bool = variable(
+        "PIPECAT_GATEWAY", False, _boolean, "Serve the gateway too: /start, the Session API, webhooks, the page"
+    )
+    public_api_keys: tuple[str, ...] = variable(
+        "PIPECAT_PUBLIC_API_KEYS",
+        (),
+        _list,
+        "Comma list; each request to the gateway needs one as `Authorization: Bearer KEY`",
+        secret=True,
+    )
+    insecure: bool = variable(
+        "PIPECAT_INSECURE", False, _boolean, "Let a gateway without keys listen on an address that others reach"
+    )
+    pod_token: str | None = variable(
+        "PIPECAT_POD_TOKEN",
+        None,
+        _secret,
+        "What X-Pipecat-Pod-Token must hold on /bot, /ws, /ws-client, /api/offer and /files. "
+        "Unset: not asked for, unless a gateway with keys runs here",
+        secret=True,
+    )
+    agent_name: str | None = variable(
+        "PIPECAT_AGENT_NAME", None, _text, "What the gateway calls this bot; other names are 404. Unset: every name"
+    )
+    public_url: str | None = variable(
+        "PIPECAT_PUBLIC_URL", None, _url, "How callers reach the gateway; unset: taken from each request's headers"
+    )
+
     setup_timeout: float = variable(
         "SETUP_TIMEOUT",
         300.0,
@@ -251,6 +281,29 @@ class Settings:
         "WHATSAPP_WEBHOOK_VERIFICATION_TOKEN", None, _secret, "Enables Meta's verification, GET /whatsapp", secret=True
     )
 
+    twilio_auth_token: str | None = variable(
+        "TWILIO_AUTH_TOKEN", None, _secret, "Checks Twilio's signatures on the gateway's webhook", secret=True
+    )
+    plivo_auth_token: str | None = variable(
+        "PLIVO_AUTH_TOKEN", None, _secret, "Checks Plivo's signatures on the gateway's webhook", secret=True
+    )
+    telnyx_public_key: str | None = variable(
+        "TELNYX_PUBLIC_KEY", None, _secret, "Checks Telnyx's signatures on the gateway's webhook"
+    )
+    daily_api_key: str | None = variable(
+        "DAILY_API_KEY", None, _secret, "With it the gateway makes Daily rooms", secret=True
+    )
+    daily_api_url: str = variable("DAILY_API_URL", "https://api.daily.co/v1", _secret, "Daily's REST API")
+    dialin_secret: str | None = variable(
+        "PINLESS_HMAC_SECRET", None, _secret, "Checks Daily's signatures on the dial-in webhook", secret=True
+    )
+    livekit_url: str | None = variable("LIVEKIT_URL", None, _secret, "The gateway starts LiveKit sessions there")
+    livekit_api_key: str | None = variable("LIVEKIT_API_KEY", None, _secret, "Signs LiveKit tokens", secret=True)
+    livekit_api_secret: str | None = variable("LIVEKIT_API_SECRET", None, _secret, "Signs LiveKit tokens", secret=True)
+    livekit_room_name: str | None = variable(
+        "LIVEKIT_ROOM_NAME", None, _text, "One LiveKit room for all; unset: one for each"
+    )
+
     webrtc_offer_timeout: float = variable(
         "WEBRTC_OFFER_TIMEOUT", 120.0, _positive_seconds, "How long POST /bot waits for its offer", unit="seconds"
     )
@@ -269,6 +322,9 @@ class Settings:
 
     uploads_folder: str | None = variable(
         "PIPECAT_UPLOADS_FOLDER", None, _text, "Uploads go here when the bot has no create_file_storage()"
+    )
+    max_upload_bytes: int = variable(
+        "PIPECAT_MAX_UPLOAD_BYTES", 50 * 1024 * 1024, _size, "Largest file; more gets 413", unit="bytes"
     )
     krisp_viva_model: str | None = variable(
         "KRISP_VIVA_FILTER_MODEL_PATH", None, _text, f"Krisp VIVA's model; {PASSED_THROUGH}"
@@ -298,9 +354,44 @@ class Settings:
         settings = cls(**values)
         if settings.esp32_enabled and settings.esp32_host is None:
             wrong.append("ESP32_HOST: not set, and ESP32_ENABLED needs the address that ESP32 peers reach")
+        if settings.gateway:
+            wrong += _wrong_for_a_gateway(settings)
         if wrong:
             raise SettingsInvalid(wrong)
         return settings
+
+
+def _wrong_for_a_gateway(settings: Settings) -> Iterator[str]:
+    """What a pod does not mind: it passes some of these on to the bot."""
+    if not (settings.public_api_keys or settings.insecure or is_local(settings.host)):
+        yield (
+            f"PIPECAT_PUBLIC_API_KEYS: not set, and a gateway on {settings.host} can be reached from elsewhere; "
+            "set keys, listen on 127.0.0.1 (PIPECAT_HOST), or say --insecure (PIPECAT_INSECURE)"
+        )
+    if settings.telnyx_public_key is not None and _decoded_length(settings.telnyx_public_key) != 32:
+        yield "TELNYX_PUBLIC_KEY: the value is not a public key (base64 of 32 bytes)"
+    if settings.dialin_secret is not None and not _decoded_length(settings.dialin_secret):
+        yield "PINLESS_HMAC_SECRET: the value is not base64"
+    if not settings.daily_api_url.startswith(("http://", "https://")):
+        yield f"DAILY_API_URL: {json.dumps(settings.daily_api_url)} is not an HTTP address (http://host:port/path)"
+
+
+def _decoded_length(value: str) -> int:
+    """Of base64; 0 when it is none."""
+    try:
+        return len(base64.b64decode(value, validate=True))
+    except ValueError:
+        return 0
+
+
+def is_local(host: str) -> bool:
+    """Whether an address is reached from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,16 @@ class WebRTC:
                 self._parts = self._build()
             return self._parts
 
+    async def configured_ice_servers(self) -> list[dict[str, Any]] | None:
+        """What clients should use as well, ``urls``, ``username`` and ``credential`` of each; None without any."""
+        if not (self._settings.ice_servers or self._settings.ice_config_url):
+            return None
+        await self.load()
+        assert self._ice is not None
+        names = ("urls", "username", "credential")
+        servers = [{name: getattr(server, name, None) for name in names} for server in await self._ice.get()]
+        return [{name: value for name, value in server.items() if value} for server in servers]
+
     def close(self) -> None:
         """Stop what goes on in the background."""
         if self._ice is not None:

@@ -1,0 +1,136 @@
+"""``pipecat-base dev``: the gateway on this machine, ``.env``, links to open, and a new start when the bot changes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NoReturn
+
+from pipecat_base.cli import LISTENER
+from pipecat_base.errors import StartupError
+from pipecat_base.logs import logger
+from pipecat_base.settings import Settings, is_local
+
+HOST = "127.0.0.1"
+IGNORED = (".venv", "venv", "node_modules", "__pycache__", ".git", "site-packages")
+
+
+def variables(given: Mapping[str, str], folder: Path) -> dict[str, str]:
+    """What ``.env`` adds to the environment: never over a variable that is set, be it empty."""
+    from dotenv import dotenv_values
+
+    found = dotenv_values(folder / ".env")
+    return {name: value for name, value in found.items() if value is not None and name not in given}
+
+
+class Development:
+    """What a developer gets beside a served bot.
+
+    Args:
+        folder: The bot's; it is watched, with the folders below it.
+        reload: Whether it is.
+        started_with: The environment before ``.env`` was read into it.
+        listener: The socket that a new start takes over.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        folder: Path,
+        *,
+        reload: bool,
+        started_with: Mapping[str, str],
+        listener: socket.socket,
+    ) -> None:
+        self._settings = settings
+        self._folder = folder
+        self.reload = reload
+        self._started_with = started_with
+        self._listener = listener.dup()  # the server closes its own
+
+    def greet(self) -> None:
+        """Print what to open."""
+        print(banner(self._settings), flush=True)
+
+    async def changed(self) -> None:
+        """Wait for the next change of a Python file or of ``.env``; for ever when none is to be noticed."""
+        if not self.reload:
+            await asyncio.Event().wait()
+        from watchfiles import awatch
+
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts what it sees
+        async for changes in awatch(self._folder, watch_filter=_matters):
+            names = sorted({os.path.basename(path) for _, path in changes})
+            logger.info(f"Changed: {', '.join(names)}")
+            return
+
+    def wait_for_mend(self, error: StartupError) -> None:
+        """Say what is wrong with the bot, and wait for the next change."""
+        from watchfiles import watch
+
+        print(f"{error.report()}\nWaiting for a change ...", file=sys.stderr, flush=True)
+        for _ in watch(self._folder, watch_filter=_matters):
+            return
+
+    def start_again(self) -> NoReturn:
+        """Take this process's place: the bot's modules are imported anew, and nothing of the old ones is left."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        arguments = [argument for argument in sys.orig_argv[1:] if not argument.startswith(f"{LISTENER}=")]
+        self._listener.set_inheritable(True)
+        command = [sys.executable, *arguments, f"{LISTENER}={self._listener.fileno()}"]
+        os.execve(sys.executable, command, dict(self._started_with))  # noqa: S606
+
+
+def _matters(change: object, path: str) -> bool:
+    name = os.path.basename(path)
+    if any(part in IGNORED for part in path.split(os.sep)):
+        return False
+    return name.endswith(".py") or name == ".env"
+
+
+def banner(settings: Settings) -> str:
+    """What to open and what to call, with a QR code where a phone can open it too."""
+    local = f"http://localhost:{settings.port}"
+    lines = ["", f"  Talk to your bot:  {local}"]
+    others = settings.public_url or (None if is_local(settings.host) else _address(settings))
+    if others is not None:
+        lines.append(f"  From elsewhere:    {others}")
+    from pipecat_base.gateway import pages
+
+    if pages.client_folder() is not None:
+        lines.append(f"  Prebuilt client:   {local}{pages.CLIENT}")
+    lines.append(f"  Phone webhooks:    {settings.public_url or local}/telephony/twilio (telnyx, plivo, exotel)")
+    lines.append("")
+    if others is not None:
+        lines += [_code(others)]
+        if not others.startswith("https://"):
+            lines += ["  Browsers give the microphone to https pages only: use a tunnel, and PIPECAT_PUBLIC_URL.", ""]
+    return "\n".join(lines)
+
+
+def _address(settings: Settings) -> str | None:
+    """This machine's in the network that leads out, found without sending anything."""
+    if settings.host not in ("0.0.0.0", "::"):
+        return f"http://{settings.host}:{settings.port}"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return None
+        return f"http://{probe.getsockname()[0]}:{settings.port}"
+
+
+def _code(url: str) -> str:
+    import io
+
+    import segno
+
+    text = io.StringIO()
+    segno.make(url, error="l").terminal(text, compact=True, border=2)
+    return text.getvalue()

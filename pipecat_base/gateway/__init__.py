@@ -1,0 +1,127 @@
+"""The gateway: what stands in front of a pod on the platform, here in the same process.
+
+It starts sessions, passes requests on to them, answers phone providers, checks keys and serves the page. Off in a pod,
+where nothing of this package is imported.
+"""
+
+from __future__ import annotations
+
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import HTTPConnection, Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
+
+from feature_manager import FeatureManager
+from pipecat_base.app import LAUNCHER, refuse
+from pipecat_base.errors import Refusal, UnknownAgent
+from pipecat_base.gateway import answers, pages, streams, telephony
+from pipecat_base.gateway.addresses import Addresses
+from pipecat_base.gateway.daily import Daily
+from pipecat_base.gateway.invitations import Invitations
+from pipecat_base.gateway.keys import Keys
+from pipecat_base.gateway.pod import Pod
+from pipecat_base.gateway.session_api import SessionApi
+from pipecat_base.gateway.start import SESSION_ID, Starts
+from pipecat_base.gateway.status import Status
+from pipecat_base.gateway.webhooks import Webhooks
+from pipecat_base.routes import requests
+from pipecat_base.settings import Settings
+from pipecat_base.tokens import Tokens
+
+OPENAPI = "/v1/openapi.json"
+"""Not at ``/openapi.json``: that is the bot's own."""
+
+
+POLLED = ("/sessions", "/status")
+
+
+def build(
+    pod: Pod, settings: Settings, *, bot: str, has_uploads: bool, has_file_storage: bool, tokens: Tokens | None
+) -> ASGIApp:
+    """The application that answers what is the gateway's, and passes the rest on to the pod.
+
+    Args:
+        bot: The name of the bot's file.
+        has_uploads: Whether the pod takes files.
+        has_file_storage: Whether the bot has ``create_file_storage()``.
+        tokens: Those that the pod's WebSockets ask for; None when they ask for none.
+    """
+    telephony.require(settings)
+    keys = Keys(settings.public_api_keys)
+    addresses = Addresses(settings.public_url)
+    daily = Daily(settings.daily_api_key, settings.daily_api_url)
+    invitations = Invitations()
+    starts = Starts(pod, settings, addresses, daily, invitations, tokens=tokens, has_uploads=has_uploads)
+    features = FeatureManager(settings, has_file_storage=has_file_storage)
+    client = None if pages.client_folder() is None else pages.CLIENT
+    phones = telephony.Telephony(pod, settings, addresses, stream_path=_StreamPath(settings, tokens))
+    webhooks = Webhooks(pod, daily, keys, dialin_secret=settings.dialin_secret, max_body_bytes=settings.max_body_bytes)
+
+    app = FastAPI(title="pipecat-base", openapi_url=OPENAPI, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.add_exception_handler(Refusal, _refuse)  # type: ignore[arg-type]
+    app.add_exception_handler(HTTPException, answers.of_http)
+    named = [Depends(_AgentName(settings.agent_name))]
+    keyed = [Depends(HTTPBearer(auto_error=False)), Depends(_KeyCheck(keys)), *named]
+    for router in (
+        starts.router(),
+        SessionApi(pod).router(),
+        Status(pod, bot, starts.transports, features.features, client).router(),
+    ):
+        app.include_router(router, dependencies=keyed)
+    for router in (phones.router(), webhooks.router()):
+        app.include_router(router, dependencies=named)
+    app.router.routes += pages.routes()
+    app.router.routes += streams.routes(pod, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
+    app.router.default = pod.serve
+    return CORSMiddleware(
+        app,
+        allow_origins=settings.allowed_origins or ("*",),
+        allow_credentials=True,
+        allow_methods=("*",),
+        allow_headers=("*",),
+        expose_headers=(SESSION_ID, requests.SESSION_ID, "retry-after"),
+    )
+
+
+class _KeyCheck:
+    """A dependency of the routes that need a key."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+
+    async def __call__(self, request: Request) -> None:
+        self._keys.check(request)
+
+
+class _AgentName:
+    """A dependency of the routes that may name an agent."""
+
+    def __init__(self, name: str | None) -> None:
+        self._name = name
+
+    async def __call__(self, request: Request) -> None:
+        agent = request.path_params.get("agent")
+        if agent is not None and self._name not in (None, agent):
+            raise UnknownAgent("There is no agent of this name.", field="agent")
+
+
+class _StreamPath:
+    """Where a provider sends a call's audio."""
+
+    def __init__(self, settings: Settings, tokens: Tokens | None) -> None:
+        self._tokens = tokens
+        self._signed = settings.twilio_auth_token is not None
+
+    def __call__(self, provider: str) -> str:
+        if self._tokens is not None:
+            return f"/ws/{self._tokens.mint()}"
+        # Twilio signs the handshake of a stream: at this path it is checked.
+        return "/ws/twilio" if provider == "twilio" and self._signed else "/ws"
+
+
+async def _refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:
+    response = await refuse(connection, refusal)
+    return None if response is None else answers.of(refusal, LAUNCHER)

@@ -1,0 +1,114 @@
+"""Daily rooms, made through Daily's REST API by pipecat's own helper, which is imported for the first room."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import time
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipecat_base.errors import Malformed, NotReached, NotSupported
+from pipecat_base.logs import logger
+
+ROOM_HOURS = 4.0
+"""How long a Daily room and its tokens are good for, as in pipecat's runner."""
+DAILY_TIMEOUT = 20.0
+"""Seconds for one answer of Daily's."""
+
+
+@dataclass(frozen=True)
+class Room:
+    """A Daily room. The token is that of an owner, for bot and caller alike, as in pipecat's runner."""
+
+    url: str
+    token: str
+
+
+class Daily:
+    """Makes Daily rooms.
+
+    Args:
+        api_key: None where Daily is not configured.
+        api_url: Without a slash at its end.
+    """
+
+    def __init__(self, api_key: str | None, api_url: str) -> None:
+        self.api_key = api_key
+        self.api_url = api_url.rstrip("/")
+
+    async def create(self, properties: dict[str, Any], token_properties: dict[str, Any]) -> Room:
+        """A room and a token for it.
+
+        Raises:
+            NotSupported: Daily is not configured or not installed.
+            Malformed: the properties are not Daily's.
+            NotReached: Daily did not answer, or refused.
+        """
+        async with self._helper() as (helper, daily):
+            expires = {"exp": time.time() + ROOM_HOURS * 3600, "eject_at_room_exp": True}
+            room_properties = _checked(daily.DailyRoomProperties, {**expires, **properties}, "dailyRoomProperties")
+            tokens = _checked(daily.DailyMeetingTokenProperties, token_properties, "dailyMeetingTokenProperties")
+            name = f"pipecat-{uuid.uuid4().hex[:12]}"
+            room = await helper.create_room(daily.DailyRoomParams(name=name, properties=room_properties))
+            try:
+                params = daily.DailyMeetingTokenParams(properties=tokens)
+                token = await helper.get_token(room.url, expiry_time=ROOM_HOURS * 3600, params=params)
+            except BaseException:
+                await _quietly(helper.delete_room_by_url(room.url))
+                raise
+        return Room(room.url, token)
+
+    async def create_for_phone(self, caller: str) -> Room:
+        """A room that a phone call can be connected to."""
+        sip = {"display_name": caller, "video": False, "sip_mode": "dial-in", "num_endpoints": 1}
+        return await self.create({"sip": sip, "start_video_off": True}, {})
+
+    async def delete(self, room: Room) -> None:
+        """Give back a room that was made for nothing."""
+        async with self._helper() as (helper, _):
+            await _quietly(helper.delete_room_by_url(room.url))
+
+    @contextlib.asynccontextmanager
+    async def _helper(self) -> AsyncIterator[tuple[Any, Any]]:
+        if self.api_key is None:
+            raise NotSupported("Daily is not configured here: set DAILY_API_KEY.", field="transport")
+        try:
+            daily: Any = await asyncio.to_thread(importlib.import_module, "pipecat.transports.daily.utils")
+            import aiohttp  # pipecat's own dependency
+        except ImportError:
+            raise NotSupported("Daily is not installed here: pip install pipecat-ai[daily].") from None
+        timeout = aiohttp.ClientTimeout(total=DAILY_TIMEOUT)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            helper = daily.DailyRESTHelper(
+                daily_api_key=self.api_key, daily_api_url=self.api_url, aiohttp_session=session
+            )
+            try:
+                yield helper, daily
+            except (Malformed, NotSupported, asyncio.CancelledError):
+                raise
+            except asyncio.TimeoutError:
+                raise NotReached(f"Daily did not answer within {DAILY_TIMEOUT:g} s.") from None
+            except Exception as error:
+                # The helper raises plain exceptions that quote Daily's answer: the caller's own properties, no secret.
+                reason = " ".join(str(error).split())[:300] or type(error).__name__
+                logger.warning(f"Daily: {reason}")
+                raise NotReached(f"Daily made no room: {reason}") from None
+
+
+def _checked(type_: type[Any], values: dict[str, Any], field: str) -> Any:
+    try:
+        return type_(**values)
+    except (TypeError, ValueError) as error:
+        places = [".".join(map(str, e["loc"])) for e in getattr(error, "errors", list)()]
+        raise Malformed(f"Not what Daily takes: {', '.join(places) or error}.", field=field) from None
+
+
+async def _quietly(step: Any) -> None:
+    try:
+        await step
+    except Exception as error:
+        logger.debug(f"Daily: a room was not deleted: {type(error).__name__}")

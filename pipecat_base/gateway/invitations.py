@@ -1,0 +1,48 @@
+"""WebSocket sessions that ``/start`` has promised: their ids and bodies, until the clients connect."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from pipecat_base.tokens import LIFETIME
+
+MOST = 1000
+"""Invitations at once; the oldest goes first."""
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """``until`` is on the clock of :class:`Invitations`."""
+
+    body: Any
+    until: float
+
+
+class Invitations:
+    """Owns them. A client that reconnects within the lifetime is let in again.
+
+    Args:
+        lifetime: Seconds.
+        clock: Seconds.
+    """
+
+    def __init__(self, lifetime: float = LIFETIME, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lifetime = lifetime
+        self._clock = clock
+        self._open: dict[str, Invitation] = {}
+
+    def invite(self, session_id: str, body: Any) -> None:
+        """Promise a session."""
+        now = self._clock()
+        self._open = {key: value for key, value in self._open.items() if value.until > now}
+        while len(self._open) >= MOST:
+            del self._open[next(iter(self._open))]
+        self._open[session_id] = Invitation(body, now + self._lifetime)
+
+    def find(self, session_id: str) -> Invitation | None:
+        """The invitation of this session, while it is good."""
+        invitation = self._open.get(session_id)
+        return invitation if invitation is not None and invitation.until > self._clock() else None

@@ -1,0 +1,171 @@
+"""What the gateway knows of the pod behind it.
+
+One interface, so that later several processes or pods can be behind it. :class:`LocalPod` is the launcher in this
+process: nothing is copied on the way, and sessions are those of :class:`~pipecat_base.sessions.Sessions`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pipecat_base.dispatch import Dispatch, Start
+from pipecat_base.errors import AtCapacity, NotRunning, Refusal, UnknownSession
+from pipecat_base.guard import TOKEN_HEADER
+from pipecat_base.lifecycle import Lifecycle
+from pipecat_base.logs import logger
+from pipecat_base.sessions import Outcome, Sessions, State
+from pipecat_base.webrtc import WebRTC
+
+
+@dataclass(frozen=True)
+class Active:
+    """A session as the gateway lists it; ``age`` is in seconds."""
+
+    session_id: str
+    state: str
+    transport: str
+    age: float
+
+
+class Pod(Protocol):
+    """Runs sessions."""
+
+    @property
+    def state(self) -> str:
+        """That of the launcher."""
+
+    def refusal(self) -> Refusal | None:
+        """Why a session would not be started now, or None."""
+
+    async def start(self, start: Start) -> None:
+        """Start a session; it goes on after this returns.
+
+        Raises:
+            Refusal: it has no place, or failed before it had one.
+        """
+
+    def sessions(self) -> list[Active]:
+        """Those that have a place."""
+
+    def stop(self, session_id: str) -> bool:
+        """Ask for a session's end; False when there is none of this id."""
+
+    async def until_running(self, session_id: str, timeout: float) -> None:
+        """Wait until a session's bot runs.
+
+        Raises:
+            UnknownSession: there is none of this id, or no longer.
+            NotRunning: ``timeout`` seconds were not enough.
+        """
+
+    def has(self, session_id: str) -> bool:
+        """Whether there is a session of this id."""
+
+    async def ice_servers(self) -> list[dict[str, Any]] | None:
+        """What clients should use too; None when nothing is configured."""
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or hold a WebSocket, as the pod's own routes and the bot's do."""
+
+
+class LocalPod:
+    """The launcher in this process.
+
+    Args:
+        app: Its web application.
+        token: What its guarded routes ask for; None when they ask for nothing.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        dispatch: Dispatch,
+        sessions: Sessions,
+        lifecycle: Lifecycle,
+        webrtc: WebRTC | None,
+        *,
+        token: str | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._dispatch = dispatch
+        self._sessions = sessions
+        self._lifecycle = lifecycle
+        self._webrtc = webrtc
+        self._headers = [] if token is None else [(TOKEN_HEADER.encode(), token.encode())]
+        self._clock = clock
+        self._running: set[asyncio.Task[Any]] = set()
+
+    @property
+    def state(self) -> str:
+        return self._lifecycle.state.value
+
+    def refusal(self) -> Refusal | None:
+        refusal = self._lifecycle.refusal()
+        if refusal is None and self._sessions.full:
+            return AtCapacity("Every place is taken (MAX_SESSIONS).")
+        return refusal
+
+    async def start(self, start: Start) -> None:
+        running = asyncio.ensure_future(self._dispatch.run(start))
+        self._running.add(running)
+        running.add_done_callback(self._note_end)
+        while not running.done():
+            changed = asyncio.ensure_future(self._sessions.changed())
+            if self._sessions.get(start.session_id) is not None:
+                changed.cancel()
+                return
+            await asyncio.wait({running, changed}, return_when=asyncio.FIRST_COMPLETED)
+            changed.cancel()
+        running.result()
+
+    def _note_end(self, running: asyncio.Task[Any]) -> None:
+        self._running.discard(running)
+        error = None if running.cancelled() else running.exception()
+        if isinstance(error, Refusal):
+            with logger.contextualize(session_id=error.session_id or "NONE"):
+                logger.info(f"Session over: {error.code}: {error.message}")
+        elif error is not None:
+            logger.opt(exception=error).error(f"A session could not be run: {type(error).__name__}")
+
+    def sessions(self) -> list[Active]:
+        now = self._clock()
+        return [Active(s.id, s.state.value, s.transport.value, now - s.admitted_at) for s in self._sessions]
+
+    def stop(self, session_id: str) -> bool:
+        return self._sessions.cancel(session_id, Outcome.CANCELLED)
+
+    def has(self, session_id: str) -> bool:
+        return self._sessions.get(session_id) is not None
+
+    async def until_running(self, session_id: str, timeout: float) -> None:
+        deadline = self._clock() + timeout
+        while True:
+            changed = asyncio.ensure_future(self._sessions.changed())
+            try:
+                session = self._sessions.get(session_id)
+                if session is None:
+                    raise UnknownSession("There is no session of this id, or it has ended.", session_id=session_id)
+                if session.state is State.RUNNING:
+                    return
+                left = deadline - self._clock()
+                if left <= 0:
+                    message = f"The bot does not run yet: the session is {session.state.value}."
+                    raise NotRunning(message, session_id=session_id)
+                await asyncio.wait({changed}, timeout=left)
+            finally:
+                changed.cancel()
+
+    async def ice_servers(self) -> list[dict[str, Any]] | None:
+        return None if self._webrtc is None else await self._webrtc.configured_ice_servers()
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        guarded = TOKEN_HEADER.encode()
+        others = [(name, value) for name, value in scope["headers"] if name != guarded]
+        await self._app({**scope, "headers": [*others, *self._headers]}, receive, send)

@@ -1,0 +1,85 @@
+"""Places of a session that pipecat's runner knows beside Daily's: a LiveKit room, a MoQ server in the bot."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import importlib
+import importlib.util
+import secrets
+import uuid
+from typing import Any
+
+from pipecat_base.arguments import Arguments
+from pipecat_base.dispatch import OtherRoom
+from pipecat_base.errors import NotSupported
+from pipecat_base.sessions import Transport
+from pipecat_base.settings import Settings
+
+MOQ_PORT = 4080
+"""Where pipecat's MoQ transport listens when it serves itself."""
+
+
+def livekit(settings: Settings, session_id: str) -> tuple[OtherRoom, dict[str, Any]]:
+    """A place in a LiveKit room, and what the caller needs to join it.
+
+    Raises:
+        NotSupported: LiveKit is not configured or not installed.
+    """
+    url, key, secret = settings.livekit_url, settings.livekit_api_key, settings.livekit_api_secret
+    if url is None or key is None or secret is None:
+        message = "LiveKit is not configured here: set LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET."
+        raise NotSupported(message, field="transport")
+    try:
+        tokens: Any = importlib.import_module("pipecat.runner.livekit")
+    except ImportError:
+        raise NotSupported("LiveKit is not installed here: pip install pipecat-ai[livekit].") from None
+    name = settings.livekit_room_name or f"pipecat-{uuid.uuid4().hex[:8]}"
+    suffix = session_id[:8]  # LiveKit throws out whoever has an identity that joins again
+    agent = tokens.generate_token_with_agent(name, f"Pipecat Agent-{suffix}", key, secret)
+    user = tokens.generate_token(name, f"User-{suffix}", key, secret)
+    values = {"room_name": name, "url": url, "token": agent}
+    return OtherRoom(Transport.LIVEKIT, "LiveKitRunnerArguments", values), {"url": url, "token": user}
+
+
+class Moq:
+    """A bot that serves Media over QUIC itself, on this machine.
+
+    Args:
+        namespace: Like a room's name.
+    """
+
+    def __init__(self, namespace: str | None) -> None:
+        if any(importlib.util.find_spec(module) is None for module in ("moq", "cryptography")):
+            raise NotSupported("MoQ is not installed here: pip install pipecat-ai[moq].", field="transport")
+        self._namespace = namespace or f"pipecat-{secrets.token_hex(8)}"
+        self._arguments: Any = None
+        self.ready = asyncio.Event()
+
+    def place(self) -> OtherRoom:
+        """Where the bot is to serve; ``ready`` is set once it does."""
+        values = {
+            "host": "localhost",
+            "port": MOQ_PORT,
+            "namespace": self._namespace,
+            "serve": True,
+            "bind": f"[::]:{MOQ_PORT}",
+            "ready_event": self.ready,
+        }
+        return OtherRoom(Transport.MOQ, "MOQRunnerArguments", values, self._keep)
+
+    def _keep(self, arguments: Arguments) -> None:
+        self._arguments = arguments
+
+    def answer(self) -> dict[str, Any]:
+        """What the client's transport is made with, as in pipecat's runner. Browsers pin the certificate's hash."""
+        fingerprints = getattr(self._arguments, "cert_fingerprints", None) or []
+        return {
+            "relayUrl": f"https://localhost:{MOQ_PORT}/moq",
+            "certHash": base64.b64encode(bytes.fromhex(fingerprints[0])).decode() if fingerprints else None,
+            "serve": True,
+            "namespace": self._namespace,
+            "clientId": "request",
+            "botId": "response",
+            "transcriptTrack": "transcript.json.z",
+        }

@@ -1,0 +1,106 @@
+"""The Session API: requests to one session's bot, the list of sessions, and their end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
+
+from pipecat_base.errors import UnknownSession
+from pipecat_base.gateway.forwarding import forwarded, rest_of_path
+from pipecat_base.gateway.pod import Pod
+from pipecat_base.logs import logger
+
+METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
+BEFORE_THE_BOT = ("/api/offer", "/files")
+"""A session takes these before its bot runs: the first is what the bot waits for."""
+PATIENCE = 10.0
+"""Seconds that a request waits for a bot that does not run yet."""
+
+
+class SessionApi:
+    """Passes requests on to the pod, and manages its sessions.
+
+    Args:
+        patience: Seconds that a request waits for its bot.
+    """
+
+    def __init__(self, pod: Pod, *, patience: float = PATIENCE) -> None:
+        self._pod = pod
+        self._patience = patience
+
+    def router(self) -> APIRouter:
+        """The routes to serve."""
+        router = APIRouter(tags=["sessions"])
+        router.add_api_route("/sessions", self.list, methods=["GET"])
+        managed = ["/sessions/{session_id}", "/v1/agents/{agent}/sessions/{session_id}"]
+        # The command line of Pipecat Cloud asks there.
+        managed.append("/v1/organizations/{organization}/services/{agent}/sessions/{session_id}")
+        for path, name in zip(managed, ("stop", "stop_of_agent", "stop_of_service"), strict=True):
+            router.add_api_route(path, self.stop, methods=["DELETE"], name=name)
+        for prefix, name in (("", "session"), ("/v1/public/{agent}", "agent_session")):
+            for method in METHODS:
+                router.add_api_route(
+                    f"{prefix}/sessions/{{session_id}}/{{path:path}}",
+                    self.short if prefix == "" else self.long,
+                    methods=[method],
+                    name=f"{name}_{method.lower()}",
+                )
+        return router
+
+    async def list(self) -> JSONResponse:
+        """``{"sessions": [{"sessionId", "state", "transport", "age"}]}``; the age in seconds, the oldest first."""
+        return JSONResponse({"sessions": [_line(active) for active in self._pod.sessions()]})
+
+    async def stop(self, session_id: str) -> JSONResponse:
+        """Ask for a session's end: its bot is cancelled, its caller disconnected."""
+        if not self._pod.stop(session_id):
+            raise _unknown(session_id)
+        logger.info(f"Session {session_id} is stopped by request")
+        return JSONResponse({"status": "stopping", "sessionId": session_id})
+
+    async def short(self, request: Request, session_id: str, path: str) -> Passed:
+        """Pass it on."""
+        return await self._pass_on(request, session_id, 2)
+
+    async def long(self, request: Request, session_id: str, path: str) -> Passed:
+        """Pass it on."""
+        return await self._pass_on(request, session_id, 5)
+
+    async def _pass_on(self, request: Request, session_id: str, parts: int) -> Passed:
+        raw_path = rest_of_path(request, parts)
+        if raw_path.decode("latin-1") not in BEFORE_THE_BOT:
+            await self._pod.until_running(session_id, self._patience)
+        elif not self._pod.has(session_id):
+            raise _unknown(session_id)
+        return Passed(self._pod, forwarded(request, raw_path, session_id=session_id), session_id)
+
+
+class Passed(JSONResponse):
+    """Answers with what the pod answers, as it comes."""
+
+    def __init__(self, pod: Pod, scope: Scope, session_id: str) -> None:
+        super().__init__({})
+        self._pod = pod
+        self._scope = scope
+        self._session_id = session_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with logger.contextualize(session_id=self._session_id):
+            await self._pod.serve(self._scope, receive, send)
+
+
+def _line(active: Any) -> dict[str, Any]:
+    return {
+        "sessionId": active.session_id,
+        "state": active.state,
+        "transport": active.transport,
+        "age": round(active.age, 1),
+    }
+
+
+def _unknown(session_id: str) -> UnknownSession:
+    return UnknownSession("There is no session of this id, or it has ended.", session_id=session_id)

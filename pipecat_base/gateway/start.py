@@ -1,0 +1,218 @@
+"""``POST /start``: a session for whichever transport a client has, as pipecat's runner and Pipecat Cloud start it."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ValidationError
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from pipecat_base.dispatch import DailyRoom, Nowhere, OfferToCome, Start
+from pipecat_base.errors import Malformed, NotRunning
+from pipecat_base.gateway import rooms
+from pipecat_base.gateway.addresses import Addresses
+from pipecat_base.gateway.daily import Daily
+from pipecat_base.gateway.invitations import Invitations
+from pipecat_base.gateway.pod import Pod
+from pipecat_base.gateway.telephony import PROVIDERS
+from pipecat_base.routes import requests
+from pipecat_base.settings import Settings
+from pipecat_base.tokens import Tokens
+
+SESSION_ID = "sessionId"
+"""The header of the answer that Pipecat Cloud's documentation names."""
+PUBLIC_STUN = {"urls": "stun:stun.l.google.com:19302"}
+"""What ``enableDefaultIceServers`` gives, as in pipecat's runner."""
+NEEDED_BY = {"webrtc": ("aiortc",), "daily": ("daily",), "livekit": ("livekit",), "moq": ("moq", "cryptography")}
+"""Packages that pipecat's transports are built on."""
+MOQ_READY = 15.0
+"""Seconds that a bot gets to serve MoQ, as in pipecat's runner."""
+
+
+class StartRequest(BaseModel):
+    """What the client asks for. Other fields are ignored."""
+
+    transport: str | None = None
+    body: Any = None
+    createDailyRoom: bool | None = None  # noqa: N815
+    dailyRoomProperties: dict[str, Any] | None = None  # noqa: N815
+    dailyMeetingTokenProperties: dict[str, Any] | None = None  # noqa: N815
+    enableDefaultIceServers: bool | None = None  # noqa: N815
+    namespace: str | None = None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request to start a session."""
+
+    request: Request
+    session_id: str
+    fields: StartRequest
+    session_path: str
+    """Where the session's own paths begin."""
+
+    @property
+    def body(self) -> Any:
+        """For the bot: never None."""
+        return {} if self.fields.body is None else self.fields.body
+
+
+Answer = dict[str, Any]
+
+
+class Starts:
+    """Starts sessions.
+
+    Args:
+        tokens: Makes tokens for WebSockets; None when they need none.
+        has_uploads: Whether the pod takes files.
+    """
+
+    def __init__(
+        self,
+        pod: Pod,
+        settings: Settings,
+        addresses: Addresses,
+        daily: Daily,
+        invitations: Invitations,
+        *,
+        tokens: Tokens | None,
+        has_uploads: bool,
+    ) -> None:
+        self._pod = pod
+        self._settings = settings
+        self._addresses = addresses
+        self._daily = daily
+        self._invitations = invitations
+        self._tokens = tokens
+        self._has_uploads = has_uploads
+        self._transports: dict[str, Callable[[Asked], Awaitable[Answer]]] = {
+            "webrtc": self._with_webrtc,
+            "daily": self._with_daily,
+            "livekit": self._with_livekit,
+            "moq": self._with_moq,
+            "websocket": self._with_websocket,
+            **dict.fromkeys(PROVIDERS, self._with_phone),
+        }
+
+    @property
+    def transports(self) -> list[str]:
+        """Those that what is installed here can serve."""
+        return [name for name in self._transports if all(map(_is_installed, NEEDED_BY.get(name, ())))]
+
+    def router(self) -> APIRouter:
+        """The routes to serve."""
+        router = APIRouter(tags=["start"])
+        body = {"content": {"application/json": {"schema": StartRequest.model_json_schema()}}}
+        options: Any = {"methods": ["POST"], "openapi_extra": {"requestBody": body}}
+        router.add_api_route("/start", self.start, **options)
+        router.add_api_route("/v1/public/{agent}/start", self.start_agent, **options)
+        return router
+
+    async def start(self, request: Request) -> JSONResponse:
+        """As pipecat's runner: a request that names no transport is for WebRTC."""
+        return await self._start(request, "", "webrtc")
+
+    async def start_agent(self, request: Request, agent: str) -> JSONResponse:
+        """As Pipecat Cloud: a request that names no transport starts a bot that reaches its callers by itself."""
+        return await self._start(request, f"/v1/public/{agent}", "plain")
+
+    async def _start(self, request: Request, prefix: str, default: str) -> JSONResponse:
+        fields = _parsed(await requests.json_body(request, self._settings.max_body_bytes))
+        session_id = str(uuid.uuid4())
+        asked = Asked(request, session_id, fields, f"{prefix}/sessions/{session_id}")
+        transport = fields.transport or ("daily" if fields.createDailyRoom else default)
+        begin = self._with_nothing if transport == "plain" else self._transports.get(transport)
+        if begin is None:
+            raise Malformed(f"Not one of {', '.join(self._transports)}.", field="transport")
+        refusal = self._pod.refusal()
+        if refusal is not None:  # before a room is made for nothing
+            raise refusal
+        answer = await begin(asked)
+        headers = {requests.SESSION_ID: session_id, SESSION_ID: session_id} if SESSION_ID in answer else {}
+        return JSONResponse(answer, headers=headers)
+
+    async def _with_nothing(self, asked: Asked) -> Answer:
+        await self._pod.start(Start(asked.session_id, Nowhere(), asked.body))
+        return self._started(asked)
+
+    async def _with_webrtc(self, asked: Asked) -> Answer:
+        servers = await self._pod.ice_servers()
+        await self._pod.start(Start(asked.session_id, OfferToCome(), asked.body))
+        answer = self._started(asked)
+        if servers is not None:
+            answer["iceConfig"] = {"iceServers": servers}
+        elif asked.fields.enableDefaultIceServers:
+            answer["iceConfig"] = {"iceServers": [PUBLIC_STUN]}
+        return answer
+
+    async def _with_daily(self, asked: Asked) -> Answer:
+        fields = asked.fields
+        if not fields.createDailyRoom:
+            return await self._with_nothing(asked)
+        room = await self._daily.create(fields.dailyRoomProperties or {}, fields.dailyMeetingTokenProperties or {})
+        try:
+            await self._pod.start(Start(asked.session_id, DailyRoom(room.url, room.token), asked.body))
+        except BaseException:
+            await self._daily.delete(room)
+            raise
+        return {"dailyRoom": room.url, "dailyToken": room.token, **self._started(asked)}
+
+    async def _with_livekit(self, asked: Asked) -> Answer:
+        place, answer = rooms.livekit(self._settings, asked.session_id)
+        await self._pod.start(Start(asked.session_id, place, asked.body))
+        return {**answer, **self._started(asked)}
+
+    async def _with_moq(self, asked: Asked) -> Answer:
+        moq = rooms.Moq(asked.fields.namespace)
+        await self._pod.start(Start(asked.session_id, moq.place(), asked.body))
+        try:
+            await asyncio.wait_for(moq.ready.wait(), MOQ_READY)
+        except asyncio.TimeoutError:
+            self._pod.stop(asked.session_id)
+            raise NotRunning(f"The bot did not serve MoQ within {MOQ_READY:g} s.") from None
+        return {**self._started(asked), "moq": moq.answer()}
+
+    async def _with_websocket(self, asked: Asked) -> Answer:
+        # The session begins when the client connects, so its uploads can not belong to it yet.
+        self._invitations.invite(asked.session_id, asked.body)
+        url = f"{self._addresses.websocket(asked.request)}/ws-client?sessionId={asked.session_id}"
+        answer: Answer = {"wsUrl": url, "sessionId": asked.session_id, "token": None}
+        if self._tokens is not None:
+            answer["token"] = self._tokens.mint()
+        if self._has_uploads:
+            answer["fileUploadUrl"] = "/files"
+        return answer
+
+    async def _with_phone(self, asked: Asked) -> Answer:
+        answer: Answer = {"wsUrl": f"{self._addresses.websocket(asked.request)}/ws"}
+        if self._tokens is not None:
+            answer["token"] = self._tokens.mint()
+        return answer
+
+    def _started(self, asked: Asked) -> Answer:
+        answer: Answer = {"sessionId": asked.session_id}
+        if self._has_uploads:
+            answer["fileUploadUrl"] = f"{asked.session_path}/files"
+        return answer
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _parsed(content: Any) -> StartRequest:
+    if not isinstance(content, dict):
+        raise Malformed("Not an object.", field="body")
+    try:
+        return StartRequest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise Malformed(f"{first['msg']}.", field=".".join(map(str, first["loc"]))) from None

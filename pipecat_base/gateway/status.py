@@ -1,0 +1,61 @@
+"""What this gateway serves and how its bot is, for people and for clients that ask before they start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse
+
+from feature_manager import Feature
+from pipecat_base.gateway.pod import Pod
+
+READY = "ready"
+
+
+class Status:
+    """Answers ``/status``, and what the command line of Pipecat Cloud asks of an agent before it starts it.
+
+    Args:
+        bot: The file's name.
+        features: Asked for with each request: finding packages costs nothing.
+        client: Where the prebuilt client is served, or None.
+    """
+
+    def __init__(
+        self,
+        pod: Pod,
+        bot: str,
+        transports: Sequence[str],
+        features: Callable[[], list[Feature]],
+        client: str | None,
+    ) -> None:
+        self._pod = pod
+        self._bot = bot
+        self._transports = list(transports)
+        self._features = features
+        self._client = client
+
+    def router(self) -> APIRouter:
+        """The routes to serve."""
+        router = APIRouter(tags=["status"])
+        router.add_api_route("/status", self.status, methods=["GET"])
+        router.add_api_route("/v1/agents/{agent}", self.agent, methods=["GET"])
+        path = "/v1/organizations/{organization}/services/{agent}"
+        router.add_api_route(path, self.agent, methods=["GET"], name="service")
+        return router
+
+    async def status(self) -> JSONResponse:
+        """``{"status", "transports"}`` as pipecat's runner; and the bot, its features, links."""
+        features = [
+            {"name": f.name, "status": f.status.value, "required": f.required, "reason": f.reason}
+            for f in self._features()
+        ]
+        answer: dict[str, Any] = {"status": self._pod.state, "transports": self._transports, "bot": self._bot}
+        return JSONResponse({**answer, "features": features, "links": {"client": self._client}})
+
+    async def agent(self, agent: str) -> JSONResponse:
+        """Whether it can be started."""
+        active = len(self._pod.sessions())
+        return JSONResponse({"name": agent, "ready": self._pod.state == READY, "activeSessionCount": active})

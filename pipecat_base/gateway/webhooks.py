@@ -1,0 +1,93 @@
+"""Webhooks that start sessions: a call to one of Daily's numbers, a call from WhatsApp."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from pipecat_base.dispatch import DailyRoom, Start
+from pipecat_base.errors import Malformed, NotSupported
+from pipecat_base.gateway import signatures
+from pipecat_base.gateway.daily import Daily
+from pipecat_base.gateway.forwarding import forwarded
+from pipecat_base.gateway.keys import Keys
+from pipecat_base.gateway.pod import Pod
+from pipecat_base.gateway.session_api import Passed
+from pipecat_base.routes import requests
+
+NEEDED = ("From", "To", "callId", "callDomain")
+
+
+class Webhooks:
+    """Takes calls.
+
+    Args:
+        dialin_secret: Signs Daily's webhooks; None when they are not signed.
+        keys: Asked for then.
+        max_body_bytes: The largest body.
+    """
+
+    def __init__(self, pod: Pod, daily: Daily, keys: Keys, *, dialin_secret: str | None, max_body_bytes: int) -> None:
+        self._pod = pod
+        self._daily = daily
+        self._keys = keys
+        self._dialin_secret = dialin_secret
+        self._max_body_bytes = max_body_bytes
+
+    def router(self) -> APIRouter:
+        """The routes to serve."""
+        router = APIRouter(tags=["webhooks"])
+        router.add_api_route("/daily-dialin-webhook", self.dialin, methods=["POST"])
+        prefix = "/v1/public/webhooks/{organization}/{agent}"
+        router.add_api_route(f"{prefix}/dialin", self.dialin, methods=["POST"], name="dialin_of_agent")
+        router.add_api_route(f"{prefix}/whatsapp", self.whatsapp, methods=["POST"])
+        router.add_api_route(f"{prefix}/whatsapp", self.whatsapp, methods=["GET"], name="whatsapp_verification")
+        return router
+
+    async def dialin(self, request: Request) -> JSONResponse:
+        """A call waits at Daily: a bot in a room that the call can be connected to (docs.daily.co, pinless dial-in)."""
+        raw = await requests.raw_body(request, self._max_body_bytes)
+        if self._dialin_secret is not None:
+            signatures.check_daily(self._dialin_secret, request.headers, raw)
+        else:
+            self._keys.check(request)
+        call = requests.parse_json(raw)
+        if not isinstance(call, dict):
+            raise Malformed("Not an object.", field="body")
+        if call.get("test") or call.get("Test"):  # Daily tries a webhook when it is entered
+            return JSONResponse({"status": "OK"})
+        for name in NEEDED:
+            if not isinstance(call.get(name), str) or not call[name]:
+                raise Malformed("Missing, or not a string.", field=name)
+        return JSONResponse(await self._start(call))
+
+    async def _start(self, call: dict[str, Any]) -> dict[str, str]:
+        if self._daily.api_key is None:
+            raise NotSupported("Daily is not configured here: set DAILY_API_KEY.")
+        refusal = self._pod.refusal()
+        if refusal is not None:
+            raise refusal
+        room = await self._daily.create_for_phone(call["From"])
+        settings = {"call_id": call["callId"], "call_domain": call["callDomain"], "To": call["To"]}
+        settings |= {"From": call["From"], "sip_headers": call.get("sipHeaders")}
+        body = {
+            "dialin_settings": settings,
+            "daily_api_key": self._daily.api_key,
+            "daily_api_url": self._daily.api_url,
+        }
+        session_id = str(uuid.uuid4())
+        try:
+            await self._pod.start(Start(session_id, DailyRoom(room.url, room.token), body))
+        except BaseException:
+            await self._daily.delete(room)
+            raise
+        return {"dailyRoom": room.url, "dailyToken": room.token, "sessionId": session_id}
+
+    async def whatsapp(self, request: Request) -> Passed:
+        """Passed on to the pod, which checks Meta's signature."""
+        session_id = str(uuid.uuid4())
+        return Passed(self._pod, forwarded(request, b"/whatsapp", session_id=session_id), session_id)

@@ -1,0 +1,42 @@
+"""Limits the routes that start sessions to whoever has the pod's token: a gateway."""
+
+from __future__ import annotations
+
+import hmac
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pipecat_base.app import turn_away
+from pipecat_base.errors import PodTokenMissing
+
+TOKEN_HEADER = "x-pipecat-pod-token"  # noqa: S105
+STARTS = ("/bot", "/api/offer", "/files")
+STREAMS = ("/ws", "/ws-client")
+"""They have tokens of their own, too: PIPECAT_WEBSOCKET_AUTH."""
+
+
+class Guard:
+    """Surrounds the application.
+
+    Args:
+        paths: Those that are limited, and what is below them.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, paths: tuple[str, ...]) -> None:
+        self._app = app
+        self._token = token.encode()
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._is_limited(scope["path"]) and not self._has_token(scope):
+            refusal = PodTokenMissing("This route is for the gateway, which has the pod's token.", field=TOKEN_HEADER)
+            await turn_away(refusal, scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _is_limited(self, path: str) -> bool:
+        return any(path == limited or path.startswith(f"{limited}/") for limited in self._paths)
+
+    def _has_token(self, scope: Scope) -> bool:
+        given = [value for name, value in scope["headers"] if name == TOKEN_HEADER.encode()]
+        return any(hmac.compare_digest(value, self._token) for value in given)

@@ -1,0 +1,121 @@
+"""``POST /files``: a client uploads a file that it will mention to its bot.
+
+On the platform a session's upload route is proxied here with the session's id; without one the file outlives sessions.
+The answer is an RTVI ``File``, which clients send back as it is.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+from collections.abc import Callable
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Any
+
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+from starlette.types import Message
+
+from pipecat_base.errors import Malformed, NotServed, StorageFailed, TooLarge, UnknownSession
+from pipecat_base.logs import logger
+from pipecat_base.routes import requests
+from pipecat_base.sessions import Outcome, Sessions
+
+FIELD = "file"
+AROUND = 64 * 1024
+"""Bytes of a request beside the file: boundaries and headers."""
+OFF = "Uploads are off: the bot has no create_file_storage(), and PIPECAT_UPLOADS_FOLDER is not set."
+
+
+class UploadRoutes:
+    """Takes files.
+
+    Args:
+        storage: Gives the bot's storage once it is set up; None when uploads are off.
+        max_bytes: The largest file.
+    """
+
+    def __init__(self, sessions: Sessions, storage: Callable[[], Any], *, max_bytes: int) -> None:
+        self._sessions = sessions
+        self._storage = storage
+        self._max_bytes = max_bytes
+
+    def routes(self) -> list[Route]:
+        """The routes to serve."""
+        return [Route("/files", self.post, methods=["POST"])]
+
+    async def post(self, request: Request) -> JSONResponse:
+        """``{"name", "source": {"type": "url", "url"}, "format"}``; the URL is the storage's own."""
+        storage = self._storage()
+        if storage is None:
+            raise NotServed(OFF)
+        session = None
+        session_id = request.headers.get(requests.SESSION_ID)
+        if session_id is not None:
+            session = self._sessions.get(session_id)
+            if session is None:
+                raise UnknownSession("There is no session of this id, or it has ended.", session_id=session_id)
+        name, kind, contents = await self._read(request)
+        try:
+            url = await storage.save(name, contents)
+        except Exception as error:
+            logger.opt(exception=True).error(f"The file storage failed: {type(error).__name__}")
+            raise StorageFailed("The file could not be stored; the log says why.") from None
+        if session is not None:
+            if self._sessions.get(session.id) is not session:  # it has ended meanwhile
+                await _delete(storage, url, Outcome.COMPLETED)
+                raise UnknownSession("The session ended before the file was stored.", session_id=session.id)
+            session.on_end(partial(_delete, storage, url))
+        return JSONResponse({"name": name, "source": {"type": "url", "url": url}, "format": kind})
+
+    async def _read(self, request: Request) -> tuple[str, str, bytes]:
+        """The file's name, its media type and what it holds: on disk while it comes, in memory once."""
+        try:
+            declared = int(request.headers.get("content-length", "0"))
+        except ValueError:
+            declared = 0
+        if declared > self._max_bytes + AROUND:
+            raise self._too_large()
+        bounded = Request(request.scope, self._bounded(request))
+        try:
+            async with bounded.form(max_files=1, max_fields=16) as form:
+                file = form.get(FIELD)
+                if not isinstance(file, UploadFile):
+                    raise Malformed('No file: send multipart/form-data with a part named "file".', field=FIELD)
+                if (file.size or 0) > self._max_bytes:
+                    raise self._too_large()
+                name = PurePosixPath((file.filename or "").replace("\\", "/")).name
+                guessed, _ = mimetypes.guess_type(name, strict=False)
+                kind = guessed or file.content_type or "application/octet-stream"
+                return name, kind, await file.read()
+        except HTTPException as error:
+            raise Malformed(f"Not multipart/form-data: {error.detail}", field="body") from None
+
+    def _bounded(self, request: Request) -> Callable[[], Any]:
+        """The request's messages, until they hold more than a file may."""
+        received = 0
+
+        async def receive() -> Message:
+            nonlocal received
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnect
+            received += len(message.get("body", b""))
+            if received > self._max_bytes + AROUND:
+                raise self._too_large()
+            return message
+
+        return receive
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"The file is larger than {self._max_bytes} bytes (PIPECAT_MAX_UPLOAD_BYTES).", field=FIELD)
+
+
+async def _delete(storage: Any, url: str, outcome: Outcome) -> None:
+    try:
+        await storage.delete(url)
+    except Exception as error:
+        logger.warning(f"An uploaded file was not deleted: {type(error).__name__}")
