@@ -98,6 +98,7 @@ def _serve(settings: Settings, options: argparse.Namespace, started_with: Mappin
         launcher=LAUNCHER,
         stall_limit=settings.event_loop_stall_limit,
         project=str(project),
+        holds=settings.gateway,
     )
     watchdog.start()
     try:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from pipecat_base.cli import LISTENER
 from pipecat_base.errors import StartupError
@@ -17,6 +19,8 @@ from pipecat_base.logs import logger
 from pipecat_base.settings import Settings, is_local
 
 HOST = "127.0.0.1"
+LOOK = 100
+"""Milliseconds between looks at what has changed."""
 IGNORED = (".venv", "venv", "node_modules", "__pycache__", ".git", "site-packages")
 
 
@@ -28,12 +32,34 @@ def variables(given: Mapping[str, str], folder: Path) -> dict[str, str]:
     return {name: value for name, value in found.items() if value is not None and name not in given}
 
 
+class Changes:
+    """Watches a folder, and those below it, from now on: a change while the bot is being imported counts too."""
+
+    def __init__(self, folder: Path) -> None:
+        from watchfiles import watch
+
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts what it sees
+        self.first: concurrent.futures.Future[str] = concurrent.futures.Future()
+        """The names of the files that changed first."""
+        looks = watch(folder, watch_filter=_matters, rust_timeout=LOOK, yield_on_timeout=True)
+        self._note(next(looks))  # now it watches
+        threading.Thread(target=self._watch, args=(looks,), name="changes", daemon=True).start()
+
+    def _watch(self, looks: Iterator[set[tuple[Any, str]]]) -> None:
+        while not self.first.done():
+            self._note(next(looks))
+
+    def _note(self, changes: set[tuple[Any, str]]) -> None:
+        if changes:
+            self.first.set_result(", ".join(sorted({os.path.basename(path) for _, path in changes})))
+
+
 class Development:
     """What a developer gets beside a served bot.
 
     Args:
-        folder: The bot's; it is watched, with the folders below it.
-        reload: Whether it is.
+        folder: The bot's.
+        reload: Whether a change of a Python file in it, or of ``.env``, starts the bot anew.
         started_with: The environment before ``.env`` was read into it.
         listener: The socket that a new start takes over.
     """
@@ -48,34 +74,32 @@ class Development:
         listener: socket.socket,
     ) -> None:
         self._settings = settings
-        self._folder = folder
-        self.reload = reload
+        self._changes = Changes(folder) if reload else None
         self._started_with = started_with
         self._listener = listener.dup()  # the server closes its own
+
+    @property
+    def reload(self) -> bool:
+        """Whether changes are noticed."""
+        return self._changes is not None
 
     def greet(self) -> None:
         """Print what to open."""
         print(banner(self._settings), flush=True)
 
     async def changed(self) -> None:
-        """Wait for the next change of a Python file or of ``.env``; for ever when none is to be noticed."""
-        if not self.reload:
+        """Wait for the next change; for ever when none is to be noticed."""
+        if self._changes is None:
             await asyncio.Event().wait()
-        from watchfiles import awatch
-
-        logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts what it sees
-        async for changes in awatch(self._folder, watch_filter=_matters):
-            names = sorted({os.path.basename(path) for _, path in changes})
-            logger.info(f"Changed: {', '.join(names)}")
-            return
+        else:
+            names: str = await asyncio.wrap_future(self._changes.first)
+            logger.info(f"Changed: {names}")
 
     def wait_for_mend(self, error: StartupError) -> None:
         """Say what is wrong with the bot, and wait for the next change."""
-        from watchfiles import watch
-
         print(f"{error.report()}\nWaiting for a change ...", file=sys.stderr, flush=True)
-        for _ in watch(self._folder, watch_filter=_matters):
-            return
+        if self._changes is not None:
+            self._changes.first.result()
 
     def start_again(self) -> NoReturn:
         """Take this process's place: the bot's modules are imported anew, and nothing of the old ones is left."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import secrets
 import threading
 import time
 from collections.abc import Callable
@@ -230,23 +229,21 @@ class Launcher:
     def _entrance_to(self, app: ASGIApp) -> application.Entrance:
         """What callers come through: with a gateway it is between them and the pod."""
         settings = self._settings
-        paths: tuple[str, ...] = guard.STARTS
-        token = settings.pod_token
-        if token is not None:
-            paths += guard.STREAMS
+        direct = app
+        if settings.pod_token is not None:
+            direct = guard.Guard(app, settings.pod_token, guard.STARTS + guard.STREAMS)
         elif settings.gateway and settings.public_api_keys:
-            token = secrets.token_urlsafe()
-        if token is not None:
-            app = guard.Guard(app, token, paths)
+            direct = guard.Guard(app, None, guard.STARTS)
         if not settings.gateway:
-            return application.Entrance(app)
+            return application.Entrance(direct)
         from pipecat_base import gateway  # a pod does not import it
         from pipecat_base.gateway.pod import LocalPod
 
-        pod = LocalPod(app, self._dispatch, self._sessions, self._lifecycle, self._webrtc, token=token)
+        pod = LocalPod(app, self._dispatch, self._sessions, self._lifecycle, self._webrtc)
         front = gateway.build(
             pod,
             settings,
+            direct,
             bot=self._bot.file.name,
             has_uploads=self._takes_uploads,
             has_file_storage=self._bot.create_file_storage is not None,

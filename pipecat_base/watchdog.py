@@ -57,9 +57,13 @@ class Watchdog(threading.Thread):
         launcher: Name and version, for the header of refusals.
         stall_limit: Seconds of a blocked loop after which ``/livez`` answers 503.
         project: The user's folder, to show the line that blocks.
+        holds: Whether callers who come before there is a loop wait for it, instead of getting a 503: those of a
+            gateway are people, not a platform that tries again.
     """
 
-    def __init__(self, listener: socket.socket, *, launcher: str, stall_limit: float, project: str) -> None:
+    def __init__(
+        self, listener: socket.socket, *, launcher: str, stall_limit: float, project: str, holds: bool = False
+    ) -> None:
         super().__init__(name="watchdog", daemon=True)
         self._listener = listener.dup()
         self._listener.setblocking(False)
@@ -68,6 +72,7 @@ class Watchdog(threading.Thread):
         self._launcher = launcher
         self._stall_limit = stall_limit
         self._project = project
+        self._holds = holds
         self._main_thread = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._protocol: Callable[[], asyncio.Protocol] | None = None
@@ -155,7 +160,7 @@ class Watchdog(threading.Thread):
         now = time.monotonic()
         for sock, since in list(self._pending.items()):
             self._triage(sock)
-            if sock in self._pending and now - since > PATIENCE:
+            if sock in self._pending and now - since > PATIENCE and not (self._holds and self._loop is None):
                 self._hand_over(sock)
 
     def _accept(self) -> None:
@@ -191,9 +196,9 @@ class Watchdog(threading.Thread):
             # Not for a hiccup: the loop may be back before the probe has given up.
             if time.monotonic() - self._beat_at > WORTH_A_LINE:
                 self._answer(sock, 503, {"ready": False, "state": "blocked"})
-        elif self._loop is None:
+        elif self._loop is None and not self._holds:
             self._answer(sock, Starting.status, Starting("The bot is still starting.").body())
-        else:
+        elif self._loop is not None:
             self._hand_over(sock)
 
     def _liveness(self) -> tuple[int, dict[str, Any]]:

@@ -71,16 +71,20 @@ class Launcher:
         wait: bool = True,
         python: str = PYTHON,
         prefix: Sequence[str] = (),
+        command: Sequence[str] = (),
         **variables: Any,
     ) -> None:
-        """``prefix`` is put before the command, to run it elsewhere: ``ip netns exec NAME``."""
+        """``prefix`` is put before the command line, to run it elsewhere: ``ip netns exec NAME``.
+
+        ``command`` is what follows the program's name.
+        """
         self.port = free_port()
         self.folder = BOTS / bot if isinstance(bot, str) else bot
         self.sockets: list[socket.socket] = []
         """Closed in the end."""
         self._output = tempfile.NamedTemporaryFile(prefix="launcher-", suffix=".log")  # noqa: SIM115
         self.process = subprocess.Popen(
-            [*prefix, python, "-m", "pipecat_base"],
+            [*prefix, python, "-m", "pipecat_base", *command],
             cwd=self.folder,
             env=environment(PORT=str(self.port), **variables),
             stdout=self._output,

@@ -39,11 +39,19 @@ POLLED = ("/sessions", "/status")
 
 
 def build(
-    pod: Pod, settings: Settings, *, bot: str, has_uploads: bool, has_file_storage: bool, tokens: Tokens | None
+    pod: Pod,
+    settings: Settings,
+    direct: ASGIApp,
+    *,
+    bot: str,
+    has_uploads: bool,
+    has_file_storage: bool,
+    tokens: Tokens | None,
 ) -> ASGIApp:
-    """The application that answers what is the gateway's, and passes the rest on to the pod.
+    """The application that answers what is the gateway's, and leaves the rest to the pod.
 
     Args:
+        direct: Answers that rest: the pod for whoever does not come through the gateway.
         bot: The name of the bot's file.
         has_uploads: Whether the pod takes files.
         has_file_storage: Whether the bot has ``create_file_storage()``.
@@ -54,10 +62,20 @@ def build(
     addresses = Addresses(settings.public_url)
     daily = Daily(settings.daily_api_key, settings.daily_api_url)
     invitations = Invitations()
-    starts = Starts(pod, settings, addresses, daily, invitations, tokens=tokens, has_uploads=has_uploads)
+    stream_path = _StreamPath(settings, tokens)
+    starts = Starts(
+        pod,
+        settings,
+        addresses,
+        daily,
+        invitations,
+        tokens=tokens,
+        stream_path=stream_path.without_token,
+        has_uploads=has_uploads,
+    )
     features = FeatureManager(settings, has_file_storage=has_file_storage)
     client = None if pages.client_folder() is None else pages.CLIENT
-    phones = telephony.Telephony(pod, settings, addresses, stream_path=_StreamPath(settings, tokens))
+    phones = telephony.Telephony(pod, settings, addresses, stream_path=stream_path)
     webhooks = Webhooks(pod, daily, keys, dialin_secret=settings.dialin_secret, max_body_bytes=settings.max_body_bytes)
 
     app = FastAPI(title="pipecat-base", openapi_url=OPENAPI, docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -74,8 +92,8 @@ def build(
     for router in (phones.router(), webhooks.router()):
         app.include_router(router, dependencies=named)
     app.router.routes += pages.routes()
-    app.router.routes += streams.routes(pod, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
-    app.router.default = pod.serve
+    app.router.routes += streams.routes(pod, direct, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
+    app.router.default = direct
     return CORSMiddleware(
         app,
         allow_origins=settings.allowed_origins or ("*",),
@@ -109,17 +127,22 @@ class _AgentName:
 
 
 class _StreamPath:
-    """Where a provider sends a call's audio."""
+    """Where a provider sends a call's audio: a pod with a token takes it through the gateway alone."""
 
     def __init__(self, settings: Settings, tokens: Tokens | None) -> None:
         self._tokens = tokens
+        self._guarded = settings.pod_token is not None
         self._signed = settings.twilio_auth_token is not None
 
     def __call__(self, provider: str) -> str:
         if self._tokens is not None:
-            return f"/ws/{self._tokens.mint()}"
+            return f"{self.without_token(provider)}/{self._tokens.mint()}"
         # Twilio signs the handshake of a stream: at this path it is checked.
-        return "/ws/twilio" if provider == "twilio" and self._signed else "/ws"
+        return "/ws/twilio" if provider == "twilio" and self._signed else self.without_token(provider)
+
+    def without_token(self, provider: str) -> str:
+        """To be followed by a slash and a token where one is needed."""
+        return f"/ws/{provider}" if self._guarded else "/ws"
 
 
 async def _refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:

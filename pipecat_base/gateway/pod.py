@@ -16,7 +16,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipecat_base.dispatch import Dispatch, Start
 from pipecat_base.errors import AtCapacity, NotRunning, Refusal, UnknownSession
-from pipecat_base.guard import TOKEN_HEADER
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.logs import logger
 from pipecat_base.sessions import Outcome, Sessions, State
@@ -71,15 +70,14 @@ class Pod(Protocol):
         """What clients should use too; None when nothing is configured."""
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or hold a WebSocket, as the pod's own routes and the bot's do."""
+        """Answer a request, or hold a WebSocket, as the pod's own routes and the bot's do, for the gateway."""
 
 
 class LocalPod:
     """The launcher in this process.
 
     Args:
-        app: Its web application.
-        token: What its guarded routes ask for; None when they ask for nothing.
+        app: Its web application, before any guard.
     """
 
     def __init__(
@@ -90,7 +88,6 @@ class LocalPod:
         lifecycle: Lifecycle,
         webrtc: WebRTC | None,
         *,
-        token: str | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
@@ -98,7 +95,6 @@ class LocalPod:
         self._sessions = sessions
         self._lifecycle = lifecycle
         self._webrtc = webrtc
-        self._headers = [] if token is None else [(TOKEN_HEADER.encode(), token.encode())]
         self._clock = clock
         self._running: set[asyncio.Task[Any]] = set()
 
@@ -166,6 +162,4 @@ class LocalPod:
         return None if self._webrtc is None else await self._webrtc.configured_ice_servers()
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        guarded = TOKEN_HEADER.encode()
-        others = [(name, value) for name, value in scope["headers"] if name != guarded]
-        await self._app({**scope, "headers": [*others, *self._headers]}, receive, send)
+        await self._app(scope, receive, send)

@@ -7,6 +7,7 @@ import importlib.util
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
@@ -72,6 +73,7 @@ class Starts:
 
     Args:
         tokens: Makes tokens for WebSockets; None when they need none.
+        stream_path: Gives the path of a provider's streams, without a token.
         has_uploads: Whether the pod takes files.
     """
 
@@ -84,6 +86,7 @@ class Starts:
         invitations: Invitations,
         *,
         tokens: Tokens | None,
+        stream_path: Callable[[str], str],
         has_uploads: bool,
     ) -> None:
         self._pod = pod
@@ -92,6 +95,7 @@ class Starts:
         self._daily = daily
         self._invitations = invitations
         self._tokens = tokens
+        self._stream_path = stream_path
         self._has_uploads = has_uploads
         self._transports: dict[str, Callable[[Asked], Awaitable[Answer]]] = {
             "webrtc": self._with_webrtc,
@@ -99,7 +103,7 @@ class Starts:
             "livekit": self._with_livekit,
             "moq": self._with_moq,
             "websocket": self._with_websocket,
-            **dict.fromkeys(PROVIDERS, self._with_phone),
+            **{provider: partial(self._with_phone, provider) for provider in PROVIDERS},
         }
 
     @property
@@ -191,8 +195,8 @@ class Starts:
             answer["fileUploadUrl"] = "/files"
         return answer
 
-    async def _with_phone(self, asked: Asked) -> Answer:
-        answer: Answer = {"wsUrl": f"{self._addresses.websocket(asked.request)}/ws"}
+    async def _with_phone(self, provider: str, asked: Asked) -> Answer:
+        answer: Answer = {"wsUrl": f"{self._addresses.websocket(asked.request)}{self._stream_path(provider)}"}
         if self._tokens is not None:
             answer["token"] = self._tokens.mint()
         return answer

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from starlette.routing import WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from pipecat_base.errors import UnknownAgent, UnknownSession
@@ -23,6 +23,8 @@ GENERIC = "generic"
 
 class ProviderStream:
     """``WS /ws/{provider}?serviceHost=AGENT.ORGANIZATION``, as the platform has it; passed on to the pod's ``/ws``.
+
+    A token may follow as a further part of the path: Twilio drops queries.
 
     Args:
         tokens: Makes the token of a stream whose signature is good; None when none is needed.
@@ -43,23 +45,31 @@ class ProviderStream:
         agent = websocket.query_params.get("serviceHost", "").partition(".")[0]
         if agent and self._agent_name not in (None, agent):
             raise UnknownAgent("There is no agent of this name.", field="serviceHost")
-        is_signed = self._telephony.check_handshake(self._provider, websocket)
-        path = f"/ws/{self._tokens.mint()}" if is_signed and self._tokens is not None else "/ws"
+        token = websocket.path_params.get("token")
+        is_signed = token is None and self._telephony.check_handshake(self._provider, websocket)
+        if is_signed and self._tokens is not None:
+            token = self._tokens.mint()
+        path = "/ws" if token is None else f"/ws/{quote(token)}"
         await self._pod.serve(forwarded(websocket, path.encode(), dropped=DROPPED_OF_WEBSOCKETS), receive, send)
 
 
 class ClientStream:
-    """``WS /ws-client?sessionId=…``: one that was promised gets its session's id and body; others are passed on."""
+    """``WS /ws-client?sessionId=…``: one that was promised gets its session's id and body.
 
-    def __init__(self, pod: Pod, invitations: Invitations) -> None:
+    Args:
+        direct: Takes the others.
+    """
+
+    def __init__(self, pod: Pod, direct: ASGIApp, invitations: Invitations) -> None:
         self._pod = pod
+        self._direct = direct
         self._invitations = invitations
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
         session_id = websocket.query_params.get("sessionId")
         if session_id is None:
-            await self._pod.serve(scope, receive, send)
+            await self._direct(scope, receive, send)
             return
         invitation = self._invitations.find(session_id)
         if invitation is None:
@@ -77,13 +87,17 @@ class ClientStream:
 
 
 def routes(
-    pod: Pod, telephony: Telephony, invitations: Invitations, *, tokens: Tokens | None, agent_name: str | None
+    pod: Pod,
+    direct: ASGIApp,
+    telephony: Telephony,
+    invitations: Invitations,
+    *,
+    tokens: Tokens | None,
+    agent_name: str | None,
 ) -> list[WebSocketRoute]:
     """Those that the gateway serves itself; the pod has the others."""
-    named = [
-        WebSocketRoute(
-            f"/ws/{provider}", ProviderStream(provider, pod, telephony, tokens=tokens, agent_name=agent_name)
-        )
-        for provider in (*PROVIDERS, GENERIC)
-    ]
-    return [*named, WebSocketRoute("/ws-client", ClientStream(pod, invitations))]
+    found = [WebSocketRoute("/ws-client", ClientStream(pod, direct, invitations))]
+    for provider in (*PROVIDERS, GENERIC):
+        stream = ProviderStream(provider, pod, telephony, tokens=tokens, agent_name=agent_name)
+        found += [WebSocketRoute(f"/ws/{provider}", stream), WebSocketRoute(f"/ws/{provider}/{{token}}", stream)]
+    return found

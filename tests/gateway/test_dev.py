@@ -1,0 +1,149 @@
+"""``pipecat-base dev``."""
+
+from __future__ import annotations
+
+import signal
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.process import PATIENCE, Launcher, until
+
+BOT = """
+import os
+print("imported {number}", os.environ.get("FROM_DOTENV"), os.environ.get("SET"), flush=True)
+
+async def bot(args):
+    print("bot {number}", flush=True)
+    if hasattr(args, "websocket"):
+        async for message in args.websocket.iter_text():
+            await args.websocket.send_text(message)
+
+async def teardown():
+    print("torn down {number}", flush=True)
+"""
+
+
+def write(folder: Path, number: int) -> None:
+    (folder / "bot.py").write_text(BOT.replace("{number}", str(number)))
+
+
+def dev(folder: Path, *options: str, **variables: Any) -> Launcher:
+    launcher = Launcher(folder, command=("dev", *options), wait=False, **variables)
+    launcher.wait_for_log("Talk to your bot")
+    return launcher
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path, 1)
+    return tmp_path
+
+
+def test_it_prints_where_to_go_and_listens_on_this_machine_alone(folder: Path) -> None:
+    with dev(folder, PIPECAT_HOST="") as launcher:
+        assert f"http://localhost:{launcher.port}\n" in launcher.log()
+        assert f"Ready: bot in bot.py on http://127.0.0.1:{launcher.port}" in launcher.log()
+        assert launcher.http.get("/status").json()["bot"] == "bot.py"
+
+
+def test_variables_of_the_env_file_are_for_the_bot_and_never_over_one_that_is_set(folder: Path) -> None:
+    (folder / ".env").write_text("FROM_DOTENV='one # two'\nSET=file\nPIPECAT_LOG_LEVEL=ERROR\n")
+    with dev(folder, SET="shell") as launcher:
+        assert "imported 1 one # two shell" in launcher.log()
+        assert "Ready: " not in launcher.log()  # a setting of ours
+
+
+def test_a_gateway_for_others_shows_a_code_for_their_phones(folder: Path) -> None:
+    with dev(folder, "--insecure", PIPECAT_HOST="0.0.0.0", PIPECAT_PUBLIC_URL="https://bot.example") as launcher:
+        assert "From elsewhere:    https://bot.example" in launcher.log()
+        assert "█" in launcher.log() or "▀" in launcher.log()
+
+
+def test_without_reload_a_change_changes_nothing(folder: Path) -> None:
+    with dev(folder) as launcher:
+        write(folder, 2)
+        assert launcher.http.post("/v1/public/agent/start").status_code == 200
+        launcher.wait_for_log("bot 1")
+        assert launcher.stop() == 0
+        assert "torn down 1" in launcher.log()
+        assert "imported 2" not in launcher.log()
+
+
+def test_with_reload_a_changed_bot_is_loaded_by_the_same_process_on_the_same_port(folder: Path) -> None:
+    (folder / ".env").write_text("FROM_DOTENV=old\n")
+    with dev(folder, "--reload") as launcher:
+        assert "imported 1 old" in launcher.log()
+        (folder / ".env").write_text("FROM_DOTENV=new\n")
+        launcher.wait_for_log("imported 1 new")
+        launcher.wait_for_log("Talk to your bot", times=2)
+        write(folder, 2)
+        launcher.wait_for_log("imported 2 new")
+        assert launcher.http.post("/v1/public/agent/start").status_code == 200  # it waits for the new bot
+        launcher.wait_for_log("bot 2")
+        assert "torn down 1" in launcher.log()
+        assert launcher.stop() == 0
+
+
+def test_a_module_beside_the_bot_is_watched_too(folder: Path) -> None:
+    (folder / "part").mkdir()
+    with dev(folder, "--reload") as launcher:
+        (folder / "part" / "module.py").write_text("x = 1\n")
+        launcher.wait_for_log("imported 1", times=2)
+
+
+def test_a_running_call_is_not_cut(folder: Path) -> None:
+    with dev(folder, "--reload") as launcher:
+        with connect(launcher.websocket_url("/ws-client")) as client:
+            client.send("one")
+            assert client.recv(timeout=10) == "one"
+            write(folder, 2)
+            launcher.wait_for_log("It is loaded when what runs has ended")
+            client.send("two")
+            assert client.recv(timeout=10) == "two"
+            with connect(launcher.websocket_url("/ws-client")) as another:  # meanwhile the old bot takes calls
+                another.send("three")
+                assert another.recv(timeout=10) == "three"
+            assert "imported 2" not in launcher.log()
+        launcher.wait_for_log("imported 2")
+
+
+def test_a_broken_bot_is_told_and_mended_without_a_new_start(folder: Path) -> None:
+    with dev(folder, "--reload") as launcher:
+        (folder / "bot.py").write_text("async def bot(args:\n")
+        launcher.wait_for_log("Waiting for a change")
+        assert "bot_syntax_error" in launcher.log()
+        assert launcher.process.poll() is None
+        with ThreadPoolExecutor() as pool:
+            early = pool.submit(launcher.http.get, "/livez")
+            assert early.result(PATIENCE).json() == {"status": "starting"}
+        write(folder, 2)
+        launcher.wait_for_log("imported 2")
+        until(launcher.is_ready, "ready")
+
+
+def test_a_bot_whose_setup_fails_is_told_and_mended(folder: Path) -> None:
+    (folder / "bot.py").write_text("async def bot(args): ...\ndef setup(): raise ValueError('no key')\n")
+    with Launcher(folder, command=("dev", "--reload"), wait=False) as launcher:
+        launcher.wait_for_log("Waiting for a change")
+        assert "setup_failed" in launcher.log()
+        write(folder, 2)
+        launcher.wait_until_ready()
+
+
+def test_a_first_start_that_fails_without_reload_ends(folder: Path) -> None:
+    (folder / "bot.py").unlink()
+    with Launcher(folder, command=("dev",), wait=False) as launcher:
+        assert launcher.wait() == 10
+        assert "bot_not_found" in launcher.log()
+
+
+def test_ctrl_c_ends_a_start_that_waits_for_a_change(folder: Path) -> None:
+    (folder / "bot.py").write_text("async def bot(args:\n")
+    with Launcher(folder, command=("dev", "--reload"), wait=False) as launcher:
+        launcher.wait_for_log("Waiting for a change")
+        launcher.signal(signal.SIGINT)
+        assert launcher.wait() == 130

@@ -1,0 +1,267 @@
+"""``POST /start`` and its twin of Pipecat Cloud."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from tests.gateway.conftest import sessions
+from tests.gateway.daily_api import DailyApi
+from tests.process import Launcher, until
+
+
+def arguments(launcher: Launcher, session_id: str) -> dict[str, Any]:
+    """What the bot of this session was given."""
+
+    def given() -> dict[str, Any] | None:
+        found = [said for said in launcher.said() if said.get("args", {}).get("session_id") == session_id]
+        return found[0] if found else None
+
+    said: dict[str, Any] = until(given, f"the bot's arguments of {session_id}")
+    return said
+
+
+def test_a_start_without_transport_waits_for_a_webrtc_offer_as_in_pipecats_runner(gateway: Launcher) -> None:
+    answer = gateway.http.post("/start", json={"body": {"name": "Ada"}})
+    assert answer.status_code == 200
+    session_id = answer.json()["sessionId"]
+    assert answer.json() == {"sessionId": session_id}
+    assert answer.headers["sessionId"] == answer.headers["x-daily-session-id"] == session_id
+    (session,) = sessions(gateway)
+    assert session["sessionId"] == session_id
+    assert (session["state"], session["transport"]) == ("waiting", "webrtc")
+    assert isinstance(session["age"], float)
+
+
+def test_a_start_without_transport_at_pipecat_clouds_address_runs_a_bot_at_once(gateway: Launcher) -> None:
+    answer = gateway.http.post("/v1/public/my-agent/start", json={"createDailyRoom": False, "body": {"name": "Ada"}})
+    session_id = answer.json()["sessionId"]
+    assert arguments(gateway, session_id)["args"]["body"] == {"name": "Ada"}
+    (session,) = sessions(gateway)
+    assert (session["state"], session["transport"]) == ("running", "plain")
+
+
+def test_default_ice_servers_are_given_to_who_asks_for_them(gateway: Launcher) -> None:
+    answer = gateway.http.post("/start", json={"transport": "webrtc", "enableDefaultIceServers": True})
+    assert answer.json()["iceConfig"] == {"iceServers": [{"urls": "stun:stun.l.google.com:19302"}]}
+
+
+def test_configured_ice_servers_are_given_to_everyone() -> None:
+    servers = '[{"urls": "turn:turn.example:3478", "username": "u", "credential": "c"}]'
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_ICE_SERVERS=servers) as launcher:
+        answer = launcher.http.post("/start", json={"transport": "webrtc"})
+    expected = {"urls": "turn:turn.example:3478", "username": "u", "credential": "c"}
+    assert answer.json()["iceConfig"] == {"iceServers": [expected]}
+
+
+def test_a_daily_room_is_made_with_the_properties_that_were_asked_for(gateway: Launcher, daily: DailyApi) -> None:
+    answer = gateway.http.post(
+        "/start",
+        json={
+            "createDailyRoom": True,
+            "dailyRoomProperties": {"max_participants": 2},
+            "dailyMeetingTokenProperties": {"user_name": "Ada"},
+            "body": {"name": "Ada"},
+        },
+    )
+    assert answer.status_code == 200, answer.text
+    content = answer.json()
+    given = arguments(gateway, content["sessionId"])
+    assert given["args"]["room_url"] == content["dailyRoom"]
+    assert given["args"]["token"] == content["dailyToken"]
+    room = daily.rooms[content["dailyRoom"].rpartition("/")[2]]
+    assert room["max_participants"] == 2
+    assert room["eject_at_room_exp"] is True
+    assert daily.tokens[-1]["user_name"] == "Ada"
+    (session,) = sessions(gateway)
+    assert session["transport"] == "daily"
+
+
+def test_what_daily_refuses_is_told_to_the_caller_and_starts_nothing(gateway: Launcher, daily: DailyApi) -> None:
+    daily.failure = 400
+    answer = gateway.http.post("/start", json={"createDailyRoom": True})
+    assert answer.status_code == 502
+    assert "no such property" in answer.json()["message"]
+    wrong = gateway.http.post("/start", json={"createDailyRoom": True, "dailyRoomProperties": {"exp": "soon"}})
+    assert (wrong.status_code, wrong.json()["field"]) == (400, "dailyRoomProperties")
+    assert daily.key not in gateway.log()
+    assert sessions(gateway) == []
+
+
+def test_a_room_without_a_token_is_given_back(gateway: Launcher, daily: DailyApi) -> None:
+    rooms = set(daily.rooms)
+    answer = gateway.http.post(
+        "/start", json={"createDailyRoom": True, "dailyMeetingTokenProperties": {"permissions": "all"}}
+    )
+    assert answer.status_code in (200, 400)  # older pipecats do not check it
+    if answer.status_code == 400:
+        assert set(daily.rooms) == rooms
+
+
+def test_a_daily_room_needs_a_key() -> None:
+    with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher:
+        answer = launcher.http.post("/start", json={"createDailyRoom": True})
+    assert (answer.status_code, answer.json()["message"]) == (501, "Daily is not configured here: set DAILY_API_KEY.")
+
+
+def test_a_websocket_client_gets_the_session_that_was_started_for_it(gateway: Launcher) -> None:
+    answer = gateway.http.post("/start", json={"transport": "websocket", "body": {"name": "Ada"}})
+    content = answer.json()
+    assert content["token"] is None
+    assert sessions(gateway) == []  # until the client connects
+    with connect(content["wsUrl"]) as client:
+        client.send("hello")
+        assert client.recv(timeout=10) == "hello"
+        given = arguments(gateway, content["sessionId"])["args"]
+        assert (given["body"], given["transport_type"]) == ({"name": "Ada"}, "websocket")
+
+
+def test_a_websocket_of_a_session_that_nobody_started_is_404(gateway: Launcher) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        connect(gateway.websocket_url(f"/ws-client?sessionId={uuid.uuid4()}"))
+    assert refused.value.response.status_code == 404
+
+
+@pytest.mark.parametrize("provider", ["twilio", "telnyx", "plivo", "exotel"])
+def test_a_phone_start_says_where_to_stream_to(gateway: Launcher, provider: str) -> None:
+    answer = gateway.http.post("/start", json={"transport": provider}, headers={"host": "bot.example"})
+    assert answer.json() == {"wsUrl": "ws://bot.example/ws"}
+    behind = {"x-forwarded-host": "bot.example", "x-forwarded-proto": "https"}
+    answer = gateway.http.post("/start", json={"transport": provider}, headers=behind)
+    assert answer.json() == {"wsUrl": "wss://bot.example/ws"}
+
+
+def test_with_token_authentication_a_started_websocket_gets_its_token_and_another_none() -> None:
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_WEBSOCKET_AUTH="token") as launcher:
+        content = launcher.http.post("/start", json={"transport": "websocket"}).json()
+        with pytest.raises(InvalidStatus) as refused:
+            connect(content["wsUrl"])
+        assert refused.value.response.status_code == 403
+        for use in (f"{content['wsUrl']}&token={content['token']}", None):
+            if use is not None:
+                with connect(use) as client:
+                    client.send("hello")
+                    assert client.recv(timeout=10) == "hello"
+        phone = launcher.http.post("/start", json={"transport": "twilio"}).json()
+        with connect(f"{phone['wsUrl']}/{phone['token']}") as client:
+            client.send("hello")
+            assert client.recv(timeout=10) == "hello"
+        bearer = launcher.http.post("/start", json={"transport": "websocket"}).json()
+        headers = {"authorization": f"Bearer {bearer['token']}"}
+        with connect(bearer["wsUrl"], additional_headers=headers) as client:
+            client.send("hello")
+            assert client.recv(timeout=10) == "hello"
+
+
+def test_livekit_gets_a_room_and_two_different_tokens() -> None:
+    pytest.importorskip("pipecat.runner.livekit")
+    variables: dict[str, Any] = {
+        "LIVEKIT_URL": "wss://livekit.example",
+        "LIVEKIT_API_KEY": "key",
+        "LIVEKIT_API_SECRET": "s" * 32,
+    }
+    with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
+        answer = launcher.http.post("/start", json={"transport": "livekit", "body": {"name": "Ada"}})
+        assert answer.status_code == 200, answer.text
+        content = answer.json()
+        given = arguments(launcher, content["sessionId"])
+    assert given["type"] == "LiveKitRunnerArguments"
+    assert given["args"]["body"] == {"name": "Ada"}
+    assert content["url"] == given["args"]["url"] == "wss://livekit.example"
+    assert content["token"].count(".") == 2
+    assert content["token"] != given["args"]["token"]
+
+
+def test_livekit_and_moq_say_what_they_lack(gateway: Launcher) -> None:
+    livekit = gateway.http.post("/start", json={"transport": "livekit"})
+    assert (livekit.status_code, livekit.json()["reason"]) == (501, "not_supported")
+    assert "LIVEKIT_URL" in livekit.json()["message"]
+    moq = gateway.http.post("/start", json={"transport": "moq"})
+    assert (moq.status_code, moq.json()["message"]) == (501, "MoQ is not installed here: pip install pipecat-ai[moq].")
+    assert sessions(gateway) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "field"),
+    [
+        ("[]", "body"),
+        ("{", "body"),
+        ('"text"', "body"),
+        ('{"transport": "pigeon"}', "transport"),
+        ('{"transport": 3}', "transport"),
+        ('{"createDailyRoom": "perhaps"}', "createDailyRoom"),
+        ('{"dailyRoomProperties": []}', "dailyRoomProperties"),
+    ],
+)
+def test_an_unusable_start_is_400_and_says_why(gateway: Launcher, content: str, field: str) -> None:
+    answer = gateway.http.post("/start", content=content)
+    assert answer.status_code == 400
+    assert answer.json()["field"] == field
+    assert answer.json()["code"] == "400"
+    assert answer.json()["error"] == answer.json()["message"]
+    assert sessions(gateway) == []
+
+
+@pytest.mark.parametrize("content", ["", "{}", "null"])
+def test_an_empty_start_is_a_start(gateway: Launcher, content: str) -> None:
+    assert gateway.http.post("/start", content=content).status_code == 200
+
+
+def test_when_every_place_is_taken_a_start_is_429_and_makes_no_room(daily: DailyApi) -> None:
+    variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url}
+    with Launcher("gateway", PIPECAT_GATEWAY="1", MAX_SESSIONS="1", **variables) as launcher:
+        assert launcher.http.post("/start").status_code == 200
+        rooms = len(daily.rooms)
+        answer = launcher.http.post("/start", json={"createDailyRoom": True})
+        assert len(daily.rooms) == rooms
+        message = "Every place is taken (MAX_SESSIONS)."
+        assert answer.status_code == 429
+        assert answer.headers["retry-after"] == "5"
+        assert answer.json() == {
+            "status": 429,
+            "code": "429",
+            "message": message,
+            "error": f"PCC-AGENT-AT-CAPACITY: {message}",
+            "reason": "at_capacity",
+        }
+
+
+def test_another_agent_than_the_named_one_is_404() -> None:
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_AGENT_NAME="ada") as launcher:
+        assert launcher.http.post("/v1/public/ada/start").status_code == 200
+        answer = launcher.http.post("/v1/public/bob/start")
+        assert (answer.status_code, answer.json()["code"], answer.json()["reason"]) == (404, "404", "unknown_agent")
+        with pytest.raises(InvalidStatus) as refused:
+            connect(launcher.websocket_url("/ws/twilio?serviceHost=bob.org"))
+        assert refused.value.response.status_code == 404
+        with connect(launcher.websocket_url("/ws/twilio?serviceHost=ada.org")) as client:
+            client.send("hello")
+            assert client.recv(timeout=10) == "hello"
+
+
+def test_a_request_that_comes_while_the_bot_is_set_up_waits_for_it() -> None:
+    with Launcher("gateway", wait=False, PIPECAT_GATEWAY="1", SETUP="1") as launcher:
+        until(lambda: "NONE" in launcher.log() or _listens(launcher), "listening")
+        answer = launcher.http.post("/v1/public/agent/start")
+        assert answer.status_code == 200
+
+
+def _listens(launcher: Launcher) -> bool:
+    try:
+        launcher.http.get("/livez")
+    except Exception:
+        return False
+    return True
+
+
+def test_in_a_pod_nothing_of_the_gateway_is_imported_or_served() -> None:
+    with Launcher("gateway") as launcher:
+        assert launcher.http.post("/start").status_code == 404
+        assert launcher.http.get("/").status_code == 404
+        assert launcher.http.get("/sessions").status_code == 404
+        launcher.http.post("/bot", json={"do": "return"})
+        assert launcher.said()[0]["gateway"] is False

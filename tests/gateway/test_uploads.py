@@ -1,0 +1,134 @@
+"""``POST /files``, of a pod and through the gateway."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.gateway.conftest import stop_all
+from tests.process import Launcher, until
+
+LIMIT = 2_000_000
+TEXT_PART = b'--x\r\ncontent-disposition: form-data; name="file"\r\n\r\na\r\n--x--\r\n'
+
+
+@pytest.fixture(scope="module")
+def uploads() -> Iterator[Launcher]:
+    with Launcher("gateway", PIPECAT_GATEWAY="1", STORAGE="1", PIPECAT_MAX_UPLOAD_BYTES=str(LIMIT)) as launcher:
+        yield launcher
+        stop_all(launcher)
+
+
+def started(launcher: Launcher, prefix: str = "") -> str:
+    """Where a new session takes files."""
+    answer = launcher.http.post(f"{prefix}/start", json={"transport": "daily"}).json()
+    assert answer["fileUploadUrl"] == f"{prefix}/sessions/{answer['sessionId']}/files"
+    return str(answer["fileUploadUrl"])
+
+
+@pytest.mark.parametrize("prefix", ["", "/v1/public/my-agent"])
+def test_a_sessions_file_is_answered_as_rtvi_wants_it_and_deleted_at_its_end(uploads: Launcher, prefix: str) -> None:
+    url = started(uploads, prefix)
+    answer = uploads.http.post(url, files={"file": ("photo.png", b"\x89PNG", "image/png")})
+    assert answer.status_code == 200, answer.text
+    stored = answer.json()["source"]["url"]
+    assert answer.json() == {"name": "photo.png", "source": {"type": "url", "url": stored}, "format": "image/png"}
+    assert {"said": True, "saved": stored, "filename": "photo.png", "size": 4, "type": "bytes"} in uploads.said()
+    uploads.http.delete(url.removesuffix("/files").replace(prefix, ""))
+    until(lambda: {"said": True, "deleted": stored} in uploads.said(), "deleted")
+
+
+def test_a_file_before_any_session_stays(uploads: Launcher) -> None:
+    answer = uploads.http.post("/files", files={"file": ("notes.unknown", b"x")})
+    assert answer.json()["format"] == "application/octet-stream"
+    websocket = uploads.http.post("/start", json={"transport": "websocket"}).json()
+    assert websocket["fileUploadUrl"] == "/files"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "..\\..\\passwd", "a/passwd"])
+def test_a_name_never_becomes_a_path(uploads: Launcher, name: str) -> None:
+    answer = uploads.http.post("/files", files={"file": (name, b"x")})
+    assert answer.json()["name"] == "passwd"
+    assert uploads.said()[-1]["filename"] == "passwd"
+
+
+@pytest.mark.parametrize("length", ["declared", "chunked"])
+def test_a_file_that_is_too_large_is_413_and_stored_nowhere(uploads: Launcher, length: str) -> None:
+    before = len(uploads.said())
+    content = b"x" * (LIMIT + 1)
+    boundary = "b0undary"
+    head = f'--{boundary}\r\ncontent-disposition: form-data; name="file"; filename="big"\r\n\r\n'.encode()
+    body = head + content + f"\r\n--{boundary}--\r\n".encode()
+
+    def chunks() -> Iterator[bytes]:
+        for start in range(0, len(body), 65536):
+            yield body[start : start + 65536]
+
+    kind = {"content-type": f"multipart/form-data; boundary={boundary}"}
+    answer = uploads.http.post("/files", content=body if length == "declared" else chunks(), headers=kind)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (413, "too_large")
+    assert len(uploads.said()) == before
+
+
+def test_the_largest_file_is_taken(uploads: Launcher) -> None:
+    answer = uploads.http.post("/files", files={"file": ("big", b"x" * LIMIT)})
+    assert answer.status_code == 200
+    assert uploads.said()[-1]["size"] == LIMIT
+
+
+def test_a_file_is_in_memory_once() -> None:
+    size = 48 * 1024 * 1024
+    with Launcher("gateway", STORAGE="1") as launcher:
+        launcher.http.post("/files", files={"file": ("small", b"x")})
+        process = psutil.Process(launcher.process.pid)
+        before = process.memory_info().rss
+        assert launcher.http.post("/files", files={"file": ("big", b"x" * size)}).status_code == 200
+        peak = int(Path(f"/proc/{process.pid}/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+    assert peak - before < 1.5 * size
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [
+        (b"", {}),
+        (b"hello", {"content-type": "text/plain"}),
+        (b"hello", {"content-type": "multipart/form-data"}),
+        (b"hello", {"content-type": "multipart/form-data; boundary=x"}),
+        (TEXT_PART, {"content-type": "multipart/form-data; boundary=x"}),
+    ],
+)
+def test_what_is_no_upload_is_400(uploads: Launcher, content: bytes, headers: dict[str, str]) -> None:
+    answer = uploads.http.post("/files", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed"), answer.text
+
+
+def test_two_files_at_once_are_400(uploads: Launcher) -> None:
+    answer = uploads.http.post("/files", files=[("file", ("a", b"a")), ("file", ("b", b"b"))])
+    assert answer.status_code == 400
+
+
+def test_a_storage_that_fails_is_500_and_tells_nothing(uploads: Launcher) -> None:
+    answer = uploads.http.post("/files", files={"file": ("refused.txt", b"x")})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "storage_failed")
+    assert "s3cr3t" not in answer.text
+    assert "s3cr3t reason" in uploads.log()
+
+
+def test_without_storage_nothing_is_advertised_and_the_route_is_the_bots(gateway: Launcher) -> None:
+    assert gateway.http.post("/files").status_code == 404
+    assert "fileUploadUrl" not in gateway.http.post("/start").json()
+
+
+def test_pipecats_own_storage_keeps_files_in_the_folder_of_the_variable(tmp_path: Path) -> None:
+    pytest.importorskip("pipecat.utils.file_storage")
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_UPLOADS_FOLDER=str(tmp_path)) as launcher:
+        url = started(launcher)
+        answer = launcher.http.post(url, files={"file": ("notes.txt", b"hello")})
+        stored = answer.json()["source"]["url"]
+        assert stored.startswith("pipecat:")
+        assert (tmp_path / stored.removeprefix("pipecat:")).read_bytes() == b"hello"
+        launcher.http.delete(url.removesuffix("/files"))
+        until(lambda: not list(tmp_path.iterdir()), "deleted")
