@@ -21,7 +21,7 @@ LOCK_ARGS ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-header --no-annotate --python-version 3.10 $(LOCK_ARGS)
 
-.PHONY: help run call call-webrtc test lint format bench network matrix lowest versions image test-image lint-image bench-image wheels lock clean
+.PHONY: help run call call-webrtc test lint format bench browser clients network matrix lowest versions image test-image lint-image bench-image wheels lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -33,14 +33,8 @@ $(STAMP): requirements/bootstrap.lock requirements/dev.lock pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-run: $(STAMP)  ## Serve the echo bot on PORT (8080)
-	@echo "An echo bot, on port $(PORT); it has no page yet. In another terminal:"
-	@echo "  make call$(if $(filter 8080,$(PORT)),, PORT=$(PORT))    calls it as a phone provider does, with examples/speech.wav"
-	@echo "  make call-webrtc$(if $(filter 8080,$(PORT)),, PORT=$(PORT))    calls it as a browser does"
-	@echo "  curl -i http://localhost:$(PORT)/readyz    is it ready?"
-	@echo "Ctrl-C stops it."
-	@cd examples/echo && PORT=$(PORT) PIPECAT_LOG_LEVEL=$${PIPECAT_LOG_LEVEL:-INFO} PCC_LOG_FEATURES_SUMMARY=true \
-	    exec $(abspath $(BIN))/pipecat-base
+run: $(STAMP)  ## Talk to the echo bot in a browser, on PORT (8080)
+	@cd examples/echo && PORT=$(PORT) exec $(abspath $(BIN))/pipecat-base dev --reload
 
 call: $(STAMP)  ## Call the running bot as a phone provider, with examples/speech.wav
 	@$(BIN)/pipecat-base call examples/speech.wav --url ws://127.0.0.1:$(PORT)/ws --out reply.wav
@@ -49,7 +43,8 @@ call-webrtc: $(STAMP)  ## Call it as a browser
 	@$(BIN)/pipecat-base call examples/speech.wav --webrtc --url http://127.0.0.1:$(PORT)/api/offer --out reply.wav
 
 test: $(STAMP)  ## Run the tests
-	@$(BIN)/python -m pytest tests --ignore tests/versions --ignore tests/network --ignore tests/image $(PYTEST)
+	@$(BIN)/python -m pytest tests --ignore tests/versions --ignore tests/network --ignore tests/image \
+	    --ignore tests/browser --ignore tests/clients $(PYTEST)
 
 $(IMAGE_STAMP): $(STAMP) requirements/image.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/image.lock
@@ -75,6 +70,23 @@ bench: $(STAMP)  ## Start-up, memory and throughput against a bare server, in on
 
 bench-image: $(STAMP)  ## The image under the smallest profile, against its files without a container; as root
 	@DOCKER=$(DOCKER) $(BIN)/python -m benchmarks.image
+
+NODE_STAMP := tests/browser/node_modules/.installed
+$(NODE_STAMP): tests/browser/package.json tests/browser/package-lock.json
+	@cd tests/browser && npm ci --silent --no-audit --no-fund
+	@touch $@
+
+browser: $(STAMP) $(NODE_STAMP)  ## The page and pipecat's JavaScript clients, in Chromium
+	@$(BIN)/python -m pytest tests/browser
+
+CLIENTS := $(VENV)/clients
+$(CLIENTS)/.installed: $(STAMP) requirements/clients.lock
+	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(CLIENTS)
+	@$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python --require-hashes -r requirements/clients.lock
+	@touch $@
+
+clients: $(CLIENTS)/.installed  ## Clients of Pipecat Cloud, evals and a fuzzer against the gateway
+	@$(BIN)/python -m pytest tests/clients
 
 network: $(STAMP)  ## WebRTC between network namespaces, through coturn; as root
 	@$(BIN)/python -m pytest tests/network
@@ -107,6 +119,7 @@ test-image: $(IMAGE_STAMP) image  ## Run the image and users' projects in real c
 
 lock: $(STAMP)  ## Resolve the dependencies again
 	@for name in bootstrap build full image; do $(COMPILE) requirements/$$name.in -o requirements/$$name.lock || exit 1; done
+	@$(subst 3.10,3.11,$(COMPILE)) requirements/clients.in -o requirements/clients.lock
 	@$(COMPILE) --no-deps requirements/client.in -o requirements/client.lock
 	@$(COMPILE) pyproject.toml -o requirements/launcher.lock
 	@$(COMPILE) pyproject.toml --group dev --extra pipecat --extra webrtc --extra daily -o requirements/dev.lock

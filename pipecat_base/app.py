@@ -39,7 +39,7 @@ def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlett
     # As the default, not at the end: routes may be added to the bot's app in a session.
     rest = Router(missing, redirect_slashes=False, default=app.router.default)
     app.router.default = rest if bots_app is not None else _late_routes(rest)
-    _warn_of_clashes(routes, app.router.routes)
+    warn_of_clashes(routes, app.router.routes)
     app.router.routes[:0] = routes
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
     app.add_exception_handler(ClientDisconnect, _gone)
@@ -142,6 +142,12 @@ def _gone(request: HTTPConnection, error: Exception) -> Response:
     return Response(status_code=400)
 
 
+def bots_routes() -> list[BaseRoute]:
+    """The bot's own, before ours are put before them."""
+    app = _bots_app()
+    return [] if app is None else list(app.router.routes)
+
+
 def _bots_app() -> Any:
     return getattr(sys.modules.get(BOTS_MODULE), "app", None)
 
@@ -155,7 +161,7 @@ def _late_routes(rest: ASGIApp) -> ASGIApp:
     return serve
 
 
-def _warn_of_clashes(ours: Sequence[BaseRoute], theirs: Sequence[BaseRoute]) -> None:
+def warn_of_clashes(ours: Sequence[BaseRoute], theirs: Sequence[BaseRoute]) -> None:
     """Ask the bot's routes, those of routers inside them too, whether they would take a request that is ours."""
     for route in ours:
         path: str = getattr(route, "path", "")

@@ -6,9 +6,10 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 from starlette.websockets import WebSocketDisconnect
 
@@ -88,8 +89,9 @@ class Launcher:
         self._dispatch = Dispatch(self._sessions, arguments, self._webrtc)
         self._whatsapp = self._whatsapp_calls()
         self._tokens = Tokens(settings.websocket_secret) if settings.websocket_auth == "token" else None
+        bots_routes = application.bots_routes()
         app = application.build(self._routes(), MissingRoutes(self._missing()).routes())
-        self._entrance = self._entrance_to(app)
+        self._entrance = self._entrance_to(app, bots_routes)
         self._warming: asyncio.Future[Any] | None = None
         self._watching: asyncio.Future[Any] | None = None
         self._stop = asyncio.Event()
@@ -226,7 +228,7 @@ class Launcher:
             ).routes()
         return routes
 
-    def _entrance_to(self, app: ASGIApp) -> application.Entrance:
+    def _entrance_to(self, app: ASGIApp, bots_routes: Sequence[BaseRoute]) -> application.Entrance:
         """What callers come through: with a gateway it is between them and the pod."""
         settings = self._settings
         direct = app
@@ -244,6 +246,7 @@ class Launcher:
             pod,
             settings,
             direct,
+            bots_routes=bots_routes,
             bot=self._bot.file.name,
             has_uploads=self._takes_uploads,
             has_file_storage=self._bot.create_file_storage is not None,

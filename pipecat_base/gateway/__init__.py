@@ -6,16 +6,19 @@ where nothing of this package is imported.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from feature_manager import FeatureManager
-from pipecat_base.app import LAUNCHER, refuse
+from pipecat_base.app import LAUNCHER, refuse, warn_of_clashes
 from pipecat_base.errors import Refusal, UnknownAgent
 from pipecat_base.gateway import answers, pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
@@ -43,6 +46,7 @@ def build(
     settings: Settings,
     direct: ASGIApp,
     *,
+    bots_routes: Sequence[BaseRoute],
     bot: str,
     has_uploads: bool,
     has_file_storage: bool,
@@ -52,6 +56,7 @@ def build(
 
     Args:
         direct: Answers that rest: the pod for whoever does not come through the gateway.
+        bots_routes: Those of ours that clash with one of these win, and the log says so.
         bot: The name of the bot's file.
         has_uploads: Whether the pod takes files.
         has_file_storage: Whether the bot has ``create_file_storage()``.
@@ -83,16 +88,18 @@ def build(
     app.add_exception_handler(HTTPException, answers.of_http)
     named = [Depends(_AgentName(settings.agent_name))]
     keyed = [Depends(HTTPBearer(auto_error=False)), Depends(_KeyCheck(keys)), *named]
-    for router in (
-        starts.router(),
-        SessionApi(pod).router(),
-        Status(pod, bot, starts.transports, features.features, client).router(),
-    ):
+    with_key = [starts.router(), SessionApi(pod).router()]
+    with_key.append(Status(pod, bot, starts.transports, features.features, client).router())
+    signed = [phones.router(), webhooks.router()]
+    for router in with_key:
         app.include_router(router, dependencies=keyed)
-    for router in (phones.router(), webhooks.router()):
+    for router in signed:
         app.include_router(router, dependencies=named)
-    app.router.routes += pages.routes()
-    app.router.routes += streams.routes(pod, direct, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
+    others = pages.routes()
+    others += streams.routes(pod, direct, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
+    app.router.routes += others
+    # Not the application's: FastAPI may hide those of a router.
+    warn_of_clashes([*(route for router in (*with_key, *signed) for route in router.routes), *others], bots_routes)
     app.router.default = direct
     return CORSMiddleware(
         app,

@@ -47,6 +47,7 @@ def test_log_lines_of_the_bots_endpoint_carry_the_session(gateway: Launcher, run
 
 def test_the_bots_own_status_is_reached_though_the_gateway_has_one(gateway: Launcher, running: str) -> None:
     assert gateway.http.get(f"/sessions/{running}/status").json() == {"mine": True}
+    assert "/status is reserved for the launcher (GET): your status() is not served there" in gateway.log()
     assert gateway.http.get("/status").json()["status"] == "ready"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from websockets.sync.client import connect
 
 from tests.gateway.conftest import sessions
 from tests.gateway.daily_api import DailyApi
-from tests.process import Launcher, until
+from tests.process import BOTS, Launcher, until
 
 
 def arguments(launcher: Launcher, session_id: str) -> dict[str, Any]:
@@ -174,6 +175,31 @@ def test_livekit_gets_a_room_and_two_different_tokens() -> None:
     assert content["url"] == given["args"]["url"] == "wss://livekit.example"
     assert content["token"].count(".") == 2
     assert content["token"] != given["args"]["token"]
+
+
+def test_moq_is_answered_once_the_bot_serves_it(tmp_path: Path) -> None:
+    types = pytest.importorskip("pipecat.runner.types")
+    if not hasattr(types, "MOQRunnerArguments"):
+        pytest.skip("this pipecat has no MoQ")
+    (tmp_path / "moq.py").touch()  # what is installed decides whether it is offered
+    (tmp_path / "bot.py").write_text((BOTS / "gateway" / "bot.py").read_text())
+    with Launcher(tmp_path, PIPECAT_GATEWAY="1") as launcher:
+        assert "moq" in launcher.http.get("/status").json()["transports"]
+        answer = launcher.http.post("/start", json={"transport": "moq", "namespace": "mine"})
+        assert answer.status_code == 200, answer.text
+        content = answer.json()
+        given = arguments(launcher, content["sessionId"])
+    assert given["type"] == "MOQRunnerArguments"
+    assert (given["args"]["namespace"], given["args"]["serve"]) == ("mine", True)
+    assert content["moq"] == {
+        "relayUrl": "https://localhost:4080/moq",
+        "certHash": "AP8=",
+        "serve": True,
+        "namespace": "mine",
+        "clientId": "request",
+        "botId": "response",
+        "transcriptTrack": "transcript.json.z",
+    }
 
 
 def test_livekit_and_moq_say_what_they_lack(gateway: Launcher) -> None:
