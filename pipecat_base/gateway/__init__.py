@@ -7,6 +7,7 @@ where nothing of this package is imported.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
@@ -19,7 +20,7 @@ from starlette.types import ASGIApp
 
 from feature_manager import FeatureManager
 from pipecat_base.app import LAUNCHER, refuse, warn_of_clashes
-from pipecat_base.errors import Refusal, UnknownAgent
+from pipecat_base.errors import Refusal, Unauthorized, UnknownAgent
 from pipecat_base.gateway import answers, pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.daily import Daily
@@ -31,7 +32,7 @@ from pipecat_base.gateway.start import SESSION_ID, Starts
 from pipecat_base.gateway.status import Status
 from pipecat_base.gateway.webhooks import Webhooks
 from pipecat_base.routes import requests
-from pipecat_base.settings import Settings
+from pipecat_base.settings import Settings, is_local
 from pipecat_base.tokens import Tokens
 
 OPENAPI = "/v1/openapi.json"
@@ -87,7 +88,7 @@ def build(
     app.add_exception_handler(Refusal, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, answers.of_http)
     named = [Depends(_AgentName(settings.agent_name))]
-    keyed = [Depends(HTTPBearer(auto_error=False)), Depends(_KeyCheck(keys)), *named]
+    keyed = [Depends(HTTPBearer(auto_error=False)), Depends(_KeyCheck(keys, _Hosts(settings))), *named]
     with_key = [starts.router(), SessionApi(pod).router()]
     with_key.append(Status(pod, bot, starts.transports, features.features, client).router())
     signed = [phones.router(), webhooks.router()]
@@ -96,7 +97,7 @@ def build(
     for router in signed:
         app.include_router(router, dependencies=named)
     others = pages.routes()
-    others += streams.routes(pod, direct, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
+    others += streams.routes(pod, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
     app.router.routes += others
     # Not the application's: FastAPI may hide those of a router.
     warn_of_clashes([*(route for router in (*with_key, *signed) for route in router.routes), *others], bots_routes)
@@ -114,11 +115,30 @@ def build(
 class _KeyCheck:
     """A dependency of the routes that need a key."""
 
-    def __init__(self, keys: Keys) -> None:
+    def __init__(self, keys: Keys, hosts: _Hosts) -> None:
         self._keys = keys
+        self._hosts = hosts
 
     async def __call__(self, request: Request) -> None:
         self._keys.check(request)
+        self._hosts.check(request)
+
+
+class _Hosts:
+    """Keeps a gateway without keys to this machine: a tunnel, or a page whose name leads here, would open it to all."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._anyone = bool(settings.public_api_keys) or settings.insecure
+        self._public = urlsplit(settings.public_url or "").hostname
+
+    def check(self, request: Request) -> None:
+        host = request.url.hostname or ""
+        if not (self._anyone or is_local(host) or host == self._public):
+            raise Unauthorized(
+                "This gateway has no keys, so it serves this machine alone: set PIPECAT_PUBLIC_API_KEYS, or "
+                "PIPECAT_PUBLIC_URL to the address that is meant to reach it.",
+                field="host",
+            )
 
 
 class _AgentName:

@@ -1,6 +1,7 @@
 """What the gateway answers when it refuses: flat, as Pipecat Cloud's public API does and its SDK reads it.
 
-``{"status", "code", "message", "error"}``: the SDK shows ``code`` and ``error``, the REST reference has ``message``.
+``{"status", "code", "message", "error", "detail"}``: the SDK shows ``code`` and ``error``, the REST reference has
+``message``, pipecat's JavaScript client shows ``detail``.
 ``code`` is the status as text, except where the documentation names another one.
 """
 
@@ -25,6 +26,7 @@ def of(refusal: Refusal, launcher: str) -> JSONResponse:
         "code": CODES.get(type(refusal), str(refusal.status)),
         "message": refusal.message,
         "error": f"{PREFIXES.get(type(refusal), '')}{refusal.message}",
+        "detail": refusal.message,
         "reason": refusal.code,
     }
     if refusal.field is not None:
@@ -40,5 +42,6 @@ def of_http(request: Request, error: Exception) -> JSONResponse:
         "code": str(error.status_code),
         "message": error.detail,
         "error": error.detail,
+        "detail": error.detail,
     }
     return JSONResponse(body, error.status_code, error.headers)

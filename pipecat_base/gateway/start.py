@@ -187,8 +187,8 @@ class Starts:
     async def _with_websocket(self, asked: Asked) -> Answer:
         # The session begins when the client connects, so its uploads can not belong to it yet.
         self._invitations.invite(asked.session_id, asked.body)
-        url = f"{self._addresses.websocket(asked.request)}/ws-client?sessionId={asked.session_id}"
-        answer: Answer = {"wsUrl": url, "sessionId": asked.session_id, "token": None}
+        url = f"{self._addresses.websocket(asked.request)}/sessions/{asked.session_id}/ws-client"
+        answer: Answer = {"wsUrl": url, "sessionId": asked.session_id}
         if self._tokens is not None:
             answer["token"] = self._tokens.mint()
         if self._has_uploads:

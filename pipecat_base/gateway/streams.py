@@ -7,7 +7,7 @@ import json
 from urllib.parse import quote, urlencode
 
 from starlette.routing import WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from pipecat_base.errors import UnknownAgent, UnknownSession
@@ -54,26 +54,21 @@ class ProviderStream:
 
 
 class ClientStream:
-    """``WS /ws-client?sessionId=…``: one that was promised gets its session's id and body.
+    """``WS /sessions/{session_id}/ws-client``: one that was promised gets its session's id and body.
 
-    Args:
-        direct: Takes the others.
+    The id is not in the query: some clients take it that they may append ``?token=``.
     """
 
-    def __init__(self, pod: Pod, direct: ASGIApp, invitations: Invitations) -> None:
+    def __init__(self, pod: Pod, invitations: Invitations) -> None:
         self._pod = pod
-        self._direct = direct
         self._invitations = invitations
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
-        session_id = websocket.query_params.get("sessionId")
-        if session_id is None:
-            await self._direct(scope, receive, send)
-            return
+        session_id: str = websocket.path_params["session_id"]
         invitation = self._invitations.find(session_id)
         if invitation is None:
-            raise UnknownSession("No session of this id waits for its client: POST /start first.", field="sessionId")
+            raise UnknownSession("No session of this id waits for its client: POST /start first.")
         body = base64.urlsafe_b64encode(json.dumps(invitation.body).encode()).decode()
         query = {"body": body, **{k: v for k, v in websocket.query_params.items() if k in ("body", "token")}}
         passed = forwarded(
@@ -88,7 +83,6 @@ class ClientStream:
 
 def routes(
     pod: Pod,
-    direct: ASGIApp,
     telephony: Telephony,
     invitations: Invitations,
     *,
@@ -96,7 +90,7 @@ def routes(
     agent_name: str | None,
 ) -> list[WebSocketRoute]:
     """Those that the gateway serves itself; the pod has the others."""
-    found = [WebSocketRoute("/ws-client", ClientStream(pod, direct, invitations))]
+    found = [WebSocketRoute("/sessions/{session_id}/ws-client", ClientStream(pod, invitations))]
     for provider in (*PROVIDERS, GENERIC):
         stream = ProviderStream(provider, pod, telephony, tokens=tokens, agent_name=agent_name)
         found += [WebSocketRoute(f"/ws/{provider}", stream), WebSocketRoute(f"/ws/{provider}/{{token}}", stream)]

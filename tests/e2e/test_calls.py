@@ -78,7 +78,7 @@ def test_a_plain_client_hears_its_own_tone(echo: Launcher) -> None:
     from pipecat.frames import protobufs
 
     frames_pb2: Any = __import__(f"{protobufs.__name__}.frames_pb2", fromlist=["Frame"])
-    samples, rate, heard = tone(660, 1.5, 16000), 16000, b""
+    samples, rate, heard, rates = tone(660, 1.5, 16000), 16000, b"", set()
     with connect(echo.websocket_url("/ws-client"), proxy=None) as websocket:
 
         def listen() -> None:
@@ -88,6 +88,7 @@ def test_a_plain_client_hears_its_own_tone(echo: Launcher) -> None:
                     frame = frames_pb2.Frame.FromString(raw)
                     if frame.WhichOneof("frame") == "audio":
                         heard += frame.audio.audio
+                        rates.add(frame.audio.sample_rate)
             except ConnectionClosed:
                 pass
 
@@ -101,6 +102,7 @@ def test_a_plain_client_hears_its_own_tone(echo: Launcher) -> None:
         time.sleep(0.3)
     listener.join(10)
     returned = phones.from_pcm(heard)
+    (rate,) = rates
     assert len(returned) > rate
     assert pitch(returned, rate) == pytest.approx(660, abs=5)
 

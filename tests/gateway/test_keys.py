@@ -106,6 +106,20 @@ def test_a_gateway_that_others_can_reach_needs_no_keys_when_told_so() -> None:
         assert launcher.http.get("/sessions").status_code == 200
 
 
+def test_without_keys_a_gateway_serves_nobody_who_calls_it_by_another_name(gateway: Launcher) -> None:
+    for host in ("evil.example", "evil.example:80", "192.0.2.1"):
+        answer = gateway.http.post("/start", headers={"host": host})
+        assert (answer.status_code, answer.json()["field"]) == (403, "host")
+    for host in ("localhost", "localhost:1", "127.0.0.1", "[::1]:8080", "127.1.2.3"):
+        assert gateway.http.get("/sessions", headers={"host": host}).status_code == 200, host
+
+
+def test_without_keys_a_gateway_is_reached_by_its_public_name() -> None:
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_PUBLIC_URL="https://bot.example:8443") as launcher:
+        assert launcher.http.get("/sessions", headers={"host": "bot.example"}).status_code == 200
+        assert launcher.http.get("/sessions", headers={"host": "other.example"}).status_code == 403
+
+
 def test_pages_of_any_origin_may_ask_and_read_the_answers(gateway: Launcher) -> None:
     preflight = gateway.http.options(
         "/start",

@@ -53,15 +53,21 @@ def test_the_bots_own_status_is_reached_though_the_gateway_has_one(gateway: Laun
 
 def test_a_body_streams_to_the_bot_and_its_answer_back_at_the_same_time(gateway: Launcher, running: str) -> None:
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as sock:
-        head = f"POST /sessions/{running}/back HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+        head = f"POST /sessions/{running}/back HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
         sock.sendall(head.encode() + b"5\r\nfirst\r\n")
-        received = b""
-        while b"first" not in received:  # before the request has ended
-            received += sock.recv(4096)
+        received = until_received(sock, b"first")  # before the request has ended
         sock.sendall(b"6\r\nsecond\r\n0\r\n\r\n")
-        while b"second" not in received:
-            received += sock.recv(4096)
+        until_received(sock, b"second")
     assert received.startswith(b"HTTP/1.1 200")
+
+
+def until_received(sock: socket.socket, part: bytes) -> bytes:
+    received = b""
+    while part not in received:
+        more = sock.recv(4096)
+        assert more, received
+        received += more
+    return received
 
 
 def test_an_endpoint_that_fails_is_a_500_of_its_own_and_the_session_goes_on(gateway: Launcher, running: str) -> None:

@@ -1,0 +1,264 @@
+// The page: what its buttons do, and what it shows of the call and of the server.
+
+import { Call } from "./call.js";
+import { byId, duration, setText } from "./elements.js";
+import { Events, Sessions, showFeatures, Transcript } from "./lists.js";
+import { Meter } from "./meters.js";
+import { clientReady, Conversation, isRtvi, textMessage } from "./rtvi.js";
+import { Server } from "./server.js";
+import { botFailed, endedAtOnce, insecure, Trouble } from "./words.js";
+
+const REFRESH = 2_000;
+const STATUS_EVERY = 5; // refreshes
+const AT_ONCE = 5_000;
+const BODY = "pipecat-base.body";
+
+const STATES = {
+  microphone: "Waiting for the microphone…",
+  starting: "Starting the bot…",
+  connecting: "Connecting…",
+  connected: "Connected",
+  interrupted: "The network is interrupted, waiting for it…",
+};
+const SERVER = { ready: "Ready", starting: "Starting", draining: "Shutting down" };
+
+const server = new Server();
+const transcript = new Transcript(byId("transcript"), byId("transcript-scroll"), byId("transcript-empty"));
+const events = new Events(byId("events"), byId("events-scroll"), byId("events-empty"), byId("events-count"));
+const sessions = new Sessions(byId("sessions"), byId("sessions-empty"), stopSession);
+const meters = { in: new Meter(byId("in")), out: new Meter(byId("out")) };
+const sound = byId("sound");
+
+let call = null;
+let conversation = new Conversation();
+let audio = null;
+let connectOnceKeyIsThere = false;
+let answered = false; // by any message of the bot
+let stopped = null; // the session that was stopped in the list
+
+// --- the call
+
+function connect() {
+  const body = readBody();
+  if (body === undefined) return;
+  showTrouble(null);
+  transcript.clear();
+  events.clear();
+  conversation = new Conversation();
+  answered = false;
+  audio = new AudioContext();
+  call = new Call(server);
+  call.addEventListener("change", showCall);
+  call.addEventListener("microphone", ({ detail }) => meters.in.watch(audio, detail));
+  call.addEventListener("sound", ({ detail }) => play(detail));
+  call.addEventListener("open", () => send(clientReady()));
+  call.addEventListener("message", ({ detail }) => receive(detail));
+  call.addEventListener("end", ({ detail }) => ended(detail));
+  call.start(body);
+}
+
+function ended(error) {
+  meters.in.stop();
+  meters.out.stop();
+  audio.close();
+  sound.srcObject = null;
+  const brief = call.endedBy === "bot" && !answered && performance.now() - call.connectedAt < AT_ONCE;
+  if (error || (brief && !wasStopped())) report(error ?? endedAtOnce(), { ofCall: true });
+  showCall();
+  refresh();
+}
+
+function showCall() {
+  const live = call !== null && call.state !== "ended";
+  const connected = live && call.connectedAt > 0;
+  setText(byId("state"), live ? STATES[call.state] : farewell());
+  byId("call").dataset.state = call?.state ?? "idle";
+  setText(byId("connect"), live ? "Disconnect" : "Connect");
+  byId("connect").className = live ? "stop" : "primary";
+  byId("mute").disabled = !connected;
+  if (!connected) showMuted(false);
+  byId("text").disabled = byId("send").disabled = !connected;
+  setText(byId("ice"), live ? call.ice : "–");
+  if (!live) for (const name of ["round-trip", "jitter", "lost", "time"]) setText(byId(name), name === "time" ? "" : "–");
+  document.title = `${connected ? "● " : ""}${byId("bot").textContent} – pipecat-base`;
+}
+
+function farewell() {
+  if (call === null || call.endedBy === "user") return "Not connected";
+  if (call.endedBy === "trouble") return call.connectedAt ? "The call was cut off" : "Not connected";
+  return wasStopped() ? "The session was stopped" : "The bot ended the call";
+}
+
+const wasStopped = () => stopped !== null && stopped === call.sessionId;
+
+async function play(stream) {
+  sound.srcObject = stream;
+  meters.out.watch(audio, stream);
+  try {
+    await sound.play();
+  } catch (error) {
+    if (error.name !== "NotAllowedError") return; // the call ended before it began to play
+    showTrouble(new Trouble("The browser holds the bot's sound back.", "Click anywhere on this page to hear it."));
+    addEventListener("pointerdown", () => showTrouble(null) || sound.play().catch(() => {}), { once: true });
+  }
+}
+
+async function showFigures() {
+  if (!call?.connectedAt || call.state === "ended") return;
+  const { roundTrip, jitter, lost, received } = await call.figures();
+  const milliseconds = (seconds) => (seconds === undefined ? "–" : `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms`);
+  if (call.state === "ended") return;
+  setText(byId("round-trip"), milliseconds(roundTrip));
+  setText(byId("jitter"), milliseconds(jitter));
+  setText(byId("lost"), received ? `${((100 * Math.max(0, lost)) / (received + Math.max(0, lost))).toFixed(1)} %` : "–");
+  setText(byId("time"), duration((performance.now() - call.connectedAt) / 1000));
+}
+
+// --- RTVI
+
+function send(message) {
+  if (!call?.send(message)) return false;
+  events.show("out", message);
+  return true;
+}
+
+function receive(message) {
+  answered = true;
+  events.show("in", message);
+  if (!isRtvi(message)) return;
+  const line = conversation.read(message);
+  if (line) transcript.show(line);
+  if (message.type === "error" && message.data?.fatal) showTrouble(botFailed(message.data.error));
+}
+
+function sendText(event) {
+  event.preventDefault();
+  const content = byId("text").value.trim();
+  if (!content) return;
+  const message = textMessage(content);
+  if (!send(message)) return;
+  transcript.show(conversation.typed(message));
+  byId("text").value = "";
+}
+
+// --- what is entered
+
+/** The body for the bot, or undefined when it is not JSON. */
+function readBody() {
+  const field = byId("body");
+  sessionStorage.setItem(BODY, field.value);
+  field.removeAttribute("aria-invalid");
+  if (!field.value.trim()) return {};
+  try {
+    return JSON.parse(field.value);
+  } catch (error) {
+    field.closest("details").open = true;
+    field.setAttribute("aria-invalid", "true");
+    field.focus();
+    showTrouble(new Trouble("The body for the bot is not JSON.", "Correct it or empty it, and connect again.", { detail: error.message }));
+    return undefined;
+  }
+}
+
+async function useKey(event) {
+  event.preventDefault();
+  server.key = byId("key").value.trim();
+  byId("key").value = "";
+  byId("key-form").hidden = true;
+  showTrouble(null);
+  await refresh({ all: true });
+  if (!byId("key-form").hidden) return byId("key").focus();
+  byId("connect").focus();
+  if (connectOnceKeyIsThere) connect();
+  connectOnceKeyIsThere = false;
+}
+
+function askForKey(error) {
+  if (!byId("key-form").hidden) return;
+  byId("key-form").hidden = false;
+  showTrouble(server.key ? new Trouble("This server does not accept that API key.", error.help) : error);
+}
+
+function showMuted(muted) {
+  byId("mute").setAttribute("aria-pressed", String(muted));
+  setText(byId("mute"), muted ? "Unmute" : "Mute");
+}
+
+/** Something that was asked for failed. */
+function report(error, { ofCall = false } = {}) {
+  if (error.status !== 401) return showTrouble(error);
+  connectOnceKeyIsThere = ofCall;
+  askForKey(error);
+  byId("key").focus();
+}
+
+function showTrouble(error) {
+  byId("trouble").hidden = error === null;
+  if (error === null) return;
+  const known = error instanceof Trouble;
+  if (!known) console.error(error);
+  byId("trouble-title").textContent = known ? error.title : "The call could not be made.";
+  byId("trouble-help").textContent = known ? error.help : "";
+  byId("trouble-detail").textContent = known ? error.detail : `${error.name}: ${error.message}`;
+}
+
+// --- the server
+
+let round = 0;
+let refreshing = null;
+
+async function refresh({ all = false } = {}) {
+  clearTimeout(refreshing);
+  refreshing = setTimeout(refresh, REFRESH);
+  if (document.visibilityState !== "visible") return;
+  try {
+    if (all || round++ % STATUS_EVERY === 0) showStatus(await server.status());
+    sessions.show(await server.sessions(), call?.state === "ended" ? null : call?.sessionId);
+  } catch (error) {
+    if (error.status === 401) askForKey(error);
+    showServer(error.status === 401 ? "locked" : "gone");
+    round = 0;
+  }
+}
+
+function showStatus({ status, bot, features = [], links = {} }) {
+  showServer(status);
+  setText(byId("bot"), bot || "pipecat-base");
+  byId("client").hidden = !links.client;
+  if (links.client) byId("client").href = links.client;
+  byId("features-card").hidden = features.length === 0;
+  showFeatures(byId("features"), byId("features-count"), features);
+}
+
+function showServer(status) {
+  byId("server").dataset.status = status;
+  setText(byId("server"), SERVER[status] ?? { locked: "Needs a key", gone: "Unreachable" }[status] ?? status);
+}
+
+async function stopSession(sessionId) {
+  stopped = sessionId;
+  try {
+    await server.stop(sessionId);
+  } catch (error) {
+    if (error.status !== 404) report(error);
+  }
+  await refresh();
+}
+
+// --- begin
+
+byId("connect").addEventListener("click", () => (call && call.state !== "ended" ? call.hangUp() : connect()));
+byId("mute").addEventListener("click", () => {
+  const muted = byId("mute").getAttribute("aria-pressed") !== "true";
+  call.mute(muted);
+  showMuted(muted);
+});
+byId("text-form").addEventListener("submit", sendText);
+byId("key-form").addEventListener("submit", useKey);
+byId("clear").addEventListener("click", () => events.clear());
+document.addEventListener("visibilitychange", () => refresh());
+addEventListener("pagehide", () => call?.leave());
+setInterval(showFigures, 1_000);
+byId("body").value = sessionStorage.getItem(BODY) ?? "";
+if (!window.isSecureContext) showTrouble(insecure);
+refresh();

@@ -1,0 +1,57 @@
+// The server's routes. Addresses are relative, so that the page works below a path of a proxy too.
+
+import { refused, unreachable } from "./words.js";
+
+const KEY = "pipecat-base.key";
+
+export class Server {
+  /** For this tab alone. */
+  get key() {
+    return sessionStorage.getItem(KEY) ?? "";
+  }
+
+  set key(key) {
+    if (key) sessionStorage.setItem(KEY, key);
+    else sessionStorage.removeItem(KEY);
+  }
+
+  status() {
+    return this.#ask("GET", "status");
+  }
+
+  async sessions() {
+    return (await this.#ask("GET", "sessions")).sessions ?? [];
+  }
+
+  /** Outlives the page: a reload takes its session with it. */
+  stop(sessionId) {
+    return this.#ask("DELETE", `sessions/${encodeURIComponent(sessionId)}`, undefined, true);
+  }
+
+  start(body) {
+    return this.#ask("POST", "start", { transport: "webrtc", enableDefaultIceServers: false, body });
+  }
+
+  offer(sessionId, offer) {
+    return this.#ask("POST", `sessions/${encodeURIComponent(sessionId)}/api/offer`, offer);
+  }
+
+  trickle(sessionId, candidates) {
+    return this.#ask("PATCH", `sessions/${encodeURIComponent(sessionId)}/api/offer`, candidates);
+  }
+
+  async #ask(method, path, content, keepalive = false) {
+    const headers = {};
+    if (content !== undefined) headers["Content-Type"] = "application/json";
+    if (this.key) headers.Authorization = `Bearer ${this.key}`;
+    let response;
+    try {
+      response = await fetch(path, { method, headers, keepalive, cache: "no-store", body: JSON.stringify(content) });
+    } catch {
+      throw unreachable();
+    }
+    const body = await response.json().catch(() => null);
+    if (!response.ok) throw refused(response.status, body);
+    return body ?? {};
+  }
+}

@@ -1,0 +1,23 @@
+// The server wants a key: a wrong one, then the right one.
+
+import { connected, play } from "./browser.mjs";
+
+await play(async ({ page, given }) => {
+  const words = () => page.getByRole("alert").innerText();
+  const key = page.getByLabel("API key");
+
+  await key.waitFor();
+  const asked = await words();
+  await page.getByRole("button", { name: "Connect" }).click();
+  await page.waitForFunction(() => document.activeElement.id === "key");
+  await page.keyboard.type("wrong");
+  await page.keyboard.press("Enter");
+  await page.getByRole("alert").filter({ hasText: "not accept" }).waitFor();
+  const refused = await words();
+  await key.fill(given.key);
+  await page.getByRole("button", { name: "Use key" }).click();
+  // The call that was asked for before goes on by itself.
+  await connected(page);
+  const kept = await page.evaluate(() => ({ ofTab: Object.values(sessionStorage), lasting: localStorage.length, shown: document.body.innerHTML }));
+  return { asked, refused, kept: kept.ofTab, lasting: kept.lasting, shown: kept.shown.includes(given.key) };
+});

@@ -1,0 +1,22 @@
+// Call a bot that has its own mind, until it ends the call: everything that the page shows of it.
+
+import { play } from "./browser.mjs";
+
+await play(async ({ page, given }) => {
+  if (given.body !== undefined) {
+    await page.getByText("Body for the bot", { exact: true }).click();
+    await page.getByLabel("Body for the bot, JSON").fill(given.body);
+  }
+  await page.getByRole("button", { name: "Connect" }).click();
+  await page.getByRole("button", { name: "Disconnect" }).waitFor();
+  await page.getByRole("button", { name: "Connect", exact: true }).waitFor();
+  const shown = (list) => page.locator(list).allInnerTexts();
+  return {
+    state: await page.locator("#state").innerText(),
+    words: (await page.locator("#trouble").isVisible()) ? await page.locator("#trouble").innerText() : "",
+    lines: await shown("#transcript .line p"),
+    events: await shown("#events summary"),
+    hacked: await page.evaluate(() => window.hacked ?? false),
+    images: await page.locator("img").count(),
+  };
+});
