@@ -91,7 +91,12 @@ def _serve(settings: Settings, options: argparse.Namespace, started_with: Mappin
         from pipecat_base.development import Development
 
         development = Development(
-            settings, project, reload=options.reload, started_with=started_with, listener=listener
+            settings,
+            project,
+            reload=options.reload,
+            again=descriptor is not None,
+            started_with=started_with,
+            listener=listener,
         )
     watchdog = Watchdog(
         listener,

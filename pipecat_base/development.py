@@ -61,6 +61,7 @@ class Development:
         folder: The bot's.
         reload: Whether a change of a Python file in it, or of ``.env``, starts the bot anew.
         started_with: The environment before ``.env`` was read into it.
+        again: Whether this is a new start after a change.
         listener: The socket that a new start takes over.
     """
 
@@ -70,11 +71,13 @@ class Development:
         folder: Path,
         *,
         reload: bool,
+        again: bool,
         started_with: Mapping[str, str],
         listener: socket.socket,
     ) -> None:
         self._settings = settings
         self._changes = Changes(folder) if reload else None
+        self._again = again
         self._started_with = started_with
         self._listener = listener.dup()  # the server closes its own
 
@@ -84,8 +87,9 @@ class Development:
         return self._changes is not None
 
     def greet(self) -> None:
-        """Print what to open."""
-        print(banner(self._settings), flush=True)
+        """Print what to open, once: it stays the same."""
+        if not self._again:
+            print(banner(self._settings), flush=True)
 
     async def changed(self) -> None:
         """Wait for the next change; for ever when none is to be noticed."""

@@ -79,12 +79,13 @@ def test_with_reload_a_changed_bot_is_loaded_by_the_same_process_on_the_same_por
         assert "imported 1 old" in launcher.log()
         (folder / ".env").write_text("FROM_DOTENV=new\n")
         launcher.wait_for_log("imported 1 new")
-        launcher.wait_for_log("Talk to your bot", times=2)
+        launcher.wait_for_log("Ready: ", times=2)
         write(folder, 2)
         launcher.wait_for_log("imported 2 new")
         assert launcher.http.post("/v1/public/agent/start").status_code == 200  # it waits for the new bot
         launcher.wait_for_log("bot 2")
         assert "torn down 1" in launcher.log()
+        assert launcher.log().count("Talk to your bot") == 1
         assert launcher.stop() == 0
 
 

@@ -43,6 +43,20 @@ def test_a_bot_is_served_and_stopped(tmp_path: Path) -> None:
         assert "Stopped" in container.log()
 
 
+def test_it_is_a_gateway_with_its_page_when_asked(tmp_path: Path) -> None:
+    key = {"authorization": "Bearer pk_test"}
+    command = ("dev", "--host", "0.0.0.0")
+    options = [*project(tmp_path), "-e", "PIPECAT_PUBLIC_API_KEYS=pk_test"]
+    with Container(SLIM, *options, command=command).wait_until_ready() as container:
+        assert container.http.get(f"http://{container.address}/").text.startswith("<!doctype html>")
+        assert container.http.get(f"http://{container.address}/page/app.js").status_code == 200
+        assert container.post("/v1/public/agent/start").status_code == 401
+        assert container.post("/v1/public/agent/start", headers=key).status_code == 200
+    with Container(SLIM, *project(tmp_path), command=command) as container:
+        assert container.exit_status() == 24
+        assert "PIPECAT_PUBLIC_API_KEYS: not set" in container.log()
+
+
 def test_it_runs_with_nothing_that_it_does_not_need(tmp_path: Path) -> None:
     hardened = ["--user", "23456:0", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]
     hardened += ["--security-opt", "no-new-privileges"]
