@@ -111,7 +111,7 @@ class Packages:
             lambda file: not file.startswith(ours),
             (frame.filename for frame in reversed(traceback.extract_tb(error.__traceback__))),
         )
-        return any(file.startswith(self._site) for file in imported)
+        return any(file.startswith(os.path.join(self._site, "")) for file in imported)
 
     def _check(self, package: Package, needed: str) -> None:
         version = self._theirs.get(needed)

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from tests.e2e.rtc import RATE, Browser
 from tests.e2e.test_bot import post
-from tests.e2e.test_growth import grows_in_each_round
+from tests.e2e.test_growth import settles
 from tests.e2e.test_health import probe
 from tests.process import ROOT, Launcher, measured, until
 from tests.tones import pitch
@@ -518,7 +518,7 @@ def test_two_hundred_calls_leave_nothing(tmp_path: Path) -> None:
         assert all(launcher.said()[0].values())  # of its own call
         calls()  # imports, caches
         files, before = process.num_fds(), counted()
-        assert not grows_in_each_round(calls, least=1_000_000)
+        assert settles(calls, within=1_000_000)
         until(lambda: process.num_fds() <= files, "as few descriptors as before", timeout=15)
         until(lambda: counted() == before, f"no more than before: {before}", timeout=15)
         assert not any(count for kind, count in before.items() if kind not in ("said", "tasks"))
