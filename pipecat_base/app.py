@@ -20,12 +20,12 @@ from starlette.websockets import WebSocket
 from pipecat_base import __version__
 from pipecat_base.errors import Refusal, Starting
 from pipecat_base.logs import logger
+from pipecat_base.packages import BOTS_MODULE
 from pipecat_base.routes.health import PROBES
 from pipecat_base.routes.requests import SESSION_ID, SESSION_ID_LENGTH
 from pipecat_base.routes.websocket import TOKEN_PATHS
 
 LAUNCHER = f"pipecat-base/{__version__}"
-BOTS_MODULE = "pipecatcloud_system"
 
 
 def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlette:
@@ -42,7 +42,7 @@ def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlett
     warn_of_clashes(routes, app.router.routes)
     app.router.routes[:0] = routes
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
-    app.add_exception_handler(ClientDisconnect, _gone)
+    app.add_exception_handler(ClientDisconnect, gone)
     return app
 
 
@@ -117,7 +117,9 @@ async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse |
         refusal.session_id = _session_id(connection.scope["headers"])
     with _lines_of(refusal.session_id):
         field = f"{refusal.field}: " if refusal.field else ""
-        logger.info(f"Refused {_request_line(connection.scope)}: {refusal.code}: {field}{refusal.message}")
+        # A message may name what the caller has sent: it must not make a line of its own.
+        message = "".join(c if c.isprintable() else "?" for c in refusal.message)
+        logger.info(f"Refused {_request_line(connection.scope)}: {refusal.code}: {field}{message}")
     response = JSONResponse(refusal.body(), refusal.status, refusal.headers(LAUNCHER))
     if not isinstance(connection, WebSocket):
         return response
@@ -136,7 +138,7 @@ async def turn_away(refusal: Refusal, scope: Scope, receive: Receive, send: Send
         await response(scope, receive, send)
 
 
-def _gone(request: HTTPConnection, error: Exception) -> Response:
+def gone(request: HTTPConnection, error: Exception) -> Response:
     """The caller left before its body had come. Nobody reads this."""
     logger.info("The caller went away before its request had come")
     return Response(status_code=400)

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, NoReturn
 from pipecat_base import __version__, environment
 from pipecat_base import settings as reference
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
-from pipecat_base.packages import Packages
+from pipecat_base.packages import BOTS_MODULE, DEVELOPMENT, SESSION_API, UPLOADS, Packages
 from pipecat_base.settings import Settings
 
 if TYPE_CHECKING:
+    from pipecat_base.development import Development
     from pipecat_base.loader import Bot
 
 OPTIONS = {"PIPECAT_BOT": "bot", "PORT": "port", "PIPECAT_HOST": "host", "PIPECAT_INSECURE": "insecure"}
 """Variables, and the options that come before them."""
+GREETED = "--greeted"
+"""Of ``dev``: the start before has said what to open."""
 LISTENER = "--listener"
 """Of ``dev``: the socket that the start before has left open, so that no caller finds the port closed."""
 
@@ -52,28 +55,42 @@ def serve(options: argparse.Namespace) -> int:
 
 def dev(options: argparse.Namespace) -> int:
     """Serve the bot with a page to talk to it, and what Pipecat Cloud has in front of it."""
-    from pipecat_base import development
+    from pipecat_base.development import HOST, Development, variables
 
     started_with = environment.read()
-    bot = Path(getattr(options, "bot", started_with.get("PIPECAT_BOT") or "bot.py"))
-    environment.add(development.variables(started_with, bot.absolute().parent))
-    defaults = {"PIPECAT_HOST": development.HOST, "PIPECAT_LOG_LEVEL": "INFO", **_set_ones(environment.read())}
-    return _serve(_settings(options, {**defaults, "PIPECAT_GATEWAY": "1"}), options, started_with)
+    bot = getattr(options, "bot", None) or started_with.get("PIPECAT_BOT") or "bot.py"
+    folder = Path(bot).absolute().parent
+    development = Development(
+        folder,
+        reload=options.reload,
+        greeted=getattr(options, "greeted", False),
+        descriptor=getattr(options, "listener", None),
+        started_with=started_with,
+    )
+    try:
+        environment.add(variables(started_with, folder))
+        defaults = {"PIPECAT_HOST": HOST, "PIPECAT_LOG_LEVEL": "INFO", **_set_ones(environment.read())}
+        settings = _settings(options, {**defaults, "PIPECAT_GATEWAY": "1"})
+    except SettingsInvalid as error:
+        if not development.reload:
+            raise
+        development.wait_for_mend(error)
+        development.start_again()
+    return _serve(settings, options, development)
 
 
 def _set_ones(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if value.strip()}
 
 
-def _serve(settings: Settings, options: argparse.Namespace, started_with: Mapping[str, str] | None = None) -> int:
-    """``started_with`` is the environment of a developer's start, to which a new start goes back."""
+def _serve(settings: Settings, options: argparse.Namespace, development: Development | None = None) -> int:
     environment.allow_long_websocket_requests()
     packages = Packages(options.site, sys.path)
-    packages.check(with_session_api=False)
+    packages.check(unused=_unused(settings, is_dev=development is not None))
     with packages.explaining():
         # Imported here, as in every command: what this one needs costs half a second.
         from pipecat_base import arguments, loader, server
-        from pipecat_base.app import BOTS_MODULE, LAUNCHER
+        from pipecat_base.app import LAUNCHER
         from pipecat_base.logs import Logs
         from pipecat_base.watchdog import Watchdog
 
@@ -83,21 +100,9 @@ def _serve(settings: Settings, options: argparse.Namespace, started_with: Mappin
     logs.configure()
     if settings.observers:
         environment.append_setup_file(os.path.join(os.path.dirname(__file__), "observers.py"))
-    descriptor = getattr(options, "listener", None)
-    listener = server.listen(settings.host, settings.port) if descriptor is None else server.adopt(descriptor)
+    listen = server.listen if development is None else development.listen
+    listener = listen(settings.host, settings.port)
     project = Path(settings.bot).absolute().parent
-    development = None
-    if started_with is not None:
-        from pipecat_base.development import Development
-
-        development = Development(
-            settings,
-            project,
-            reload=options.reload,
-            again=descriptor is not None,
-            started_with=started_with,
-            listener=listener,
-        )
     watchdog = Watchdog(
         listener,
         launcher=LAUNCHER,
@@ -109,7 +114,7 @@ def _serve(settings: Settings, options: argparse.Namespace, started_with: Mappin
     try:
         with logs.guard(), packages.explaining():
             bot = loader.load(settings.bot)
-        packages.check(with_session_api=BOTS_MODULE in sys.modules)
+        packages.check(unused=_unused(settings, bot, is_dev=development is not None))
         signals.install()  # again: the bot may have set handlers of its own
         # Not the module with the web app, pipecatcloud_system.
         wants_cloud = loader.mentions(bot.project, rb"\bpipecatcloud\b")
@@ -134,6 +139,7 @@ def _serve(settings: Settings, options: argparse.Namespace, started_with: Mappin
             development.start_again()
     except StartupError as error:
         if development is not None and development.reload:
+            watchdog.stop_holding()
             development.wait_for_mend(error)
             development.start_again()
         print(error.report(), file=sys.stderr)
@@ -154,18 +160,17 @@ def _check(options: argparse.Namespace) -> int:
     try:
         settings = _settings(options)
         packages = Packages(options.site, sys.path)
-        packages.check(with_session_api=False)
+        packages.check(unused=_unused(settings))
         with packages.explaining():
             from feature_manager import FeatureManager
             from pipecat_base import launcher, loader  # noqa: F401  (does all that serving needs import?)
-            from pipecat_base.app import BOTS_MODULE
             from pipecat_base.logs import Logs
         logs = Logs("WARNING")
         logs.configure()
         # What the bot prints must not get between the lines of a JSON answer.
         with logs.guard(), contextlib.redirect_stdout(sys.stderr), packages.explaining():
             bot = loader.load(settings.bot)
-            packages.check(with_session_api=BOTS_MODULE in sys.modules)
+            packages.check(unused=_unused(settings, bot))
             manager = FeatureManager(settings, has_file_storage=bot.create_file_storage is not None)
             features = manager.features(verify=True)
     except StartupError as error:
@@ -234,6 +239,16 @@ def _settings(options: argparse.Namespace, variables: Mapping[str, str] | None =
     return Settings.load(variables)
 
 
+def _unused(settings: Settings, bot: Bot | None = None, *, is_dev: bool = False) -> set[str]:
+    """The packages that are not needed for this start; a bot that is not imported yet is taken to need none."""
+    unused = set() if is_dev else set(DEVELOPMENT)
+    if not settings.gateway and (bot is None or BOTS_MODULE not in sys.modules):
+        unused.add(SESSION_API)
+    if settings.uploads_folder is None and (bot is None or bot.create_file_storage is None):
+        unused.add(UPLOADS)
+    return unused
+
+
 def _error(error: StartupError) -> dict[str, object]:
     return {
         "code": error.code,
@@ -270,7 +285,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", parents=[common], help=_summary(serve)).set_defaults(run=serve)
     developer = commands.add_parser("dev", parents=[common], help=_summary(dev))
     developer.add_argument("--reload", action="store_true", default=False, help="load the bot anew when it changes")
-    developer.add_argument(f"{LISTENER}", type=int, help=argparse.SUPPRESS)
+    developer.add_argument(LISTENER, type=int, help=argparse.SUPPRESS)
+    developer.add_argument(GREETED, action="store_true", help=argparse.SUPPRESS)
     developer.set_defaults(run=dev)
 
     checker = commands.add_parser("check", parents=[common], help=_summary(check))

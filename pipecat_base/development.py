@@ -13,22 +13,32 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pipecat_base.cli import LISTENER
-from pipecat_base.errors import StartupError
+from pipecat_base import server
+from pipecat_base.cli import GREETED, LISTENER
+from pipecat_base.errors import SettingsInvalid, StartupError
 from pipecat_base.logs import logger
 from pipecat_base.settings import Settings, is_local
 
 HOST = "127.0.0.1"
+EVERYWHERE = ("0.0.0.0", "::")
+LOCALHOST = ("127.0.0.1", "::1", "localhost")
 LOOK = 100
 """Milliseconds between looks at what has changed."""
 IGNORED = (".venv", "venv", "node_modules", "__pycache__", ".git", "site-packages")
 
 
 def variables(given: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """What ``.env`` adds to the environment: never over a variable that is set, be it empty."""
+    """What ``.env`` adds to the environment: never over a variable that is set, be it empty.
+
+    Raises:
+        SettingsInvalid: it is no text.
+    """
     from dotenv import dotenv_values
 
-    found = dotenv_values(folder / ".env")
+    try:
+        found = dotenv_values(folder / ".env")
+    except UnicodeDecodeError:
+        raise SettingsInvalid([f"{folder / '.env'}: not UTF-8"]) from None
     return {name: value for name, value in found.items() if value is not None and name not in given}
 
 
@@ -41,7 +51,8 @@ class Changes:
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts what it sees
         self.first: concurrent.futures.Future[str] = concurrent.futures.Future()
         """The names of the files that changed first."""
-        looks = watch(folder, watch_filter=_matters, rust_timeout=LOOK, yield_on_timeout=True)
+        self._folder = folder
+        looks = watch(folder, watch_filter=self._matters, rust_timeout=LOOK, yield_on_timeout=True)
         self._note(next(looks))  # now it watches
         threading.Thread(target=self._watch, args=(looks,), name="changes", daemon=True).start()
 
@@ -53,6 +64,11 @@ class Changes:
         if changes:
             self.first.set_result(", ".join(sorted({os.path.basename(path) for _, path in changes})))
 
+    def _matters(self, change: object, path: str) -> bool:
+        name = os.path.basename(path)
+        below = os.path.relpath(path, self._folder).split(os.sep)
+        return not any(part in IGNORED for part in below) and (name.endswith(".py") or name == ".env")
+
 
 class Development:
     """What a developer gets beside a served bot.
@@ -60,36 +76,51 @@ class Development:
     Args:
         folder: The bot's.
         reload: Whether a change of a Python file in it, or of ``.env``, starts the bot anew.
+        greeted: Whether an earlier start has said what to open.
+        descriptor: The listening socket that an earlier start has left open, or None.
         started_with: The environment before ``.env`` was read into it.
-        again: Whether this is a new start after a change.
-        listener: The socket that a new start takes over.
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        folder: Path,
-        *,
-        reload: bool,
-        again: bool,
-        started_with: Mapping[str, str],
-        listener: socket.socket,
+        self, folder: Path, *, reload: bool, greeted: bool, descriptor: int | None, started_with: Mapping[str, str]
     ) -> None:
-        self._settings = settings
         self._changes = Changes(folder) if reload else None
-        self._again = again
+        # A cached file counts as fresh when the source has the same size and was written in the same second.
+        sys.dont_write_bytecode = reload or sys.dont_write_bytecode
+        self._greeted = greeted
+        self._inherited = None if descriptor is None else socket.socket(fileno=descriptor)
+        self._listener: socket.socket | None = None
+        self._cwd = os.getcwd()
         self._started_with = started_with
-        self._listener = listener.dup()  # the server closes its own
 
     @property
     def reload(self) -> bool:
         """Whether changes are noticed."""
         return self._changes is not None
 
-    def greet(self) -> None:
-        """Print what to open, once: it stays the same."""
-        if not self._again:
-            print(banner(self._settings), flush=True)
+    def listen(self, host: str, port: int) -> socket.socket:
+        """The socket of the start before, if it is at this address still, or a new one.
+
+        Raises:
+            PortUnavailable: with the reason.
+        """
+        inherited, self._inherited = self._inherited, None
+        if inherited is not None and inherited.getsockname()[:2] == (host, port):
+            inherited.set_inheritable(False)
+            inherited.setblocking(False)
+            listener = inherited
+        else:
+            if inherited is not None:
+                inherited.close()
+            listener = server.listen(host, port)
+        self._listener = listener.dup()  # the server closes its own
+        return listener
+
+    def greet(self, settings: Settings) -> None:
+        """Print what to open, once."""
+        if not self._greeted:
+            print(banner(settings), flush=True)
+        self._greeted = True
 
     async def changed(self) -> None:
         """Wait for the next change; for ever when none is to be noticed."""
@@ -106,25 +137,28 @@ class Development:
             self._changes.first.result()
 
     def start_again(self) -> NoReturn:
-        """Take this process's place: the bot's modules are imported anew, and nothing of the old ones is left."""
+        """Take this process's place: the bot's modules are imported anew, and nothing of the old ones is left.
+
+        Functions that the bot has registered with atexit are not called; its ``teardown()`` was.
+        """
         sys.stdout.flush()
         sys.stderr.flush()
-        arguments = [argument for argument in sys.orig_argv[1:] if not argument.startswith(f"{LISTENER}=")]
-        self._listener.set_inheritable(True)
-        command = [sys.executable, *arguments, f"{LISTENER}={self._listener.fileno()}"]
+        os.chdir(self._cwd)
+        own = (f"{LISTENER}=", GREETED)
+        command = [sys.executable, *(word for word in sys.orig_argv[1:] if not word.startswith(own))]
+        if self._greeted:
+            command.append(GREETED)
+        listener = self._listener or self._inherited
+        if listener is not None:
+            listener.set_inheritable(True)
+            command.append(f"{LISTENER}={listener.fileno()}")
         os.execve(sys.executable, command, dict(self._started_with))  # noqa: S606
-
-
-def _matters(change: object, path: str) -> bool:
-    name = os.path.basename(path)
-    if any(part in IGNORED for part in path.split(os.sep)):
-        return False
-    return name.endswith(".py") or name == ".env"
 
 
 def banner(settings: Settings) -> str:
     """What to open and what to call, with a QR code where a phone can open it too."""
-    local = f"http://localhost:{settings.port}"
+    host = "localhost" if settings.host in EVERYWHERE or settings.host in LOCALHOST else settings.host
+    local = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
     lines = ["", f"  Talk to your bot:  {local}"]
     others = settings.public_url or (None if is_local(settings.host) else _address(settings))
     if others is not None:
@@ -144,7 +178,7 @@ def banner(settings: Settings) -> str:
 
 def _address(settings: Settings) -> str | None:
     """This machine's in the network that leads out, found without sending anything."""
-    if settings.host not in ("0.0.0.0", "::"):
+    if settings.host not in EVERYWHERE:
         return f"http://{settings.host}:{settings.port}"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

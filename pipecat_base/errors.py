@@ -179,6 +179,9 @@ class UnknownAgent(Refusal):
 class UnknownSession(Refusal):
     code, status = "unknown_session", 404
 
+    def __init__(self, session_id: str, message: str = "There is no session of this id, or it has ended.") -> None:
+        super().__init__(message, session_id=session_id)
+
 
 class UnknownPeer(Refusal):
     code, status = "unknown_peer", 404

@@ -131,7 +131,7 @@ class Launcher:
         self._warn_of_settings()
         self._warming = asyncio.ensure_future(self._warm())
         if self._development is not None:
-            self._development.greet()
+            self._development.greet(self._settings)
             self._watching = asyncio.ensure_future(self._stop_when_changed(self._development))
         await self._stop.wait()
         hurried = False if self._reloading else await self._drain()
@@ -153,7 +153,8 @@ class Launcher:
         await development.changed()
         if len(self._sessions):
             logger.info(f"It is loaded when what runs has ended: {', '.join(s.id for s in self._sessions)}")
-        await self._sessions.wait_until_empty(None)
+        while not self._sessions.idle:  # another one may have begun before this is told that the last has ended
+            await self._sessions.wait_until_empty(None)
         self._reloading = not self._stop.is_set()
         self._lifecycle.drain()
         self._stop.set()
@@ -171,7 +172,9 @@ class Launcher:
 
     def _warn_of_settings(self) -> None:
         settings = self._settings
-        if settings.websocket_auth == "token" and settings.websocket_secret is None:
+        if settings.gateway and settings.public_api_keys and settings.websocket_auth == "none":
+            logger.warning("WebSockets need no key: PIPECAT_WEBSOCKET_AUTH=token lets in only who was given a token")
+        if settings.websocket_auth == "token" and settings.websocket_secret is None and not settings.gateway:
             logger.warning("PIPECAT_WEBSOCKET_AUTH is token without PIPECAT_WEBSOCKET_SECRET: no WebSocket can get in")
         if self._whatsapp is None and any(
             (

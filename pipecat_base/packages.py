@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,11 @@ from pipecat_base.errors import PackagesConflict, StartupError
 LIST = "packages.json"
 LAUNCHER = "pipecat-base"
 SESSION_API = "fastapi"
-"""Needed only by a bot that imports ``pipecatcloud_system``."""
+"""Needed only by a bot that imports ``pipecatcloud_system``, and by a gateway."""
+BOTS_MODULE = "pipecatcloud_system"
+UPLOADS = "python-multipart"
+DEVELOPMENT = ("python-dotenv", "segno", "watchfiles")
+"""Needed only by ``pipecat-base dev``."""
 
 Release = tuple[int, ...]
 
@@ -62,8 +66,8 @@ class Packages:
             self._packages = {name: _package(name, entry) for name, entry in listed["packages"].items()}
         self._theirs = _versions([entry for entry in path if entry != site], self._packages)
 
-    def check(self, *, with_session_api: bool) -> None:
-        """Everything that the launcher will use, or all but fastapi.
+    def check(self, *, unused: Collection[str] = ()) -> None:
+        """Everything that the launcher will use: all but what is ``unused`` here.
 
         Raises:
             PackagesConflict: two packages can not work together.
@@ -74,7 +78,7 @@ class Packages:
             if package is None or (name in self._theirs and name != LAUNCHER):
                 continue  # what the environment has itself was made to fit there
             for needed in package.needs:
-                if needed == SESSION_API and not with_session_api:
+                if needed in unused:
                     continue
                 self._check(package, needed)
                 if needed not in pending:
@@ -92,7 +96,7 @@ class Packages:
         except Exception as error:
             if not self._passes_through(error.__cause__ if isinstance(error, StartupError) else error):
                 raise
-            self.check(with_session_api=True)
+            self.check()
             running = "{}.{}".format(*sys.version_info)
             if running == self._python or not isinstance(error.__cause__ or error, ImportError):
                 raise

@@ -54,14 +54,6 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
-def adopt(descriptor: int) -> socket.socket:
-    """The socket that an earlier start of this program has left open."""
-    sock = socket.socket(fileno=descriptor)
-    sock.set_inheritable(False)
-    sock.setblocking(False)
-    return sock
-
-
 class Signals:
     """SIGTERM and SIGINT: at once while starting, then first a drain, second a prompt end, third the kill.
 

@@ -113,6 +113,10 @@ class Session:
         """Close something with the session; the last one added is closed first."""
         self._closers.append(closer)
 
+    def after_end(self, closer: Closer) -> None:
+        """As :meth:`on_end`, but after all that the caller would wait for."""
+        self._closers.insert(0, closer)
+
 
 class Sessions:
     """Admission, running and ending.
@@ -152,6 +156,7 @@ class Sessions:
         self._empty = asyncio.Event()
         self._empty.set()
         self._change = asyncio.Event()
+        self._held = 0
         # asyncio holds tasks weakly: a bot that ignores its cancellation must still be seen to end.
         self._abandoned: set[asyncio.Task[Any]] = set()
 
@@ -173,6 +178,26 @@ class Sessions:
         session.state = state
         self._change.set()
         self._change = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs and nothing is about to."""
+        return not self._active and not self._held
+
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Keep a shutdown from taking a start for nothing while what it needs is still being made: a room, say."""
+        self._held += 1
+        self._empty.clear()
+        try:
+            yield
+        finally:
+            self._held -= 1
+            self._note_idle()
+
+    def _note_idle(self) -> None:
+        if self.idle:
+            self._empty.set()
 
     @property
     def full(self) -> bool:
@@ -209,8 +234,7 @@ class Sessions:
             finally:
                 del self._active[session_id]
                 self._enter(session, State.ENDED)
-                if not self._active:
-                    self._empty.set()
+                self._note_idle()
 
     async def wait(self, session: Session, *events: asyncio.Future[Any], timeout: float | None) -> Outcome | None:
         """Keep the place until one of ``events`` is done or ``timeout`` seconds are over.

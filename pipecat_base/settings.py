@@ -188,8 +188,7 @@ class Settings:
         "PIPECAT_POD_TOKEN",
         None,
         _secret,
-        "What X-Pipecat-Pod-Token must hold on /bot, /ws, /ws-client, /api/offer and /files. "
-        "Unset: not asked for, unless a gateway with keys runs here",
+        "What X-Pipecat-Pod-Token must hold on /bot, /ws, /ws-client, /api/offer and /files. Unset: not asked for",
         secret=True,
     )
     agent_name: str | None = variable(
@@ -367,6 +366,11 @@ def _wrong_for_a_gateway(settings: Settings) -> Iterator[str]:
         yield (
             f"PIPECAT_PUBLIC_API_KEYS: not set, and a gateway on {settings.host} can be reached from elsewhere; "
             "set keys, listen on 127.0.0.1 (PIPECAT_HOST), or say --insecure (PIPECAT_INSECURE)"
+        )
+    if settings.public_url is not None and not (settings.public_api_keys or settings.insecure):
+        yield (
+            "PIPECAT_PUBLIC_API_KEYS: not set, and PIPECAT_PUBLIC_URL says that others reach this gateway; set keys "
+            "or say --insecure (PIPECAT_INSECURE)"
         )
     if settings.telnyx_public_key is not None and _decoded_length(settings.telnyx_public_key) != 32:
         yield "TELNYX_PUBLIC_KEY: the value is not a public key (base64 of 32 bytes)"

@@ -100,6 +100,10 @@ class Watchdog(threading.Thread):
         self._loop = loop
         self._beat()
 
+    def stop_holding(self) -> None:
+        """Nobody knows when there will be a loop: those who wait for it get their 503."""
+        self._holds = False
+
     def release(self) -> None:
         """Accept nothing more: the server is closing. The deadline stays in force."""
         self._released.set()

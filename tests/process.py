@@ -32,10 +32,11 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-def environment(**variables: str) -> dict[str, str]:
-    """A clean environment: nothing of the developer's own settings."""
+def environment(**variables: str | None) -> dict[str, str]:
+    """A clean environment: nothing of the developer's own settings. None takes a variable away."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    return {**kept, "PYTHONUNBUFFERED": "1", "PIPECAT_HOST": "127.0.0.1", **variables}
+    wanted = {**kept, "PYTHONUNBUFFERED": "1", "PIPECAT_HOST": "127.0.0.1", **variables}
+    return {name: value for name, value in wanted.items() if value is not None}
 
 
 def run(*arguments: str, cwd: Path | str, **variables: str) -> subprocess.CompletedProcess[str]:

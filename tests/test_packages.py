@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
 from pipecat_base.errors import BotImportFailed, PackagesConflict
-from pipecat_base.packages import Packages
+from pipecat_base.packages import SESSION_API, Packages
 
 NEEDS = {
     "pipecat-base": {"starlette": [(">=", [0, 41])], "fastapi": [(">=", [0, 115])]},
@@ -49,19 +49,19 @@ def packages(folder: Path, *theirs: str, python: str = "3.12", needs: object = N
 def test_what_does_not_fit_is_named(tmp_path: Path, theirs: list[str], reason: str | None) -> None:
     found = packages(tmp_path, *theirs)
     if reason is None:
-        found.check(with_session_api=True)
+        found.check()
         return
     with pytest.raises(PackagesConflict) as conflict:
-        found.check(with_session_api=True)
+        found.check()
     assert str(conflict.value).startswith(reason)
 
 
 def test_fastapi_need_not_fit_where_it_is_not_used(tmp_path: Path) -> None:
-    packages(tmp_path, "starlette-0.41.3", "pydantic-1.10").check(with_session_api=False)
+    packages(tmp_path, "starlette-0.41.3", "pydantic-1.10").check(unused=[SESSION_API])
 
 
 def test_where_pip_has_made_them_fit_nothing_is_looked_at() -> None:
-    Packages(None, ["/nowhere"]).check(with_session_api=True)
+    Packages(None, ["/nowhere"]).check()
 
 
 versions = st.lists(st.integers(0, 3), min_size=1, max_size=4).map(lambda parts: ".".join(map(str, parts)))
@@ -77,7 +77,7 @@ def test_versions_are_compared_as_pip_compares_them(
     needs = {"pipecat-base": {"starlette": [(operator, [int(part) for part in limit.split(".")])]}, "starlette": {}}
     found = packages(tmp_path_factory.mktemp("case"), f"starlette-{version}", needs=needs)
     try:
-        found.check(with_session_api=True)
+        found.check()
         fits = True
     except PackagesConflict:
         fits = False

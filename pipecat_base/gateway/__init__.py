@@ -7,20 +7,20 @@ where nothing of this package is imported.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
-from starlette.requests import HTTPConnection, Request
+from starlette.requests import ClientDisconnect, HTTPConnection, Request
 from starlette.responses import JSONResponse
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from feature_manager import FeatureManager
-from pipecat_base.app import LAUNCHER, refuse, warn_of_clashes
-from pipecat_base.errors import Refusal, Unauthorized, UnknownAgent
+from pipecat_base import guard
+from pipecat_base.app import LAUNCHER, gone, refuse, warn_of_clashes
+from pipecat_base.errors import Refusal, UnknownAgent
 from pipecat_base.gateway import answers, pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.daily import Daily
@@ -30,9 +30,10 @@ from pipecat_base.gateway.pod import Pod
 from pipecat_base.gateway.session_api import SessionApi
 from pipecat_base.gateway.start import SESSION_ID, Starts
 from pipecat_base.gateway.status import Status
+from pipecat_base.gateway.visitors import Visitors
 from pipecat_base.gateway.webhooks import Webhooks
 from pipecat_base.routes import requests
-from pipecat_base.settings import Settings, is_local
+from pipecat_base.settings import Settings
 from pipecat_base.tokens import Tokens
 
 OPENAPI = "/v1/openapi.json"
@@ -68,7 +69,7 @@ def build(
     addresses = Addresses(settings.public_url)
     daily = Daily(settings.daily_api_key, settings.daily_api_url)
     invitations = Invitations()
-    stream_path = _StreamPath(settings, tokens)
+    stream_path = streams.StreamPath(settings, tokens)
     starts = Starts(
         pod,
         settings,
@@ -87,9 +88,10 @@ def build(
     app = FastAPI(title="pipecat-base", openapi_url=OPENAPI, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_exception_handler(Refusal, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, answers.of_http)
+    app.add_exception_handler(ClientDisconnect, gone)
     named = [Depends(_AgentName(settings.agent_name))]
-    keyed = [Depends(HTTPBearer(auto_error=False)), Depends(_KeyCheck(keys, _Hosts(settings))), *named]
-    with_key = [starts.router(), SessionApi(pod).router()]
+    keyed = [Depends(HTTPBearer(auto_error=False)), Depends(_KeyCheck(keys)), *named]
+    with_key = [starts.router(), SessionApi(pod, invitations, has_uploads=has_uploads).router()]
     with_key.append(Status(pod, bot, starts.transports, features.features, client).router())
     signed = [phones.router(), webhooks.router()]
     for router in with_key:
@@ -97,12 +99,13 @@ def build(
     for router in signed:
         app.include_router(router, dependencies=named)
     others = pages.routes()
-    others += streams.routes(pod, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
+    others += streams.routes(pod, direct, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
     app.router.routes += others
     # Not the application's: FastAPI may hide those of a router.
     warn_of_clashes([*(route for router in (*with_key, *signed) for route in router.routes), *others], bots_routes)
     app.router.default = direct
-    return CORSMiddleware(
+    routes = list(app.router.routes)
+    with_cors = CORSMiddleware(
         app,
         allow_origins=settings.allowed_origins or ("*",),
         allow_credentials=True,
@@ -110,35 +113,17 @@ def build(
         allow_headers=("*",),
         expose_headers=(SESSION_ID, requests.SESSION_ID, "retry-after"),
     )
+    return Visitors(_Front(with_cors, direct, routes, bots_routes), settings)
 
 
 class _KeyCheck:
     """A dependency of the routes that need a key."""
 
-    def __init__(self, keys: Keys, hosts: _Hosts) -> None:
+    def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._hosts = hosts
 
     async def __call__(self, request: Request) -> None:
         self._keys.check(request)
-        self._hosts.check(request)
-
-
-class _Hosts:
-    """Keeps a gateway without keys to this machine: a tunnel, or a page whose name leads here, would open it to all."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._anyone = bool(settings.public_api_keys) or settings.insecure
-        self._public = urlsplit(settings.public_url or "").hostname
-
-    def check(self, request: Request) -> None:
-        host = request.url.hostname or ""
-        if not (self._anyone or is_local(host) or host == self._public):
-            raise Unauthorized(
-                "This gateway has no keys, so it serves this machine alone: set PIPECAT_PUBLIC_API_KEYS, or "
-                "PIPECAT_PUBLIC_URL to the address that is meant to reach it.",
-                field="host",
-            )
 
 
 class _AgentName:
@@ -153,23 +138,35 @@ class _AgentName:
             raise UnknownAgent("There is no agent of this name.", field="agent")
 
 
-class _StreamPath:
-    """Where a provider sends a call's audio: a pod with a token takes it through the gateway alone."""
+class _Front:
+    """Leads to the gateway or past it. CORS is for the gateway and for what starts sessions: the bot's own is its own.
 
-    def __init__(self, settings: Settings, tokens: Tokens | None) -> None:
-        self._tokens = tokens
-        self._guarded = settings.pod_token is not None
-        self._signed = settings.twilio_auth_token is not None
+    Args:
+        gateway: With CORS around it.
+        direct: What is behind it.
+    """
 
-    def __call__(self, provider: str) -> str:
-        if self._tokens is not None:
-            return f"{self.without_token(provider)}/{self._tokens.mint()}"
-        # Twilio signs the handshake of a stream: at this path it is checked.
-        return "/ws/twilio" if provider == "twilio" and self._signed else self.without_token(provider)
+    def __init__(
+        self,
+        gateway: ASGIApp,
+        direct: ASGIApp,
+        routes: Sequence[BaseRoute],
+        bots_routes: Sequence[BaseRoute],
+    ) -> None:
+        self._gateway = gateway
+        self._direct = direct
+        self._routes = routes
+        self._bots_routes = bots_routes
 
-    def without_token(self, provider: str) -> str:
-        """To be followed by a slash and a token where one is needed."""
-        return f"/ws/{provider}" if self._guarded else "/ws"
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        matches = [route.matches(scope)[0] for route in self._routes]
+        if scope["path"] in guard.STARTS or Match.FULL in matches:
+            is_ours = True
+        elif Match.PARTIAL in matches:  # another method: a preflight, or the bot's own
+            is_ours = not any(route.matches(scope)[0] is Match.FULL for route in self._bots_routes)
+        else:
+            is_ours = False
+        await (self._gateway if is_ours else self._direct)(scope, receive, send)
 
 
 async def _refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:

@@ -25,8 +25,12 @@ class Addresses:
         return f"{'https' if scheme in ('https', 'wss') else 'http'}://{host}"
 
     def websocket(self, connection: HTTPConnection) -> str:
-        """``wss://host[:port]``, without a path."""
+        """``ws://`` or ``wss://host[:port]``, without a path."""
         return self.http(connection).replace("http", "ws", 1)
+
+    def secure_websocket(self, connection: HTTPConnection) -> str:
+        """``wss://host[:port]``, without a path: phone providers take no other."""
+        return f"wss://{self.http(connection).partition('://')[2]}"
 
 
 def _first(value: str | None) -> str:

@@ -22,7 +22,7 @@ class Invitation:
 
 
 class Invitations:
-    """Owns them. A client that reconnects within the lifetime is let in again.
+    """Owns them.
 
     Args:
         lifetime: Seconds.
@@ -41,6 +41,10 @@ class Invitations:
         while len(self._open) >= MOST:
             del self._open[next(iter(self._open))]
         self._open[session_id] = Invitation(body, now + self._lifetime)
+
+    def withdraw(self, session_id: str) -> bool:
+        """Its session has ended, or is not wanted; False when there is no such invitation."""
+        return self._open.pop(session_id, None) is not None
 
     def find(self, session_id: str) -> Invitation | None:
         """The invitation of this session, while it is good."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -39,6 +40,9 @@ class Pod(Protocol):
     def state(self) -> str:
         """That of the launcher."""
 
+    def holding(self) -> AbstractContextManager[None]:
+        """Around the making of what a start needs: the pod is not shut down meanwhile."""
+
     def refusal(self) -> Refusal | None:
         """Why a session would not be started now, or None."""
 
@@ -62,6 +66,9 @@ class Pod(Protocol):
             UnknownSession: there is none of this id, or no longer.
             NotRunning: ``timeout`` seconds were not enough.
         """
+
+    async def until_ended(self, session_id: str) -> None:
+        """Wait until there is no session of this id."""
 
     def has(self, session_id: str) -> bool:
         """Whether there is a session of this id."""
@@ -102,6 +109,9 @@ class LocalPod:
     def state(self) -> str:
         return self._lifecycle.state.value
 
+    def holding(self) -> AbstractContextManager[None]:
+        return self._sessions.holding()
+
     def refusal(self) -> Refusal | None:
         refusal = self._lifecycle.refusal()
         if refusal is None and self._sessions.full:
@@ -114,7 +124,8 @@ class LocalPod:
         running.add_done_callback(self._note_end)
         while not running.done():
             changed = asyncio.ensure_future(self._sessions.changed())
-            if self._sessions.get(start.session_id) is not None:
+            session = self._sessions.get(start.session_id)
+            if session is not None and session.state is not State.ADMITTED:  # its arguments are made
                 changed.cancel()
                 return
             await asyncio.wait({running, changed}, return_when=asyncio.FIRST_COMPLETED)
@@ -147,7 +158,7 @@ class LocalPod:
             try:
                 session = self._sessions.get(session_id)
                 if session is None:
-                    raise UnknownSession("There is no session of this id, or it has ended.", session_id=session_id)
+                    raise UnknownSession(session_id)
                 if session.state is State.RUNNING:
                     return
                 left = deadline - self._clock()
@@ -157,6 +168,10 @@ class LocalPod:
                 await asyncio.wait({changed}, timeout=left)
             finally:
                 changed.cancel()
+
+    async def until_ended(self, session_id: str) -> None:
+        while self.has(session_id):
+            await self._sessions.changed()
 
     async def ice_servers(self) -> list[dict[str, Any]] | None:
         return None if self._webrtc is None else await self._webrtc.configured_ice_servers()

@@ -6,12 +6,13 @@ from typing import Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from pipecat_base.errors import UnknownSession
 from pipecat_base.gateway.forwarding import forwarded, rest_of_path
-from pipecat_base.gateway.pod import Pod
+from pipecat_base.gateway.invitations import Invitations
+from pipecat_base.gateway.pod import Active, Pod
 from pipecat_base.logs import logger
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
@@ -25,17 +26,22 @@ class SessionApi:
     """Passes requests on to the pod, and manages its sessions.
 
     Args:
+        has_uploads: Whether the pod takes files.
         patience: Seconds that a request waits for its bot.
     """
 
-    def __init__(self, pod: Pod, *, patience: float = PATIENCE) -> None:
+    def __init__(self, pod: Pod, invitations: Invitations, *, has_uploads: bool, patience: float = PATIENCE) -> None:
         self._pod = pod
+        self._invitations = invitations
+        self._has_uploads = has_uploads
         self._patience = patience
 
     def router(self) -> APIRouter:
         """The routes to serve."""
         router = APIRouter(tags=["sessions"])
         router.add_api_route("/sessions", self.list, methods=["GET"])
+        if self._has_uploads:
+            router.add_api_route("/files", self.upload, methods=["POST"])
         managed = ["/sessions/{session_id}", "/v1/agents/{agent}/sessions/{session_id}"]
         # The command line of Pipecat Cloud asks there.
         managed.append("/v1/organizations/{organization}/services/{agent}/sessions/{session_id}")
@@ -57,10 +63,14 @@ class SessionApi:
 
     async def stop(self, session_id: str) -> JSONResponse:
         """Ask for a session's end: its bot is cancelled, its caller disconnected."""
-        if not self._pod.stop(session_id):
-            raise _unknown(session_id)
+        if not (self._pod.stop(session_id) or self._invitations.withdraw(session_id)):
+            raise UnknownSession(session_id)
         logger.info(f"Session {session_id} is stopped by request")
         return JSONResponse({"status": "stopping", "sessionId": session_id})
+
+    async def upload(self, request: Request) -> Passed:
+        """A file before any session, for clients that do not know theirs."""
+        return Passed(self._pod, forwarded(request, b"/files"), "NONE")
 
     async def short(self, request: Request, session_id: str, path: str) -> Passed:
         """Pass it on."""
@@ -75,15 +85,15 @@ class SessionApi:
         if raw_path.decode("latin-1") not in BEFORE_THE_BOT:
             await self._pod.until_running(session_id, self._patience)
         elif not self._pod.has(session_id):
-            raise _unknown(session_id)
+            raise UnknownSession(session_id)
         return Passed(self._pod, forwarded(request, raw_path, session_id=session_id), session_id)
 
 
-class Passed(JSONResponse):
+class Passed(Response):
     """Answers with what the pod answers, as it comes."""
 
     def __init__(self, pod: Pod, scope: Scope, session_id: str) -> None:
-        super().__init__({})
+        super().__init__()
         self._pod = pod
         self._scope = scope
         self._session_id = session_id
@@ -93,14 +103,10 @@ class Passed(JSONResponse):
             await self._pod.serve(self._scope, receive, send)
 
 
-def _line(active: Any) -> dict[str, Any]:
+def _line(active: Active) -> dict[str, Any]:
     return {
         "sessionId": active.session_id,
         "state": active.state,
         "transport": active.transport,
         "age": round(active.age, 1),
     }
-
-
-def _unknown(session_id: str) -> UnknownSession:
-    return UnknownSession("There is no session of this id, or it has ended.", session_id=session_id)

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
 from pipecat_base.errors import SignatureMissing, SignatureWrong
 
@@ -48,7 +48,7 @@ def check_plivo(token: str, headers: Mapping[str, str], method: str, url: str, f
     """HMAC-SHA256 of the URL, the sorted parameters and a nonce (plivo.com/docs, signature validation)."""
     given = _header(headers, PLIVO)
     nonce = _header(headers, PLIVO_NONCE)
-    parts = urlsplit(url)
+    parts = _split(url)
     query = parse_qsl(parts.query, keep_blank_values=True)
     text = urlunsplit((parts.scheme, parts.netloc, parts.path, "", ""))
     if method == "GET":
@@ -115,9 +115,16 @@ def _compare(given: Iterable[str], expected: Iterable[str], field: str) -> None:
         raise SignatureWrong("The signature is not made with the secret that is set here for this URL.", field=field)
 
 
+def _split(url: str) -> SplitResult:
+    try:
+        return urlsplit(url)
+    except ValueError:  # a host of "[", say
+        raise SignatureWrong("This request's address is none that could have been signed.", field="host") from None
+
+
 def _with_and_without_port(url: str) -> list[str]:
     """Twilio signs some URLs with their port and some without, as its own validators allow for."""
-    parts = urlsplit(url)
+    parts = _split(url)
     port = 443 if parts.scheme in ("https", "wss") else 80
     host = parts.netloc.rpartition("@")[2]
     bare = host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
@@ -29,7 +29,7 @@ from pipecat_base.tokens import Tokens
 
 SESSION_ID = "sessionId"
 """The header of the answer that Pipecat Cloud's documentation names."""
-PUBLIC_STUN = {"urls": "stun:stun.l.google.com:19302"}
+PUBLIC_STUN = {"urls": ["stun:stun.l.google.com:19302"]}
 """What ``enableDefaultIceServers`` gives, as in pipecat's runner."""
 NEEDED_BY = {"webrtc": ("aiortc",), "daily": ("daily",), "livekit": ("livekit",), "moq": ("moq", "cryptography")}
 """Packages that pipecat's transports are built on."""
@@ -46,7 +46,7 @@ class StartRequest(BaseModel):
     dailyRoomProperties: dict[str, Any] | None = None  # noqa: N815
     dailyMeetingTokenProperties: dict[str, Any] | None = None  # noqa: N815
     enableDefaultIceServers: bool | None = None  # noqa: N815
-    namespace: str | None = None
+    namespace: str | None = Field(default=None, max_length=128, pattern=r"^[\w./-]+$")
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,8 @@ class Starts:
         refusal = self._pod.refusal()
         if refusal is not None:  # before a room is made for nothing
             raise refusal
-        answer = await begin(asked)
+        with self._pod.holding():
+            answer = await begin(asked)
         headers = {requests.SESSION_ID: session_id, SESSION_ID: session_id} if SESSION_ID in answer else {}
         return JSONResponse(answer, headers=headers)
 
@@ -151,7 +152,7 @@ class Starts:
         servers = await self._pod.ice_servers()
         await self._pod.start(Start(asked.session_id, OfferToCome(), asked.body))
         answer = self._started(asked)
-        if servers is not None:
+        if servers:
             answer["iceConfig"] = {"iceServers": servers}
         elif asked.fields.enableDefaultIceServers:
             answer["iceConfig"] = {"iceServers": [PUBLIC_STUN]}
@@ -177,11 +178,14 @@ class Starts:
     async def _with_moq(self, asked: Asked) -> Answer:
         moq = rooms.Moq(asked.fields.namespace)
         await self._pod.start(Start(asked.session_id, moq.place(), asked.body))
-        try:
-            await asyncio.wait_for(moq.ready.wait(), MOQ_READY)
-        except asyncio.TimeoutError:
+        ready = asyncio.ensure_future(moq.ready.wait())
+        ended = asyncio.ensure_future(self._pod.until_ended(asked.session_id))
+        await asyncio.wait({ready, ended}, timeout=MOQ_READY, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        ended.cancel()
+        if not moq.ready.is_set():
             self._pod.stop(asked.session_id)
-            raise NotRunning(f"The bot did not serve MoQ within {MOQ_READY:g} s.") from None
+            raise NotRunning(f"The bot ended, or did not serve MoQ within {MOQ_READY:g} s.")
         return {**self._started(asked), "moq": moq.answer()}
 
     async def _with_websocket(self, asked: Asked) -> Answer:

@@ -7,7 +7,7 @@ import json
 from urllib.parse import quote, urlencode
 
 from starlette.routing import WebSocketRoute
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from pipecat_base.errors import UnknownAgent, UnknownSession
@@ -15,6 +15,7 @@ from pipecat_base.gateway.forwarding import DROPPED_OF_WEBSOCKETS, forwarded
 from pipecat_base.gateway.invitations import Invitations
 from pipecat_base.gateway.pod import Pod
 from pipecat_base.gateway.telephony import PROVIDERS, Telephony
+from pipecat_base.settings import Settings
 from pipecat_base.tokens import Tokens
 
 GENERIC = "generic"
@@ -27,15 +28,24 @@ class ProviderStream:
     A token may follow as a further part of the path: Twilio drops queries.
 
     Args:
+        direct: Takes those that have proved nothing, as whoever comes past the gateway.
         tokens: Makes the token of a stream whose signature is good; None when none is needed.
         agent_name: The only agent that may be named; None for any.
     """
 
     def __init__(
-        self, provider: str, pod: Pod, telephony: Telephony, *, tokens: Tokens | None, agent_name: str | None
+        self,
+        provider: str,
+        pod: Pod,
+        direct: ASGIApp,
+        telephony: Telephony,
+        *,
+        tokens: Tokens | None,
+        agent_name: str | None,
     ) -> None:
         self._provider = provider
         self._pod = pod
+        self._direct = direct
         self._telephony = telephony
         self._tokens = tokens
         self._agent_name = agent_name
@@ -46,11 +56,15 @@ class ProviderStream:
         if agent and self._agent_name not in (None, agent):
             raise UnknownAgent("There is no agent of this name.", field="serviceHost")
         token = websocket.path_params.get("token")
-        is_signed = token is None and self._telephony.check_handshake(self._provider, websocket)
+        needs_signature = token is None or self._tokens is None
+        is_signed = needs_signature and self._telephony.check_handshake(self._provider, websocket)
         if is_signed and self._tokens is not None:
             token = self._tokens.mint()
         path = "/ws" if token is None else f"/ws/{quote(token)}"
-        await self._pod.serve(forwarded(websocket, path.encode(), dropped=DROPPED_OF_WEBSOCKETS), receive, send)
+        # A signature is proof here, a token is for the pod to check; without either it is anyone's.
+        has_proof = is_signed or self._tokens is not None
+        serve = self._pod.serve if has_proof else self._direct
+        await serve(forwarded(websocket, path.encode(), dropped=DROPPED_OF_WEBSOCKETS), receive, send)
 
 
 class ClientStream:
@@ -68,9 +82,9 @@ class ClientStream:
         session_id: str = websocket.path_params["session_id"]
         invitation = self._invitations.find(session_id)
         if invitation is None:
-            raise UnknownSession("No session of this id waits for its client: POST /start first.")
+            raise UnknownSession(session_id, "No session of this id waits for its client: POST /start first.")
         body = base64.urlsafe_b64encode(json.dumps(invitation.body).encode()).decode()
-        query = {"body": body, **{k: v for k, v in websocket.query_params.items() if k in ("body", "token")}}
+        query = {"body": body, **{k: v for k, v in websocket.query_params.items() if k == "token"}}
         passed = forwarded(
             websocket,
             b"/ws-client",
@@ -78,11 +92,40 @@ class ClientStream:
             query=urlencode(query).encode(),
             dropped=DROPPED_OF_WEBSOCKETS,
         )
-        await self._pod.serve(passed, receive, send)
+        was_accepted = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal was_accepted
+            was_accepted = was_accepted or message["type"] == "websocket.accept"
+            await send(message)
+
+        await self._pod.serve(passed, receive, send_and_note)
+        if was_accepted:  # else it may try again, with a token say
+            self._invitations.withdraw(session_id)
+
+
+class StreamPath:
+    """Where a provider sends a call's audio: a pod with a token takes it through the gateway alone."""
+
+    def __init__(self, settings: Settings, tokens: Tokens | None) -> None:
+        self._tokens = tokens
+        self._guarded = settings.pod_token is not None
+        self._signed = settings.twilio_auth_token is not None
+
+    def __call__(self, provider: str) -> str:
+        if self._tokens is not None:
+            return f"{self.without_token(provider)}/{self._tokens.mint()}"
+        # Twilio signs the handshake of a stream: at this path it is checked.
+        return "/ws/twilio" if provider == "twilio" and self._signed else self.without_token(provider)
+
+    def without_token(self, provider: str) -> str:
+        """To be followed by a slash and a token where one is needed."""
+        return f"/ws/{provider}" if self._guarded else "/ws"
 
 
 def routes(
     pod: Pod,
+    direct: ASGIApp,
     telephony: Telephony,
     invitations: Invitations,
     *,
@@ -92,6 +135,6 @@ def routes(
     """Those that the gateway serves itself; the pod has the others."""
     found = [WebSocketRoute("/sessions/{session_id}/ws-client", ClientStream(pod, invitations))]
     for provider in (*PROVIDERS, GENERIC):
-        stream = ProviderStream(provider, pod, telephony, tokens=tokens, agent_name=agent_name)
+        stream = ProviderStream(provider, pod, direct, telephony, tokens=tokens, agent_name=agent_name)
         found += [WebSocketRoute(f"/ws/{provider}", stream), WebSocketRoute(f"/ws/{provider}/{{token}}", stream)]
     return found

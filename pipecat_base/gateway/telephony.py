@@ -17,7 +17,7 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
-from pipecat_base.errors import Malformed, NotSupported, SignatureMissing
+from pipecat_base.errors import Malformed, SettingsInvalid, SignatureMissing
 from pipecat_base.gateway import signatures
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.pod import Pod
@@ -134,7 +134,7 @@ class Telephony:
             # An error status would have the provider read an apology of its own to the caller.
             logger.info(f"A call from {provider} is answered busy: {refusal.code}: {refusal.message}")
             return _xml(BUSY[provider])
-        stream = f"{self._addresses.websocket(request).replace('ws:', 'wss:', 1)}{self._stream_path(provider)}"
+        stream = f"{self._addresses.secure_websocket(request)}{self._stream_path(provider)}"
         if provider == "exotel":
             return JSONResponse({"url": stream})
         return _xml(_DOCUMENTS[provider](stream, webhook))
@@ -204,7 +204,9 @@ def require(settings: Settings) -> None:
         try:
             import cryptography  # noqa: F401
         except ImportError:
-            raise NotSupported("TELNYX_PUBLIC_KEY needs a package: pip install cryptography.") from None
+            raise SettingsInvalid(
+                ["TELNYX_PUBLIC_KEY: set, but it needs a package: pip install cryptography"]
+            ) from None
 
 
 _DOCUMENTS: dict[str, Callable[[str, Webhook], str]] = {"twilio": _twilio, "telnyx": _telnyx, "plivo": _plivo}

@@ -63,7 +63,8 @@ class Webhooks:
         for name in NEEDED:
             if not isinstance(call.get(name), str) or not call[name]:
                 raise Malformed("Missing, or not a string.", field=name)
-        return JSONResponse(await self._start(call))
+        with self._pod.holding():
+            return JSONResponse(await self._start(call))
 
     async def _start(self, call: dict[str, Any]) -> dict[str, str]:
         if self._daily.api_key is None:

@@ -6,6 +6,7 @@ The answer is an RTVI ``File``, which clients send back as it is.
 
 from __future__ import annotations
 
+import asyncio
 import mimetypes
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +28,8 @@ from pipecat_base.sessions import Outcome, Sessions
 FIELD = "file"
 AROUND = 64 * 1024
 """Bytes of a request beside the file: boundaries and headers."""
+MOST = 100
+"""Files of one session."""
 OFF = "Uploads are off: the bot has no create_file_storage(), and PIPECAT_UPLOADS_FOLDER is not set."
 
 
@@ -42,6 +45,7 @@ class UploadRoutes:
         self._sessions = sessions
         self._storage = storage
         self._max_bytes = max_bytes
+        self._stored: dict[str, list[str]] = {}
 
     def routes(self) -> list[Route]:
         """The routes to serve."""
@@ -57,7 +61,9 @@ class UploadRoutes:
         if session_id is not None:
             session = self._sessions.get(session_id)
             if session is None:
-                raise UnknownSession("There is no session of this id, or it has ended.", session_id=session_id)
+                raise UnknownSession(session_id)
+            if len(self._stored.get(session.id, ())) >= MOST:
+                raise TooLarge(f"A session takes {MOST} files at most.", session_id=session_id)
         name, kind, contents = await self._read(request)
         try:
             url = await storage.save(name, contents)
@@ -65,11 +71,17 @@ class UploadRoutes:
             logger.opt(exception=True).error(f"The file storage failed: {type(error).__name__}")
             raise StorageFailed("The file could not be stored; the log says why.") from None
         if session is not None:
-            if self._sessions.get(session.id) is not session:  # it has ended meanwhile
-                await _delete(storage, url, Outcome.COMPLETED)
-                raise UnknownSession("The session ended before the file was stored.", session_id=session.id)
-            session.on_end(partial(_delete, storage, url))
+            if self._sessions.get(session.id) is not session:
+                await _delete(storage, url)
+                raise UnknownSession(session.id, "The session ended before the file was stored.")
+            if session.id not in self._stored:
+                self._stored[session.id] = []
+                session.after_end(partial(self._delete_all, storage, session.id))
+            self._stored[session.id].append(url)
         return JSONResponse({"name": name, "source": {"type": "url", "url": url}, "format": kind})
+
+    async def _delete_all(self, storage: Any, session_id: str, outcome: Outcome) -> None:
+        await asyncio.gather(*(_delete(storage, url) for url in self._stored.pop(session_id)))
 
     async def _read(self, request: Request) -> tuple[str, str, bytes]:
         """The file's name, its media type and what it holds: on disk while it comes, in memory once."""
@@ -114,7 +126,7 @@ class UploadRoutes:
         return TooLarge(f"The file is larger than {self._max_bytes} bytes (PIPECAT_MAX_UPLOAD_BYTES).", field=FIELD)
 
 
-async def _delete(storage: Any, url: str, outcome: Outcome) -> None:
+async def _delete(storage: Any, url: str) -> None:
     try:
         await storage.delete(url)
     except Exception as error:

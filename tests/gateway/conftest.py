@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -17,7 +18,8 @@ def daily() -> Iterator[DailyApi]:
 @pytest.fixture(scope="session")
 def shared(daily: DailyApi) -> Iterator[Launcher]:
     """One gateway for every test that leaves it as it was."""
-    with Launcher("gateway", PIPECAT_GATEWAY="1", DAILY_API_KEY=daily.key, DAILY_API_URL=daily.url) as launcher:
+    variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url, "PIPECAT_INSECURE": "1"}
+    with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
         yield launcher
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -20,6 +22,10 @@ class DailyApi:
         self.deleted: list[str] = []
         self.failure: int | None = None
         """The status of the next answer."""
+        self.token_failure: int | None = None
+        """The status of the next answer to a request for a token."""
+        self._asked, self._gate = threading.Event(), threading.Event()
+        self._gate.set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
@@ -59,12 +65,30 @@ class DailyApi:
 
         return Handler
 
+    @contextlib.contextmanager
+    def slow(self) -> Iterator[threading.Event]:
+        """Answer nothing before :meth:`go_on`; the event is set once something was asked."""
+        self._asked.clear()
+        self._gate.clear()
+        try:
+            yield self._asked
+        finally:
+            self.go_on()
+
+    def go_on(self) -> None:
+        self._gate.set()
+
     def answer(self, path: str, authorization: str, content: dict[str, Any]) -> tuple[int, Any]:
+        self._asked.set()
+        self._gate.wait(20)
         if authorization != f"Bearer {self.key}":
             return 401, {"error": "authentication-error"}
         if self.failure is not None:
             status, self.failure = self.failure, None
             return status, {"error": "invalid-request-error", "info": "no such property"}
+        if path == "/v1/meeting-tokens" and self.token_failure is not None:
+            status, self.token_failure = self.token_failure, None
+            return status, {"error": "server-error"}
         if path == "/v1/meeting-tokens":
             self.tokens.append(content["properties"])
             return 200, {"token": f"token-{len(self.tokens)}"}

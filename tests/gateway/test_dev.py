@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from websockets.sync.client import connect
 
@@ -44,7 +45,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_it_prints_where_to_go_and_listens_on_this_machine_alone(folder: Path) -> None:
-    with dev(folder, PIPECAT_HOST="") as launcher:
+    with dev(folder, PIPECAT_HOST=None) as launcher:
         assert f"http://localhost:{launcher.port}\n" in launcher.log()
         assert f"Ready: bot in bot.py on http://127.0.0.1:{launcher.port}" in launcher.log()
         assert launcher.http.get("/status").json()["bot"] == "bot.py"
@@ -55,6 +56,54 @@ def test_variables_of_the_env_file_are_for_the_bot_and_never_over_one_that_is_se
     with dev(folder, SET="shell") as launcher:
         assert "imported 1 one # two shell" in launcher.log()
         assert "Ready: " not in launcher.log()  # a setting of ours
+
+
+def test_a_mistake_in_the_env_file_is_told_and_mended(folder: Path) -> None:
+    (folder / ".env").write_text("MAX_SESSIONS=abc\n")
+    with Launcher(folder, command=("dev", "--reload"), wait=False) as launcher:
+        launcher.wait_for_log("Waiting for a change")
+        assert 'MAX_SESSIONS: "abc" is not a whole number' in launcher.log()
+        (folder / ".env").write_bytes("NAME=ü\n".encode("latin-1"))
+        launcher.wait_for_log(".env: not UTF-8")
+        (folder / ".env").write_text("MAX_SESSIONS=1\n")
+        launcher.wait_for_log("Talk to your bot")
+        assert launcher.http.post("/start").status_code == 200
+        assert launcher.http.post("/start").status_code == 429
+
+
+def test_an_address_that_changes_in_the_env_file_is_listened_on(folder: Path) -> None:
+    env, keys = folder / ".env", "PIPECAT_PUBLIC_API_KEYS=pk\n"
+    env.write_text(f"PIPECAT_HOST=0.0.0.0\n{keys}")
+    with dev(folder, "--reload", PIPECAT_HOST=None) as launcher:
+        assert launcher.http.get("/sessions").status_code == 401
+        env.write_text("")
+        launcher.wait_for_log("on http://127.0.0.1")
+        until(lambda: _status(launcher, "127.0.0.1") == 200, "an answer without a key")
+        with pytest.raises(httpx.TransportError):
+            _status(launcher, "127.0.0.2")  # as another machine would come
+
+
+def _status(launcher: Launcher, host: str) -> int:
+    url = f"http://{host}:{launcher.port}/sessions"
+    return httpx.get(url, headers={"host": "localhost"}, trust_env=False).status_code
+
+
+def test_a_bot_that_changes_the_folder_is_loaded_again(folder: Path) -> None:
+    (folder / "elsewhere").mkdir()
+    (folder / "bot.py").write_text("import os\nos.chdir('elsewhere')\nasync def bot(args): ...\n")
+    with dev(folder, "--reload") as launcher:
+        write(folder, 2)
+        launcher.wait_for_log("imported 2")
+
+
+@pytest.mark.parametrize("name", ["venv", "node_modules"])
+def test_a_project_may_lie_in_a_folder_of_any_name(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name / "project"
+    folder.mkdir(parents=True)
+    write(folder, 1)
+    with dev(folder, "--reload") as launcher:
+        write(folder, 2)
+        launcher.wait_for_log("imported 2")
 
 
 def test_a_gateway_for_others_shows_a_code_for_their_phones(folder: Path) -> None:
@@ -121,6 +170,8 @@ def test_a_broken_bot_is_told_and_mended_without_a_new_start(folder: Path) -> No
         with ThreadPoolExecutor() as pool:
             early = pool.submit(launcher.http.get, "/livez")
             assert early.result(PATIENCE).json() == {"status": "starting"}
+            asked = pool.submit(launcher.http.post, "/start")
+            assert asked.result(PATIENCE).status_code == 503  # nobody knows how long it will take
         write(folder, 2)
         launcher.wait_for_log("imported 2")
         until(launcher.is_ready, "ready")
@@ -133,6 +184,7 @@ def test_a_bot_whose_setup_fails_is_told_and_mended(folder: Path) -> None:
         assert "setup_failed" in launcher.log()
         write(folder, 2)
         launcher.wait_until_ready()
+        launcher.wait_for_log("Talk to your bot")
 
 
 def test_a_first_start_that_fails_without_reload_ends(folder: Path) -> None:

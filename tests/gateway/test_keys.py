@@ -60,6 +60,14 @@ def test_behind_keys_the_pods_own_routes_start_nothing(keyed: Launcher, path: st
     assert guessed.status_code == 401
 
 
+def test_behind_keys_files_come_with_a_key() -> None:
+    key = {"authorization": "Bearer pk_one"}
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_PUBLIC_API_KEYS="pk_one", STORAGE="1") as launcher:
+        assert launcher.http.post("/files", files={"file": ("a", b"a")}).status_code == 401
+        answer = launcher.http.post("/files", files={"file": ("a", b"a")}, headers=key)
+        assert (answer.status_code, answer.json()["name"]) == (200, "a")
+
+
 def test_behind_keys_offers_come_through_the_session_api(keyed: Launcher) -> None:
     key = {"authorization": "Bearer pk_one"}
     session_id = keyed.http.post("/start", headers=key).json()["sessionId"]
@@ -106,18 +114,50 @@ def test_a_gateway_that_others_can_reach_needs_no_keys_when_told_so() -> None:
         assert launcher.http.get("/sessions").status_code == 200
 
 
-def test_without_keys_a_gateway_serves_nobody_who_calls_it_by_another_name(gateway: Launcher) -> None:
-    for host in ("evil.example", "evil.example:80", "192.0.2.1"):
-        answer = gateway.http.post("/start", headers={"host": host})
-        assert (answer.status_code, answer.json()["field"]) == (403, "host")
-    for host in ("localhost", "localhost:1", "127.0.0.1", "[::1]:8080", "127.1.2.3"):
-        assert gateway.http.get("/sessions", headers={"host": host}).status_code == 200, host
+@pytest.fixture(scope="module")
+def local() -> Iterator[Launcher]:
+    with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher:
+        yield launcher
 
 
-def test_without_keys_a_gateway_is_reached_by_its_public_name() -> None:
-    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_PUBLIC_URL="https://bot.example:8443") as launcher:
-        assert launcher.http.get("/sessions", headers={"host": "bot.example"}).status_code == 200
-        assert launcher.http.get("/sessions", headers={"host": "other.example"}).status_code == 403
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "192.0.2.1", "[", ""])
+@pytest.mark.parametrize("header", ["host", "x-forwarded-host"])
+def test_without_keys_a_gateway_serves_nobody_who_calls_it_by_another_name(
+    local: Launcher, header: str, host: str
+) -> None:
+    for path in ("/start", "/bot", "/api/offer", "/telephony/twilio", "/any/"):
+        answer = local.http.post(path, headers={header: host})
+        assert (answer.status_code, answer.json()["error"]["field"]) == (403, header), path
+    with pytest.raises(InvalidStatus) as refused:
+        connect(local.websocket_url(), additional_headers={"x-forwarded-host": host})
+    assert refused.value.response.status_code == 403
+    assert local.http.get("/readyz", headers={header: host}).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:1", "127.0.0.1", "[::1]:8080", "127.1.2.3"])
+def test_without_keys_a_gateway_serves_this_machine(local: Launcher, host: str) -> None:
+    assert local.http.get("/sessions", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://localhost.evil.example", "["])
+def test_without_keys_pages_of_others_start_nothing(local: Launcher, origin: str) -> None:
+    for path in ("/start", "/bot", "/api/offer"):
+        answer = local.http.post(path, content="{}", headers={"origin": origin, "content-type": "text/plain"})
+        assert (answer.status_code, answer.json()["error"]["field"]) == (403, "origin")
+    assert local.http.get("/sessions").json() == {"sessions": []}
+
+
+def test_without_keys_pages_of_this_machine_do(local: Launcher) -> None:
+    for origin in ("http://localhost:5173", "http://127.0.0.1:3000"):
+        answer = local.http.post("/v1/public/agent/start", headers={"origin": origin}, json={"body": {"do": "return"}})
+        assert answer.status_code == 200
+        assert answer.headers["access-control-allow-origin"] in ("*", origin)
+
+
+def test_a_public_url_needs_keys() -> None:
+    ended = run(cwd=BOTS / "gateway", PIPECAT_GATEWAY="1", PIPECAT_PUBLIC_URL="https://bot.example")
+    assert ended.returncode == 24
+    assert ended.stderr.startswith("PIPECAT_PUBLIC_API_KEYS: not set, and PIPECAT_PUBLIC_URL says")
 
 
 def test_pages_of_any_origin_may_ask_and_read_the_answers(gateway: Launcher) -> None:
@@ -145,3 +185,17 @@ def test_with_allowed_origins_pages_of_others_can_not() -> None:
         bad = launcher.http.options("/start", headers={"origin": "https://evil.example", **wanted})
         assert bad.status_code == 400
         assert "access-control-allow-origin" not in bad.headers
+        refused = launcher.http.post("/start", headers={"origin": "https://evil.example"})
+        assert (refused.status_code, refused.json()["error"]["field"]) == (403, "origin")
+        own = f"http://127.0.0.1:{launcher.port}"
+        assert launcher.http.post("/start", headers={"origin": own}).status_code == 200
+        assert launcher.http.post("/start", headers={"origin": "https://app.example"}).status_code == 200
+
+
+def test_cors_of_the_bots_own_routes_is_the_bots_own(gateway: Launcher) -> None:
+    answer = gateway.http.get("/any/", headers={"origin": "https://app.example"})
+    assert "access-control-allow-origin" not in answer.headers
+    seen = gateway.http.options(
+        "/any/", headers={"origin": "https://app.example", "access-control-request-method": "PUT"}
+    )
+    assert seen.json()["method"] == "OPTIONS"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import time
 import uuid
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
+from tests.e2e.rtc import Browser
 from tests.gateway.conftest import sessions
 from tests.process import Launcher, until
 
@@ -88,6 +90,27 @@ def test_an_ended_session_is_404(gateway: Launcher, running: str) -> None:
     until(lambda: not sessions(gateway), "the session's end")
     assert gateway.http.get(f"/sessions/{running}/status").status_code == 404
     assert gateway.http.delete(f"/sessions/{running}").status_code == 404
+
+
+def test_a_request_waits_for_its_bot_to_run_and_is_answered_by_it(gateway: Launcher) -> None:
+    waiting = gateway.http.post("/start", json={"transport": "webrtc"}).json()["sessionId"]
+
+    async def scene() -> None:
+        async with Browser(f"http://127.0.0.1:{gateway.port}", session=waiting) as browser:
+            asked = asyncio.ensure_future(browser.http.get(f"/sessions/{waiting}/status"))
+            await asyncio.sleep(0.3)
+            assert not asked.done()
+            assert (await browser.offer()).status_code == 200
+            assert (await asked).json() == {"mine": True}
+
+    asyncio.run(scene())
+
+
+def test_a_request_does_not_wait_for_ever(gateway: Launcher) -> None:
+    waiting = gateway.http.post("/start", json={"transport": "webrtc"}).json()["sessionId"]
+    answer = gateway.http.get(f"/sessions/{waiting}/status")
+    assert (answer.status_code, answer.json()["reason"]) == (503, "not_running")
+    assert answer.headers["retry-after"] == "1"
 
 
 def test_a_request_for_a_session_whose_bot_does_not_run_yet_waits_until_the_session_is_over(gateway: Launcher) -> None:

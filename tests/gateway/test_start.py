@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import socket
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ from websockets.sync.client import connect
 
 from tests.gateway.conftest import sessions
 from tests.gateway.daily_api import DailyApi
-from tests.process import BOTS, Launcher, until
+from tests.process import BOTS, Launcher, measured, until
 
 
 def arguments(launcher: Launcher, session_id: str) -> dict[str, Any]:
@@ -48,7 +52,7 @@ def test_a_start_without_transport_at_pipecat_clouds_address_runs_a_bot_at_once(
 
 def test_default_ice_servers_are_given_to_who_asks_for_them(gateway: Launcher) -> None:
     answer = gateway.http.post("/start", json={"transport": "webrtc", "enableDefaultIceServers": True})
-    assert answer.json()["iceConfig"] == {"iceServers": [{"urls": "stun:stun.l.google.com:19302"}]}
+    assert answer.json()["iceConfig"] == {"iceServers": [{"urls": ["stun:stun.l.google.com:19302"]}]}
 
 
 def test_configured_ice_servers_are_given_to_everyone() -> None:
@@ -93,14 +97,43 @@ def test_what_daily_refuses_is_told_to_the_caller_and_starts_nothing(gateway: La
     assert sessions(gateway) == []
 
 
-def test_a_room_without_a_token_is_given_back(gateway: Launcher, daily: DailyApi) -> None:
-    rooms = set(daily.rooms)
-    answer = gateway.http.post(
-        "/start", json={"createDailyRoom": True, "dailyMeetingTokenProperties": {"permissions": "all"}}
-    )
-    assert answer.status_code in (200, 400)  # older pipecats do not check it
-    if answer.status_code == 400:
+def test_a_room_for_which_daily_makes_no_token_is_given_back(gateway: Launcher, daily: DailyApi) -> None:
+    rooms, deleted = set(daily.rooms), len(daily.deleted)
+    daily.token_failure = 500
+    answer = gateway.http.post("/start", json={"createDailyRoom": True})
+    assert answer.status_code == 502
+    assert set(daily.rooms) == rooms
+    assert len(daily.deleted) == deleted + 1
+
+
+def test_a_room_that_came_too_late_for_a_place_is_given_back(daily: DailyApi) -> None:
+    variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url}
+    with Launcher("gateway", PIPECAT_GATEWAY="1", MAX_SESSIONS="1", **variables) as launcher:
+        rooms, deleted = set(daily.rooms), len(daily.deleted)
+        with daily.slow() as asked, ThreadPoolExecutor() as pool:
+            late = pool.submit(launcher.http.post, "/start", json={"createDailyRoom": True})
+            asked.wait(10)
+            assert launcher.http.post("/v1/public/agent/start").status_code == 200
+            daily.go_on()
+            assert late.result().status_code == 429
         assert set(daily.rooms) == rooms
+        assert len(daily.deleted) == deleted + 1
+
+
+def test_a_shutdown_waits_for_a_room_that_is_being_made_and_gives_it_back(daily: DailyApi) -> None:
+    variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url, "DRAIN_NOTICE": "0"}
+    with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
+        rooms = set(daily.rooms)
+        with daily.slow() as asked, ThreadPoolExecutor() as pool:
+            late = pool.submit(launcher.http.post, "/start", json={"createDailyRoom": True})
+            asked.wait(10)
+            launcher.signal()
+            launcher.wait_for_log("Draining: ")
+            daily.go_on()
+            assert (late.result().status_code, late.result().json()["reason"]) == (503, "draining")
+        assert launcher.wait() == 0
+        assert set(daily.rooms) == rooms
+        assert "Traceback" not in launcher.log()
 
 
 def test_a_daily_room_needs_a_key() -> None:
@@ -119,6 +152,41 @@ def test_a_websocket_client_gets_the_session_that_was_started_for_it(gateway: La
         assert client.recv(timeout=10) == "hello"
         given = arguments(gateway, content["sessionId"])["args"]
         assert (given["body"], given["transport_type"]) == ({"name": "Ada"}, "websocket")
+    until(lambda: not sessions(gateway), "the session's end")
+    with pytest.raises(InvalidStatus):  # it has had its session
+        connect(content["wsUrl"])
+
+
+def test_who_connects_can_not_change_what_was_started(gateway: Launcher) -> None:
+    content = gateway.http.post("/start", json={"transport": "websocket", "body": {"user": "ada"}}).json()
+    other = base64.b64encode(b'{"user": "root"}').decode()
+    with connect(f"{content['wsUrl']}?body={other}") as client:
+        client.send("hello")
+        client.recv(timeout=10)
+        assert arguments(gateway, content["sessionId"])["args"]["body"] == {"user": "ada"}
+
+
+def test_a_promised_session_can_be_called_off(gateway: Launcher) -> None:
+    content = gateway.http.post("/start", json={"transport": "websocket"}).json()
+    assert gateway.http.delete(f"/sessions/{content['sessionId']}").status_code == 200
+    with pytest.raises(InvalidStatus):
+        connect(content["wsUrl"])
+
+
+def test_what_a_caller_names_makes_no_line_of_its_own_in_the_log(gateway: Launcher) -> None:
+    forged = {"sip": {"display_name": "x", "codecs": {"a\n2026 | CRITICAL | FORGED": 1}}}
+    answer = gateway.http.post("/start", json={"createDailyRoom": True, "dailyRoomProperties": forged})
+    assert answer.status_code == 400
+    assert not [line for line in gateway.log().splitlines() if line.startswith("2026 | CRITICAL")]
+
+
+@pytest.mark.parametrize("path", ["/start", "/telephony/twilio", "/daily-dialin-webhook"])
+def test_a_caller_who_leaves_before_its_request_has_come_leaves_no_traceback(gateway: Launcher, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", gateway.port)) as sock:
+        sock.sendall(f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{{".encode())
+        time.sleep(0.1)
+    gateway.wait_for_log(f"POST {path} 400")
+    assert "ClientDisconnect" not in gateway.log()
 
 
 def test_a_websocket_of_a_session_that_nobody_started_is_404(gateway: Launcher) -> None:
@@ -200,6 +268,19 @@ def test_moq_is_answered_once_the_bot_serves_it(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("do", ["raise", "return"])
+def test_a_bot_that_ends_before_it_serves_moq_is_not_waited_for(tmp_path: Path, do: str) -> None:
+    types = pytest.importorskip("pipecat.runner.types")
+    if not hasattr(types, "MOQRunnerArguments"):
+        pytest.skip("this pipecat has no MoQ")
+    (tmp_path / "moq.py").touch()
+    (tmp_path / "bot.py").write_text("async def bot(args):\n    if args.body['do'] == 'raise': raise ValueError\n")
+    with Launcher(tmp_path, PIPECAT_GATEWAY="1") as launcher, measured() as seconds:
+        answer = launcher.http.post("/start", json={"transport": "moq", "body": {"do": do}})
+        assert (answer.status_code, answer.json()["reason"]) == (503, "not_running")
+        assert seconds() < 10  # of 15
+
+
 def test_livekit_and_moq_say_what_they_lack(gateway: Launcher) -> None:
     livekit = gateway.http.post("/start", json={"transport": "livekit"})
     assert (livekit.status_code, livekit.json()["reason"]) == (501, "not_supported")
@@ -219,6 +300,7 @@ def test_livekit_and_moq_say_what_they_lack(gateway: Launcher) -> None:
         ('{"transport": 3}', "transport"),
         ('{"createDailyRoom": "perhaps"}', "createDailyRoom"),
         ('{"dailyRoomProperties": []}', "dailyRoomProperties"),
+        ('{"transport": "moq", "namespace": "\\ud800"}', "namespace"),
     ],
 )
 def test_an_unusable_start_is_400_and_says_why(gateway: Launcher, content: str, field: str) -> None:

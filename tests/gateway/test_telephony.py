@@ -89,7 +89,8 @@ def test_while_no_place_is_free_a_caller_hears_that_the_line_is_busy() -> None:
 
 def test_with_twilios_token_both_the_webhook_and_the_stream_must_be_signed() -> None:
     sign = RequestValidator("t0ken").compute_signature
-    with Launcher("gateway", PIPECAT_GATEWAY="1", TWILIO_AUTH_TOKEN="t0ken") as launcher:
+    unusable = {"x-twilio-signature": "x"}
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_INSECURE="1", TWILIO_AUTH_TOKEN="t0ken") as launcher:
         unsigned = launcher.http.post("/telephony/twilio", data=CALL, headers=PUBLIC)
         assert (unsigned.status_code, unsigned.json()["reason"]) == (401, "signature_missing")
         wrong = {**PUBLIC, "x-twilio-signature": sign("https://bot.example/telephony/twilio", {})}
@@ -109,24 +110,33 @@ def test_with_twilios_token_both_the_webhook_and_the_stream_must_be_signed() -> 
             with pytest.raises(InvalidStatus) as denied:
                 connect(launcher.websocket_url("/ws/twilio"), additional_headers=headers)
             assert denied.value.response.status_code in (401, 403)
+        assert launcher.http.post("/telephony/twilio", headers={"x-forwarded-host": "[", **unusable}).status_code == 403
         assert "t0ken" not in launcher.log()
 
 
 def test_a_public_url_takes_the_place_of_what_headers_say() -> None:
     sign = RequestValidator("t0ken").compute_signature
-    variables: dict[str, Any] = {"TWILIO_AUTH_TOKEN": "t0ken", "PIPECAT_PUBLIC_URL": "https://bot.example:8443/"}
+    variables: dict[str, Any] = {
+        "TWILIO_AUTH_TOKEN": "t0ken",
+        "PIPECAT_PUBLIC_URL": "https://aws:8443/",
+        "PIPECAT_INSECURE": "1",
+    }
     with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
-        signature = sign("https://bot.example:8443/telephony/twilio", {})
+        signature = sign("https://aws:8443/telephony/twilio", {})
         response = document(launcher.http.post("/telephony/twilio", headers={"x-twilio-signature": signature}))
         stream = response.find("Connect/Stream")
         assert stream is not None
-        assert stream.get("url") == "wss://bot.example:8443/ws/twilio"
+        assert stream.get("url") == "wss://aws:8443/ws/twilio"
 
 
 def test_plivo_and_telnyx_must_sign_once_their_secret_is_set() -> None:
     private = Ed25519PrivateKey.generate()
     public = base64.b64encode(private.public_key().public_bytes_raw()).decode()
-    variables: dict[str, Any] = {"PLIVO_AUTH_TOKEN": "tok3n", "TELNYX_PUBLIC_KEY": public}
+    variables: dict[str, Any] = {
+        "PLIVO_AUTH_TOKEN": "tok3n",
+        "TELNYX_PUBLIC_KEY": public,
+        "PIPECAT_INSECURE": "1",
+    }
     with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
         assert launcher.http.post("/telephony/plivo").status_code == 401
         plivo = {
@@ -151,7 +161,11 @@ def test_plivo_and_telnyx_must_sign_once_their_secret_is_set() -> None:
 
 def test_where_streams_need_tokens_only_a_signed_webhook_gets_one() -> None:
     sign = RequestValidator("t0ken").compute_signature
-    variables: dict[str, Any] = {"TWILIO_AUTH_TOKEN": "t0ken", "PIPECAT_WEBSOCKET_AUTH": "token"}
+    variables: dict[str, Any] = {
+        "TWILIO_AUTH_TOKEN": "t0ken",
+        "PIPECAT_WEBSOCKET_AUTH": "token",
+        "PIPECAT_INSECURE": "1",
+    }
     with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
         for provider in ("telnyx", "plivo", "exotel"):
             assert launcher.http.post(f"/telephony/{provider}").status_code == 401
@@ -168,6 +182,15 @@ def test_where_streams_need_tokens_only_a_signed_webhook_gets_one() -> None:
         with connect(launcher.websocket_url("/ws/twilio"), additional_headers=signed) as client:
             client.send("hello")
             assert client.recv(timeout=10) == "hello"
+
+
+@pytest.mark.parametrize("path", ["/ws/twilio/x", "/ws/plivo", "/ws/plivo/x", "/ws/generic", "/ws/generic/x", "/ws"])
+def test_behind_a_pod_token_a_stream_that_proves_nothing_is_refused(path: str) -> None:
+    variables: dict[str, Any] = {"PIPECAT_POD_TOKEN": "p0d", "TWILIO_AUTH_TOKEN": "t0ken"}
+    with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
+        with pytest.raises(InvalidStatus) as refused:
+            connect(launcher.websocket_url(path))
+        assert refused.value.response.status_code == 401
 
 
 def test_behind_a_pod_token_streams_come_through_the_gateways_own_paths() -> None:

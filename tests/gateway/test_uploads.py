@@ -105,6 +105,15 @@ def test_what_is_no_upload_is_400(uploads: Launcher, content: bytes, headers: di
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed"), answer.text
 
 
+def test_a_session_takes_a_hundred_files_and_all_are_deleted(uploads: Launcher) -> None:
+    url = started(uploads)
+    statuses = [uploads.http.post(url, files={"file": ("a", b"a")}).status_code for _ in range(101)]
+    assert statuses == [200] * 100 + [413]
+    deleted = sum("deleted" in said for said in uploads.said())
+    uploads.http.delete(url.removesuffix("/files"))
+    until(lambda: sum("deleted" in said for said in uploads.said()) == deleted + 100, "all deleted")
+
+
 def test_two_files_at_once_are_400(uploads: Launcher) -> None:
     answer = uploads.http.post("/files", files=[("file", ("a", b"a")), ("file", ("b", b"b"))])
     assert answer.status_code == 400

@@ -1,0 +1,69 @@
+"""Who may visit the gateway: by which name and from which page. Keys are for :mod:`pipecat_base.gateway.keys`.
+
+Without keys a gateway is for this machine alone. Its address does not ensure that: a tunnel opens it to all, a name of
+somebody's may lead here (DNS rebinding), and any page that is open in a browser here may send requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.requests import HTTPConnection
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pipecat_base.app import turn_away
+from pipecat_base.errors import Refusal, Unauthorized
+from pipecat_base.routes.health import PROBES
+from pipecat_base.settings import Settings, is_local
+
+SAFE = ("GET", "HEAD", "OPTIONS")
+
+
+class Visitors:
+    """Surrounds the gateway and what is behind it."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._app = app
+        self._only_local = not (settings.public_api_keys or settings.insecure)
+        self._origins: Collection[str] = frozenset(origin.lower() for origin in settings.allowed_origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = None
+        if scope["path"] not in PROBES:
+            connection = HTTPConnection(scope)
+            refusal = self._refusal_of_host(connection) or self._refusal_of_origin(connection)
+        if refusal is None:
+            await self._app(scope, receive, send)
+        else:
+            await turn_away(refusal, scope, receive, send)
+
+    def _refusal_of_host(self, connection: HTTPConnection) -> Refusal | None:
+        if not self._only_local:
+            return None
+        for header in ("host", "x-forwarded-host"):
+            if not all(is_local(_hostname(f"//{value}")) for value in connection.headers.getlist(header)):
+                return Unauthorized(
+                    "This gateway has no keys, so it serves this machine alone: set PIPECAT_PUBLIC_API_KEYS, or say "
+                    "--insecure.",
+                    field=header,
+                )
+        return None
+
+    def _refusal_of_origin(self, connection: HTTPConnection) -> Refusal | None:
+        """WebSockets are checked by the pod; what changes nothing is left to CORS."""
+        origin = connection.headers.get("origin", "").lower()
+        if not origin or connection.scope["type"] != "http" or connection.scope["method"] in SAFE:
+            return None
+        if origin.partition("://")[2] == connection.headers.get("host", "").lower() or origin in self._origins:
+            return None
+        if self._origins or (self._only_local and not is_local(_hostname(origin))):
+            return Unauthorized("Pages of this origin may not do this: set PIPECAT_ALLOWED_ORIGINS.", field="origin")
+        return None
+
+
+def _hostname(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
