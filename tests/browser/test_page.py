@@ -113,14 +113,15 @@ def test_a_missing_microphone_is_explained_and_starts_no_session(echo: Launcher,
     assert not seen["started"]
 
 
-def test_http_on_another_machine_is_explained(echo: Launcher, microphone: str) -> None:
+def test_http_on_another_machine_is_explained(microphone: str) -> None:
     """To the browser a name is another machine, wherever it leads."""
-    seen = drive(
-        "refused",
-        url=f"http://bot.test:{echo.port}",
-        microphone=microphone,
-        flags=["--host-resolver-rules=MAP bot.test 127.0.0.1"],
-    )
+    with gateway(PIPECAT_INSECURE="1") as launcher:
+        seen = drive(
+            "refused",
+            url=f"http://bot.test:{launcher.port}",
+            microphone=microphone,
+            flags=["--host-resolver-rules=MAP bot.test 127.0.0.1"],
+        )
     assert "https pages and to localhost" in seen["words"]
     assert not seen["started"]
 
