@@ -23,10 +23,6 @@ if TYPE_CHECKING:
 
 OPTIONS = {"PIPECAT_BOT": "bot", "PORT": "port", "PIPECAT_HOST": "host", "PIPECAT_INSECURE": "insecure"}
 """Variables, and the options that come before them."""
-GREETED = "--greeted"
-"""Of ``dev``: the start before has said what to open."""
-LISTENER = "--listener"
-"""Of ``dev``: the socket that the start before has left open, so that no caller finds the port closed."""
 
 
 def main(arguments: Sequence[str] | None = None, *, site: str | None = None) -> NoReturn:
@@ -285,8 +281,8 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("serve", parents=[common], help=_summary(serve)).set_defaults(run=serve)
     developer = commands.add_parser("dev", parents=[common], help=_summary(dev))
     developer.add_argument("--reload", action="store_true", default=False, help="load the bot anew when it changes")
-    developer.add_argument(LISTENER, type=int, help=argparse.SUPPRESS)
-    developer.add_argument(GREETED, action="store_true", help=argparse.SUPPRESS)
+    developer.add_argument(environment.LISTENER, type=int, help=argparse.SUPPRESS)
+    developer.add_argument(environment.GREETED, action="store_true", help=argparse.SUPPRESS)
     developer.set_defaults(run=dev)
 
     checker = commands.add_parser("check", parents=[common], help=_summary(check))

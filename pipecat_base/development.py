@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pipecat_base import server
-from pipecat_base.cli import GREETED, LISTENER
+from pipecat_base.environment import GREETED, LISTENER
 from pipecat_base.errors import SettingsInvalid, StartupError
 from pipecat_base.logs import logger
 from pipecat_base.settings import Settings, is_local

@@ -1,4 +1,4 @@
-"""The process's environment: the one place that reads or changes it."""
+"""The process's environment: the one place that reads or changes it, and what one start hands on to the next."""
 
 from __future__ import annotations
 
@@ -7,6 +7,11 @@ import os
 from collections.abc import Iterator, Mapping
 
 PIPECAT_SETUP_FILES = "PIPECAT_SETUP_FILES"
+
+GREETED = "--greeted"
+"""Option of ``dev``: the start before has said what to open."""
+LISTENER = "--listener"
+"""Option of ``dev``: the socket that the start before has left open, so that no caller finds the port closed."""
 
 
 def read() -> Mapping[str, str]:

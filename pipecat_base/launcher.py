@@ -6,38 +6,24 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from starlette.routing import BaseRoute
-from starlette.types import ASGIApp
-from starlette.websockets import WebSocketDisconnect
-
-from pipecat_base import app as application
-from pipecat_base import guard, loader, webrtc, whatsapp
+from pipecat_base import loader
 from pipecat_base.arguments import ArgumentFactory
-from pipecat_base.dispatch import Dispatch
 from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.loader import Bot
 from pipecat_base.logs import logger
+from pipecat_base.parts import Parts
 from pipecat_base.preparation import Preparation
-from pipecat_base.routes.bot import BotRoute
-from pipecat_base.routes.health import Health
-from pipecat_base.routes.missing import MissingRoutes
-from pipecat_base.routes.offer import OfferRoutes
-from pipecat_base.routes.websocket import WebSocketRoutes
 from pipecat_base.server import FORCED, LEFTOVERS, Server, Signals, configuration
-from pipecat_base.sessions import CLOSE_TIMEOUT, Outcome, Sessions
+from pipecat_base.sessions import CLOSE_TIMEOUT, Outcome
 from pipecat_base.settings import Settings
-from pipecat_base.tokens import Tokens
 from pipecat_base.watchdog import Watchdog
 
 if TYPE_CHECKING:
     from pipecat_base.development import Development
 
-STARTING_PATIENCE = 30.0
-"""Seconds that a request to the gateway waits for a bot that is still set up."""
 RELOAD = -1
 """In place of an exit status: the bot has changed, and is to be loaded anew."""
 PATIENCE = 1.0
@@ -45,7 +31,7 @@ PATIENCE = 1.0
 
 
 class Launcher:
-    """Puts the parts together and takes them through their states.
+    """Takes the parts through their states.
 
     Args:
         settings: What the environment asks for.
@@ -75,30 +61,15 @@ class Launcher:
         self._development = development
         self._reloading = False
         self._lifecycle = Lifecycle()
-        self._sessions = Sessions(
-            bot.function,
-            bot_name=bot.name,
-            project=bot.project,
-            max_sessions=settings.max_sessions,
-            max_seconds=settings.max_session_seconds,
-            cancel_grace=settings.session_cancel_grace,
-            refusal=self._lifecycle.refusal,
-            disconnects=(WebSocketDisconnect,),
-        )
-        self._webrtc = webrtc.WebRTC(settings, self._sessions, arguments) if webrtc.is_installed() else None
-        self._dispatch = Dispatch(self._sessions, arguments, self._webrtc)
-        self._whatsapp = self._whatsapp_calls()
-        self._tokens = Tokens(settings.websocket_secret) if settings.websocket_auth == "token" else None
-        bots_routes = application.bots_routes()
-        app = application.build(self._routes(), MissingRoutes(self._missing()).routes())
-        self._entrance = self._entrance_to(app, bots_routes)
+        self._parts = Parts(settings, bot, arguments, self._lifecycle)
+        self._sessions = self._parts.sessions
         self._warming: asyncio.Future[Any] | None = None
         self._watching: asyncio.Future[Any] | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._preparation = Preparation(
             bot,
-            app.router.lifespan_context(app),
+            self._parts.app.router.lifespan_context(self._parts.app),
             uploads_folder=settings.uploads_folder,
             setup_timeout=settings.setup_timeout,
             teardown_timeout=settings.teardown_timeout,
@@ -110,7 +81,7 @@ class Launcher:
         Raises:
             StartupError: the bot could not be set up.
         """
-        server = Server(configuration(self._entrance))
+        server = Server(configuration(self._parts.entrance))
         serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))
         await server.until_started(serving)
         loop = asyncio.get_running_loop()
@@ -123,7 +94,7 @@ class Launcher:
             await server.finish(serving)
             raise
         self._arguments.file_storage = self._preparation.file_storage
-        self._entrance.open(self._preparation.state)
+        self._parts.entrance.open(self._preparation.state)
         self._signals.install()
         self._signals.deliver_to(lambda count: self._signalled(count, loop))
         self._lifecycle.ready()
@@ -136,8 +107,8 @@ class Launcher:
         await self._stop.wait()
         hurried = False if self._reloading else await self._drain()
         self._watchdog.end_by(self._ending() + PATIENCE, EXIT_FORCED, "the end took too long; forced out")
-        if self._webrtc is not None:
-            self._webrtc.close()
+        if self._parts.webrtc is not None:
+            self._parts.webrtc.close()
         if not hurried:
             await self._preparation.tear_down()
         self._lifecycle.stopped()
@@ -162,10 +133,10 @@ class Launcher:
     async def _warm(self) -> None:
         """Import what the first caller would wait for, when there is reason to expect one."""
         with contextlib.suppress(Refusal):  # logged where it arose; the first caller gets it
-            if self._whatsapp is not None:
-                await self._whatsapp.load()
-            elif self._webrtc is not None and loader.mentions(self._bot.project, rb"(?i)webrtc"):
-                await self._webrtc.load()
+            if self._parts.whatsapp is not None:
+                await self._parts.whatsapp.load()
+            elif self._parts.webrtc is not None and loader.mentions(self._bot.project, rb"(?i)webrtc"):
+                await self._parts.webrtc.load()
         if self._settings.log_features_summary:
             # Not before: two threads that import the same packages can see them half made.
             threading.Thread(target=self._log_features, name="features", daemon=True).start()
@@ -176,7 +147,7 @@ class Launcher:
             logger.warning("WebSockets need no key: PIPECAT_WEBSOCKET_AUTH=token lets in only who was given a token")
         if settings.websocket_auth == "token" and settings.websocket_secret is None and not settings.gateway:
             logger.warning("PIPECAT_WEBSOCKET_AUTH is token without PIPECAT_WEBSOCKET_SECRET: no WebSocket can get in")
-        if self._whatsapp is None and any(
+        if self._parts.whatsapp is None and any(
             (
                 settings.whatsapp_token,
                 settings.whatsapp_phone_number_id,
@@ -184,106 +155,13 @@ class Launcher:
                 settings.whatsapp_verification_token,
             )
         ):
-            logger.warning(self._whatsapp_reason())
-        elif self._whatsapp is not None and settings.whatsapp_verification_token is None:
+            logger.warning(self._parts.whatsapp_reason())
+        elif self._parts.whatsapp is not None and settings.whatsapp_verification_token is None:
             logger.warning("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set: Meta can not verify this webhook")
 
     def _address(self) -> str:
         host = self._settings.host
         return f"http://{f'[{host}]' if ':' in host else host}:{self._settings.port}"
-
-    def _routes(self) -> list[Any]:
-        settings = self._settings
-        health = Health(
-            self._lifecycle,
-            self._sessions,
-            readyz=self._bot.readyz,
-            timeout=settings.readyz_timeout,
-            ready_when_full=settings.ready_when_full,
-        )
-        bot = BotRoute(
-            self._dispatch,
-            failure_status=settings.bot_failure_status,
-            max_body_bytes=settings.max_body_bytes,
-        )
-        websocket = WebSocketRoutes(
-            self._sessions,
-            self._arguments,
-            tokens=self._tokens,
-            allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
-        )
-        routes: list[Any] = [*health.routes(), *bot.routes(), *websocket.routes()]
-        if self._webrtc is not None:
-            routes += OfferRoutes(self._webrtc, max_body_bytes=settings.max_body_bytes).routes()
-        if self._takes_uploads:
-            from pipecat_base.routes.uploads import UploadRoutes
-
-            limit = settings.max_upload_bytes
-            routes += UploadRoutes(self._sessions, lambda: self._arguments.file_storage, max_bytes=limit).routes()
-        if self._whatsapp is not None:
-            from pipecat_base.routes.whatsapp import WhatsAppRoutes  # no other bot waits for its imports
-
-            routes += WhatsAppRoutes(
-                self._whatsapp,
-                app_secret=settings.whatsapp_app_secret or "",
-                verification_token=settings.whatsapp_verification_token,
-                max_body_bytes=settings.max_body_bytes,
-            ).routes()
-        return routes
-
-    def _entrance_to(self, app: ASGIApp, bots_routes: Sequence[BaseRoute]) -> application.Entrance:
-        """What callers come through: with a gateway it is between them and the pod."""
-        settings = self._settings
-        direct = app
-        if settings.pod_token is not None:
-            direct = guard.Guard(app, settings.pod_token, guard.STARTS + guard.STREAMS)
-        elif settings.gateway and settings.public_api_keys:
-            direct = guard.Guard(app, None, guard.STARTS)
-        if not settings.gateway:
-            return application.Entrance(direct)
-        from pipecat_base import gateway  # a pod does not import it
-        from pipecat_base.gateway.pod import LocalPod
-
-        pod = LocalPod(app, self._dispatch, self._sessions, self._lifecycle, self._webrtc)
-        front = gateway.build(
-            pod,
-            settings,
-            direct,
-            bots_routes=bots_routes,
-            bot=self._bot.file.name,
-            has_uploads=self._takes_uploads,
-            has_file_storage=self._bot.create_file_storage is not None,
-            tokens=self._tokens,
-        )
-        return application.Entrance(front, patience=STARTING_PATIENCE, polled=gateway.POLLED)
-
-    @property
-    def _takes_uploads(self) -> bool:
-        return self._bot.create_file_storage is not None or self._settings.uploads_folder is not None
-
-    def _whatsapp_calls(self) -> whatsapp.WhatsApp | None:
-        """None when it is not configured or not installed; the features summary says what is missing."""
-        settings = self._settings
-        token, number = settings.whatsapp_token, settings.whatsapp_phone_number_id
-        if token is None or number is None or settings.whatsapp_app_secret is None:
-            return None
-        if self._webrtc is None or not whatsapp.is_installed():
-            return None
-        return whatsapp.WhatsApp(token, number, self._sessions, self._arguments, self._webrtc)
-
-    def _missing(self) -> dict[str, Callable[[], str]]:
-        """Why the routes that depend on what is installed and configured are not there."""
-        reasons: dict[str, Callable[[], str]] = {}
-        if self._webrtc is None:
-            reasons["/api/offer"] = lambda: webrtc.NOT_INSTALLED
-        if self._whatsapp is None:
-            reasons["/whatsapp"] = self._whatsapp_reason
-        return reasons
-
-    def _whatsapp_reason(self) -> str:
-        from feature_manager import FeatureManager
-
-        return FeatureManager(self._settings).whatsapp().line()
 
     def _signalled(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         """In the signal's handler: only what is safe there."""
