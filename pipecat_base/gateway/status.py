@@ -43,7 +43,7 @@ class Status:
         router.add_api_route("/status", self.status, methods=["GET"])
         router.add_api_route("/v1/agents/{agent}", self.agent, methods=["GET"])
         path = "/v1/organizations/{organization}/services/{agent}"
-        router.add_api_route(path, self.agent, methods=["GET"], name="service")
+        router.add_api_route(path, self.service, methods=["GET"])
         return router
 
     async def status(self) -> JSONResponse:
@@ -57,5 +57,13 @@ class Status:
 
     async def agent(self, agent: str) -> JSONResponse:
         """Whether it can be started."""
+        return JSONResponse(self._agent(agent))
+
+    async def service(self, agent: str) -> JSONResponse:
+        """The same where the command line of Pipecat Cloud looks for it, and wrapped as it expects it."""
+        deployment = {"deployment": {"manifest": {"spec": {}}}, "autoScaling": {"minReplicas": 1, "maxReplicas": 1}}
+        return JSONResponse({"body": {**self._agent(agent), **deployment}})
+
+    def _agent(self, agent: str) -> dict[str, Any]:
         active = len(self._pod.sessions())
-        return JSONResponse({"name": agent, "ready": self._pod.state == READY, "activeSessionCount": active})
+        return {"name": agent, "ready": self._pod.state == READY, "activeSessionCount": active}
