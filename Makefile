@@ -85,8 +85,8 @@ $(CLIENTS)/.installed: $(STAMP) requirements/clients.lock
 	@$(BIN)/uv pip install --quiet --python $(CLIENTS)/bin/python --require-hashes -r requirements/clients.lock
 	@touch $@
 
-clients: $(CLIENTS)/.installed  ## Clients of Pipecat Cloud, evals and a fuzzer against the gateway
-	@$(BIN)/python -m pytest tests/clients
+clients: $(CLIENTS)/.installed  ## Clients of Pipecat Cloud, evals and a fuzzer (FUZZ_SECONDS=45) against the gateway
+	@CLIENTS_VENV=$(abspath $(CLIENTS)) $(BIN)/python -m pytest tests/clients
 
 network: $(STAMP)  ## WebRTC between network namespaces, through coturn; as root
 	@$(BIN)/python -m pytest tests/network

@@ -104,7 +104,9 @@ def _checked(type_: type[Any], values: dict[str, Any], field: str) -> Any:
         return type_(**values)
     except (TypeError, ValueError) as error:
         places = [".".join(map(str, e["loc"])) for e in getattr(error, "errors", list)()]
-        raise Malformed(f"Not what Daily takes: {', '.join(places) or error}.", field=field) from None
+        raise Malformed(
+            f"Not what Daily takes: {', '.join(places) or ' '.join(str(error).split())}.", field=field
+        ) from None
 
 
 async def _quietly(step: Any) -> None:

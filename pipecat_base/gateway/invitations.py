@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ from pipecat_base.tokens import LIFETIME
 
 MOST = 1000
 """Invitations at once; the oldest goes first."""
+LARGEST = 64 * 1024 * 1024
+"""Bytes of all their bodies; the oldest goes first."""
 
 
 @dataclass(frozen=True)
 class Invitation:
-    """``until`` is on the clock of :class:`Invitations`."""
+    """``body`` is JSON, ``until`` on the clock of :class:`Invitations`."""
 
-    body: Any
+    body: bytes
     until: float
 
 
@@ -38,9 +41,10 @@ class Invitations:
         """Promise a session."""
         now = self._clock()
         self._open = {key: value for key, value in self._open.items() if value.until > now}
-        while len(self._open) >= MOST:
-            del self._open[next(iter(self._open))]
-        self._open[session_id] = Invitation(body, now + self._lifetime)
+        self._open[session_id] = Invitation(json.dumps(body).encode(), now + self._lifetime)
+        size = sum(len(invitation.body) for invitation in self._open.values())
+        while len(self._open) > MOST or size > LARGEST:
+            size -= len(self._open.pop(next(iter(self._open))).body)
 
     def withdraw(self, session_id: str) -> bool:
         """Its session has ended, or is not wanted; False when there is no such invitation."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from fastapi import APIRouter
@@ -10,12 +11,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from pipecat_base.errors import UnknownSession
+from pipecat_base.gateway import paths
 from pipecat_base.gateway.forwarding import forwarded, rest_of_path
 from pipecat_base.gateway.invitations import Invitations
 from pipecat_base.gateway.pod import Active, Pod
 from pipecat_base.logs import logger
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
+LISTED = ("/v1/agents/{agent}/sessions", "/v1/organizations/{organization}/services/{agent}/sessions")
 BEFORE_THE_BOT = ("/api/offer", "/files")
 """A session takes these before its bot runs: the first is what the bot waits for."""
 PATIENCE = 10.0
@@ -46,7 +49,11 @@ class SessionApi:
         # The command line of Pipecat Cloud asks there.
         managed.append("/v1/organizations/{organization}/services/{agent}/sessions/{session_id}")
         for path, name in zip(managed, ("stop", "stop_of_agent", "stop_of_service"), strict=True):
-            router.add_api_route(path, self.stop, methods=["DELETE"], name=name)
+            router.add_api_route(path, self.stop, methods=["DELETE"], name=name, dependencies=paths.parameters(path))
+        for path, name in zip(LISTED, ("list_of_agent", "list_of_service"), strict=True):
+            router.add_api_route(
+                path, self.list_of_agent, methods=["GET"], name=name, dependencies=paths.parameters(path)
+            )
         for prefix, name in (("", "session"), ("/v1/public/{agent}", "agent_session")):
             for method in METHODS:
                 router.add_api_route(
@@ -54,12 +61,28 @@ class SessionApi:
                     self.short if prefix == "" else self.long,
                     methods=[method],
                     name=f"{name}_{method.lower()}",
+                    dependencies=paths.parameters(prefix),
                 )
         return router
 
     async def list(self) -> JSONResponse:
         """``{"sessions": [{"sessionId", "state", "transport", "age"}]}``; the age in seconds, the oldest first."""
         return JSONResponse({"sessions": [_line(active) for active in self._pod.sessions()]})
+
+    async def list_of_agent(self) -> JSONResponse:
+        """The same with the fields that Pipecat Cloud has: when each began, in ISO 8601, and that it has not ended."""
+        now = datetime.now(timezone.utc)
+        listed = [
+            {
+                "sessionId": active.session_id,
+                "createdAt": (now - timedelta(seconds=active.age)).isoformat(),
+                "endedAt": None,
+                "botStartSeconds": None,
+                "coldStart": False,
+            }
+            for active in self._pod.sessions()
+        ]
+        return JSONResponse({"sessions": listed})
 
     async def stop(self, session_id: str) -> JSONResponse:
         """Ask for a session's end: its bot is cancelled, its caller disconnected."""

@@ -117,7 +117,8 @@ class Starts:
         body = {"content": {"application/json": {"schema": StartRequest.model_json_schema()}}}
         options: Any = {"methods": ["POST"], "openapi_extra": {"requestBody": body}}
         router.add_api_route("/start", self.start, **options)
-        router.add_api_route("/v1/public/{agent}/start", self.start_agent, **options)
+        path = "/v1/public/{agent}/start"
+        router.add_api_route(path, self.start_agent, **options)
         return router
 
     async def start(self, request: Request) -> JSONResponse:

@@ -9,6 +9,7 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
 from feature_manager import Feature
+from pipecat_base.gateway.paths import parameters
 from pipecat_base.gateway.pod import Pod
 
 READY = "ready"
@@ -43,7 +44,7 @@ class Status:
         router.add_api_route("/status", self.status, methods=["GET"])
         router.add_api_route("/v1/agents/{agent}", self.agent, methods=["GET"])
         path = "/v1/organizations/{organization}/services/{agent}"
-        router.add_api_route(path, self.service, methods=["GET"])
+        router.add_api_route(path, self.service, methods=["GET"], dependencies=parameters(path))
         return router
 
     async def status(self) -> JSONResponse:

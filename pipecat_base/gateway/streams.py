@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 from urllib.parse import quote, urlencode
 
 from starlette.routing import WebSocketRoute
@@ -83,7 +82,7 @@ class ClientStream:
         invitation = self._invitations.find(session_id)
         if invitation is None:
             raise UnknownSession(session_id, "No session of this id waits for its client: POST /start first.")
-        body = base64.urlsafe_b64encode(json.dumps(invitation.body).encode()).decode()
+        body = base64.urlsafe_b64encode(invitation.body).decode()
         query = {"body": body, **{k: v for k, v in websocket.query_params.items() if k == "token"}}
         passed = forwarded(
             websocket,

@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipecat_base.app import turn_away
+from pipecat_base.app import LAUNCHER, refuse, turn_away
 from pipecat_base.errors import Refusal, Unauthorized
+from pipecat_base.gateway import answers
 from pipecat_base.routes.health import PROBES
 from pipecat_base.settings import Settings, is_local
 
@@ -30,11 +31,14 @@ class Visitors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None
+        connection = HTTPConnection(scope)
         if scope["path"] not in PROBES:
-            connection = HTTPConnection(scope)
             refusal = self._refusal_of_host(connection) or self._refusal_of_origin(connection)
         if refusal is None:
             await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await refuse(connection, refusal)  # for the log
+            await answers.of(refusal, LAUNCHER)(scope, receive, send)
         else:
             await turn_away(refusal, scope, receive, send)
 

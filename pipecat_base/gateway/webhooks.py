@@ -15,6 +15,7 @@ from pipecat_base.gateway import signatures
 from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.forwarding import forwarded
 from pipecat_base.gateway.keys import Keys
+from pipecat_base.gateway.paths import parameters
 from pipecat_base.gateway.pod import Pod
 from pipecat_base.gateway.session_api import Passed
 from pipecat_base.routes import requests
@@ -43,9 +44,11 @@ class Webhooks:
         router = APIRouter(tags=["webhooks"])
         router.add_api_route("/daily-dialin-webhook", self.dialin, methods=["POST"])
         prefix = "/v1/public/webhooks/{organization}/{agent}"
-        router.add_api_route(f"{prefix}/dialin", self.dialin, methods=["POST"], name="dialin_of_agent")
-        router.add_api_route(f"{prefix}/whatsapp", self.whatsapp, methods=["POST"])
-        router.add_api_route(f"{prefix}/whatsapp", self.whatsapp, methods=["GET"], name="whatsapp_verification")
+        of_agent = APIRouter(prefix=prefix, dependencies=parameters(prefix))
+        of_agent.add_api_route("/dialin", self.dialin, methods=["POST"], name="dialin_of_agent")
+        of_agent.add_api_route("/whatsapp", self.whatsapp, methods=["POST"])
+        of_agent.add_api_route("/whatsapp", self.whatsapp, methods=["GET"], name="whatsapp_verification")
+        router.include_router(of_agent)
         return router
 
     async def dialin(self, request: Request) -> JSONResponse:

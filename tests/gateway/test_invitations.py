@@ -11,7 +11,7 @@ def test_an_invitation_is_good_until_its_time_is_over() -> None:
     now[0] += 299
     found = open_ones.find("a")
     assert found is not None
-    assert found.body == {"name": "Ada"}
+    assert found.body == b'{"name": "Ada"}'
     now[0] += 2
     assert open_ones.find("a") is None
     assert open_ones.find("b") is None
@@ -24,3 +24,18 @@ def test_there_are_never_more_than_the_most() -> None:
     assert open_ones.find("4") is None
     assert open_ones.find("5") is not None
     assert open_ones.find(str(invitations.MOST + 4)) is not None
+
+
+def test_their_bodies_never_take_more_than_the_largest() -> None:
+    open_ones = Invitations(clock=lambda: 0.0)
+    for number in range(10):
+        open_ones.invite(str(number), "x" * (invitations.LARGEST // 4))
+    assert [str(n) for n in range(10) if open_ones.find(str(n))] == ["7", "8", "9"]
+
+
+def test_one_that_was_withdrawn_is_gone() -> None:
+    open_ones = Invitations()
+    open_ones.invite("a", None)
+    assert open_ones.withdraw("a")
+    assert open_ones.find("a") is None
+    assert not open_ones.withdraw("a")

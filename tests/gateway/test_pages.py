@@ -79,5 +79,10 @@ def test_polling_is_kept_out_of_the_log(gateway: Launcher) -> None:
 def test_the_openapi_document_describes_the_gateway_and_not_the_bot(gateway: Launcher) -> None:
     paths = gateway.http.get("/v1/openapi.json").json()["paths"]
     assert {"/start", "/sessions", "/sessions/{session_id}/{path}", "/telephony/twilio", "/status"} <= set(paths)
+    for path, operations in paths.items():
+        named = set(re.findall(r"{(\w+)}", path))
+        for operation in operations.values():
+            declared = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
+            assert declared == named, path
     assert "/any/{path}" not in paths
     assert "/any/{path}" in gateway.http.get("/openapi.json").json()["paths"]
