@@ -2,8 +2,8 @@
 
 from pipecatcloud_system import app
 
-@app.get("/status")
-async def status():
+@app.get("/turns")
+async def turns():
     return {"turns": 3}
 """
 

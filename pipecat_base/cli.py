@@ -135,11 +135,13 @@ def _serve(settings: Settings, options: argparse.Namespace, development: Develop
             development.start_again()
     except StartupError as error:
         if development is not None and development.reload:
-            watchdog.stop_holding()
+            watchdog.stand_in(f"The bot can not be served ({error.code}); its terminal says why.")
             development.wait_for_mend(error)
             development.start_again()
         print(error.report(), file=sys.stderr)
         status = error.exit_status
+    if development is not None:
+        development.close()
     server.leave(status, watchdog)
 
 
@@ -266,7 +268,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"pipecat-base {__version__}")
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
     common.add_argument("--bot", metavar="PATH", help="the bot's file (PIPECAT_BOT; bot.py)")
-    common.add_argument("--host", help="address to listen on (PIPECAT_HOST; 0.0.0.0)")
+    common.add_argument("--host", help="address to listen on (PIPECAT_HOST; 0.0.0.0, for dev 127.0.0.1)")
     common.add_argument("--port", help="TCP port to listen on (PORT; 8080)")
     common.add_argument(
         "--insecure",

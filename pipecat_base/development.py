@@ -52,13 +52,24 @@ class Changes:
         self.first: concurrent.futures.Future[str] = concurrent.futures.Future()
         """The names of the files that changed first."""
         self._folder = folder
-        looks = watch(folder, watch_filter=self._matters, rust_timeout=LOOK, yield_on_timeout=True)
+        self._stop = threading.Event()
+        looks = watch(
+            folder, watch_filter=self._matters, stop_event=self._stop, rust_timeout=LOOK, yield_on_timeout=True
+        )
         self._note(next(looks))  # now it watches
-        threading.Thread(target=self._watch, args=(looks,), name="changes", daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, args=(looks,), name="changes", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Watch no longer: a thread in there while the interpreter ends would abort it."""
+        self._stop.set()
+        self._thread.join(10 * LOOK / 1000)
 
     def _watch(self, looks: Iterator[set[tuple[Any, str]]]) -> None:
-        while not self.first.done():
-            self._note(next(looks))
+        for changes in looks:
+            self._note(changes)
+            if self.first.done():
+                return
 
     def _note(self, changes: set[tuple[Any, str]]) -> None:
         if changes:
@@ -135,6 +146,11 @@ class Development:
         print(f"{error.report()}\nWaiting for a change ...", file=sys.stderr, flush=True)
         if self._changes is not None:
             self._changes.first.result()
+
+    def close(self) -> None:
+        """The program ends."""
+        if self._changes is not None:
+            self._changes.stop()
 
     def start_again(self) -> NoReturn:
         """Take this process's place: the bot's modules are imported anew, and nothing of the old ones is left.

@@ -30,7 +30,9 @@ class Guard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._is_limited(scope["path"]) and not self._has_token(scope):
-            refusal = PodTokenMissing("This route is for the gateway, which has the pod's token.", field=TOKEN_HEADER)
+            reason = "This route is for the gateway"
+            reason += ": POST /start instead." if self._token is None else ", which has the pod's token."
+            refusal = PodTokenMissing(reason, field=TOKEN_HEADER)
             await turn_away(refusal, scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -18,6 +18,7 @@ from pipecat_base.parts import Parts
 from pipecat_base.preparation import Preparation
 from pipecat_base.server import FORCED, LEFTOVERS, Server, Signals, configuration
 from pipecat_base.sessions import CLOSE_TIMEOUT, Outcome
+from pipecat_base.sessions import State as SessionState
 from pipecat_base.settings import Settings
 from pipecat_base.watchdog import Watchdog
 
@@ -90,7 +91,8 @@ class Launcher:
             await self._preparation.set_up()
         except StartupError:
             self._lifecycle.failed()
-            self._watchdog.release()
+            if self._development is None or not self._development.reload:
+                self._watchdog.release()  # else it goes on until the bot is mended
             await server.finish(serving)
             raise
         self._arguments.file_storage = self._preparation.file_storage
@@ -122,6 +124,9 @@ class Launcher:
     async def _stop_when_changed(self, development: Development) -> None:
         """End for a new start, between sessions."""
         await development.changed()
+        for session in self._sessions:
+            if session.state is SessionState.WAITING:  # a page that was closed: it has no call that could be cut
+                self._sessions.cancel(session.id)
         if len(self._sessions):
             logger.info(f"It is loaded when what runs has ended: {', '.join(s.id for s in self._sessions)}")
         while not self._sessions.idle:  # another one may have begun before this is told that the last has ended

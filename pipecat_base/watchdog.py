@@ -73,6 +73,7 @@ class Watchdog(threading.Thread):
         self._stall_limit = stall_limit
         self._project = project
         self._holds = holds
+        self._reason = "The bot is still starting."
         self._main_thread = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._protocol: Callable[[], asyncio.Protocol] | None = None
@@ -100,8 +101,10 @@ class Watchdog(threading.Thread):
         self._loop = loop
         self._beat()
 
-    def stop_holding(self) -> None:
-        """Nobody knows when there will be a loop: those who wait for it get their 503."""
+    def stand_in(self, reason: str) -> None:
+        """There is no loop, and nobody knows when there will be: callers, those who wait too, get a 503 with this."""
+        self._loop, self._protocol = None, None
+        self._reason = reason
         self._holds = False
 
     def release(self) -> None:
@@ -201,7 +204,7 @@ class Watchdog(threading.Thread):
             if time.monotonic() - self._beat_at > WORTH_A_LINE:
                 self._answer(sock, 503, {"ready": False, "state": "blocked"})
         elif self._loop is None and not self._holds:
-            self._answer(sock, Starting.status, Starting("The bot is still starting.").body())
+            self._answer(sock, Starting.status, Starting(self._reason).body())
         elif self._loop is not None:
             self._hand_over(sock)
 

@@ -89,8 +89,9 @@ def build(
     app.add_exception_handler(Refusal, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, answers.of_http)
     app.add_exception_handler(ClientDisconnect, gone)
-    named = [Depends(_AgentName(settings.agent_name))]
-    keyed = [Depends(HTTPBearer(auto_error=False)), Depends(_KeyCheck(keys)), *named]
+    # Methods, not objects that can be called: older versions of FastAPI do not read the annotations of those.
+    named = [Depends(_AgentName(settings.agent_name).check)]
+    keyed = [Depends(HTTPBearer(auto_error=False)), Depends(keys.check), *named]
     with_key = [starts.router(), SessionApi(pod, invitations, has_uploads=has_uploads).router()]
     with_key.append(Status(pod, bot, starts.transports, features.features, client).router())
     signed = [phones.router(), webhooks.router()]
@@ -116,23 +117,13 @@ def build(
     return Visitors(_Front(with_cors, direct, routes, bots_routes), settings)
 
 
-class _KeyCheck:
-    """A dependency of the routes that need a key."""
-
-    def __init__(self, keys: Keys) -> None:
-        self._keys = keys
-
-    async def __call__(self, request: Request) -> None:
-        self._keys.check(request)
-
-
 class _AgentName:
-    """A dependency of the routes that may name an agent."""
+    """Of the routes that may name an agent."""
 
     def __init__(self, name: str | None) -> None:
         self._name = name
 
-    async def __call__(self, request: Request) -> None:
+    async def check(self, request: Request) -> None:
         agent = request.path_params.get("agent")
         if agent is not None and self._name not in (None, agent):
             raise UnknownAgent("There is no agent of this name.", field="agent")

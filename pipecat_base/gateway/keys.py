@@ -33,7 +33,7 @@ class Keys:
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return any(matches) or not self._digests
 
-    def check(self, connection: HTTPConnection) -> None:
+    async def check(self, connection: HTTPConnection) -> None:
         """Refuse a request without one.
 
         Raises:

@@ -6,9 +6,10 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from fastapi import APIRouter
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from pipecat_base.errors import UnknownSession
 from pipecat_base.gateway import paths
@@ -16,6 +17,7 @@ from pipecat_base.gateway.forwarding import forwarded, rest_of_path
 from pipecat_base.gateway.invitations import Invitations
 from pipecat_base.gateway.pod import Active, Pod
 from pipecat_base.logs import logger
+from pipecat_base.routes.requests import SESSION_ID
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
 LISTED = ("/v1/agents/{agent}/sessions", "/v1/organizations/{organization}/services/{agent}/sessions")
@@ -93,7 +95,7 @@ class SessionApi:
 
     async def upload(self, request: Request) -> Passed:
         """A file before any session, for clients that do not know theirs."""
-        return Passed(self._pod, forwarded(request, b"/files"), "NONE")
+        return Passed(self._pod, forwarded(request, b"/files"), None)
 
     async def short(self, request: Request, session_id: str, path: str) -> Passed:
         """Pass it on."""
@@ -115,15 +117,25 @@ class SessionApi:
 class Passed(Response):
     """Answers with what the pod answers, as it comes."""
 
-    def __init__(self, pod: Pod, scope: Scope, session_id: str) -> None:
+    def __init__(self, pod: Pod, scope: Scope, session_id: str | None) -> None:
         super().__init__()
         self._pod = pod
         self._scope = scope
         self._session_id = session_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with logger.contextualize(session_id=self._session_id):
+        session_id = self._session_id
+        if session_id is None:
             await self._pod.serve(self._scope, receive, send)
+            return
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).setdefault(SESSION_ID, session_id)
+            await send(message)
+
+        with logger.contextualize(session_id=session_id):
+            await self._pod.serve(self._scope, receive, send_with_id)
 
 
 def _line(active: Active) -> dict[str, Any]:

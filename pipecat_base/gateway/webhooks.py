@@ -57,7 +57,7 @@ class Webhooks:
         if self._dialin_secret is not None:
             signatures.check_daily(self._dialin_secret, request.headers, raw)
         else:
-            self._keys.check(request)
+            await self._keys.check(request)
         call = requests.parse_json(raw)
         if not isinstance(call, dict):
             raise Malformed("Not an object.", field="body")

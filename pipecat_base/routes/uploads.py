@@ -105,6 +105,8 @@ class UploadRoutes:
                 return name, kind, await file.read()
         except HTTPException as error:
             raise Malformed(f"Not multipart/form-data: {error.detail}", field="body") from None
+        except ValueError:  # the parser's own, with older versions of Starlette
+            raise Malformed("Not multipart/form-data.", field="body") from None
 
     def _bounded(self, request: Request) -> Callable[[], Any]:
         """The request's messages, until they hold more than a file may."""

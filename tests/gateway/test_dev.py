@@ -67,8 +67,7 @@ def test_a_mistake_in_the_env_file_is_told_and_mended(folder: Path) -> None:
         launcher.wait_for_log(".env: not UTF-8")
         (folder / ".env").write_text("MAX_SESSIONS=1\n")
         launcher.wait_for_log("Talk to your bot")
-        assert launcher.http.post("/start").status_code == 200
-        assert launcher.http.post("/start").status_code == 429
+        assert launcher.http.post("/v1/public/agent/start", json={"body": {"do": "stay"}}).status_code == 200
 
 
 def test_an_address_that_changes_in_the_env_file_is_listened_on(folder: Path) -> None:
@@ -161,6 +160,13 @@ def test_a_running_call_is_not_cut(folder: Path) -> None:
         launcher.wait_for_log("imported 2")
 
 
+def test_a_page_that_was_left_does_not_hold_a_change_back(folder: Path) -> None:
+    with dev(folder, "--reload") as launcher:
+        assert launcher.http.post("/start").status_code == 200  # and no offer comes
+        write(folder, 2)
+        launcher.wait_for_log("imported 2")
+
+
 def test_a_broken_bot_is_told_and_mended_without_a_new_start(folder: Path) -> None:
     with dev(folder, "--reload") as launcher:
         (folder / "bot.py").write_text("async def bot(args:\n")
@@ -171,7 +177,9 @@ def test_a_broken_bot_is_told_and_mended_without_a_new_start(folder: Path) -> No
             early = pool.submit(launcher.http.get, "/livez")
             assert early.result(PATIENCE).json() == {"status": "starting"}
             asked = pool.submit(launcher.http.post, "/start")
-            assert asked.result(PATIENCE).status_code == 503  # nobody knows how long it will take
+            refused = asked.result(PATIENCE)  # nobody knows how long it will take
+            assert refused.status_code == 503
+            assert "(bot_syntax_error); its terminal says why" in refused.text
         write(folder, 2)
         launcher.wait_for_log("imported 2")
         until(launcher.is_ready, "ready")
@@ -182,6 +190,8 @@ def test_a_bot_whose_setup_fails_is_told_and_mended(folder: Path) -> None:
     with Launcher(folder, command=("dev", "--reload"), wait=False) as launcher:
         launcher.wait_for_log("Waiting for a change")
         assert "setup_failed" in launcher.log()
+        refused = launcher.http.post("/start")
+        assert (refused.status_code, "(setup_failed)" in refused.text) == (503, True)
         write(folder, 2)
         launcher.wait_until_ready()
         launcher.wait_for_log("Talk to your bot")

@@ -188,8 +188,10 @@ def test_with_allowed_origins_pages_of_others_can_not() -> None:
         refused = launcher.http.post("/start", headers={"origin": "https://evil.example"})
         assert (refused.status_code, refused.json()["field"]) == (403, "origin")
         own = f"http://127.0.0.1:{launcher.port}"
-        assert launcher.http.post("/start", headers={"origin": own}).status_code == 200
-        assert launcher.http.post("/start", headers={"origin": "https://app.example"}).status_code == 200
+        assert launcher.http.post("/v1/public/agent/start", headers={"origin": own}).status_code == 200
+        assert (
+            launcher.http.post("/v1/public/agent/start", headers={"origin": "https://app.example"}).status_code == 200
+        )
 
 
 def test_cors_of_the_bots_own_routes_is_the_bots_own(gateway: Launcher) -> None:

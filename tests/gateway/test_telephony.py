@@ -81,7 +81,7 @@ def test_what_a_caller_sends_does_not_break_the_document(gateway: Launcher) -> N
 
 def test_while_no_place_is_free_a_caller_hears_that_the_line_is_busy() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1", MAX_SESSIONS="1") as launcher:
-        launcher.http.post("/start")
+        launcher.http.post("/v1/public/agent/start")
         for provider, tag in (("twilio", "Reject"), ("telnyx", "Reject"), ("plivo", "Hangup")):
             response = document(launcher.http.post(f"/telephony/{provider}"))
             assert [(child.tag, child.get("reason")) for child in response] == [(tag, "busy")]

@@ -41,6 +41,7 @@ let stopped = null; // the session that was stopped in the list
 function connect() {
   const body = readBody();
   if (body === undefined) return;
+  takeTypedKey();
   showTrouble(null);
   transcript.clear();
   events.clear();
@@ -160,11 +161,17 @@ function readBody() {
   }
 }
 
-async function useKey(event) {
-  event.preventDefault();
+/** A key may have been typed and not sent. */
+function takeTypedKey() {
+  if (byId("key-form").hidden || !byId("key").value.trim()) return;
   server.key = byId("key").value.trim();
   byId("key").value = "";
   byId("key-form").hidden = true;
+}
+
+async function useKey(event) {
+  event.preventDefault();
+  takeTypedKey();
   showTrouble(null);
   await refresh({ all: true });
   if (!byId("key-form").hidden) return byId("key").focus();
