@@ -55,9 +55,10 @@ class Visitors:
         return None
 
     def _refusal_of_origin(self, connection: HTTPConnection) -> Refusal | None:
-        """WebSockets are checked by the pod; what changes nothing is left to CORS."""
+        """What changes nothing is left to CORS, WebSockets to the pod where it has a list."""
         origin = connection.headers.get("origin", "").lower()
-        if not origin or connection.scope["type"] != "http" or connection.scope["method"] in SAFE:
+        is_websocket = connection.scope["type"] == "websocket"
+        if not origin or (bool(self._origins) if is_websocket else connection.scope["method"] in SAFE):
             return None
         if origin.partition("://")[2] == connection.headers.get("host", "").lower() or origin in self._origins:
             return None

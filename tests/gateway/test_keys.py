@@ -144,6 +144,10 @@ def test_without_keys_pages_of_others_start_nothing(local: Launcher, origin: str
     for path in ("/start", "/bot", "/api/offer"):
         answer = local.http.post(path, content="{}", headers={"origin": origin, "content-type": "text/plain"})
         assert (answer.status_code, answer.json()["field"]) == (403, "origin")
+    for path in ("/ws", "/ws-client", "/ws/generic"):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(local.websocket_url(path), additional_headers={"origin": origin})
+        assert refused.value.response.status_code == 403
     assert local.http.get("/sessions").json() == {"sessions": []}
 
 
@@ -152,6 +156,9 @@ def test_without_keys_pages_of_this_machine_do(local: Launcher) -> None:
         answer = local.http.post("/v1/public/agent/start", headers={"origin": origin}, json={"body": {"do": "return"}})
         assert answer.status_code == 200
         assert answer.headers["access-control-allow-origin"] in ("*", origin)
+        with connect(local.websocket_url("/ws-client"), additional_headers={"origin": origin}) as client:
+            client.send("hello")
+            assert client.recv(timeout=10) == "hello"
 
 
 def test_a_public_url_needs_keys() -> None:
