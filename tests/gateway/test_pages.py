@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import socket
 from pathlib import Path
@@ -48,6 +49,10 @@ def test_nothing_else_is_served_beside_it(gateway: Launcher, path: str) -> None:
 
 def test_the_prebuilt_client_is_served_where_it_is_installed(gateway: Launcher) -> None:
     links = gateway.http.get("/status").json()["links"]
+    if importlib.util.find_spec("pipecat_ai_prebuilt") is None:  # the runner of an older pipecat does not bring it
+        assert links == {"client": None}
+        assert gateway.http.get("/client/").status_code == 404
+        return
     assert links == {"client": "/client/"}
     answer = gateway.http.get("/client/")
     assert answer.status_code == 200
