@@ -124,7 +124,7 @@ lock: $(STAMP)  ## Resolve the dependencies again
 	@for name in bootstrap build full image; do $(COMPILE) requirements/$$name.in -o requirements/$$name.lock || exit 1; done
 	@$(subst 3.10,3.11,$(COMPILE)) requirements/clients.in -o requirements/clients.lock
 	@$(COMPILE) --no-deps requirements/client.in -o requirements/client.lock
-	@$(COMPILE) pyproject.toml -o requirements/launcher.lock
+	@$(COMPILE) pyproject.toml --constraint requirements/launcher.in -o requirements/launcher.lock
 	@$(COMPILE) pyproject.toml --group dev --extra pipecat --extra webrtc --extra daily -o requirements/dev.lock
 
 wheels: $(STAMP)  ## Is there a wheel of every package of the image, for each Python and platform?
