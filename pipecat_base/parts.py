@@ -114,7 +114,7 @@ class Parts:
         from pipecat_base import gateway  # a pod does not import it
         from pipecat_base.gateway.pod import LocalPod
 
-        pod = LocalPod(app, self._dispatch, self.sessions, self._lifecycle, self.webrtc)
+        pod = LocalPod(app, self._dispatch, self.sessions, self._lifecycle, self.webrtc, self._arguments)
         front = gateway.build(
             pod,
             settings,

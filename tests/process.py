@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.metadata
 import json
 import os
 import signal
@@ -22,6 +23,8 @@ BOTS = Path(__file__).parent / "bots"
 ROOT = Path(__file__).parent.parent
 PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
 """The interpreter of the launcher, if it is not the tests' own."""
+PIPECAT = tuple(map(int, importlib.metadata.version("pipecat-ai").split(".")[:2]))
+"""The version that is installed here: what an older one lacks is refused, and that is tested too."""
 PATIENCE = 30.0
 """Seconds after which a test gives up waiting; nothing waits this long when all is well."""
 

@@ -38,9 +38,8 @@ from pipecat_base.tokens import Tokens
 
 OPENAPI = "/v1/openapi.json"
 """Not at ``/openapi.json``: that is the bot's own."""
-
-
 POLLED = ("/sessions", "/status")
+"""What the page asks for every two seconds."""
 
 
 def build(
@@ -78,7 +77,6 @@ def build(
         invitations,
         tokens=tokens,
         stream_path=stream_path.without_token,
-        has_uploads=has_uploads,
     )
     features = FeatureManager(settings, has_file_storage=has_file_storage)
     client = None if pages.client_folder() is None else pages.CLIENT

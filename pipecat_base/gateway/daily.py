@@ -67,10 +67,15 @@ class Daily:
         sip = {"display_name": caller, "video": False, "sip_mode": "dial-in", "num_endpoints": 1}
         return await self.create({"sip": sip, "start_video_off": True}, {})
 
-    async def delete(self, room: Room) -> None:
-        """Give back a room that was made for nothing."""
-        async with self._helper() as (helper, _):
-            await _quietly(helper.delete_room_by_url(room.url))
+    @contextlib.asynccontextmanager
+    async def given_back_on_failure(self, room: Room) -> AsyncIterator[None]:
+        """Around the start that the room was made for: one that fails leaves none behind."""
+        try:
+            yield
+        except BaseException:
+            async with self._helper() as (helper, _):
+                await _quietly(helper.delete_room_by_url(room.url))
+            raise
 
     @contextlib.asynccontextmanager
     async def _helper(self) -> AsyncIterator[tuple[Any, Any]]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.dispatch import Dispatch, Start
 from pipecat_base.errors import AtCapacity, NotRunning, Refusal, UnknownSession
 from pipecat_base.lifecycle import Lifecycle
@@ -39,6 +39,10 @@ class Pod(Protocol):
     @property
     def state(self) -> str:
         """That of the launcher."""
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether there is a storage for uploads."""
 
     def holding(self) -> AbstractContextManager[None]:
         """Around the making of what a start needs: the pod is not shut down meanwhile."""
@@ -94,20 +98,23 @@ class LocalPod:
         sessions: Sessions,
         lifecycle: Lifecycle,
         webrtc: WebRTC | None,
-        *,
-        clock: Callable[[], float] = time.monotonic,
+        arguments: ArgumentFactory,
     ) -> None:
         self._app = app
         self._dispatch = dispatch
         self._sessions = sessions
         self._lifecycle = lifecycle
         self._webrtc = webrtc
-        self._clock = clock
+        self._arguments = arguments
         self._running: set[asyncio.Task[Any]] = set()
 
     @property
     def state(self) -> str:
         return self._lifecycle.state.value
+
+    @property
+    def takes_files(self) -> bool:
+        return self._arguments.file_storage is not None
 
     def holding(self) -> AbstractContextManager[None]:
         return self._sessions.holding()
@@ -142,7 +149,7 @@ class LocalPod:
             logger.opt(exception=error).error(f"A session could not be run: {type(error).__name__}")
 
     def sessions(self) -> list[Active]:
-        now = self._clock()
+        now = time.monotonic()
         return [Active(s.id, s.state.value, s.transport.value, now - s.admitted_at) for s in self._sessions]
 
     def stop(self, session_id: str) -> bool:
@@ -152,7 +159,7 @@ class LocalPod:
         return self._sessions.get(session_id) is not None
 
     async def until_running(self, session_id: str, timeout: float) -> None:
-        deadline = self._clock() + timeout
+        deadline = time.monotonic() + timeout
         while True:
             changed = asyncio.ensure_future(self._sessions.changed())
             try:
@@ -161,7 +168,7 @@ class LocalPod:
                     raise UnknownSession(session_id)
                 if session.state is State.RUNNING:
                     return
-                left = deadline - self._clock()
+                left = deadline - time.monotonic()
                 if left <= 0:
                     message = f"The bot does not run yet: the session is {session.state.value}."
                     raise NotRunning(message, session_id=session_id)

@@ -74,7 +74,6 @@ class Starts:
     Args:
         tokens: Makes tokens for WebSockets; None when they need none.
         stream_path: Gives the path of a provider's streams, without a token.
-        has_uploads: Whether the pod takes files.
     """
 
     def __init__(
@@ -87,7 +86,6 @@ class Starts:
         *,
         tokens: Tokens | None,
         stream_path: Callable[[str], str],
-        has_uploads: bool,
     ) -> None:
         self._pod = pod
         self._settings = settings
@@ -96,7 +94,6 @@ class Starts:
         self._invitations = invitations
         self._tokens = tokens
         self._stream_path = stream_path
-        self._has_uploads = has_uploads
         self._transports: dict[str, Callable[[Asked], Awaitable[Answer]]] = {
             "webrtc": self._with_webrtc,
             "daily": self._with_daily,
@@ -117,8 +114,7 @@ class Starts:
         body = {"content": {"application/json": {"schema": StartRequest.model_json_schema()}}}
         options: Any = {"methods": ["POST"], "openapi_extra": {"requestBody": body}}
         router.add_api_route("/start", self.start, **options)
-        path = "/v1/public/{agent}/start"
-        router.add_api_route(path, self.start_agent, **options)
+        router.add_api_route("/v1/public/{agent}/start", self.start_agent, **options)
         return router
 
     async def start(self, request: Request) -> JSONResponse:
@@ -164,11 +160,8 @@ class Starts:
         if not fields.createDailyRoom:
             return await self._with_nothing(asked)
         room = await self._daily.create(fields.dailyRoomProperties or {}, fields.dailyMeetingTokenProperties or {})
-        try:
+        async with self._daily.given_back_on_failure(room):
             await self._pod.start(Start(asked.session_id, DailyRoom(room.url, room.token), asked.body))
-        except BaseException:
-            await self._daily.delete(room)
-            raise
         return {"dailyRoom": room.url, "dailyToken": room.token, **self._started(asked)}
 
     async def _with_livekit(self, asked: Asked) -> Answer:
@@ -196,7 +189,7 @@ class Starts:
         answer: Answer = {"wsUrl": url, "sessionId": asked.session_id}
         if self._tokens is not None:
             answer["token"] = self._tokens.mint()
-        if self._has_uploads:
+        if self._pod.takes_files:
             answer["fileUploadUrl"] = "/files"
         return answer
 
@@ -208,7 +201,7 @@ class Starts:
 
     def _started(self, asked: Asked) -> Answer:
         answer: Answer = {"sessionId": asked.session_id}
-        if self._has_uploads:
+        if self._pod.takes_files:
             answer["fileUploadUrl"] = f"{asked.session_path}/files"
         return answer
 

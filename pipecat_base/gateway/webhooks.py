@@ -84,11 +84,8 @@ class Webhooks:
             "daily_api_url": self._daily.api_url,
         }
         session_id = str(uuid.uuid4())
-        try:
+        async with self._daily.given_back_on_failure(room):
             await self._pod.start(Start(session_id, DailyRoom(room.url, room.token), body))
-        except BaseException:
-            await self._daily.delete(room)
-            raise
         return {"dailyRoom": room.url, "dailyToken": room.token, "sessionId": session_id}
 
     async def whatsapp(self, request: Request) -> Passed:

@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from tests.gateway.conftest import stop_all
-from tests.process import Launcher, until
+from tests.process import PIPECAT, Launcher, until
 
 LIMIT = 2_000_000
 TEXT_PART = b'--x\r\ncontent-disposition: form-data; name="file"\r\n\r\na\r\n--x--\r\n'
@@ -132,8 +132,13 @@ def test_without_storage_nothing_is_advertised_and_the_route_is_the_bots(gateway
 
 
 def test_pipecats_own_storage_keeps_files_in_the_folder_of_the_variable(tmp_path: Path) -> None:
-    pytest.importorskip("pipecat.utils.file_storage")
     with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_UPLOADS_FOLDER=str(tmp_path)) as launcher:
+        if PIPECAT < (1, 13):
+            assert "uploads need pipecat-ai >= 1.13; they are off" in launcher.log()
+            assert "fileUploadUrl" not in launcher.http.post("/start").json()
+            answer = launcher.http.post("/files", files={"file": ("notes.txt", b"hello")})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_served")
+            return
         url = started(launcher)
         answer = launcher.http.post(url, files={"file": ("notes.txt", b"hello")})
         stored = answer.json()["source"]["url"]
