@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.gateway.daily_api import DailyApi
 from tests.process import Launcher
 
 
@@ -12,6 +13,12 @@ def obedient() -> Iterator[Launcher]:
     """One launcher for every test that leaves it as it was."""
     with Launcher("obedient") as launcher:
         yield launcher
+
+
+@pytest.fixture(scope="session")
+def daily() -> Iterator[DailyApi]:
+    with DailyApi() as api:
+        yield api
 
 
 @pytest.fixture(scope="session")

@@ -26,12 +26,6 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def daily() -> Iterator[DailyApi]:
-    with DailyApi() as api:
-        yield api
-
-
-@pytest.fixture(scope="session")
 def shared(daily: DailyApi) -> Iterator[Launcher]:
     variables: dict[str, Any] = {"PIPECAT_PUBLIC_API_KEYS": KEY, "PIPECAT_AGENT_NAME": "my-agent", "MAX_SESSIONS": "1"}
     variables |= {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url}

@@ -10,12 +10,6 @@ from tests.process import Launcher, until
 
 
 @pytest.fixture(scope="session")
-def daily() -> Iterator[DailyApi]:
-    with DailyApi() as api:
-        yield api
-
-
-@pytest.fixture(scope="session")
 def shared(daily: DailyApi) -> Iterator[Launcher]:
     """One gateway for every test that leaves it as it was."""
     variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url, "PIPECAT_INSECURE": "1"}

@@ -106,13 +106,6 @@ def test_a_request_waits_for_its_bot_to_run_and_is_answered_by_it(gateway: Launc
     asyncio.run(scene())
 
 
-def test_a_request_does_not_wait_for_ever(gateway: Launcher) -> None:
-    waiting = gateway.http.post("/start", json={"transport": "webrtc"}).json()["sessionId"]
-    answer = gateway.http.get(f"/sessions/{waiting}/status")
-    assert (answer.status_code, answer.json()["reason"]) == (503, "not_running")
-    assert answer.headers["retry-after"] == "1"
-
-
 def test_a_request_for_a_session_whose_bot_does_not_run_yet_waits_until_the_session_is_over(gateway: Launcher) -> None:
     waiting = gateway.http.post("/start", json={"transport": "webrtc"}).json()["sessionId"]
     with ThreadPoolExecutor() as pool:
