@@ -21,7 +21,7 @@ LOCK_ARGS ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-header --no-annotate --python-version 3.10 $(LOCK_ARGS)
 
-.PHONY: help run call call-webrtc test lint format bench browser clients network matrix lowest versions image test-image lint-image bench-image wheels lock clean
+.PHONY: help run call call-webrtc test lint format bench browser clients veth network matrix lowest versions image test-image lint-image bench-image wheels lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -88,6 +88,9 @@ $(CLIENTS)/.installed: $(STAMP) requirements/clients.lock
 
 clients: $(CLIENTS)/.installed  ## Clients of Pipecat Cloud, evals and a fuzzer (FUZZ_SECONDS=45) against the gateway
 	@CLIENTS_VENV=$(abspath $(CLIENTS)) $(BIN)/python -m pytest tests/clients
+
+veth: $(STAMP)  ## WebRTC and WhatsApp with nothing but the address of a veth; as root
+	@sh scripts/in-namespace.sh $(BIN)/python -m pytest tests/e2e/test_webrtc.py tests/e2e/test_whatsapp.py
 
 network: $(STAMP)  ## WebRTC between network namespaces, through coturn; as root
 	@$(BIN)/python -m pytest tests/network
