@@ -135,7 +135,7 @@ def _serve(settings: Settings, options: argparse.Namespace, development: Develop
             development.start_again()
     except StartupError as error:
         if development is not None and development.reload:
-            watchdog.stand_in(f"The bot can not be served ({error.code}); its terminal says why.")
+            watchdog.stand_in(*development.excuse(error))
             development.wait_for_mend(error)
             development.start_again()
         print(error.report(), file=sys.stderr)

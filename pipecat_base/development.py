@@ -24,6 +24,21 @@ EVERYWHERE = ("0.0.0.0", "::")
 LOCALHOST = ("127.0.0.1", "::1", "localhost")
 LOOK = 100
 """Milliseconds between looks at what has changed."""
+EXCUSE = """<!doctype html>
+<html lang="en">
+  <head>
+    <meta charset="utf-8">
+    <meta http-equiv="refresh" content="1">
+    <meta name="viewport" content="width=device-width">
+    <meta name="color-scheme" content="light dark">
+    <title>pipecat-base</title>
+  </head>
+  <body style="font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 4rem auto; padding: 0 1rem">
+    <p>{reason}</p>
+    <p>Once it is mended, this page shows it.</p>
+  </body>
+</html>
+"""
 IGNORED = (".venv", "venv", "node_modules", "__pycache__", ".git", "site-packages")
 
 
@@ -140,6 +155,11 @@ class Development:
         else:
             names: str = await asyncio.wrap_future(self._changes.first)
             logger.info(f"Changed: {names}")
+
+    def excuse(self, error: StartupError) -> tuple[str, str]:
+        """What callers are told until the bot is mended, and the page for who opens ``/``: it tries again by itself."""
+        reason = f"The bot can not be served ({error.code}); its terminal says why."
+        return reason, EXCUSE.format(reason=reason)
 
     def wait_for_mend(self, error: StartupError) -> None:
         """Say what is wrong with the bot, and wait for the next change."""

@@ -74,6 +74,7 @@ class Watchdog(threading.Thread):
         self._project = project
         self._holds = holds
         self._reason = "The bot is still starting."
+        self._page: str | None = None
         self._main_thread = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._protocol: Callable[[], asyncio.Protocol] | None = None
@@ -101,10 +102,14 @@ class Watchdog(threading.Thread):
         self._loop = loop
         self._beat()
 
-    def stand_in(self, reason: str) -> None:
-        """There is no loop, and nobody knows when there will be: callers, those who wait too, get a 503 with this."""
+    def stand_in(self, reason: str, page: str) -> None:
+        """There is no loop, and nobody knows when there will be: callers, those who wait too, get a 503 with this.
+
+        ``page`` is for who opens ``/``: HTML.
+        """
         self._loop, self._protocol = None, None
         self._reason = reason
+        self._page = page
         self._holds = False
 
     def release(self) -> None:
@@ -203,6 +208,8 @@ class Watchdog(threading.Thread):
             # Not for a hiccup: the loop may be back before the probe has given up.
             if time.monotonic() - self._beat_at > WORTH_A_LINE:
                 self._answer(sock, 503, {"ready": False, "state": "blocked"})
+        elif target == b"/" and self._page is not None:
+            self._send(sock, Starting.status, "text/html; charset=utf-8", self._page.encode())
         elif self._loop is None and not self._holds:
             self._answer(sock, Starting.status, Starting(self._reason).body())
         elif self._loop is not None:
@@ -216,13 +223,15 @@ class Watchdog(threading.Thread):
         return status, {"status": "blocked", "seconds": round(seconds, 1)}
 
     def _answer(self, sock: socket.socket, status: int, body: dict[str, Any]) -> None:
-        payload = json.dumps(body).encode()
+        self._send(sock, status, "application/json", json.dumps(body).encode())
+
+    def _send(self, sock: socket.socket, status: int, content_type: str, payload: bytes) -> None:
         reason = {200: "OK", 503: "Service Unavailable"}[status]
         retry = (
             f"retry-after: {Starting.retry_after}\r\n{LAUNCHER_HEADER}: {self._launcher}\r\n" if status != 200 else ""
         )
         head = (
-            f"HTTP/1.1 {status} {reason}\r\ncontent-type: application/json\r\n"
+            f"HTTP/1.1 {status} {reason}\r\ncontent-type: {content_type}\r\n"
             f"content-length: {len(payload)}\r\n{retry}connection: close\r\n\r\n"
         )
         try:

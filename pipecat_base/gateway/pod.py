@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import OrderedDict
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -19,8 +20,11 @@ from pipecat_base.dispatch import Dispatch, Start
 from pipecat_base.errors import AtCapacity, NotRunning, Refusal, UnknownSession
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.logs import logger
-from pipecat_base.sessions import Outcome, Sessions, State
+from pipecat_base.sessions import Outcome, Report, Sessions, State
 from pipecat_base.webrtc import WebRTC
+
+REPORTS = 100
+"""Sessions whose ends are remembered."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class Pod(Protocol):
     async def until_ended(self, session_id: str) -> None:
         """Wait until there is no session of this id."""
 
+    def report(self, session_id: str) -> Report | None:
+        """How a session that was started here has ended, if that was lately."""
+
     def has(self, session_id: str) -> bool:
         """Whether there is a session of this id."""
 
@@ -106,7 +113,8 @@ class LocalPod:
         self._lifecycle = lifecycle
         self._webrtc = webrtc
         self._arguments = arguments
-        self._running: set[asyncio.Task[Any]] = set()
+        self._running: set[asyncio.Task[None]] = set()
+        self._reports: OrderedDict[str, Report] = OrderedDict()
 
     @property
     def state(self) -> str:
@@ -126,7 +134,7 @@ class LocalPod:
         return refusal
 
     async def start(self, start: Start) -> None:
-        running = asyncio.ensure_future(self._dispatch.run(start))
+        running = asyncio.ensure_future(self._run(start))
         self._running.add(running)
         running.add_done_callback(self._note_end)
         while not running.done():
@@ -139,7 +147,13 @@ class LocalPod:
             changed.cancel()
         running.result()
 
-    def _note_end(self, running: asyncio.Task[Any]) -> None:
+    async def _run(self, start: Start) -> None:
+        report = await self._dispatch.run(start)
+        self._reports[start.session_id] = report
+        if len(self._reports) > REPORTS:
+            self._reports.popitem(last=False)
+
+    def _note_end(self, running: asyncio.Task[None]) -> None:
         self._running.discard(running)
         error = None if running.cancelled() else running.exception()
         if isinstance(error, Refusal):
@@ -154,6 +168,9 @@ class LocalPod:
 
     def stop(self, session_id: str) -> bool:
         return self._sessions.cancel(session_id, Outcome.CANCELLED)
+
+    def report(self, session_id: str) -> Report | None:
+        return self._reports.get(session_id)
 
     def has(self, session_id: str) -> bool:
         return self._sessions.get(session_id) is not None

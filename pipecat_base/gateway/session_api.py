@@ -45,6 +45,7 @@ class SessionApi:
         """The routes to serve."""
         router = APIRouter(tags=["sessions"])
         router.add_api_route("/sessions", self.list, methods=["GET"])
+        router.add_api_route("/sessions/{session_id}", self.tell, methods=["GET"])
         if self._has_uploads:
             router.add_api_route("/files", self.upload, methods=["POST"])
         managed = ["/sessions/{session_id}", "/v1/agents/{agent}/sessions/{session_id}"]
@@ -70,6 +71,17 @@ class SessionApi:
     async def list(self) -> JSONResponse:
         """``{"sessions": [{"sessionId", "state", "transport", "age"}]}``; the age in seconds, the oldest first."""
         return JSONResponse({"sessions": [_line(active) for active in self._pod.sessions()]})
+
+    async def tell(self, session_id: str) -> JSONResponse:
+        """As in the list; of one that has ended lately ``{"sessionId", "state", "outcome", "message"}``."""
+        for active in self._pod.sessions():
+            if active.session_id == session_id:
+                return JSONResponse(_line(active))
+        report = self._pod.report(session_id)
+        if report is None:
+            raise UnknownSession(session_id)
+        ended = {"state": "ended", "outcome": report.outcome.value, "message": report.message}
+        return JSONResponse({"sessionId": session_id, **ended})
 
     async def list_of_agent(self) -> JSONResponse:
         """The same with the fields that Pipecat Cloud has: when each began, in ISO 8601, and that it has not ended."""

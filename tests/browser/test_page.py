@@ -215,9 +215,53 @@ def test_a_bot_that_hangs_up_is_told_from_a_failure(rude: Path, microphone: str)
     assert seen["words"] == ""
 
 
-def test_a_bot_that_fails_at_once_points_to_the_log(tmp_path: Path, microphone: str) -> None:
-    (tmp_path / "bot.py").write_text("async def bot(args):\n    raise RuntimeError('no key')\n")
-    with gateway(tmp_path) as launcher:
+@pytest.mark.parametrize(
+    ("does", "state", "words"),
+    [
+        ("raise RuntimeError('no key')", "The bot failed", "The bot raised RuntimeError"),
+        ("await connected(args); raise RuntimeError('no key')", "The bot failed", "The bot raised RuntimeError"),
+        ("await connected(args)", "The bot ended the call", "at once"),
+        ("await asyncio.sleep(60)", "The session's time was up", ""),
+    ],
+)
+def test_how_the_bot_ended_is_told(tmp_path: Path, microphone: str, does: str, state: str, words: str) -> None:
+    (tmp_path / "bot.py").write_text(f"{CONNECTED}\n\nasync def bot(args):\n    {does}\n")
+    with gateway(tmp_path, MAX_SESSION_SECONDS="5" if "time" in state else None) as launcher:
         seen = drive("watch", url=url(launcher), microphone=microphone)
-    assert seen["state"] == "The bot ended the call"
-    assert "the server's log says why" in seen["words"]
+    assert seen["state"] == state
+    assert words in seen["words"]
+    assert "no key" not in seen["words"]
+    assert bool(words) == bool(seen["words"])
+
+
+CONNECTED = """
+import asyncio
+
+
+async def connected(args):
+    while args.webrtc_connection.pc.connectionState != "connected":
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.5)
+"""
+
+
+def test_another_microphone_can_be_chosen_and_is_used_again(echo: Launcher, microphone: str) -> None:
+    seen = drive("microphones", url=url(echo), microphone=microphone, before=[KEEP_MICROPHONES])
+    chosen = seen["chosen"]
+    assert [state for _, state, _ in seen["muted"]] == ["ended", "live"]
+    assert seen["muted"][1] == [chosen, "live", False]
+    assert seen["unmuted"][1] == [chosen, "live", True]
+    assert seen["heard"] == pytest.approx(440, abs=15)
+    assert seen["next"] == [[chosen, "live", True]]
+    assert seen["shown"] == chosen
+    assert seen["other"] == [["default", "live", True]]
+    assert seen["complaints"] == []
+
+
+def test_a_page_that_was_opened_while_the_bot_is_broken_shows_it_once_it_is_mended(tmp_path: Path) -> None:
+    file = tmp_path / "bot.py"
+    file.write_text("async def bot(args:\n")
+    with Launcher(tmp_path, command=("dev", "--reload"), wait=False) as launcher:
+        launcher.wait_for_log("Waiting for a change")
+        seen = drive("broken", url=url(launcher), file=str(file), mended="async def bot(args): ...\n")
+    assert "(bot_syntax_error); its terminal says why" in seen["told"]

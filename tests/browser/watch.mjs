@@ -10,6 +10,7 @@ await play(async ({ page, given }) => {
   await page.getByRole("button", { name: "Connect" }).click();
   await page.getByRole("button", { name: "Disconnect" }).waitFor();
   await page.getByRole("button", { name: "Connect", exact: true }).waitFor();
+  await page.locator("#call:not([data-outcome=''])").waitFor();
   const shown = (list) => page.locator(list).allInnerTexts();
   return {
     state: await page.locator("#state").innerText(),

@@ -180,6 +180,10 @@ def test_a_broken_bot_is_told_and_mended_without_a_new_start(folder: Path) -> No
             refused = asked.result(PATIENCE)  # nobody knows how long it will take
             assert refused.status_code == 503
             assert "(bot_syntax_error); its terminal says why" in refused.text
+            assert refused.headers["content-type"] == "application/json"
+        page = launcher.http.get("/?x=1")
+        assert (page.status_code, page.headers["content-type"]) == (503, "text/html; charset=utf-8")
+        assert "(bot_syntax_error); its terminal says why" in page.text
         write(folder, 2)
         launcher.wait_for_log("imported 2")
         until(launcher.is_ready, "ready")

@@ -92,6 +92,24 @@ def test_an_ended_session_is_404(gateway: Launcher, running: str) -> None:
     assert gateway.http.delete(f"/sessions/{running}").status_code == 404
 
 
+def test_one_session_is_told_of_until_after_its_end(gateway: Launcher, running: str) -> None:
+    session = gateway.http.get(f"/sessions/{running}").json()
+    assert (session["sessionId"], session["state"], session["transport"]) == (running, "running", "plain")
+    gateway.http.delete(f"/sessions/{running}")
+    until(lambda: not sessions(gateway), "the session's end")
+    ended = {"sessionId": running, "state": "ended", "outcome": "cancelled", "message": "The session was cancelled."}
+    assert gateway.http.get(f"/sessions/{running}").json() == ended
+    assert gateway.http.get(f"/sessions/{uuid.uuid4()}").status_code == 404
+
+
+def test_of_a_failed_session_the_exception_is_named_and_not_quoted(gateway: Launcher) -> None:
+    start = gateway.http.post("/v1/public/my-agent/start", json={"body": {"do": "raise"}})
+    session = start.json()["sessionId"]
+    until(lambda: not sessions(gateway), "the session's end")
+    told = gateway.http.get(f"/sessions/{session}").json()
+    assert (told["outcome"], told["message"]) == ("failed", "The bot raised ValueError; its log has the traceback.")
+
+
 def test_a_request_waits_for_its_bot_to_run_and_is_answered_by_it(gateway: Launcher) -> None:
     waiting = gateway.http.post("/start", json={"transport": "webrtc"}).json()["sessionId"]
 

@@ -4,13 +4,15 @@ import { Call } from "./call.js";
 import { byId, duration, setText } from "./elements.js";
 import { Events, Sessions, showFeatures, Transcript } from "./lists.js";
 import { Meter } from "./meters.js";
+import { Microphones } from "./microphones.js";
 import { clientReady, Conversation, isRtvi, textMessage } from "./rtvi.js";
 import { Server } from "./server.js";
-import { botFailed, endedAtOnce, insecure, Trouble } from "./words.js";
+import { botFailed, botRaised, endedAtOnce, insecure, Trouble } from "./words.js";
 
 const REFRESH = 2_000;
 const STATUS_EVERY = 5; // refreshes
 const AT_ONCE = 5_000;
+const CLOSING = 3_000; // how long a session whose bot has ended may take to close what it holds
 const BODY = "pipecat-base.body";
 
 const STATES = {
@@ -20,6 +22,12 @@ const STATES = {
   connected: "Connected",
   interrupted: "The network is interrupted, waiting for it…",
 };
+const ENDS = {
+  failed: "The bot failed",
+  cancelled: "The session was stopped",
+  expired: "The session's time was up",
+  drained: "The server was shut down",
+};
 const SERVER = { ready: "Ready", starting: "Starting", draining: "Shutting down" };
 
 const server = new Server();
@@ -27,6 +35,7 @@ const transcript = new Transcript(byId("transcript"), byId("transcript-scroll"),
 const events = new Events(byId("events"), byId("events-scroll"), byId("events-empty"), byId("events-count"));
 const sessions = new Sessions(byId("sessions"), byId("sessions-empty"), stopSession);
 const meters = { in: new Meter(byId("in")), out: new Meter(byId("out")) };
+const microphones = new Microphones(byId("microphone-field"), byId("microphone"), changeMicrophone);
 const sound = byId("sound");
 
 let call = null;
@@ -35,6 +44,7 @@ let audio = null;
 let connectOnceKeyIsThere = false;
 let answered = false; // by any message of the bot
 let stopped = null; // the session that was stopped in the list
+let outcome = null; // of the call's session, where its bot's end was that of the call
 
 // --- the call
 
@@ -47,8 +57,9 @@ function connect() {
   events.clear();
   conversation = new Conversation();
   answered = false;
+  outcome = null;
   audio = new AudioContext();
-  call = new Call(server);
+  call = new Call(server, microphones);
   call.addEventListener("change", showCall);
   call.addEventListener("microphone", ({ detail }) => meters.in.watch(audio, detail));
   call.addEventListener("sound", ({ detail }) => play(detail));
@@ -63,10 +74,32 @@ function ended(error) {
   meters.out.stop();
   audio.close();
   sound.srcObject = null;
-  const brief = call.endedBy === "bot" && !answered && performance.now() - call.connectedAt < AT_ONCE;
-  if (error || (brief && !wasStopped())) report(error ?? endedAtOnce(), { ofCall: true });
+  if (error) report(error, { ofCall: true });
   showCall();
   refresh();
+  if (call.endedBy !== "user" && call.sessionId && !wasStopped()) showOutcome(call, performance.now());
+}
+
+/** Whether the bot's end was the reason, and its own. */
+async function showOutcome(over, endedAt) {
+  const told = await outcomeOf(over.sessionId);
+  if (call !== over || told === null) return;
+  outcome = told.outcome;
+  showCall();
+  const brief = call.endedBy === "bot" && !answered && endedAt - over.connectedAt < AT_ONCE;
+  if (outcome === "failed") showTrouble(botRaised(told.message));
+  else if (outcome === "completed" && brief) showTrouble(endedAtOnce());
+}
+
+/** How a session has ended; null when it goes on without us, or when nobody knows. */
+async function outcomeOf(sessionId) {
+  const deadline = performance.now() + CLOSING;
+  while (performance.now() < deadline) {
+    const session = await server.session(sessionId).catch(() => null);
+    if (session === null || session.state === "ended") return session;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+  return null;
 }
 
 function showCall() {
@@ -74,6 +107,7 @@ function showCall() {
   const connected = live && call.connectedAt > 0;
   setText(byId("state"), live ? STATES[call.state] : farewell());
   byId("call").dataset.state = call?.state ?? "idle";
+  byId("call").dataset.outcome = outcome ?? "";
   setText(byId("connect"), live ? "Disconnect" : "Connect");
   byId("connect").className = live ? "stop" : "primary";
   byId("mute").disabled = !connected;
@@ -87,10 +121,19 @@ function showCall() {
 function farewell() {
   if (call === null || call.endedBy === "user") return "Not connected";
   if (call.endedBy === "trouble") return call.connectedAt ? "The call was cut off" : "Not connected";
-  return wasStopped() ? "The session was stopped" : "The bot ended the call";
+  return wasStopped() ? ENDS.cancelled : (ENDS[outcome] ?? "The bot ended the call");
 }
 
 const wasStopped = () => stopped !== null && stopped === call.sessionId;
+
+async function changeMicrophone() {
+  if (call === null || call.state === "ended") return;
+  try {
+    await call.changeMicrophone();
+  } catch (error) {
+    report(error);
+  }
+}
 
 async function play(stream) {
   sound.srcObject = stream;
@@ -224,6 +267,7 @@ async function refresh({ all = false } = {}) {
   } catch (error) {
     if (error.status === 401) askForKey(error);
     showServer(error.status === 401 ? "locked" : "gone");
+    sessions.show(null);
     round = 0;
   }
 }

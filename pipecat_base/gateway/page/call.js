@@ -1,6 +1,6 @@
 // One call to the bot over SmallWebRTC: from the microphone's permission to the last packet.
 
-import { iceFailed, iceServersUnusable, networkLost, noMicrophone } from "./words.js";
+import { iceFailed, iceServersUnusable, networkLost } from "./words.js";
 
 const CONNECT_TIMEOUT = 20_000;
 const PING = 1_000; // pipecat takes a client that sent one before for gone after three seconds without
@@ -21,23 +21,26 @@ export class Call extends EventTarget {
   microphone = null;
   connectedAt = 0;
   #server;
+  #microphones;
   #pc = null;
   #channel = null;
   #pcId = null;
   #candidates = [];
   #gathered = 0;
   #timers = new Set();
+  #toldToStop = false;
 
-  constructor(server) {
+  constructor(server, microphones) {
     super();
     this.#server = server;
+    this.#microphones = microphones;
   }
 
   /** Resolves once connected, or ended. */
   async start(body) {
     try {
       this.#to("microphone");
-      this.microphone = await openMicrophone();
+      this.microphone = await this.#microphones.open();
       this.#tell("microphone", this.microphone);
       this.#to("starting");
       const started = await this.#server.start(body);
@@ -56,9 +59,22 @@ export class Call extends EventTarget {
 
   /** The page goes away. What is connected tells the bot itself, if there is time for it; this way nothing is left. */
   leave() {
-    if (this.state === "ended" || !this.sessionId) return;
+    if (this.state === "ended") return;
     this.#stopSession();
     this.#end("user");
+  }
+
+  /** Go on with the one that is chosen now. */
+  async changeMicrophone() {
+    const opened = await this.#microphones.open();
+    const before = this.microphone;
+    if (!before) return stop(opened); // the call is over
+    const [track] = opened.getAudioTracks();
+    track.enabled = before.getAudioTracks()[0].enabled;
+    this.microphone = opened;
+    stop(before);
+    this.#tell("microphone", opened);
+    await this.#pc?.getSenders()[0].replaceTrack(track);
   }
 
   mute(muted) {
@@ -203,25 +219,21 @@ export class Call extends EventTarget {
   #release() {
     for (const cancel of this.#timers) cancel();
     this.#timers.clear();
-    for (const track of this.microphone?.getTracks() ?? []) track.stop();
+    stop(this.microphone);
     this.microphone = null;
     this.#channel?.close();
     this.#pc?.close();
     // A bot that was connected sees that its client has left, as in any call; one that was not would wait for it.
-    if (this.sessionId && !this.connectedAt) this.#stopSession();
+    if (!this.connectedAt) this.#stopSession();
   }
 
   #stopSession() {
-    const sessionId = this.sessionId;
-    this.sessionId = null;
-    this.#server.stop(sessionId).catch(() => {}); // it may have ended, or never begun
+    if (!this.sessionId || this.#toldToStop) return;
+    this.#toldToStop = true;
+    this.#server.stop(this.sessionId).catch(() => {}); // it may have ended, or never begun
   }
 }
 
-async function openMicrophone() {
-  try {
-    return await navigator.mediaDevices.getUserMedia({ audio: true });
-  } catch (error) {
-    throw noMicrophone(error);
-  }
+function stop(stream) {
+  for (const track of stream?.getTracks() ?? []) track.stop();
 }

@@ -110,7 +110,13 @@ export class Sessions {
     this.#stop = stop;
   }
 
+  /** Without `sessions` it is not known what runs. */
   show(sessions, own) {
+    setText(this.#empty, sessions ? "None is running." : "The server does not tell.");
+    this.#replace(sessions ?? [], own);
+  }
+
+  #replace(sessions, own) {
     const gone = new Set(this.#rows.keys());
     for (const session of sessions) {
       gone.delete(session.sessionId);

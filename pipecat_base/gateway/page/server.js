@@ -23,6 +23,10 @@ export class Server {
     return (await this.#ask("GET", "sessions")).sessions ?? [];
   }
 
+  session(sessionId) {
+    return this.#ask("GET", `sessions/${encodeURIComponent(sessionId)}`);
+  }
+
   /** Outlives the page: a reload takes its session with it. */
   stop(sessionId) {
     return this.#ask("DELETE", `sessions/${encodeURIComponent(sessionId)}`, undefined, true);

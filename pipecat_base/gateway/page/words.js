@@ -68,7 +68,9 @@ export const networkLost = () =>
 export const unreachable = () => new Trouble("The server can not be reached.", "Is it still running? It may be restarting.");
 
 export const endedAtOnce = () =>
-  new Trouble("The bot ended the call at once.", "If that was not meant, the server's log says why.");
+  new Trouble("The bot ended the call at once.", "bot() has returned. If that was not meant, the server's log may say why.");
+
+export const botRaised = (detail) => new Trouble("The bot failed.", "The server's log has its traceback.", { detail });
 
 export const botFailed = (detail) =>
   new Trouble("The bot reported an error that ends it.", "The server's log has its traceback.", { detail });
