@@ -12,7 +12,6 @@ import { botFailed, botRaised, endedAtOnce, insecure, Trouble } from "./words.js
 const REFRESH = 2_000;
 const STATUS_EVERY = 5; // refreshes
 const AT_ONCE = 5_000;
-const CLOSING = 3_000; // how long a session whose bot has ended may take to close what it holds
 const BODY = "pipecat-base.body";
 
 const STATES = {
@@ -82,24 +81,13 @@ function ended(error) {
 
 /** Whether the bot's end was the reason, and its own. */
 async function showOutcome(over, endedAt) {
-  const told = await outcomeOf(over.sessionId);
+  const told = await server.end(over.sessionId);
   if (call !== over || told === null) return;
   outcome = told.outcome;
   showCall();
   const brief = call.endedBy === "bot" && !answered && endedAt - over.connectedAt < AT_ONCE;
   if (outcome === "failed") showTrouble(botRaised(told.message));
   else if (outcome === "completed" && brief) showTrouble(endedAtOnce());
-}
-
-/** How a session has ended; null when it goes on without us, or when nobody knows. */
-async function outcomeOf(sessionId) {
-  const deadline = performance.now() + CLOSING;
-  while (performance.now() < deadline) {
-    const session = await server.session(sessionId).catch(() => null);
-    if (session === null || session.state === "ended") return session;
-    await new Promise((resolve) => setTimeout(resolve, 100));
-  }
-  return null;
 }
 
 function showCall() {

@@ -2,6 +2,7 @@
 
 import { refused, unreachable } from "./words.js";
 
+const CLOSING = 3_000; // how long a session whose bot has ended may take to close what it holds
 const KEY = "pipecat-base.key";
 
 export class Server {
@@ -23,8 +24,15 @@ export class Server {
     return (await this.#ask("GET", "sessions")).sessions ?? [];
   }
 
-  session(sessionId) {
-    return this.#ask("GET", `sessions/${encodeURIComponent(sessionId)}`);
+  /** How a session has ended: `{outcome, message}`; null when it goes on without us, or when nobody knows. */
+  async end(sessionId) {
+    const deadline = performance.now() + CLOSING;
+    while (performance.now() < deadline) {
+      const session = await this.#ask("GET", `sessions/${encodeURIComponent(sessionId)}`).catch(() => null);
+      if (session === null || session.state === "ended") return session;
+      await new Promise((resolve) => setTimeout(resolve, 100));
+    }
+    return null;
   }
 
   /** Outlives the page: a reload takes its session with it. */
