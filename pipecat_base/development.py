@@ -28,14 +28,23 @@ EXCUSE = """<!doctype html>
 <html lang="en">
   <head>
     <meta charset="utf-8">
-    <meta http-equiv="refresh" content="1">
+    <noscript><meta http-equiv="refresh" content="5"></noscript>
     <meta name="viewport" content="width=device-width">
     <meta name="color-scheme" content="light dark">
     <title>pipecat-base</title>
   </head>
   <body style="font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 4rem auto; padding: 0 1rem">
-    <p>{reason}</p>
-    <p>Once it is mended, this page shows it.</p>
+    <main>
+      <h1>pipecat-base</h1>
+      <p>{reason}</p>
+      <p>This page goes on once it is mended.</p>
+    </main>
+    <script>
+      setInterval(async () => {
+        const ready = await fetch("readyz").catch(() => null);
+        if (ready?.ok) location.reload();
+      }, 1000);
+    </script>
   </body>
 </html>
 """
@@ -159,7 +168,7 @@ class Development:
     def excuse(self, error: StartupError) -> tuple[str, str]:
         """What callers are told until the bot is mended, and the page for who opens ``/``: it tries again by itself."""
         reason = f"The bot can not be served ({error.code}); its terminal says why."
-        return reason, EXCUSE.format(reason=reason)
+        return reason, EXCUSE.replace("{reason}", reason)
 
     def wait_for_mend(self, error: StartupError) -> None:
         """Say what is wrong with the bot, and wait for the next change."""

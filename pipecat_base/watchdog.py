@@ -208,7 +208,7 @@ class Watchdog(threading.Thread):
             # Not for a hiccup: the loop may be back before the probe has given up.
             if time.monotonic() - self._beat_at > WORTH_A_LINE:
                 self._answer(sock, 503, {"ready": False, "state": "blocked"})
-        elif target == b"/" and self._page is not None:
+        elif self._page is not None and line.startswith((b"GET / ", b"GET /?")):
             self._send(sock, Starting.status, "text/html; charset=utf-8", self._page.encode())
         elif self._loop is None and not self._holds:
             self._answer(sock, Starting.status, Starting(self._reason).body())

@@ -73,7 +73,10 @@ class SessionApi:
         return JSONResponse({"sessions": [_line(active) for active in self._pod.sessions()]})
 
     async def tell(self, session_id: str) -> JSONResponse:
-        """As in the list; of one that has ended lately ``{"sessionId", "state", "outcome", "message"}``."""
+        """As in the list; of one that was started here and has ended lately how it did.
+
+        ``{"sessionId", "state": "ended", "outcome", "message"}``. Callers who came by themselves leave none behind.
+        """
         for active in self._pod.sessions():
             if active.session_id == session_id:
                 return JSONResponse(_line(active))

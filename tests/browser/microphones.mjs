@@ -13,9 +13,18 @@ await play(async ({ page }) => {
 
   await connect();
   const chosen = await list.evaluate((select) => select.options[select.options.length - 1].value);
+  await page.evaluate(() => (window.held = true));
+  await list.selectOption(chosen);
+  await page.locator("#trouble").waitFor();
+  const refused = await page.locator("#trouble").innerText();
+  await page.waitForFunction((chosen) => document.getElementById("microphone").value !== chosen, chosen);
+  const kept = await list.inputValue();
+  await page.evaluate(() => (window.held = false));
+
   await page.getByRole("button", { name: "Mute" }).click();
   await list.selectOption(chosen);
-  await page.waitForFunction(() => window.microphones.length === 2);
+  await page.locator("#trouble").waitFor({ state: "hidden" });
+  const sent = await page.evaluate(() => window.peers[0].getSenders()[0].track === window.microphones[1].getAudioTracks()[0]);
   const muted = await opened();
   await page.getByRole("button", { name: "Unmute" }).click();
   const heard = await pitch(page);
@@ -29,5 +38,5 @@ await play(async ({ page }) => {
   }, chosen);
   await page.reload();
   await connect();
-  return { chosen, muted, heard, unmuted, next, shown, other: await opened() };
+  return { refused, kept, sent, chosen, muted, heard, unmuted, next, shown, other: await opened() };
 });

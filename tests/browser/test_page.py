@@ -245,9 +245,43 @@ async def connected(args):
 """
 
 
+def test_a_bot_that_fails_before_its_client_has_its_answer_is_told(tmp_path: Path, microphone: str) -> None:
+    (tmp_path / "bot.py").write_text("async def bot(args):\n    raise RuntimeError('no key')\n")
+    with gateway(tmp_path) as launcher:
+        seen = drive("watch", url=url(launcher), microphone=microphone, before=[SLOW])
+    assert seen["state"] == "The bot failed"
+    assert "The bot raised RuntimeError" in seen["words"]
+
+
+SLOW = """
+    const set = RTCPeerConnection.prototype.setRemoteDescription;
+    RTCPeerConnection.prototype.setRemoteDescription = async function (description) {
+        await new Promise((resolve) => setTimeout(resolve, 1500));
+        return set.call(this, description);
+    };
+"""
+HELD = """
+    const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+    navigator.mediaDevices.getUserMedia = async (asked) => {
+        if (window.held) throw new DOMException("held", "NotReadableError");
+        return open(asked);
+    };
+    window.peers = [];
+    window.RTCPeerConnection = class extends RTCPeerConnection {
+        constructor(...given) {
+            super(...given);
+            window.peers.push(this);
+        }
+    };
+"""
+
+
 def test_another_microphone_can_be_chosen_and_is_used_again(echo: Launcher, microphone: str) -> None:
-    seen = drive("microphones", url=url(echo), microphone=microphone, before=[KEEP_MICROPHONES])
+    seen = drive("microphones", url=url(echo), microphone=microphone, before=[KEEP_MICROPHONES, HELD])
     chosen = seen["chosen"]
+    assert "can not be read" in seen["refused"]
+    assert seen["kept"] == "default"
+    assert seen["sent"]
     assert [state for _, state, _ in seen["muted"]] == ["ended", "live"]
     assert seen["muted"][1] == [chosen, "live", False]
     assert seen["unmuted"][1] == [chosen, "live", True]

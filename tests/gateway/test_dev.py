@@ -181,6 +181,7 @@ def test_a_broken_bot_is_told_and_mended_without_a_new_start(folder: Path) -> No
             assert refused.status_code == 503
             assert "(bot_syntax_error); its terminal says why" in refused.text
             assert refused.headers["content-type"] == "application/json"
+        assert launcher.http.post("/").headers["content-type"] == "application/json"
         page = launcher.http.get("/?x=1")
         assert (page.status_code, page.headers["content-type"]) == (503, "text/html; charset=utf-8")
         assert "(bot_syntax_error); its terminal says why" in page.text

@@ -42,6 +42,7 @@ let conversation = new Conversation();
 let audio = null;
 let connectOnceKeyIsThere = false;
 let answered = false; // by any message of the bot
+let complained = false; // it told of an error that ends it
 let stopped = null; // the session that was stopped in the list
 let outcome = null; // of the call's session, where its bot's end was that of the call
 
@@ -56,6 +57,7 @@ function connect() {
   events.clear();
   conversation = new Conversation();
   answered = false;
+  complained = false;
   outcome = null;
   audio = new AudioContext();
   call = new Call(server, microphones);
@@ -86,7 +88,7 @@ async function showOutcome(over, endedAt) {
   outcome = told.outcome;
   showCall();
   const brief = call.endedBy === "bot" && !answered && endedAt - over.connectedAt < AT_ONCE;
-  if (outcome === "failed") showTrouble(botRaised(told.message));
+  if (outcome === "failed" && !complained) showTrouble(botRaised(told.message));
   else if (outcome === "completed" && brief) showTrouble(endedAtOnce());
 }
 
@@ -108,16 +110,18 @@ function showCall() {
 
 function farewell() {
   if (call === null || call.endedBy === "user") return "Not connected";
+  if (outcome === "failed") return ENDS.failed;
   if (call.endedBy === "trouble") return call.connectedAt ? "The call was cut off" : "Not connected";
   return wasStopped() ? ENDS.cancelled : (ENDS[outcome] ?? "The bot ended the call");
 }
 
 const wasStopped = () => stopped !== null && stopped === call.sessionId;
 
-async function changeMicrophone() {
-  if (call === null || call.state === "ended") return;
+async function changeMicrophone(deviceId) {
+  if (call === null || call.state === "ended") return microphones.choose(deviceId);
   try {
-    await call.changeMicrophone();
+    await call.changeMicrophone(deviceId);
+    showTrouble(null);
   } catch (error) {
     report(error);
   }
@@ -160,7 +164,9 @@ function receive(message) {
   if (!isRtvi(message)) return;
   const line = conversation.read(message);
   if (line) transcript.show(line);
-  if (message.type === "error" && message.data?.fatal) showTrouble(botFailed(message.data.error));
+  if (message.type !== "error" || !message.data?.fatal) return;
+  complained = true;
+  showTrouble(botFailed(message.data.error));
 }
 
 function sendText(event) {
@@ -243,19 +249,26 @@ function showTrouble(error) {
 // --- the server
 
 let round = 0;
+let failures = 0; // in a row
 let refreshing = null;
 
 async function refresh({ all = false } = {}) {
   clearTimeout(refreshing);
   refreshing = setTimeout(refresh, REFRESH);
   if (document.visibilityState !== "visible") return;
+  const connecting = call?.state === "connecting" ? call : null;
   try {
     if (all || round++ % STATUS_EVERY === 0) showStatus(await server.status());
-    sessions.show(await server.sessions(), call?.state === "ended" ? null : call?.sessionId);
+    const running = await server.sessions();
+    sessions.show(running, call?.state === "ended" ? null : call?.sessionId);
+    failures = 0;
+    // Nothing else tells of a bot that has ended before there is a connection.
+    if (connecting && !running.some(({ sessionId }) => sessionId === connecting.sessionId)) connecting.lose();
   } catch (error) {
     if (error.status === 401) askForKey(error);
     showServer(error.status === 401 ? "locked" : "gone");
-    sessions.show(null);
+    failures += 1;
+    if (failures > 1) sessions.show(null); // not for one that was lost
     round = 0;
   }
 }

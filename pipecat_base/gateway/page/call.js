@@ -29,6 +29,7 @@ export class Call extends EventTarget {
   #gathered = 0;
   #timers = new Set();
   #toldToStop = false;
+  #changes = 0;
 
   constructor(server, microphones) {
     super();
@@ -40,8 +41,9 @@ export class Call extends EventTarget {
   async start(body) {
     try {
       this.#to("microphone");
-      this.microphone = await this.#microphones.open();
-      this.#tell("microphone", this.microphone);
+      const opened = await this.#microphones.open();
+      if (this.microphone) stop(opened); // another one was chosen meanwhile
+      else this.#use(opened);
       this.#to("starting");
       const started = await this.#server.start(body);
       this.sessionId = started.sessionId;
@@ -64,17 +66,27 @@ export class Call extends EventTarget {
     this.#end("user");
   }
 
-  /** Go on with the one that is chosen now. */
-  async changeMicrophone() {
-    const opened = await this.#microphones.open();
+  /** Go on with this one. */
+  async changeMicrophone(deviceId) {
+    const change = ++this.#changes;
+    const opened = await this.#microphones.open(deviceId);
+    if (this.state === "ended" || change !== this.#changes) return stop(opened);
     const before = this.microphone;
-    if (!before) return stop(opened); // the call is over
     const [track] = opened.getAudioTracks();
-    track.enabled = before.getAudioTracks()[0].enabled;
-    this.microphone = opened;
+    track.enabled = before?.getAudioTracks()[0].enabled ?? true;
+    this.#use(opened);
     stop(before);
-    this.#tell("microphone", opened);
     await this.#pc?.getSenders()[0].replaceTrack(track);
+  }
+
+  #use(opened) {
+    this.microphone = opened;
+    this.#tell("microphone", opened);
+  }
+
+  /** The server has no such session any more. */
+  lose() {
+    this.#end("bot");
   }
 
   mute(muted) {

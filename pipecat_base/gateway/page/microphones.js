@@ -9,51 +9,61 @@ const CHOSEN = "pipecat-base.microphone";
 export class Microphones {
   #field;
   #select;
+  #chosen = localStorage.getItem(CHOSEN) ?? "";
+  #used = "";
 
-  /** `onChange` is called when another one was chosen. */
+  /** `onChange` is called with the device's id when the user has chosen one. */
   constructor(field, select, onChange) {
     this.#field = field;
     this.#select = select;
-    select.addEventListener("change", () => {
-      localStorage.setItem(CHOSEN, select.value);
-      onChange();
-    });
+    select.addEventListener("change", () => onChange(select.value));
     navigator.mediaDevices?.addEventListener("devicechange", () => this.#list());
     this.#list();
   }
 
-  /** The chosen one's stream, or the system's own choice where that one is gone. Throws a Trouble. */
-  async open() {
+  /** For the next call. */
+  choose(deviceId) {
+    this.#chosen = this.#used = deviceId;
+    if (deviceId) localStorage.setItem(CHOSEN, deviceId);
+    this.#list();
+  }
+
+  /** The stream of this one, or of the system's own choice where it is gone. Throws a Trouble, and nothing is chosen. */
+  async open(deviceId = this.#chosen) {
+    const before = this.#chosen;
+    if (deviceId !== before) this.choose(deviceId);
     try {
-      const stream = await this.#ask(localStorage.getItem(CHOSEN));
-      await this.#list(stream.getAudioTracks()[0].getSettings().deviceId);
+      const stream = await ask(deviceId);
+      this.#used = stream.getAudioTracks()[0].getSettings().deviceId;
+      this.#list();
       return stream;
     } catch (error) {
+      if (this.#chosen === deviceId) this.choose(before);
       throw noMicrophone(error);
     }
   }
 
-  async #ask(chosen) {
-    if (chosen) {
-      try {
-        return await navigator.mediaDevices.getUserMedia({ audio: { deviceId: { exact: chosen } } });
-      } catch (error) {
-        if (error.name !== "OverconstrainedError") throw error; // else it is not plugged in
-      }
-    }
-    return await navigator.mediaDevices.getUserMedia({ audio: true });
-  }
-
-  async #list(used = this.#select.value || localStorage.getItem(CHOSEN)) {
-    const devices = (await navigator.mediaDevices?.enumerateDevices()) ?? [];
+  async #list() {
+    const devices = (await navigator.mediaDevices?.enumerateDevices().catch(() => [])) ?? [];
     const named = devices.filter(({ kind, label }) => kind === "audioinput" && label);
     this.#field.hidden = named.length < 2;
     const options = named.map(({ deviceId, label }) => {
       const option = make("option", "", label);
       option.value = deviceId;
-      option.selected = deviceId === used;
+      option.selected = deviceId === (this.#used || this.#chosen);
       return option;
     });
     this.#select.replaceChildren(...options);
   }
+}
+
+async function ask(deviceId) {
+  if (deviceId) {
+    try {
+      return await navigator.mediaDevices.getUserMedia({ audio: { deviceId: { exact: deviceId } } });
+    } catch (error) {
+      if (error.name !== "OverconstrainedError") throw error; // else it is not plugged in
+    }
+  }
+  return await navigator.mediaDevices.getUserMedia({ audio: true });
 }

@@ -30,7 +30,7 @@ export class Server {
     while (performance.now() < deadline) {
       const session = await this.#ask("GET", `sessions/${encodeURIComponent(sessionId)}`).catch(() => null);
       if (session === null || session.state === "ended") return session;
-      await new Promise((resolve) => setTimeout(resolve, 100));
+      await new Promise((resolve) => setTimeout(resolve, 500));
     }
     return null;
   }
