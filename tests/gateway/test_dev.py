@@ -65,9 +65,14 @@ def test_a_mistake_in_the_env_file_is_told_and_mended(folder: Path) -> None:
         assert 'MAX_SESSIONS: "abc" is not a whole number' in launcher.log()
         (folder / ".env").write_bytes("NAME=ü\n".encode("latin-1"))
         launcher.wait_for_log(".env: not UTF-8")
-        (folder / ".env").write_text("MAX_SESSIONS=1\n")
+        # At once: an empty file in between would be a mended one too.
+        (folder / "new").write_text("MAX_SESSIONS=1\n")
+        (folder / "new").replace(folder / ".env")
         launcher.wait_for_log("Talk to your bot")
-        assert launcher.http.post("/v1/public/agent/start", json={"body": {"do": "stay"}}).status_code == 200
+        with connect(launcher.websocket_url("/ws-client")) as call:
+            call.send("still there?")
+            assert call.recv(timeout=PATIENCE) == "still there?"
+            assert launcher.http.post("/start").status_code == 429
 
 
 def test_an_address_that_changes_in_the_env_file_is_listened_on(folder: Path) -> None:
