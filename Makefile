@@ -5,13 +5,13 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 IMAGE_STAMP := $(VENV)/.installed-image
 PORT ?= 8080
-PYTHONS ?= 3.10 3.11 3.12 3.13
+PYTHONS ?= 3.11 3.12 3.13
 JOBS ?= 1
 DOCKER ?= docker
 VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' pipecat_base/__init__.py)
 # What the image is built on, and what its variant for an old Python, which the tests also use.
 BASE_IMAGE ?= python:3.12-slim-trixie
-OLD_BASE_IMAGE ?= python:3.10-slim-trixie
+OLD_BASE_IMAGE ?= python:3.11-slim-trixie
 # More options for docker build.
 IMAGE_ARGS ?=
 BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build --quiet --build-arg VERSION=$(VERSION) $(IMAGE_ARGS)
@@ -19,7 +19,7 @@ BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build --quiet --build-arg VERSION=$(VERSION)
 LOCK_ARGS ?=
 # Without addresses, and for every Python from the oldest.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-    --no-header --no-annotate --python-version 3.10 $(LOCK_ARGS)
+    --no-header --no-annotate --python-version 3.11 $(LOCK_ARGS)
 
 .PHONY: help run call call-webrtc test lint format bench browser clients veth network matrix lowest versions image test-image lint-image bench-image wheels lock clean
 
@@ -118,16 +118,16 @@ image:  ## Build the image: pipecat-base:slim and :full, each with -nonroot
 	done
 
 test-image: $(IMAGE_STAMP) image  ## Run the image and users' projects in real containers, and print its layers
-	@$(BUILD) --build-arg BASE_IMAGE=$(OLD_BASE_IMAGE) --target slim -t pipecat-base:slim-py3.10 .
+	@$(BUILD) --build-arg BASE_IMAGE=$(OLD_BASE_IMAGE) --target slim -t pipecat-base:slim-py3.11 .
 	@DOCKER=$(DOCKER) BASE_IMAGE=$(BASE_IMAGE) $(BIN)/python -m pytest tests/image
 	@DOCKER=$(DOCKER) $(BIN)/python scripts/layers.py pipecat-base:slim 100
 	@DOCKER=$(DOCKER) $(BIN)/python scripts/layers.py pipecat-base:full 370
 
 lock: $(STAMP)  ## Resolve the dependencies again
 	@for name in bootstrap build full image; do $(COMPILE) requirements/$$name.in -o requirements/$$name.lock || exit 1; done
-	@$(subst 3.10,3.11,$(COMPILE)) requirements/clients.in -o requirements/clients.lock
+	@$(COMPILE) requirements/clients.in -o requirements/clients.lock
 	@$(COMPILE) --no-deps requirements/client.in -o requirements/client.lock
-	@$(COMPILE) pyproject.toml --constraint requirements/launcher.in -o requirements/launcher.lock
+	@$(COMPILE) pyproject.toml -o requirements/launcher.lock
 	@$(COMPILE) pyproject.toml --group dev --extra pipecat --extra webrtc --extra daily -o requirements/dev.lock
 
 wheels: $(STAMP)  ## Is there a wheel of every package of the image, for each Python and platform?

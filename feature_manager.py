@@ -13,7 +13,7 @@ import importlib.util
 import os
 import sys
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 
 from pipecat_base.logs import logger
 from pipecat_base.settings import Settings
@@ -26,7 +26,7 @@ NLTK_ROOTS = ("/usr", "/usr/local")
 """Below them nltk looks for data, after the environment's own folders."""
 
 
-class Status(str, Enum):
+class Status(StrEnum):
     """How a feature stands."""
 
     ENABLED = "ENABLED"

@@ -231,7 +231,7 @@ class JsonLines:
         """Called by loguru for each line; the traceback of an exception is part of ``line``."""
         record = message.record
         entry = {
-            "@timestamp": record["time"].astimezone(datetime.timezone.utc).isoformat(timespec="milliseconds"),
+            "@timestamp": record["time"].astimezone(datetime.UTC).isoformat(timespec="milliseconds"),
             "stream": "stderr",
             "level": record["level"].name,
             "session_id": record["extra"].get("session_id", NO_SESSION),

@@ -4,7 +4,7 @@ set -eu
 cd "$(dirname "$0")/.."
 uv=${1:-uv}
 for lock in bootstrap launcher full client; do
-    for python in 3.10 3.11 3.12 3.13 3.14; do
+    for python in 3.11 3.12 3.13 3.14; do
         for platform in aarch64 x86_64; do
             # docopt has none, and is Python alone: the image builds it with what build.lock has.
             "$uv" pip install --quiet --dry-run --no-deps --target /nonexistent --require-hashes --only-binary :all: \
@@ -16,4 +16,4 @@ for lock in bootstrap launcher full client; do
         done
     done
 done
-echo "wheels: every package of bootstrap, launcher, full and client, on Python 3.10 to 3.14, aarch64 and x86_64"
+echo "wheels: every package of bootstrap, launcher, full and client, on Python 3.11 to 3.14, aarch64 and x86_64"

@@ -18,7 +18,7 @@ def run(script: str, *arguments: str, given: str = "") -> list[str]:
     ("python", "target", "tags"),
     [
         ("3.12", "slim", ["1.2-py3.12", "1.2", "latest-py3.12", "latest"]),
-        ("3.10", "slim", ["1.2-py3.10", "latest-py3.10"]),
+        ("3.11", "slim", ["1.2-py3.11", "latest-py3.11"]),
         ("3.14", "slim-nonroot", ["1.2-nonroot-py3.14", "latest-nonroot-py3.14"]),
         ("3.12", "full", ["1.2-full-py3.12", "1.2-full", "latest-full-py3.12", "latest-full"]),
         ("3.11", "full-nonroot", ["1.2-full-nonroot-py3.11", "latest-full-nonroot-py3.11"]),

@@ -135,7 +135,8 @@ async def _listen(track: Any, call: Call) -> None:
         except MediaStreamError:
             return
         for part in resampler.resample(frame):
-            call.hear(part.to_ndarray().reshape(-1).tolist(), time.monotonic())
+            samples: list[Any] = part.to_ndarray().reshape(-1).tolist()
+            call.hear(samples, time.monotonic())
 
 
 async def _first(timeout: float | None, *events: asyncio.Event) -> None:

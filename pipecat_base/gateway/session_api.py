@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi import APIRouter
@@ -88,7 +88,7 @@ class SessionApi:
 
     async def list_of_agent(self) -> JSONResponse:
         """The same with the fields that Pipecat Cloud has: when each began, in ISO 8601, and that it has not ended."""
-        now = datetime.now(timezone.utc)
+        now = datetime.now(UTC)
         listed = [
             {
                 "sessionId": active.session_id,

@@ -129,4 +129,5 @@ class Browser:
                 for frame in resampler.resample(await track.recv()):
                     samples = frame.to_ndarray().reshape(-1)
                     if np.abs(samples).max() > 1000:
-                        self.heard += samples.tolist()
+                        heard: list[Any] = samples.tolist()
+                        self.heard += heard

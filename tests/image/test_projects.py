@@ -26,7 +26,7 @@ def test_an_echo_bot_holds_a_call(case: str, tmp_path: Path) -> None:
         assert pitch(heard) == pytest.approx(440, abs=5)
         where = container.run("python", "-c", "import pipecat, sys; print(pipecat.__file__, sys.version)")
         assert where.startswith("/usr/local/lib/" if case == "pip" else "/app/.venv/lib/")
-        assert f"/python{'3.10' if case in ('pipecat-0.0.91', 'other-python') else '3.12'}/" in where
+        assert f"/python{'3.11' if case in ('pipecat-0.0.91', 'other-python') else '3.12'}/" in where
         if case == "uv":
             # Not the headless one: it links libGL.
             assert container.run("python", "-c", "import cv2; print(cv2.__version__)")

@@ -49,8 +49,8 @@ class Combination:
 
 
 COMBINATIONS = [
-    Combination("3.10", "0.0.91", None),
-    Combination("3.10", "0.0.91", "0.4.4"),
+    Combination("3.11", "0.0.91", None),
+    Combination("3.11", "0.0.91", "0.4.4"),
     Combination("3.11", "0.0.104", "0.4.4"),
     Combination("3.12", "1.0.0", None),
     Combination("3.12", "1.0.0", "1.4.0"),
