@@ -3,6 +3,8 @@
 Finding a package runs none of it (``find_spec`` of its top level, then a look at its files), so detection costs
 nothing at the start. With ``verify=True`` what was found is imported too, and a package that is there but broken is an
 ERROR with its reason: that is for ``pipecat-base check`` and for the summary, which is logged once ready.
+
+Names, their order and the summary's form are those of the replaced image; what only this one knows comes after them.
 """
 
 from __future__ import annotations
@@ -12,15 +14,17 @@ import importlib
 import importlib.util
 import os
 import sys
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pipecat_base import argument_types, compatibility
+from pipecat_base.argument_types import ArgumentTypes
 from pipecat_base.logs import logger
 from pipecat_base.settings import Settings
 
 RULE = "=" * 60
 TITLE = "Features available in this base image:"
-
 
 NLTK_ROOTS = ("/usr", "/usr/local")
 """Below them nltk looks for data, after the environment's own folders."""
@@ -39,9 +43,12 @@ class Status(StrEnum):
     """Installed and asked for, but a variable is not set."""
 
 
+EMOJIS = {Status.ENABLED: "✅", Status.DISABLED: "◻️", Status.ERROR: "❌", Status.MISSING_CONFIG: "⚠️"}
+
+
 @dataclass(frozen=True)
 class Feature:
-    """One line of the summary. ``modules`` are what it needs, imported only to verify them."""
+    """One entry of the summary. ``modules`` are what it needs, imported only to verify them."""
 
     name: str
     status: Status
@@ -49,12 +56,26 @@ class Feature:
     """What to install or set."""
     reason: str = ""
     modules: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """Variables that are not set."""
+    problem: Callable[[], str | None] | None = None
+    """With ``modules`` imported, what is wrong with them; None in place of it when nothing can be."""
 
     def line(self) -> str:
-        """As it is logged."""
+        """On one line."""
         if self.status is Status.ENABLED:
             return f"{self.name}: {self.status.value}"
         return f"{self.name}: {self.status.value} (required: {self.required}; reason: {self.reason})"
+
+    def summary(self) -> Iterator[str]:
+        """As it is logged."""
+        yield f"{EMOJIS[self.status]} {self.name}: {self.status.value}"
+        if self.status is Status.ENABLED:
+            return
+        yield f"   Required: {self.required}"
+        if self.missing:
+            yield f"   Config needed: {', '.join(self.missing)}"
+        yield f"   Reason: {self.reason}"
 
 
 class FeatureManager:
@@ -63,11 +84,19 @@ class FeatureManager:
     Args:
         settings: Which variables are set.
         has_file_storage: Whether the bot has ``create_file_storage()``.
+        types: Gives the classes of what sessions get; imports them.
     """
 
-    def __init__(self, settings: Settings, *, has_file_storage: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        has_file_storage: bool = False,
+        types: Callable[[], ArgumentTypes] = lambda: argument_types.load(cloud=False),
+    ) -> None:
         self._settings = settings
         self._has_file_storage = has_file_storage
+        self._types = types
 
     def features(self, *, verify: bool = False) -> list[Feature]:
         """Every feature, in the order of the summary."""
@@ -78,9 +107,10 @@ class FeatureManager:
             self._webrtc(),
             self._ice_candidates(),
             self.whatsapp(),
+            self._observers(),
+            self._moq_arguments(),
             self._esp32(),
             self._uploads(),
-            self._observers(),
             self._krisp(),
             self._websocket_authentication(),
             self._nltk_data(),
@@ -93,12 +123,28 @@ class FeatureManager:
         logger.info(TITLE)
         logger.info(RULE)
         for feature in self.features(verify=True):
-            logger.info(feature.line())
+            for line in feature.summary():
+                logger.info(line)
         logger.info(RULE)
 
+    def capabilities(self) -> Mapping[str, str | None]:
+        """What the platform may start here: by name, why it cannot, or None.
+
+        Session arguments are built to know; what a transport is made with is found, but not imported.
+        """
+        moq = _verified(self._moq_arguments())
+        webrtc = [_verified(self._webrtc_arguments()), self._webrtc()]
+        return {
+            "transport.daily": _why_not("daily"),
+            "transport.moq": _reason(moq) or _why_not("moq"),
+            "transport.webrtc": next(filter(None, map(_reason, webrtc)), None),
+            "transport.websocket": None,
+            "whatsapp": next(filter(None, map(_reason, [*webrtc, self.whatsapp()])), None),
+        }
+
     def _daily(self) -> Feature:
-        needed = ("daily", "pipecat.transports.daily.transport")
-        return _installed("Daily Transport", "pip install pipecat-ai[daily]", needed)
+        # Older versions of pipecat have the transport elsewhere; the package says as much as both.
+        return _installed("Daily Transport", "pip install pipecat-ai[daily]", ("daily", "pipecat"))
 
     def _websocket(self) -> Feature:
         # Served by uvicorn; a bot needs no pipecat to use the socket.
@@ -108,7 +154,15 @@ class FeatureManager:
 
     def _webrtc_arguments(self) -> Feature:
         name = "SmallWebRTC Session Arguments"
-        return _installed(name, "pip install pipecat-ai>=0.0.91", ("pipecat.runner.types",))
+        feature = _installed(name, "pip install pipecat-ai>=0.0.91", ("pipecat.runner.types",))
+        return dataclasses.replace(feature, problem=lambda: compatibility.why_no_webrtc(self._types()))
+
+    def _moq_arguments(self) -> Feature:
+        name = "MoQ Session Arguments"
+        feature = _installed(name, "pip install pipecat-ai[moq]>=1.12", ("pipecat.runner.types",))
+        if feature.status is Status.ENABLED and not _defines("pipecat.runner.types", "MOQRunnerArguments"):
+            return _disabled(name, feature.required, compatibility.moq_needs())
+        return dataclasses.replace(feature, problem=lambda: compatibility.why_no_moq(self._types()))
 
     def _webrtc(self) -> Feature:
         needed = ("aiortc", "pipecat.transports.smallwebrtc.request_handler")
@@ -132,16 +186,15 @@ class FeatureManager:
             "WHATSAPP_PHONE_NUMBER_ID": settings.whatsapp_phone_number_id,
             "WHATSAPP_APP_SECRET": settings.whatsapp_app_secret,
         }
-        missing = [variable for variable, value in values.items() if value is None]
-        if len(missing) == len(values):
-            return _disabled(name, ", ".join(values), "none of them is set")
+        missing = tuple(variable for variable, value in values.items() if value is None)
         feature = _installed(
             name,
             "pip install pipecat-ai[webrtc]",
             ("aiortc", "pipecat.transports.smallwebrtc.request_handler", "pipecat.transports.whatsapp.api"),
         )
         if feature.status is Status.ENABLED and missing:
-            return Feature(name, Status.MISSING_CONFIG, ", ".join(missing), "not set", feature.modules)
+            reason = f"Missing environment variables: {', '.join(missing)}"
+            return Feature(name, Status.MISSING_CONFIG, ", ".join(missing), reason, feature.modules, missing)
         return feature
 
     def _esp32(self) -> Feature:
@@ -158,7 +211,7 @@ class FeatureManager:
         return _installed(name, "pip install pipecat-ai>=1.13", ("pipecat.utils.file_storage",))
 
     def _observers(self) -> Feature:
-        name = "Pipeline Observers"
+        name = "Observability Observers"
         if not self._settings.observers:
             return _disabled(name, "PIPECAT_OBSERVERS=true", "turned off")
         needed = ("pipecat.observers.startup_timing_observer", "pipecat.observers.user_bot_latency_observer")
@@ -247,6 +300,15 @@ def _defines(module: str, name: str) -> bool:
         return f"class {name}" in file.read()
 
 
+def _why_not(module: str) -> str | None:
+    """In the words of an import that fails."""
+    return None if _exists(module) else f"No module named {module!r}"
+
+
+def _reason(feature: Feature) -> str | None:
+    return None if feature.status is Status.ENABLED else feature.reason
+
+
 def _verified(feature: Feature) -> Feature:
     if feature.status not in (Status.ENABLED, Status.MISSING_CONFIG):
         return feature
@@ -256,6 +318,7 @@ def _verified(feature: Feature) -> Feature:
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt):
                 raise
-            reason = f"{module} does not import: {type(error).__name__}: {' '.join(str(error).split())}"
-            return dataclasses.replace(feature, status=Status.ERROR, reason=reason)
-    return feature
+            why = f"{module} does not import: {type(error).__name__}: {' '.join(str(error).split())}"
+            return dataclasses.replace(feature, status=Status.ERROR, reason=why)
+    problem = feature.problem() if feature.problem is not None else None
+    return feature if problem is None else dataclasses.replace(feature, status=Status.ERROR, reason=problem)

@@ -116,10 +116,9 @@ async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse |
     if refusal.session_id is None and refusal.field != SESSION_ID:
         refusal.session_id = _session_id(connection.scope["headers"])
     with _lines_of(refusal.session_id):
-        field = f"{refusal.field}: " if refusal.field else ""
         # A message may name what the caller has sent: it must not make a line of its own.
-        message = "".join(c if c.isprintable() else "?" for c in refusal.message)
-        logger.info(f"Refused {_request_line(connection.scope)}: {refusal.code}: {field}{message}")
+        reason = "".join(c if c.isprintable() else "?" for c in refusal.said_to_log())
+        logger.log(refusal.log_level, f"Refused {_request_line(connection.scope)}: {refusal.code}: {reason}")
     response = JSONResponse(refusal.body(), refusal.status, refusal.headers(LAUNCHER))
     if not isinstance(connection, WebSocket):
         return response

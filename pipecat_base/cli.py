@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, NoReturn
 from pipecat_base import __version__, environment
 from pipecat_base import settings as reference
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
-from pipecat_base.packages import BOTS_MODULE, DEVELOPMENT, SESSION_API, UPLOADS, Packages
+from pipecat_base.packages import Packages
 from pipecat_base.settings import Settings
+from pipecat_base.start import Process, import_bot, unused
 
 if TYPE_CHECKING:
-    from pipecat_base.development import Development
     from pipecat_base.loader import Bot
 
 OPTIONS = {"PIPECAT_BOT": "bot", "PORT": "port", "PIPECAT_HOST": "host", "PIPECAT_INSECURE": "insecure"}
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None, *, site: str | None = None) -> 
 
 def serve(options: argparse.Namespace) -> int:
     """Import the bot and serve it until a signal comes."""
-    return _serve(_settings(options), options)
+    return Process(options.site).serve(lambda: _settings(options))
 
 
 def dev(options: argparse.Namespace) -> int:
@@ -72,77 +72,11 @@ def dev(options: argparse.Namespace) -> int:
             raise
         development.wait_for_mend(error)
         development.start_again()
-    return _serve(settings, options, development)
+    return Process(options.site).serve(lambda: settings, development)
 
 
 def _set_ones(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if value.strip()}
-
-
-def _serve(settings: Settings, options: argparse.Namespace, development: Development | None = None) -> int:
-    environment.allow_long_websocket_requests()
-    packages = Packages(options.site, sys.path)
-    packages.check(unused=_unused(settings, is_dev=development is not None))
-    with packages.explaining():
-        # Imported here, as in every command: what this one needs costs half a second.
-        from pipecat_base import arguments, loader, server
-        from pipecat_base.app import LAUNCHER
-        from pipecat_base.logs import Logs
-        from pipecat_base.watchdog import Watchdog
-
-    signals = server.Signals()
-    signals.install()
-    logs = Logs(settings.log_level, settings.log_dir)
-    logs.configure()
-    if settings.observers:
-        environment.append_setup_file(os.path.join(os.path.dirname(__file__), "observers.py"))
-    listen = server.listen if development is None else development.listen
-    listener = listen(settings.host, settings.port)
-    project = Path(settings.bot).absolute().parent
-    watchdog = Watchdog(
-        listener,
-        launcher=LAUNCHER,
-        stall_limit=settings.event_loop_stall_limit,
-        project=str(project),
-        holds=settings.gateway,
-    )
-    watchdog.start()
-    try:
-        with logs.guard(), packages.explaining():
-            bot = loader.load(settings.bot)
-        packages.check(unused=_unused(settings, bot, is_dev=development is not None))
-        signals.install()  # again: the bot may have set handlers of its own
-        # Not the module with the web app, pipecatcloud_system.
-        wants_cloud = loader.mentions(bot.project, rb"\bpipecatcloud\b")
-        factory = arguments.ArgumentFactory(wants_cloud=wants_cloud, guard=logs.unchanged)
-
-        from pipecat_base.launcher import RELOAD, Launcher
-
-        async def run() -> int:
-            launcher = Launcher(
-                settings,
-                bot,
-                factory,
-                listener=listener,
-                watchdog=watchdog,
-                signals=signals,
-                development=development,
-            )
-            return await launcher.run()
-
-        status = server.run(run(), event_loop=settings.event_loop)
-        if status == RELOAD and development is not None:
-            development.start_again()
-    except StartupError as error:
-        if development is not None and development.reload:
-            watchdog.stand_in(*development.excuse(error))
-            development.wait_for_mend(error)
-            development.start_again()
-        print(error.report(), file=sys.stderr)
-        status = error.exit_status
-    if development is not None:
-        development.close()
-    server.leave(status, watchdog)
 
 
 def check(options: argparse.Namespace) -> int:
@@ -158,34 +92,44 @@ def _check(options: argparse.Namespace) -> int:
     try:
         settings = _settings(options)
         packages = Packages(options.site, sys.path)
-        packages.check(unused=_unused(settings))
+        packages.check(unused=unused(settings))
         with packages.explaining():
             from feature_manager import FeatureManager
-            from pipecat_base import launcher, loader  # noqa: F401  (does all that serving needs import?)
+            from pipecat_base import argument_types, capabilities, launcher  # noqa: F401  (does all of it import?)
             from pipecat_base.logs import Logs
         logs = Logs("WARNING")
         logs.configure()
         # What the bot prints must not get between the lines of a JSON answer.
-        with logs.guard(), contextlib.redirect_stdout(sys.stderr), packages.explaining():
-            bot = loader.load(settings.bot)
-            packages.check(unused=_unused(settings, bot))
-            manager = FeatureManager(settings, has_file_storage=bot.create_file_storage is not None)
-            features = manager.features(verify=True)
+        with contextlib.redirect_stdout(sys.stderr):
+            imported = import_bot(settings, packages, logs)
+            manager = FeatureManager(
+                settings,
+                has_file_storage=imported.bot.create_file_storage is not None,
+                types=lambda: argument_types.load(cloud=imported.wants_cloud),
+            )
+            with logs.unchanged(), packages.explaining():
+                features = manager.features(verify=True)
+                document = capabilities.document(manager.capabilities())
     except StartupError as error:
         if options.json:
             print(json.dumps({"ok": False, "error": _error(error)}, indent=2, ensure_ascii=False))
         else:
             print(error.report(), file=sys.stderr)
         return error.exit_status
+    bot = imported.bot
     if options.json:
         listed = [
             {"name": f.name, "status": f.status.value, "required": f.required, "reason": f.reason} for f in features
         ]
-        print(json.dumps({"ok": True, "bot": _bot(bot), "features": listed}, indent=2, ensure_ascii=False))
+        answer = {"ok": True, "bot": _bot(bot), "features": listed, "warnings": list(imported.warnings)}
+        answer["capabilities"] = json.loads(document)
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
         hooks = f" (hooks: {', '.join(bot.hooks)})" if bot.hooks else ""
         print(f"{bot.name} is fine{hooks}")
+        print("\n".join(f"Warning: {warning}" for warning in imported.warnings), end="\n" if imported.warnings else "")
         print("\n".join(feature.line() for feature in features))
+        print(f"{capabilities.PATH}: {document.decode()}")
     return 0
 
 
@@ -235,16 +179,6 @@ def _settings(options: argparse.Namespace, variables: Mapping[str, str] | None =
         if option in options:
             variables[variable] = str(getattr(options, option))
     return Settings.load(variables)
-
-
-def _unused(settings: Settings, bot: Bot | None = None, *, is_dev: bool = False) -> set[str]:
-    """The packages that are not needed for this start; a bot that is not imported yet is taken to need none."""
-    unused = set() if is_dev else set(DEVELOPMENT)
-    if not settings.gateway and (bot is None or BOTS_MODULE not in sys.modules):
-        unused.add(SESSION_API)
-    if settings.uploads_folder is None and (bot is None or bot.create_file_storage is None):
-        unused.add(UPLOADS)
-    return unused
 
 
 def _error(error: StartupError) -> dict[str, object]:

@@ -41,6 +41,15 @@ class OfferToCome:
 
 
 @dataclass(frozen=True)
+class MoqRelay:
+    """A MoQ relay that the bot dials. Its URL holds a token."""
+
+    url: str = field(repr=False)
+    namespace: str
+    transport: ClassVar = Transport.MOQ
+
+
+@dataclass(frozen=True)
 class OtherRoom:
     """A place that pipecat's runner knows and the platform does not: LiveKit, MoQ.
 
@@ -54,7 +63,7 @@ class OtherRoom:
     tell: Callable[[Arguments], None] | None = None
 
 
-Place = Nowhere | DailyRoom | OfferToCome | OtherRoom
+Place = Nowhere | DailyRoom | OfferToCome | MoqRelay | OtherRoom
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class Start:
     session_id: str
     place: Place = field(default_factory=Nowhere)
     body: Any = field(default_factory=dict)
-    flow_config: Any = None
+    flow_config: str | None = None
     max_seconds: float | None = None
 
 
@@ -73,12 +82,16 @@ class Dispatch:
 
     Args:
         webrtc: None where it is not installed.
+        hide: Called with a URL that no log line must show.
     """
 
-    def __init__(self, sessions: Sessions, arguments: ArgumentFactory, webrtc: WebRTC | None) -> None:
+    def __init__(
+        self, sessions: Sessions, arguments: ArgumentFactory, webrtc: WebRTC | None, *, hide: Callable[[str], None]
+    ) -> None:
         self._sessions = sessions
         self._arguments = arguments
         self._webrtc = webrtc
+        self._hide = hide
 
     @property
     def takes_offers(self) -> bool:
@@ -114,6 +127,11 @@ class Dispatch:
         if isinstance(place, DailyRoom):
             return await self._arguments.daily(
                 start.session_id, start.body, place.url, place.token, flow_config=start.flow_config
+            )
+        if isinstance(place, MoqRelay):
+            self._hide(place.url)
+            return await self._arguments.moq(
+                start.session_id, start.body, place.url, place.namespace, flow_config=start.flow_config
             )
         if isinstance(place, OtherRoom):
             arguments = await self._arguments.other(start.session_id, start.body, place.arguments_type, place.values)

@@ -39,6 +39,10 @@ class StartupError(Exception):
         lines += [f"  {frame}" for frame in self.frames]
         return "\n".join(lines)
 
+    def refusal(self) -> str:
+        """What the platform reads: one line, in the replaced image's form."""
+        return f"Refusing to start: {' '.join(str(self).split())}"
+
 
 class BotNotFound(StartupError):
     code, exit_status, meaning = "bot_not_found", 10, "there is no file at the bot's path, or it can not be read"
@@ -112,13 +116,17 @@ class PackagesConflict(StartupError):
     code, exit_status, meaning = "packages_conflict", 25, "a package of the bot's and one of the launcher's do not fit"
 
 
+class PipecatUnusable(StartupError):
+    code, exit_status, meaning = "pipecat_unusable", 78, "pipecat-ai or pipecatcloud is too old or broken"
+
+
 OTHER_EXIT_STATUSES: Mapping[int, str] = {
     0: "stopped as asked: every session had ended, or was ended at SHUTDOWN_TIMEOUT",
     2: "wrong command line",
     70: "forced out: the bot blocked the event loop past the shutdown deadline",
     130: "interrupted: Ctrl-C before it was ready, or twice",
     137: "killed from outside: in a container most often because its memory was full (docker inspect says OOMKilled)",
-    143: "SIGTERM before it was ready, or twice",
+    143: "SIGTERM before it was ready, or twice; the container's own status is 0 then",
 }
 EXIT_FORCED = 70
 
@@ -138,12 +146,18 @@ class Refusal(Exception):
     """Seconds, sent as ``Retry-After``."""
     close_code: ClassVar[int] = 1013
     """RFC 6455's "try again later", for servers that can refuse a WebSocket with a close code only."""
+    log_level: ClassVar[str] = "INFO"
+    """ERROR where it is not the caller who is at fault: an operator wants to see it."""
 
     def __init__(self, message: str, *, field: str | None = None, session_id: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.field = field
         self.session_id = session_id
+
+    def said_to_log(self) -> str:
+        """The reason, for the log."""
+        return f"{self.field}: {self.message}" if self.field else self.message
 
     def body(self) -> dict[str, dict[str, str | None]]:
         """The JSON that the caller gets."""
@@ -162,6 +176,28 @@ class Refusal(Exception):
 
 class Malformed(Refusal):
     code, status = "malformed", 400
+
+
+class FlowUnusable(Refusal):
+    """The file that the platform names for a session's flow cannot be used. Its path is for the log alone."""
+
+    code, status, log_level = "flow_unusable", 403, "ERROR"
+
+    def __init__(self, reason: str, *, session_id: str) -> None:
+        super().__init__("This session's flow cannot be used here; the log says why.", session_id=session_id)
+        self._reason = reason
+
+    def said_to_log(self) -> str:
+        return self._reason
+
+
+class MoqRefused(Refusal):
+    """A MoQ session that cannot be run here, or was started without a relay."""
+
+    code, status, log_level = "moq_refused", 400, "ERROR"
+
+    def __init__(self, reason: str, *, session_id: str) -> None:
+        super().__init__(f"Refusing MoQ session {session_id}: {reason}", session_id=session_id)
 
 
 class TooLarge(Refusal):

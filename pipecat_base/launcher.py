@@ -8,18 +8,19 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from pipecat_base import loader
+from pipecat_base import loader, orchestrator
 from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.loader import Bot
-from pipecat_base.logs import logger
+from pipecat_base.logs import Logs, logger
 from pipecat_base.parts import Parts
 from pipecat_base.preparation import Preparation
-from pipecat_base.server import FORCED, LEFTOVERS, Server, Signals, configuration
+from pipecat_base.server import FORCED, LEFTOVERS, Server, configuration
 from pipecat_base.sessions import CLOSE_TIMEOUT, Outcome
 from pipecat_base.sessions import State as SessionState
 from pipecat_base.settings import Settings
+from pipecat_base.signals import Signals
 from pipecat_base.watchdog import Watchdog
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Launcher:
         settings: What the environment asks for.
         bot: The user's program.
         arguments: Builds what it receives.
+        logs: Knows which lines are a session's.
         listener: The socket that is listened on.
         development: For whoever works on the bot; None in a pod.
     """
@@ -48,6 +50,7 @@ class Launcher:
         bot: Bot,
         arguments: ArgumentFactory,
         *,
+        logs: Logs,
         listener: Any,
         watchdog: Watchdog,
         signals: Signals,
@@ -62,7 +65,7 @@ class Launcher:
         self._development = development
         self._reloading = False
         self._lifecycle = Lifecycle()
-        self._parts = Parts(settings, bot, arguments, self._lifecycle)
+        self._parts = Parts(settings, bot, arguments, self._lifecycle, logs)
         self._sessions = self._parts.sessions
         self._warming: asyncio.Future[Any] | None = None
         self._watching: asyncio.Future[Any] | None = None
@@ -107,6 +110,8 @@ class Launcher:
             self._development.greet(self._settings)
             self._watching = asyncio.ensure_future(self._stop_when_changed(self._development))
         await self._stop.wait()
+        if not self._reloading:
+            orchestrator.tell_token_refresher()
         hurried = False if self._reloading else await self._drain()
         self._watchdog.end_by(self._ending() + PATIENCE, EXIT_FORCED, "the end took too long; forced out")
         if self._parts.webrtc is not None:
@@ -189,7 +194,8 @@ class Launcher:
         from feature_manager import FeatureManager
 
         has_storage = self._bot.create_file_storage is not None
-        FeatureManager(self._settings, has_file_storage=has_storage).log_features_summary()
+        manager = FeatureManager(self._settings, has_file_storage=has_storage, types=self._arguments.types)
+        manager.log_features_summary()
 
     async def _drain(self) -> bool:
         """Let the sessions end, at the deadline end them; True when a second signal cut it short."""

@@ -1,7 +1,8 @@
 """Logs: one format, the session's id on every line, and nothing of the bot's own taken away.
 
-The launcher has one console sink. Sinks that the bot adds while it is imported stay. Two things that happen during
-that import would spoil the console, and are mended after it:
+The launcher has one console sink, and with PCC_LOG_DIR another one for the lane (:mod:`pipecat_base.lane`). Sinks that
+the bot adds while it is imported stay. Two things that happen during that import would spoil the console, and are put
+right after it:
 
 - ``logger.remove(0); logger.add(sys.stderr, level="DEBUG")`` stands at the top of most pipecat examples, and
   importing pipecatcloud does the like. A plain console sink that took the place of ours is dropped again, or every
@@ -13,18 +14,18 @@ that import would spoil the console, and are mended after it:
 from __future__ import annotations
 
 import contextlib
-import datetime
 import inspect
-import json
 import logging
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from pipecat_base import environment
+from pipecat_base.lane import Lane
+from pipecat_base.lane.records import record
+from pipecat_base.redaction import Redaction
 
 with environment.without_default_log_sink():
     # Every module takes the logger from here, so that this is the first import of loguru.
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 
 FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level: <8} | {name}:{function}:{line} | {extra[session_id]} - {message}"
 NO_SESSION = "NONE"
-LOG_FILE = "bot.jsonl"
 
 # uvicorn writes request lines, and with them ?body= and ?token=, to these.
 _REQUEST_LOGGERS = ("uvicorn.access", "uvicorn.error", "uvicorn.asgi")
@@ -75,7 +75,7 @@ class _Watch:
         """As ``logger.remove``."""
         self._remove(handler_id)
         if handler_id is None:
-            self.removed |= {self._logs._console, self._logs._file}
+            self.removed.add(self._logs._console)
             self.added.clear()
         else:
             self.removed.add(handler_id)
@@ -87,23 +87,24 @@ class Logs:
 
     Args:
         level: One of settings.LOG_LEVELS; NONE is silence.
-        folder: Where to also write JSON lines, or None.
+        lane: Where JSON lines are written too, or None.
     """
 
-    def __init__(self, level: str, folder: str | None = None) -> None:
+    def __init__(self, level: str, lane: Lane | None = None) -> None:
         self._level = level
-        self._folder = folder
+        self._lane = lane
+        self._redaction = Redaction()
         self._console: int | None = None
-        self._file: int | None = None
-        self._json: JsonLines | None = None
+        self._lane_sink: int | None = None
         self._handler = LoguruHandler()
 
     def configure(self) -> None:
         """Make loguru's console sink ours, and send the standard library's logging there."""
         logger.remove()
         self._console = self._add_console()
-        if self._level != "NONE":
-            self._open_file()
+        if self._lane is not None and self._level != "NONE":
+            self._lane_sink = self._add(self._write_to_lane, "{message}")
+            self._keep_lane_sink()
         root = logging.getLogger()
         root.setLevel(self._standard_level())
         # Not yet a handler of the root: basicConfig() in the bot does nothing once there is one, its level= included.
@@ -113,6 +114,17 @@ class Logs:
             logging.getLogger(name).setLevel(logging.WARNING)
             # Levels are reset by a bot's dictConfig(); filters are not.
             logging.getLogger(name).addFilter(_is_for_people)
+
+    def hide(self, url: str) -> None:
+        """Show no log line with this URL, or with a piece of it."""
+        self._redaction.hide(url)
+
+    @contextlib.contextmanager
+    def of_session(self, session_id: str) -> Iterator[None]:
+        """Around a session's bot: its log lines carry the id, and in the lane so does what it prints."""
+        lane = contextlib.nullcontext() if self._lane is None else self._lane.of_session(session_id)
+        with logger.contextualize(session_id=session_id), lane:
+            yield
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
@@ -139,8 +151,6 @@ class Logs:
             yield
 
     def _restore(self, watch: _Watch) -> None:
-        if self._json is not None and self._file in watch.removed:
-            self._file = self._add(self._json.write, "{message}")
         if self._console is None or self._console not in watch.removed:
             return
         consoles = {sink_id: sink for sink_id, sink in watch.added.items() if sink.console}
@@ -155,23 +165,43 @@ class Logs:
         if self._level == "NONE":
             # Silent, but there: bots remove sink 0, which fails when there is none.
             return int((add or logger.add)(_nowhere, level=sys.maxsize))
-        return self._add(sys.stderr, _console_format, add)
+        return self._add(_Console(self._past_lane(sys.stderr), self._redaction), _console_format, add)
 
     def _add(self, sink: Any, format_: Any, add: Any = None) -> int:
         # diagnose would print the values of variables, secrets too, beside the traceback.
         options: dict[str, Any] = {"level": self._level, "backtrace": False, "diagnose": False}
         return int((add or logger.add)(sink, format=format_, **options))
 
-    def _open_file(self) -> None:
-        if self._folder is None:
-            return
-        path = os.path.join(self._folder, LOG_FILE)
-        try:
-            self._json = JsonLines(path)
-        except OSError as error:
-            logger.error(f"PCC_LOG_DIR: {path} cannot be written: {error.strerror}")
-        else:
-            self._file = self._add(self._json.write, "{message}")
+    def _past_lane(self, stream: Any) -> Any:
+        return stream if self._lane is None else self._lane.original(stream)
+
+    def _write_to_lane(self, message: Message) -> None:
+        assert self._lane is not None
+        found = message.record
+        session_id = found["extra"].get("session_id")
+        line = record(
+            "app",
+            self._redaction(str(message).rstrip("\n")),  # with the traceback of an exception
+            level=found["level"].name,
+            session_id=None if session_id in (None, NO_SESSION) else str(session_id),
+            at=found["time"],
+        )
+        self._lane.records.append(line)
+
+    def _keep_lane_sink(self) -> None:
+        """Let no ``logger.remove()`` of the bot's, nor of a library that it imports in a session, end the lane."""
+        add, remove = logger.add, logger.remove
+
+        def add_past_lane(sink: Any, *args: Any, **options: Any) -> int:
+            # A console: what it prints would come a second time, as what was printed.
+            return int(add(self._past_lane(sink) if _is_console(sink) else sink, *args, **options))
+
+        def remove_others(handler_id: int | None = None) -> None:
+            remove(handler_id)
+            if handler_id in (None, self._lane_sink):
+                self._lane_sink = self._add(self._write_to_lane, "{message}", add)
+
+        logger.add, logger.remove = add_past_lane, remove_others  # type: ignore[method-assign]
 
     def _quieten(self) -> None:
         # Every candidate pair of every call, at INFO.
@@ -220,24 +250,21 @@ class LoguruHandler(logging.Handler):
         logger.patch(patch).opt(exception=record.exc_info).log(level, "{}", message)
 
 
-class JsonLines:
-    """Writes ``bot.jsonl``: one JSON object a log line, with ``@timestamp, stream, level, session_id, line``."""
+class _Console:
+    """The console, without what must not be shown there."""
 
-    def __init__(self, path: str) -> None:
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        self._file = open(path, "a", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115
+    def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
+        self._stream = stream
+        self._redact = redact
 
-    def write(self, message: Message) -> None:
-        """Called by loguru for each line; the traceback of an exception is part of ``line``."""
-        record = message.record
-        entry = {
-            "@timestamp": record["time"].astimezone(datetime.UTC).isoformat(timespec="milliseconds"),
-            "stream": "stderr",
-            "level": record["level"].name,
-            "session_id": record["extra"].get("session_id", NO_SESSION),
-            "line": str(message).rstrip("\n"),
-        }
-        self._file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+    def write(self, text: str) -> None:
+        self._stream.write(self._redact(text))
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
 
 
 def _console_format(record: Record) -> str:
@@ -265,11 +292,16 @@ def _remove(sink_id: int) -> bool:
 
 @contextlib.contextmanager
 def _replaced(add: Callable[..., int], remove: Callable[..., None]) -> Iterator[None]:
+    before = {name: vars(logger).get(name) for name in ("add", "remove")}
     logger.add, logger.remove = add, remove  # type: ignore[method-assign]
     try:
         yield
     finally:
-        del logger.add, logger.remove
+        for name, method in before.items():
+            if method is None:
+                delattr(logger, name)
+            else:
+                setattr(logger, name, method)
 
 
 def _is_bridge(handler: logging.Handler) -> bool:

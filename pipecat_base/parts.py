@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.routing import BaseRoute
@@ -12,9 +12,13 @@ from starlette.websockets import WebSocketDisconnect
 from pipecat_base import app as application
 from pipecat_base import guard, webrtc, whatsapp
 from pipecat_base.arguments import ArgumentFactory
+from pipecat_base.capabilities import Capabilities, CapabilitiesRoute
 from pipecat_base.dispatch import Dispatch
+from pipecat_base.flows import FlowFiles
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.loader import Bot
+from pipecat_base.logs import Logs
+from pipecat_base.memory import MemoryRelease
 from pipecat_base.routes.bot import BotRoute
 from pipecat_base.routes.health import Health
 from pipecat_base.routes.missing import MissingRoutes
@@ -39,7 +43,9 @@ class Parts:
         entrance: What every request comes through.
     """
 
-    def __init__(self, settings: Settings, bot: Bot, arguments: ArgumentFactory, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, settings: Settings, bot: Bot, arguments: ArgumentFactory, lifecycle: Lifecycle, logs: Logs
+    ) -> None:
         self._settings = settings
         self._bot = bot
         self._arguments = arguments
@@ -52,10 +58,13 @@ class Parts:
             max_seconds=settings.max_session_seconds,
             cancel_grace=settings.session_cancel_grace,
             refusal=lifecycle.refusal,
+            lines_of=logs.of_session,
+            after_each=self._memory_release(),
             disconnects=(WebSocketDisconnect,),
         )
         self.webrtc = webrtc.WebRTC(settings, self.sessions, arguments) if webrtc.is_installed() else None
-        self._dispatch = Dispatch(self.sessions, arguments, self.webrtc)
+        self._dispatch = Dispatch(self.sessions, arguments, self.webrtc, hide=logs.hide)
+        self._capabilities = Capabilities(self._why_nots)
         self.whatsapp = self._whatsapp_calls()
         self._tokens = Tokens(settings.websocket_secret) if settings.websocket_auth == "token" else None
         bots_routes = application.bots_routes()
@@ -73,12 +82,14 @@ class Parts:
         )
         bot = BotRoute(
             self._dispatch,
+            self._capabilities,
             failure_status=settings.bot_failure_status,
             max_body_bytes=settings.max_body_bytes,
         )
         websocket = WebSocketRoutes(
             self.sessions,
             self._arguments,
+            FlowFiles(settings.session_files_dir),
             tokens=self._tokens,
             allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
         )
@@ -104,11 +115,11 @@ class Parts:
     def _entrance_to(self, app: ASGIApp, bots_routes: Sequence[BaseRoute]) -> application.Entrance:
         """What callers come through: with a gateway it is between them and the pod."""
         settings = self._settings
-        direct = app
+        direct: ASGIApp = CapabilitiesRoute(app, self._capabilities)
         if settings.pod_token is not None:
-            direct = guard.Guard(app, settings.pod_token, guard.STARTS + guard.STREAMS)
+            direct = guard.Guard(direct, settings.pod_token, guard.STARTS + guard.STREAMS)
         elif settings.gateway and settings.public_api_keys:
-            direct = guard.Guard(app, None, guard.STARTS)
+            direct = guard.Guard(direct, None, guard.STARTS)
         if not settings.gateway:
             return application.Entrance(direct)
         from pipecat_base import gateway  # a pod does not import it
@@ -130,6 +141,16 @@ class Parts:
     @property
     def _takes_uploads(self) -> bool:
         return self._bot.create_file_storage is not None or self._settings.uploads_folder is not None
+
+    def _memory_release(self) -> Callable[[], Awaitable[None]]:
+        if not self._settings.release_session_memory:
+            return _nothing
+        return MemoryRelease(lambda: self.sessions.idle)
+
+    def _why_nots(self) -> Mapping[str, str | None]:
+        from feature_manager import FeatureManager
+
+        return FeatureManager(self._settings, types=self._arguments.types).capabilities()
 
     def _whatsapp_calls(self) -> whatsapp.WhatsApp | None:
         """None when it is not configured or not installed; the features summary says what is missing."""
@@ -155,3 +176,7 @@ class Parts:
         from feature_manager import FeatureManager
 
         return FeatureManager(self._settings).whatsapp().line()
+
+
+async def _nothing() -> None:
+    pass

@@ -1,28 +1,24 @@
-"""The process around the application: socket, event loop, signals, and an end that loses no call."""
+"""The process around the application: socket, event loop, and an end that loses no call."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Coroutine, Iterator
-from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 import uvicorn
 
-from pipecat_base.errors import EXIT_SIGNAL_BASE, PortUnavailable
+from pipecat_base.errors import PortUnavailable
 from pipecat_base.logs import logger
+from pipecat_base.signals import SIGNALS, flush_streams
 from pipecat_base.watchdog import Watchdog
 
 T = TypeVar("T")
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
 BACKLOG = 2048
 LEFTOVERS = 3
 """Seconds that requests which are not sessions get at the very end."""
@@ -52,57 +48,6 @@ def listen(host: str, port: int) -> socket.socket:
             "Set PORT or PIPECAT_HOST, or stop what uses it.",
         ) from error
     return sock
-
-
-class Signals:
-    """SIGTERM and SIGINT: at once while starting, then first a drain, second a prompt end, third the kill.
-
-    Ordinary handlers, not the loop's: those would not run while a bot blocks the loop.
-    """
-
-    def __init__(self) -> None:
-        self.requested = 0
-        self.signal: int | None = None
-        self.at = 0.0
-        self._listener: Any = None
-        self._process = os.getpid()
-
-    def install(self) -> None:
-        """From now on a signal ends the process at once, with 128 + its number. PID 1 has no default for that.
-
-        Called again with every heartbeat, it takes back what a bot has taken: a deploy would cut calls.
-        """
-        for number in SIGNALS:
-            if signal.getsignal(number) != self._handle:
-                signal.signal(number, self._handle)
-
-    def deliver_to(self, listener: Any) -> None:
-        """``listener(count)`` is called in the handler from now on."""
-        self._listener = listener
-
-    @property
-    def interactive(self) -> bool:
-        """Whether a person pressed Ctrl-C."""
-        return self.signal == signal.SIGINT
-
-    @property
-    def exit_status(self) -> int:
-        """What a process ended by this signal reports."""
-        return EXIT_SIGNAL_BASE + (self.signal or 0)
-
-    def _handle(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._process:
-            # A child that the bot forked: it has no calls to drain.
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-            return
-        self.requested += 1
-        if self.requested == 1:
-            self.signal, self.at = number, time.monotonic()
-        if self._listener is None or self.requested > 2:
-            _flush()
-            os._exit(EXIT_SIGNAL_BASE + number)
-        self._listener(self.requested)
 
 
 class Server(uvicorn.Server):
@@ -221,12 +166,5 @@ def leave(status: int, watchdog: Watchdog) -> NoReturn:
     others = [t.name for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
     reason = f"forced out after {EXIT_GRACE:g} s; still running: {', '.join(others) or 'an atexit handler'}"
     watchdog.end_by(EXIT_GRACE, status, reason)
-    _flush()
+    flush_streams()
     sys.exit(status)
-
-
-def _flush() -> None:
-    # In a signal's handler the stream may be in use; a pipe may be gone.
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(RuntimeError, OSError, ValueError):
-            stream.flush()

@@ -12,6 +12,7 @@ import contextlib
 import inspect
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -129,6 +130,8 @@ class Sessions:
         max_seconds: The longest that any session may run; None for no limit.
         cancel_grace: Seconds that a cancelled bot gets before it is given up.
         refusal: The launcher's reason to take no session now, or None.
+        lines_of: Entered while a session's bot runs, with its id: its log lines carry that.
+        after_each: Awaited when a session has ended and nothing of it is left.
         disconnects: Exceptions by which a transport tells the bot that the caller is gone.
     """
 
@@ -142,6 +145,8 @@ class Sessions:
         max_seconds: float | None,
         cancel_grace: float,
         refusal: Callable[[], Refusal | None],
+        lines_of: Callable[[str], AbstractContextManager[None]],
+        after_each: Callable[[], Awaitable[None]],
         disconnects: tuple[type[Exception], ...] = (),
     ) -> None:
         self._bot = bot
@@ -151,6 +156,8 @@ class Sessions:
         self._max_seconds = max_seconds
         self._cancel_grace = cancel_grace
         self._refusal = refusal
+        self._lines_of = lines_of
+        self._after_each = after_each
         self._disconnects = disconnects
         self._active: dict[str, Session] = {}
         self._empty = asyncio.Event()
@@ -235,6 +242,7 @@ class Sessions:
                 del self._active[session_id]
                 self._enter(session, State.ENDED)
                 self._note_idle()
+                await self._after_each()
 
     async def wait(self, session: Session, *events: asyncio.Future[Any], timeout: float | None) -> Outcome | None:
         """Keep the place until one of ``events`` is done or ``timeout`` seconds are over.
@@ -258,7 +266,7 @@ class Sessions:
         """
         self._enter(session, State.RUNNING)
         started, seconds_left = time.monotonic(), session._begin()
-        with logger.contextualize(session_id=session.id):
+        with self._lines_of(session.id):
             logger.info(f"Session started: {session.transport.value}")
             task = asyncio.ensure_future(self._contain(arguments))
             try:

@@ -136,9 +136,29 @@ _size = _integer(1, None, "is not a number of bytes (1 or more)")
 _status = _integer(200, 599, "is not an HTTP status (200–599)")
 
 
+class Ignored(ValueError):
+    """A value that the replaced image goes on without: so does this one, and says so."""
+
+
+def _forgiving(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """As ``parse``, but a wrong value counts as unset."""
+
+    def forgiving(value: str) -> T:
+        try:
+            return parse(value)
+        except ValueError as error:
+            raise Ignored(*error.args) from None
+
+    return forgiving
+
+
 @dataclass(frozen=True)
 class Settings:
-    """What the environment asks for. Times are seconds, sizes bytes."""
+    """What the environment asks for. Times are seconds, sizes bytes.
+
+    Attributes:
+        ignored: Lines for the log: values that count as unset because they are wrong.
+    """
 
     host: str = variable("PIPECAT_HOST", "0.0.0.0", _text, "Address to listen on")
     port: int = variable("PORT", 8080, _port, "TCP port to listen on")
@@ -169,6 +189,15 @@ class Settings:
         _size,
         "Largest body of a request to our routes; more gets 413",
         unit="bytes",
+    )
+    session_files_dir: str | None = variable(
+        "PCC_SESSION_FILES_DIR", None, _text, "Folder of the files that X-Pcc-Flow-Config-File may name"
+    )
+    release_session_memory: bool = variable(
+        "PCC_RELEASE_SESSION_MEMORY",
+        True,
+        _forgiving(_boolean),
+        "Collect garbage and give memory back after a session, while no other one runs",
     )
 
     gateway: bool = variable(
@@ -234,12 +263,23 @@ class Settings:
     )
 
     log_level: str = variable(
-        "PIPECAT_LOG_LEVEL", "DEBUG", _choice(LOG_LEVELS, str.upper), f"One of {', '.join(LOG_LEVELS)}"
+        "PIPECAT_LOG_LEVEL",
+        "DEBUG",
+        _forgiving(_choice(LOG_LEVELS, str.upper)),
+        f"One of {', '.join(LOG_LEVELS)}; another value is ignored",
     )
     log_features_summary: bool = variable(
         "PCC_LOG_FEATURES_SUMMARY", False, _boolean, "Log what is possible here, once ready"
     )
-    log_dir: str | None = variable("PCC_LOG_DIR", None, _text, "Folder in which to also write JSON lines, as bot.jsonl")
+    log_dir: str | None = variable(
+        "PCC_LOG_DIR", None, _text, "Folder for bot.jsonl: log lines and what is printed, as JSON lines"
+    )
+    termination_log: str | None = variable(
+        "PCC_TERMINATION_LOG_PATH",
+        None,
+        _text,
+        "Where the reason of a start that failed is left. Unset: /dev/termination-log, where that is",
+    )
     observers: bool = variable(
         "PIPECAT_OBSERVERS", True, _boolean, "Log pipeline start-up times and user-bot latency (pipecat-ai >= 0.0.104)"
     )
@@ -312,7 +352,13 @@ class Settings:
     webrtc_disconnect_timeout: float = variable(
         "WEBRTC_DISCONNECT_TIMEOUT", 10.0, _positive_seconds, "Silence after which a peer is gone", unit="seconds"
     )
-    ice_config_url: str | None = variable("ICE_CONFIG_URL", None, _url, "Answers with ICE servers as JSON")
+    ice_config_url: str | None = variable(
+        "ICE_CONFIG_URL",
+        None,
+        _url,
+        "Answers with ICE servers as JSON. Unset: in the image, the platform's (http://localhost:9090/ice-servers), "
+        "where it answers",
+    )
     ice_servers: str | None = variable(
         "PIPECAT_ICE_SERVERS", None, _text, "Comma list of URLs, or a JSON object or array", secret=True
     )
@@ -330,6 +376,7 @@ class Settings:
     )
     nltk_data: str | None = variable("NLTK_DATA", None, _text, "Folders with nltk's data; read by nltk")
     image_version: str | None = variable("IMAGE_VERSION", None, _text, "Set when the image is built")
+    ignored: tuple[str, ...] = ()
 
     @classmethod
     def load(cls, environment: Mapping[str, str]) -> Settings:
@@ -340,7 +387,8 @@ class Settings:
         """
         values: dict[str, Any] = {}
         wrong: list[str] = []
-        for field in dataclasses.fields(cls):
+        ignored: list[str] = []
+        for field in _variables():
             name = field.metadata["name"]
             raw = environment.get(name, "")
             if not raw.strip():
@@ -349,8 +397,11 @@ class Settings:
                 values[field.name] = field.metadata["parse"](raw)
             except ValueError as error:
                 shown = "the value" if field.metadata["secret"] else json.dumps(raw, ensure_ascii=False)
-                wrong.append(f"{name}: {shown} {error}")
-        settings = cls(**values)
+                if isinstance(error, Ignored):
+                    ignored.append(f"{name}: {shown} {error}; {_shown(field.default)} is used")
+                else:
+                    wrong.append(f"{name}: {shown} {error}")
+        settings = cls(**values, ignored=tuple(ignored))
         if settings.esp32_enabled and settings.esp32_host is None:
             wrong.append("ESP32_HOST: not set, and ESP32_ENABLED needs the address that ESP32 peers reach")
         if settings.gateway:
@@ -358,6 +409,10 @@ class Settings:
         if wrong:
             raise SettingsInvalid(wrong)
         return settings
+
+
+def _variables() -> list[dataclasses.Field[Any]]:
+    return [field for field in dataclasses.fields(Settings) if "name" in field.metadata]
 
 
 def _wrong_for_a_gateway(settings: Settings) -> Iterator[str]:
@@ -417,7 +472,7 @@ def table() -> list[Row]:
             unit=field.metadata["unit"],
             meaning=field.metadata["text"],
         )
-        for field in dataclasses.fields(Settings)
+        for field in _variables()
     ]
 
 

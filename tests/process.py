@@ -141,6 +141,24 @@ class Launcher:
         """What the bot printed as JSON lines."""
         return [json.loads(line) for line in self.log().splitlines() if line.startswith('{"said"')]
 
+    def post(self, body: Any = None, **headers: str) -> httpx.Response:
+        """``POST /bot``; the headers' names have underscores for dashes."""
+        return self.http.post("/bot", json=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    def arguments(self, session_id: str) -> dict[str, Any]:
+        """What the obedient bot said it was given for this session."""
+
+        def given() -> dict[str, Any] | None:
+            found = (said["args"] for said in self.said() if "args" in said)
+            return next((args for args in found if args["session_id"] == session_id), None)
+
+        arguments: dict[str, Any] = until(given, f"the arguments of {session_id}")
+        return arguments
+
+    def lines(self, text: str) -> list[str]:
+        """The lines of the log with this text."""
+        return [line for line in self.log().splitlines() if text in line]
+
     def signal(self, number: int = signal.SIGTERM) -> None:
         self.process.send_signal(number)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base import arguments
+from pipecat_base import argument_types
 from pipecat_base.arguments import ArgumentFactory
 
 
@@ -22,7 +22,7 @@ def without_pipecat(monkeypatch: pytest.MonkeyPatch) -> None:
 async def build(factory: ArgumentFactory) -> dict[str, Any]:
     socket: Any = object()
     return {
-        "plain": await factory.plain("s", {"a": 1}, flow_config={"nodes": []}),
+        "plain": await factory.plain("s", {"a": 1}, flow_config="a flow"),
         "daily": await factory.daily("s", {"a": 1}, "https://room", None),
         "websocket": await factory.websocket("s", {"a": 1}, socket, None),
         "client": await factory.websocket("s", {"a": 1}, socket, "websocket"),
@@ -34,7 +34,8 @@ def check(built: dict[str, Any]) -> None:
     for args in built.values():
         assert (args.session_id, args.body, args.file_storage) == ("s", {"a": 1}, "storage")
         assert args.handle_sigint is args.handle_sigterm is False
-    assert built["plain"].flow_config == {"nodes": []}
+    assert built["plain"].flow_config == "a flow"
+    assert [built[name].flow_config for name in ("daily", "websocket", "client", "webrtc")] == [None] * 4
     assert (built["daily"].room_url, built["daily"].token) == ("https://room", None)
     assert built["websocket"].transport_type is None
     assert built["client"].transport_type == "websocket"
@@ -62,6 +63,6 @@ def test_with_pipecat_they_are_its_own_types() -> None:
 def test_without_pipecat_they_have_the_same_names_and_fields() -> None:
     built = asyncio.run(build(factory()))
     check(built)
-    assert type(built["plain"]) is arguments.RunnerArguments
-    assert type(built["daily"]) is arguments.DailyRunnerArguments
+    assert type(built["plain"]) is argument_types.RunnerArguments
+    assert type(built["daily"]) is argument_types.DailyRunnerArguments
     assert built["plain"].pipeline_idle_timeout_secs == 300

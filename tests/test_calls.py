@@ -9,9 +9,10 @@ import pytest
 
 from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.errors import Malformed
-from pipecat_base.sessions import Outcome, Sessions
+from pipecat_base.sessions import Outcome
 from pipecat_base.webrtc.calls import Calls
 from pipecat_base.webrtc.offers import Offer
+from tests.parts import make_sessions
 
 
 class Peer:
@@ -56,15 +57,7 @@ class Scene:
             if args.body not in ends:
                 await asyncio.Event().wait()
 
-        self.sessions = Sessions(
-            bot,
-            bot_name="bot in bot.py",
-            project="/",
-            max_sessions=None,
-            max_seconds=None,
-            cancel_grace=1,
-            refusal=lambda: None,
-        )
+        self.sessions = make_sessions(bot, cancel_grace=1)
         arguments = ArgumentFactory(wants_cloud=False)
         self.calls = Calls(self.sessions, arguments, cast(Any, self.peers), offer_timeout=9)
 

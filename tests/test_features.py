@@ -19,13 +19,15 @@ def features(variables: Mapping[str, str] | None = None, *, verify: bool = False
 
 
 def test_the_names_in_their_order() -> None:
-    assert list(features())[:6] == [
+    assert list(features())[:8] == [
         "Daily Transport",
         "Websocket Transport",
         "SmallWebRTC Session Arguments",
         "SmallWebRTC Transport",
         "SmallWebRTC ICE Candidates",
         "WhatsApp Integration",
+        "Observability Observers",
+        "MoQ Session Arguments",
     ]
 
 
@@ -65,7 +67,7 @@ def test_nltks_data_is_looked_for_where_nltk_looks(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("variables", "status", "required"),
     [
-        ({}, Status.DISABLED, "WHATSAPP_TOKEN, WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET"),
+        ({}, Status.MISSING_CONFIG, "WHATSAPP_TOKEN, WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET"),
         ({"WHATSAPP_TOKEN": "a"}, Status.MISSING_CONFIG, "WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET"),
         ({**WHATSAPP, "WHATSAPP_APP_SECRET": ""}, Status.MISSING_CONFIG, "WHATSAPP_APP_SECRET"),
         (WHATSAPP, Status.ENABLED, "pip install pipecat-ai[webrtc]"),
@@ -131,9 +133,28 @@ def test_krisp_needs_its_sdk_and_its_model(monkeypatch: pytest.MonkeyPatch, tmp_
         ("ESP32 Support", {}, Status.DISABLED),
         ("ESP32 Support", {"ESP32_ENABLED": "true", "ESP32_HOST": "10.0.0.1"}, Status.ENABLED),
         ("File Uploads", {}, Status.DISABLED),
-        ("Pipeline Observers", {"PIPECAT_OBSERVERS": "false"}, Status.DISABLED),
-        ("Pipeline Observers", {}, Status.ENABLED),
+        ("Observability Observers", {"PIPECAT_OBSERVERS": "false"}, Status.DISABLED),
+        ("Observability Observers", {}, Status.ENABLED),
     ],
 )
 def test_our_own_features(name: str, variables: dict[str, str], status: Status) -> None:
     assert features(variables)[name].status is status
+
+
+def test_the_summary_has_the_form_of_the_replaced_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "daily" else real(name))
+    found = features({"WHATSAPP_TOKEN": "a"})
+    assert list(found["Websocket Transport"].summary()) == ["✅ Websocket Transport: ENABLED"]
+    assert list(found["Daily Transport"].summary()) == [
+        "◻️ Daily Transport: DISABLED",
+        "   Required: pip install pipecat-ai[daily]",
+        "   Reason: daily is not installed",
+    ]
+    variables = "WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET"
+    assert list(found["WhatsApp Integration"].summary()) == [
+        "⚠️ WhatsApp Integration: MISSING_CONFIG",
+        f"   Required: {variables}",
+        f"   Config needed: {variables}",
+        f"   Reason: Missing environment variables: {variables}",
+    ]

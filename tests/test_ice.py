@@ -149,3 +149,29 @@ def test_a_url_that_recovers_is_used_again() -> None:
         assert urls(await servers.get()) == ["stun:back"]
 
     asyncio.run(main())
+
+
+def test_an_address_that_nobody_has_set_is_not_waited_for() -> None:
+    async def main() -> tuple[float, list[Any]]:
+        started = time.monotonic()
+        servers = ice.IceServers(None, None, default_url="http://default", fetch=Source("hang"))
+        found = [await servers.get() for _ in range(3)]
+        servers.close()
+        return time.monotonic() - started, found[-1]
+
+    seconds, found = asyncio.run(main())
+    assert seconds < ice.LONGEST_WAIT / 2
+    assert urls(found) == [ice.PUBLIC_STUN]
+
+
+def test_a_default_that_answers_is_used_and_one_that_does_not_is_no_warning() -> None:
+    async def main(source: Source) -> list[Any]:
+        servers = ice.IceServers(None, None, default_url="http://default", fetch=source)
+        return list(await servers.get())
+
+    said: list[str] = []
+    sink = logger.add(lambda message: said.append(message.record["level"].name), level="DEBUG")
+    assert urls(asyncio.run(main(Source(config({"urls": "stun:a:1"}))))) == ["stun:a:1"]
+    assert urls(asyncio.run(main(Source(OSError("refused"))))) == [ice.PUBLIC_STUN]
+    logger.remove(sink)
+    assert said == ["DEBUG"]

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from pipecat_base.arguments import RunnerArguments
+from pipecat_base.argument_types import RunnerArguments
 from pipecat_base.errors import AtCapacity, Draining, DuplicateSession, Refusal, Starting
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.lifecycle import State as LauncherState
 from pipecat_base.sessions import Outcome, Report, Session, Sessions, State, Transport
-
-Bot = Callable[[Any], Coroutine[Any, Any, Any]]
+from tests.parts import Bot, make_sessions
 
 
 def make(bot: Bot, **options: Any) -> Sessions:
-    defaults: dict[str, Any] = {
-        "bot_name": "bot in bot.py",
-        "project": ".",
-        "max_sessions": None,
-        "max_seconds": None,
-        "cancel_grace": 0.1,
-        "refusal": lambda: None,
-        "disconnects": (ConnectionError,),
-    }
-    return Sessions(bot, **{**defaults, **options})
+    return make_sessions(bot, **{"disconnects": (ConnectionError,), **options})
 
 
 async def run(sessions: Sessions, session_id: str = "s", **options: Any) -> Report:

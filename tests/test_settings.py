@@ -5,6 +5,7 @@ import json
 import math
 import re
 import string
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,9 +14,9 @@ from hypothesis import strategies as st
 from pipecat_base import settings as reference
 from pipecat_base.errors import SettingsInvalid
 from pipecat_base.settings import Settings
-from tests.process import BOTS, ROOT, run
+from tests.process import BOTS, ROOT, Launcher, run
 
-NAMES = [field.metadata["name"] for field in dataclasses.fields(Settings)]
+NAMES = [row.variable for row in reference.table()]
 CONTRACT = {
     "ESP32_ENABLED",
     "ESP32_HOST",
@@ -23,6 +24,9 @@ CONTRACT = {
     "IMAGE_VERSION",
     "PCC_LOG_DIR",
     "PCC_LOG_FEATURES_SUMMARY",
+    "PCC_RELEASE_SESSION_MEMORY",
+    "PCC_SESSION_FILES_DIR",
+    "PCC_TERMINATION_LOG_PATH",
     "PIPECAT_ALLOWED_ORIGINS",
     "PIPECAT_ICE_SERVERS",
     "PIPECAT_LOG_LEVEL",
@@ -64,11 +68,6 @@ def test_the_defaults_are_those_of_the_replaced_image() -> None:
         ("MAX_SESSIONS", "1.5", 'MAX_SESSIONS: "1.5" is not a whole number (1 or more)'),
         ("BOT_FAILURE_STATUS", "99", 'BOT_FAILURE_STATUS: "99" is not an HTTP status (200–599)'),
         ("READY_WHEN_FULL", "maybe", 'READY_WHEN_FULL: "maybe" is not true or false'),
-        (
-            "PIPECAT_LOG_LEVEL",
-            "loud\n",
-            'PIPECAT_LOG_LEVEL: "loud\\n" is not one of TRACE, DEBUG, INFO, WARNING, ERROR, NONE',
-        ),
         ("PIPECAT_WEBSOCKET_AUTH", "basic", 'PIPECAT_WEBSOCKET_AUTH: "basic" is not one of none, token'),
         ("ICE_CONFIG_URL", "nope", 'ICE_CONFIG_URL: "nope" is not an HTTP address (http://host:port/path)'),
         (
@@ -113,6 +112,30 @@ def test_a_wrong_value_ends_the_program_with_its_status() -> None:
 )
 def test_a_right_value_is_read(name: str, value: str, attribute: str, expected: object) -> None:
     assert getattr(Settings.load({name: value}), attribute) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        (
+            "PIPECAT_LOG_LEVEL",
+            "loud\n",
+            'PIPECAT_LOG_LEVEL: "loud\\n" is not one of TRACE, DEBUG, INFO, WARNING, ERROR, NONE; DEBUG is used',
+        ),
+        (
+            "PCC_RELEASE_SESSION_MEMORY",
+            "maybe",
+            'PCC_RELEASE_SESSION_MEMORY: "maybe" is not true or false; true is used',
+        ),
+    ],
+)
+def test_what_the_replaced_image_goes_on_with_is_ignored_with_a_warning(name: str, value: str, line: str) -> None:
+    settings = Settings.load({name: value})
+    assert settings.ignored == (line,)
+    assert (settings.log_level, settings.release_session_memory) == ("DEBUG", True)
+    variables: dict[str, Any] = {name: value}
+    with Launcher("obedient", **variables) as launcher:
+        launcher.wait_for_log(line)
 
 
 @given(st.dictionaries(st.sampled_from(NAMES), st.text(max_size=30)))

@@ -8,11 +8,12 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
+from pipecat_base.flows import FILE as FLOW_FILE
 from pipecat_base.routes.requests import SESSION_ID
 
 DROPPED = frozenset({"host", "content-length", "authorization", SESSION_ID})
 """The first three as on the platform (docs.pipecat.ai, Session API); the session's id is the gateway's to say."""
-DROPPED_OF_WEBSOCKETS = frozenset({SESSION_ID})
+DROPPED_OF_WEBSOCKETS = frozenset({SESSION_ID, FLOW_FILE})
 """Their ``authorization`` is a token for the pod to check."""
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from pipecat_base.dispatch import DailyRoom, Dispatch, Nowhere, OfferToCome, Place, Start
-from pipecat_base.errors import Malformed, NotSupported
+from pipecat_base.capabilities import Capabilities
+from pipecat_base.dispatch import DailyRoom, Dispatch, MoqRelay, Nowhere, OfferToCome, Place, Start
+from pipecat_base.errors import MoqRefused, NotSupported
+from pipecat_base.flows import ENVELOPE, open_envelope
 from pipecat_base.routes import requests
 from pipecat_base.sessions import Outcome, Report
 from pipecat_base.webrtc import NOT_INSTALLED
@@ -18,21 +19,26 @@ from pipecat_base.webrtc import NOT_INSTALLED
 ROOM_URL = "x-daily-room-url"
 ROOM_TOKEN = "x-daily-room-token"  # noqa: S105
 TRANSPORT_TYPE = "x-daily-transport-type"
-START_ENVELOPE = "x-pcc-start-envelope"
+MOQ_RELAY_URL = "x-moq-relay-url"
+MOQ_NAMESPACE = "x-moq-namespace"
+NO_RELAY = "its start carries no relay URL or namespace (X-Moq-Relay-Url, X-Moq-Namespace)"
 OUTCOME = "x-pipecat-session-outcome"
 """On the answer: the session's outcome, since only a failed one differs in status."""
 
 
 class BotRoute:
-    """Runs plain and Daily sessions, and those that wait for a WebRTC offer.
+    """Runs plain, Daily and MoQ sessions, and those that wait for a WebRTC offer.
 
     Args:
         failure_status: The HTTP status for a bot that failed.
         max_body_bytes: The largest body.
     """
 
-    def __init__(self, dispatch: Dispatch, *, failure_status: int, max_body_bytes: int) -> None:
+    def __init__(
+        self, dispatch: Dispatch, capabilities: Capabilities, *, failure_status: int, max_body_bytes: int
+    ) -> None:
         self._dispatch = dispatch
+        self._capabilities = capabilities
         self._failure_status = failure_status
         self._max_body_bytes = max_body_bytes
 
@@ -43,19 +49,36 @@ class BotRoute:
     async def post(self, request: Request) -> JSONResponse:
         """200 ``{}``, or the failure's status and ``{"error": {"code", "message", "session_id"}}``."""
         session_id = requests.session_id(request)
-        place = self._place(request, session_id)
-        max_seconds = requests.max_seconds(request)
-        body, flow_config = _open_envelope(request, await requests.json_body(request, self._max_body_bytes))
+        max_seconds = requests.max_seconds(request, session_id)
+        content = await requests.json_body(request, self._max_body_bytes)
+        body, flow_config = open_envelope(content, request.headers.get(ENVELOPE))
+        place = await self._place(request, session_id)
         start = Start(session_id, place, body, flow_config, max_seconds)
         return self._answer(session_id, await self._dispatch.run(start, partial(_until_gone, request)))
 
-    def _place(self, request: Request, session_id: str) -> Place:
-        if request.headers.get(TRANSPORT_TYPE, "").strip().lower() == "webrtc":
-            if not self._dispatch.takes_offers:
-                raise NotSupported(NOT_INSTALLED, field=TRANSPORT_TYPE, session_id=session_id)
-            return OfferToCome()
-        room_url = request.headers.get(ROOM_URL, "").strip()
-        return DailyRoom(room_url, request.headers.get(ROOM_TOKEN) or None) if room_url else Nowhere()
+    async def _place(self, request: Request, session_id: str) -> Place:
+        """Where the bot meets its caller: a MoQ relay, else a Daily room, else a WebRTC peer."""
+        transport_type = request.headers.get(TRANSPORT_TYPE, "").strip()
+        if transport_type == "moq":
+            return await self._relay(request, session_id)
+        room_url, room_token = (request.headers.get(name, "").strip() for name in (ROOM_URL, ROOM_TOKEN))
+        is_webrtc = transport_type.lower() == "webrtc"
+        if room_url and (room_token or not is_webrtc):
+            return DailyRoom(room_url, room_token or None)
+        if not is_webrtc:
+            return Nowhere()
+        if not self._dispatch.takes_offers:
+            raise NotSupported(NOT_INSTALLED, field=TRANSPORT_TYPE, session_id=session_id)
+        return OfferToCome()
+
+    async def _relay(self, request: Request, session_id: str) -> MoqRelay:
+        reason = await self._capabilities.why_not("transport.moq")
+        if reason is not None:
+            raise MoqRefused(reason, session_id=session_id)
+        url, namespace = (request.headers.get(name, "").strip() for name in (MOQ_RELAY_URL, MOQ_NAMESPACE))
+        if not (url and namespace):
+            raise MoqRefused(NO_RELAY, session_id=session_id)
+        return MoqRelay(url, namespace)
 
     def _answer(self, session_id: str, report: Report) -> JSONResponse:
         headers = {OUTCOME: report.outcome.value, requests.SESSION_ID: session_id}
@@ -69,18 +92,3 @@ async def _until_gone(request: Request) -> None:
     """Wait until the caller has hung up. The body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _open_envelope(request: Request, content: Any) -> tuple[Any, Any]:
-    """``(body, flow_config)``: with ``X-Pcc-Start-Envelope: 1`` both come in one object."""
-    if request.headers.get(START_ENVELOPE, "").strip() != "1":
-        return content, None
-    if not isinstance(content, dict):
-        raise Malformed("The start envelope is not an object.", field="body")
-    if "body" not in content:
-        raise Malformed('The start envelope has no "body".', field="body.body")
-    flow_config = content.get("flow_config")
-    if flow_config is not None and not isinstance(flow_config, dict):
-        raise Malformed("Not an object.", field="body.flow_config")
-    body = content["body"]
-    return ({} if body is None else body), flow_config

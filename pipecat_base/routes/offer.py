@@ -31,7 +31,7 @@ class OfferRoutes:
     async def post(self, request: Request) -> JSONResponse:
         """``{sdp, type, pc_id}``. An offer that names its connection renegotiates it."""
         session_id = requests.session_id(request)
-        max_seconds = requests.max_seconds(request)
+        max_seconds = requests.max_seconds(request, session_id)
         content = await requests.json_body(request, self._max_body_bytes)
         parts = await self._webrtc.load()
         offer = parts.parse_offer(content)

@@ -12,6 +12,7 @@ from typing import Any
 from starlette.requests import HTTPConnection, Request
 
 from pipecat_base.errors import Malformed, TooLarge
+from pipecat_base.logs import logger
 
 SESSION_ID = "x-daily-session-id"
 MAX_SECONDS = "x-pcc-max-session-seconds"
@@ -30,8 +31,11 @@ def session_id(connection: HTTPConnection) -> str:
     return value
 
 
-def max_seconds(connection: HTTPConnection) -> float | None:
-    """The limit that the platform sets for this session, in seconds, or None."""
+def max_seconds(connection: HTTPConnection, session_id: str) -> float | None:
+    """The limit that the platform sets for this session, in seconds; None without one.
+
+    A value that is no limit is told in the log and costs nothing else: it is not the caller's doing.
+    """
     value = connection.headers.get(MAX_SECONDS)
     if value is None:
         return None
@@ -39,9 +43,10 @@ def max_seconds(connection: HTTPConnection) -> float | None:
         seconds = float(value)
     except ValueError:
         seconds = math.nan
-    if not (math.isfinite(seconds) and seconds > 0):
-        raise Malformed("Not a number of seconds (more than 0).", field=MAX_SECONDS)
-    return seconds
+    if math.isfinite(seconds) and seconds > 0:
+        return seconds
+    _warn(session_id, f"Ignored {MAX_SECONDS}: {value[:64]!a} is not a number of seconds (more than 0)")
+    return None
 
 
 async def json_body(request: Request, limit: int) -> Any:
@@ -61,9 +66,21 @@ async def raw_body(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def query_body(connection: HTTPConnection) -> Any:
-    """The session's body from ``?body=``, ``{}`` when there is none."""
-    return decode_body(connection.query_params.get("body", ""))
+def query_body(connection: HTTPConnection, session_id: str) -> Any:
+    """The session's body from ``?body=``, ``{}`` when there is none.
+
+    One that cannot be decoded is told in the log and counts as none: a phone is not cut off for a broken parameter.
+    """
+    try:
+        return decode_body(connection.query_params.get("body", ""))
+    except Malformed as error:
+        _warn(session_id, f"Ignored ?body=: {error.message}")
+        return {}
+
+
+def _warn(session_id: str, message: str) -> None:
+    with logger.contextualize(session_id=session_id):
+        logger.warning(message)
 
 
 def decode_body(value: str) -> Any:

@@ -13,6 +13,8 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.errors import Unauthorized
+from pipecat_base.flows import FILE as FLOW_FILE
+from pipecat_base.flows import FlowFiles
 from pipecat_base.routes import requests
 from pipecat_base.sessions import Outcome, Sessions, Transport
 from pipecat_base.tokens import Tokens
@@ -46,10 +48,17 @@ class WebSocketRoutes:
     """
 
     def __init__(
-        self, sessions: Sessions, arguments: ArgumentFactory, *, tokens: Tokens | None, allowed_origins: frozenset[str]
+        self,
+        sessions: Sessions,
+        arguments: ArgumentFactory,
+        flow_files: FlowFiles,
+        *,
+        tokens: Tokens | None,
+        allowed_origins: frozenset[str],
     ) -> None:
         self._sessions = sessions
         self._arguments = arguments
+        self._flow_files = flow_files
         self._tokens = tokens
         self._allowed_origins = allowed_origins
 
@@ -69,13 +78,16 @@ class WebSocketRoutes:
         """One session, from before accept to close."""
         token = self._authorize(websocket)
         session_id = requests.session_id(websocket)
-        max_seconds = requests.max_seconds(websocket)
-        body = requests.query_body(websocket)
+        max_seconds = requests.max_seconds(websocket, session_id)
+        body = requests.query_body(websocket, session_id)
+        flow_config = await self._flow_files.read(websocket.headers.get(FLOW_FILE), session_id)
         async with self._sessions.admit(session_id, Transport.WEBSOCKET, max_seconds=max_seconds) as session:
             # Used up only now: a refusal for want of a place leaves it good for the next try.
             if self._tokens is not None and not self._tokens.consume(token):
                 raise Unauthorized(BAD_TOKEN, field="token", session_id=session_id)
-            arguments = await self._arguments.websocket(session_id, body, websocket, transport_type)
+            arguments = await self._arguments.websocket(
+                session_id, body, websocket, transport_type, flow_config=flow_config
+            )
             await websocket.accept()
             session.on_end(partial(_close, websocket))
             await self._sessions.run(session, arguments)

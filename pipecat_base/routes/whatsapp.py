@@ -50,7 +50,8 @@ class WhatsAppRoutes:
         body = await requests.raw_body(request, self._max_body_bytes)
         webhook.check_signature(self._app_secret, body, signature)
         content = requests.parse_json(body)
-        session_id, max_seconds = requests.session_id(request), requests.max_seconds(request)
+        session_id = requests.session_id(request)
+        max_seconds = requests.max_seconds(request, session_id)
         answering: list[asyncio.Future[None]] = []
         for event in webhook.events(content):
             if isinstance(event, webhook.Other):

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pipecat_base.webrtc.offers import Offer, Trickle
     from pipecat_base.webrtc.peers import Peers
 
+PLATFORMS_ICE_CONFIG_URL = "http://localhost:9090/ice-servers"
+"""Where Pipecat Cloud's pods find ICE servers unless ICE_CONFIG_URL says otherwise."""
 NOT_INSTALLED = "WebRTC is not installed here: pip install pipecat-ai[webrtc]."
 HANDLER = os.path.join("transports", "smallwebrtc", "connection.py")
 
@@ -89,7 +91,9 @@ class WebRTC:
         from pipecat_base.webrtc.peers import Peers
 
         settings = self._settings
-        self._ice = ice = IceServers(settings.ice_servers, settings.ice_config_url)
+        is_image = settings.image_version is not None
+        default_url = PLATFORMS_ICE_CONFIG_URL if is_image else None
+        self._ice = ice = IceServers(settings.ice_servers, settings.ice_config_url, default_url=default_url)
         ice.prefetch()
         peers = Peers(
             ice,

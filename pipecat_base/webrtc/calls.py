@@ -25,7 +25,7 @@ class Call:
     """One WebRTC session's way to its next peer."""
 
     body: Any
-    flow_config: Any
+    flow_config: str | None
     conductor: asyncio.Task[None] | None = None
     """Runs a session that began with an offer."""
     offers: int = 0
@@ -71,7 +71,7 @@ class Calls:
         session_id: str,
         body: Any,
         *,
-        flow_config: Any,
+        flow_config: str | None,
         max_seconds: float | None,
         caller_gone: Coroutine[Any, Any, None],
     ) -> Report:
@@ -124,7 +124,7 @@ class Calls:
                 await self._peers.close(peer)
                 raise DuplicateSession("That session has ended, or has a newer peer.", session_id=session_id)
             call.latest = number
-            if offer.data is not None:
+            if offer.data:  # an empty one says nothing: what POST /bot has brought stays
                 call.body = offer.data
             superseded = call.hand(peer)
             if superseded is not None:

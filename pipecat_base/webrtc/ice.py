@@ -24,6 +24,8 @@ FETCH_TIMEOUT = 10.0
 """Seconds for one fetch, in the background."""
 LONGEST_WAIT = 2.0
 """Seconds that an offer waits for the very first answer."""
+LONGEST_WAIT_FOR_DEFAULT = 0.25
+"""As above, for an address that nobody has set."""
 RETRY = 10.0
 """Seconds after a failed fetch before the next one."""
 
@@ -36,6 +38,7 @@ class IceServers:
     Args:
         configured: The value of PIPECAT_ICE_SERVERS, or None.
         url: ICE_CONFIG_URL, or None.
+        default_url: Tried without it. That nobody answers there is no news, and no offer waits for it for long.
         fetch: Awaited with the URL; the JSON that it answers.
         clock: Seconds.
     """
@@ -45,10 +48,12 @@ class IceServers:
         configured: str | None,
         url: str | None,
         *,
+        default_url: str | None = None,
         fetch: Fetch | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url = url if configured is None else None
+        self._url = (url or default_url) if configured is None else None
+        self._is_default = url is None
         self._fetch = fetch or _fetch
         self._clock = clock
         self._good_until = 0.0
@@ -62,7 +67,7 @@ class IceServers:
         if self._url is not None and self._clock() >= self._good_until:
             fetching = self.prefetch()
             if not self._fetched_once and fetching is not None:
-                await asyncio.wait({fetching}, timeout=LONGEST_WAIT)
+                await asyncio.wait({fetching}, timeout=LONGEST_WAIT_FOR_DEFAULT if self._is_default else LONGEST_WAIT)
                 # Had it its chance: later offers do not wait again.
                 self._fetched_once = True
         return self._servers
@@ -80,6 +85,10 @@ class IceServers:
         if self._fetching is not None:
             self._fetching.cancel()
 
+    @property
+    def _name(self) -> str:
+        return f"{self._url} (the default of ICE_CONFIG_URL)" if self._is_default else "ICE_CONFIG_URL"
+
     async def _refresh(self, url: str) -> None:
         try:
             content = await asyncio.wait_for(self._fetch(url), FETCH_TIMEOUT)
@@ -90,11 +99,12 @@ class IceServers:
             self._good_until = self._clock() + RETRY
             if not self._failed:
                 reason = " ".join(str(error).split()) or type(error).__name__
-                logger.warning(f"ICE_CONFIG_URL did not give ICE servers ({reason}); serving the last good ones")
+                level = "DEBUG" if self._is_default else "WARNING"
+                logger.log(level, f"{self._name} did not give ICE servers ({reason}); serving the last good ones")
             self._failed = True
         else:
             if self._failed:
-                logger.info("ICE_CONFIG_URL gives ICE servers again")
+                logger.info(f"{self._name} gives ICE servers again")
             self._servers, self._failed = servers, False
             self._good_until = self._clock() + LIFETIME
         finally:

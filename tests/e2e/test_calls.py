@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import threading
@@ -111,13 +112,19 @@ def test_the_pipelines_log_carries_the_session_and_its_latencies() -> None:
     with Launcher(ROOT / "examples" / "echo", PIPECAT_LOG_LEVEL="DEBUG") as launcher:
         call(launcher, phones.twilio(), 440, 0.5)
         launcher.wait_for_log("Session ended: completed")
-        launcher.wait_for_log("Pipeline started in ")
+        launcher.wait_for_log("[pcc-observability] Startup timing | ")
         log = launcher.log()
-        (started,) = [line for line in log.splitlines() if "Pipeline started in " in line]
+        (started,) = [line for line in log.splitlines() if "[pcc-observability] Startup timing | " in line]
         (ended,) = [line for line in log.splitlines() if "Session ended: completed" in line]
         session = ended.split(" | ")[3].split(" - ")[0]
         assert len(session) == 36
-        assert f"| {session} - Pipeline started in " in started
+        assert f"| {session} - [pcc-observability] Startup timing | " in started
+        assert re.search(r"\| start_time=\d+\.\d{3} \| total=\d+\.\d{3}s \| processors: (\[.*\])$", started)
+        timings = json.loads(started.partition("processors: ")[2])
+        assert timings
+        assert all(set(timing) == {"name", "offset", "duration"} for timing in timings)
+        (connected,) = [line for line in log.splitlines() if "[pcc-observability] Transport timing | " in line]
+        assert re.search(r"Transport timing \| start_time=\d+\.\d{3} \| client_connected=\d+\.\d{3}s$", connected)
         assert "has no setup_" not in log
         assert "deprecated" not in log.lower()
 
@@ -126,7 +133,7 @@ def test_the_observers_can_be_turned_off() -> None:
     with Launcher(ROOT / "examples" / "echo", PIPECAT_OBSERVERS="false") as launcher:
         call(launcher, phones.twilio(), 440, 0.5)
         launcher.wait_for_log("Session ended: completed")
-        assert "Pipeline started in " not in launcher.log()
+        assert "[pcc-observability] Startup timing | " not in launcher.log()
 
 
 def test_the_users_own_setup_files_still_run(tmp_path: Path) -> None:
@@ -139,7 +146,7 @@ def test_the_users_own_setup_files_still_run(tmp_path: Path) -> None:
     with Launcher(ROOT / "examples" / "echo", PIPECAT_SETUP_FILES=str(mine)) as launcher:
         call(launcher, phones.twilio(), 440, 0.5)
         launcher.wait_for_log("my setup file ran")
-        launcher.wait_for_log("Pipeline started in ")
+        launcher.wait_for_log("[pcc-observability] Startup timing | ")
 
 
 def test_a_phone_call_hears_no_gap_while_the_launcher_drains() -> None:

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 import pytest
 from aioice.stun import Class, Message, Method, parse_message
@@ -83,6 +84,42 @@ def test_the_servers_are_fetched_once_for_many_offers(good: IceConfig) -> None:
         assert good.fetched == 1
         warnings = [line for line in launcher.log().splitlines() if "An ICE server was dropped" in line]
         assert len(warnings) == 1
+
+
+@pytest.fixture
+def platforms(good: IceConfig) -> Iterator[None]:
+    """The good one at the address where the platform has its own."""
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", 9090), good.server.RequestHandlerClass)
+    except OSError as error:
+        pytest.fail(f"port 9090 is taken on this machine: {error}")
+    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    yield
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("platforms")
+def test_in_the_image_the_platforms_address_is_the_default(good: IceConfig) -> None:
+    with Launcher("obedient", IMAGE_VERSION="1") as launcher:
+        assert "192.0.2.7" in launcher.http.post("/api/offer", json=OFFER).json()["sdp"]
+    assert good.fetched == 1
+    # Elsewhere, and where another address or a list is set, it is not asked.
+    elsewhere: list[dict[str, str]] = [{}, {"PIPECAT_ICE_SERVERS": "[]"}, {"ICE_CONFIG_URL": "http://127.0.0.1:1/"}]
+    for variables in elsewhere:
+        settings: dict[str, Any] = {"IMAGE_VERSION": "1" if variables else None, **variables}
+        with Launcher("obedient", **settings) as launcher:
+            offer(launcher)
+    assert good.fetched == 1
+
+
+def test_in_the_image_without_anybody_at_that_address_offers_are_answered_as_ever() -> None:
+    with socket.socket() as probe:
+        assert probe.connect_ex(("127.0.0.1", 9090)), "nobody listens there on this machine"
+    with Launcher("obedient", IMAGE_VERSION="1", PIPECAT_LOG_LEVEL="INFO") as launcher:
+        offer(launcher, 3)
+        assert not launcher.lines("WARNING")
+        assert not launcher.lines("ice-servers")
 
 
 def test_a_session_that_waits_for_its_offer_has_them_fetched_meanwhile(good: IceConfig) -> None:

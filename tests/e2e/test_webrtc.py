@@ -310,6 +310,39 @@ def test_a_waiting_bot_request_gets_its_offer_its_body_and_its_outcome() -> None
         assert (bodies["one"]["n"], bodies["two"]["n"]) == (1, 2)
 
 
+@pytest.fixture(scope="module")
+def listed() -> Iterator[Launcher]:
+    """With a gateway, which lists sessions."""
+    with launch("obedient", PIPECAT_GATEWAY="1") as launcher:
+        yield launcher
+
+
+@pytest.mark.parametrize("data", [{}, None, "absent", [], ""])
+@pytest.mark.parametrize("name", ["request_data", "requestData"])
+def test_an_offer_that_says_nothing_leaves_the_waiting_request_its_body_and_its_flow(
+    listed: Launcher, name: str, data: Any
+) -> None:
+    session_id = f"empty-{name}-{data!r}"
+    said = {} if data == "absent" else {name: data}
+    envelope = {"body": {"do": "return", "n": 7}, "flow_config": "a flow"}
+    with ThreadPoolExecutor() as pool:
+        waiting = pool.submit(wait_for_offer, listed, session_id, envelope, **{"x-pcc-start-envelope": "1"})
+        until(lambda: listed.http.get(f"/sessions/{session_id}").json().get("state") == "waiting", "the wait")
+        named = {"x-daily-session-id": session_id}
+        offer = {"sdp": SDP, "type": "offer", **said}
+        assert listed.http.post("/api/offer", json=offer, headers=named).status_code == 200
+        assert waiting.result().status_code == 200
+    given = listed.arguments(session_id)
+    assert (given["body"], given["flow_config"]) == ({"do": "return", "n": 7}, "a flow")
+
+
+def test_both_room_headers_make_it_a_daily_session(obedient: Launcher) -> None:
+    room = {"x-daily-room-url": "https://d/r", "x-daily-room-token": "t"}
+    assert wait_for_offer(obedient, "daily-and-webrtc", {}, **room).status_code == 200
+    given = obedient.arguments("daily-and-webrtc")
+    assert (given["room_url"], given["token"]) == ("https://d/r", "t")
+
+
 def test_a_bot_request_whose_offer_does_not_come_is_504_and_forgotten() -> None:
     with launch("obedient", WEBRTC_OFFER_TIMEOUT="0.3", MAX_SESSIONS="1") as launcher:
         response = wait_for_offer(launcher, "late", {"secret": 1})

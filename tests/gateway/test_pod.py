@@ -16,7 +16,8 @@ from pipecat_base.gateway.invitations import Invitations
 from pipecat_base.gateway.pod import LocalPod
 from pipecat_base.gateway.session_api import SessionApi
 from pipecat_base.lifecycle import Lifecycle
-from pipecat_base.sessions import Sessions, Transport
+from pipecat_base.sessions import Transport
+from tests.parts import make_sessions
 
 
 async def bot(arguments: Any) -> None: ...
@@ -26,18 +27,10 @@ def test_a_request_does_not_wait_for_ever_for_a_bot_that_does_not_run() -> None:
     async def scene() -> httpx.Response:
         lifecycle = Lifecycle()
         lifecycle.ready()
-        sessions = Sessions(
-            bot,
-            bot_name="bot",
-            project=".",
-            max_sessions=None,
-            max_seconds=None,
-            cancel_grace=1,
-            refusal=lifecycle.refusal,
-        )
+        sessions = make_sessions(bot, refusal=lifecycle.refusal)
         served = FastAPI()
         arguments = ArgumentFactory(wants_cloud=False)
-        dispatch = Dispatch(sessions, arguments, None)
+        dispatch = Dispatch(sessions, arguments, None, hide=lambda url: None)
         pod = LocalPod(served, dispatch, sessions, lifecycle, None, arguments)
         app = FastAPI()
         app.include_router(SessionApi(pod, Invitations(), has_uploads=False, patience=0.05).router())

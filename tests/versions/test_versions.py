@@ -167,7 +167,7 @@ def test_a_phone_call_through_a_pipeline(python: str, combination: Combination) 
         assert len(heard) > 6000, echo.log()
         assert pitch(heard) == pytest.approx(440, abs=5)
         if combination.pipecat != "0.0.91":  # too old for the observers
-            echo.wait_for_log("Pipeline started in ")
+            echo.wait_for_log("[pcc-observability] Startup timing | ")
 
 
 def test_a_browser_call_through_a_pipeline(python: str, combination: Combination) -> None:

@@ -1,0 +1,144 @@
+"""Puts the pump between the process and its standard output and error, and takes it out again."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import io
+import os
+import select
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import NoReturn, TextIO
+
+from pipecat_base.lane.pump import Stream, pump
+from pipecat_base.lane.records import Records, record
+from pipecat_base.lane.session import CurrentSession
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that the pump gets to write what is left. Children of the bot's may keep it going for longer."""
+NAMES = {1: "stdout", 2: "stderr"}
+
+
+class Lane:
+    """Owns ``bot.jsonl`` and the capture of what is printed. Open it before any thread is started.
+
+    Attributes:
+        records: Where log lines are written.
+    """
+
+    def __init__(self, records: Records) -> None:
+        self.records = records
+        self._session = CurrentSession()
+        self._process = os.getpid()
+        self._saved = {descriptor: os.dup(descriptor) for descriptor in NAMES}
+        self._originals: dict[int, TextIO] = {
+            descriptor: io.TextIOWrapper(
+                io.FileIO(saved, "wb", closefd=False), encoding="utf-8", errors="backslashreplace", write_through=True
+            )
+            for descriptor, saved in self._saved.items()
+        }
+        self._alive = self._start()
+        for stream in (sys.stdout, sys.stderr):
+            # A pipe would be written to in blocks: late, to whichever session runs then, and never after os._exit.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(line_buffering=True)
+        # The first to be registered is the last to be called: what the bot prints at its exit is captured too.
+        atexit.register(self.close)
+        threading.Thread(target=self._watch, name="lane", daemon=True).start()
+
+    @classmethod
+    def open(cls, folder: str) -> Lane | None:
+        """The lane in ``folder``; None, and one line on standard error, when nothing can be written there."""
+        try:
+            return cls(Records(folder))
+        except OSError as error:
+            print(
+                f"pipecat-base: PCC_LOG_DIR: {folder!r} cannot be used ({error.strerror or error});"
+                " no bot.jsonl is written",
+                file=sys.stderr,
+                flush=True,
+            )
+            return None
+
+    def original(self, stream: object) -> TextIO:
+        """What leads where standard output or error led before: a log line need not come a second time, as printed."""
+        return self._originals[1 if stream in (sys.stdout, sys.__stdout__) else 2]
+
+    @contextlib.contextmanager
+    def of_session(self, session_id: str) -> Iterator[None]:
+        """Around a session's bot: what is printed meanwhile, and a moment longer, is the session's."""
+        self._session.begin(session_id)
+        try:
+            yield
+        finally:
+            self._session.end(session_id)
+
+    def say(self, level: str, message: str) -> None:
+        """Write one log line that comes from no logger. Safe in a signal handler, and just before ``os._exit``."""
+        self.records.append(record("app", message, level=level))
+
+    def print(self, text: str) -> None:
+        """Write a line to where standard error led before; as safe."""
+        with contextlib.suppress(OSError):
+            os.write(self._saved[2], f"{text}\n".encode(errors="replace"))
+
+    def close(self) -> None:
+        """Take the pump out, and wait until it has written what was printed."""
+        if self._alive is None or os.getpid() != self._process:
+            return
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, RuntimeError):
+                stream.flush()
+        self._restore()
+        poll = select.poll()
+        poll.register(self._alive, select.POLLIN)
+        poll.poll(CLOSE_TIMEOUT * 1000)
+        self._alive = None
+
+    def _start(self) -> int | None:
+        """Fork the pump; a descriptor that reads its end."""
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+        pipes = {descriptor: os.pipe() for descriptor in NAMES}
+        alive, held = os.pipe()
+        child = os.fork()
+        if child == 0:
+            # Twice: the pump is nobody's child that a bot may wait for.
+            with contextlib.suppress(OSError):
+                os.setsid()
+                if os.fork() == 0:
+                    self._pump({descriptor: reader for descriptor, (reader, _) in pipes.items()}, held)
+            os._exit(0)
+        os.close(held)
+        for descriptor, (reader, writer) in pipes.items():
+            os.close(reader)
+            os.dup2(writer, descriptor)
+            os.close(writer)
+        os.waitpid(child, 0)
+        return alive
+
+    def _pump(self, sources: dict[int, int], held: int) -> NoReturn:
+        """In the forked process, whose own standard output and error lead where they did."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # it ends when there is nothing left to print
+        kept = sorted({0, 1, 2, held, self.records.descriptor, *sources.values()})
+        for before, after in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
+            os.closerange(before + 1, after)
+        with contextlib.suppress(Exception):
+            pump([Stream(NAMES[d], source, d) for d, source in sources.items()], self.records, self._session)
+        os._exit(0)
+
+    def _watch(self) -> None:
+        """Should the pump be killed, print without it: every line would fail otherwise."""
+        alive = self._alive
+        if alive is not None:
+            os.read(alive, 1)
+            self._restore()
+
+    def _restore(self) -> None:
+        for descriptor, saved in self._saved.items():
+            os.dup2(saved, descriptor)

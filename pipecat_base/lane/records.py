@@ -1,0 +1,117 @@
+"""``bot.jsonl``: one compact JSON object a line, appended at once, and rotated.
+
+Two processes write it, the launcher and the pump. Each line is one ``write`` to a file opened for appending, so lines
+never mix; whoever finds the file full renames it, and the other one notices that its own is no longer at the path.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import fcntl
+import json
+import os
+
+FILE = "bot.jsonl"
+MAX_BYTES = 64_000_000
+"""The file is renamed to ``bot.jsonl.1`` before it grows past this; the one that had that name is gone then."""
+NOT_SERIALIZED = "<pcc_structured_logs: serialization failed>"
+
+
+def record(
+    stream: str,
+    line: str,
+    *,
+    level: str | None = None,
+    session_id: str | None = None,
+    at: datetime.datetime | None = None,
+) -> str:
+    """One line of the file, without its end: ``@timestamp``, ``stream``, ``level``, ``session_id``, ``line``.
+
+    Args:
+        stream: ``app`` for log lines, ``stdout`` or ``stderr`` for what was printed.
+        level: Of a log line.
+        session_id: Left out when there is none.
+        at: When it was said; now unless given.
+    """
+    fields = {"@timestamp": (at or datetime.datetime.now()).astimezone().isoformat(timespec="microseconds")}
+    fields["stream"] = stream
+    if level is not None:
+        fields["level"] = level
+    if session_id is not None:
+        fields["session_id"] = session_id
+    fields["line"] = line
+    try:
+        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError):  # a level or an id of the bot's own making
+        known = {"session_id": session_id} if isinstance(session_id, str) else {}
+        fields = {"@timestamp": fields["@timestamp"], "stream": stream, "level": "ERROR", **known}
+        return json.dumps({**fields, "line": NOT_SERIALIZED}, separators=(",", ":"))
+
+
+class Records:
+    """Appends to the file.
+
+    Args:
+        folder: Made if it is not there.
+
+    Raises:
+        OSError: the folder or the file cannot be made.
+    """
+
+    def __init__(self, folder: str, *, max_bytes: int = MAX_BYTES) -> None:
+        os.makedirs(folder, exist_ok=True)
+        self._path = os.path.join(folder, FILE)
+        self._max_bytes = max_bytes
+        self._descriptor = self._open()
+        self._failing = False
+
+    def append(self, line: str) -> None:
+        """Write one record. A disk that is full costs records and one complaint, never the caller."""
+        try:
+            self._append(line.encode(errors="backslashreplace") + b"\n")
+        except OSError as error:
+            if not self._failing:
+                complaint = f"pipecat-base: PCC_LOG_DIR: {self._path} cannot be written: {error.strerror}\n"
+                with contextlib.suppress(OSError):
+                    os.write(2, complaint.encode(errors="replace"))
+            self._failing = True
+        else:
+            self._failing = False
+
+    @property
+    def descriptor(self) -> int:
+        """The open file's."""
+        return self._descriptor
+
+    def _append(self, content: bytes) -> None:
+        if not self._is_current():
+            self._reopen()
+        if os.fstat(self._descriptor).st_size + len(content) > self._max_bytes:
+            self._rotate()
+        while content:
+            content = content[os.write(self._descriptor, content) :]
+
+    def _open(self) -> int:
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
+    def _reopen(self) -> None:
+        descriptor = self._open()
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+
+    def _is_current(self) -> bool:
+        """Whether our file is still the one at the path: the other process or a log shipper may have moved it."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
+        except FileNotFoundError:
+            return False
+
+    def _rotate(self) -> None:
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        try:
+            if self._is_current():
+                os.replace(self._path, f"{self._path}.1")
+        finally:
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
+        self._reopen()

@@ -1,0 +1,80 @@
+"""SIGTERM and SIGINT."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+
+from pipecat_base.errors import EXIT_SIGNAL_BASE
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Signals:
+    """At once while starting, then first a drain, second a prompt end, third the kill.
+
+    Ordinary handlers, not the loop's: those would not run while a bot blocks the loop.
+
+    Args:
+        say: Called with the line that tells of an end before there was anything to drain. In the handler.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.requested = 0
+        self.signal: int | None = None
+        self.at = 0.0
+        self._say = say
+        self._listener: Callable[[int], None] | None = None
+        self._process = os.getpid()
+
+    def install(self) -> None:
+        """From now on a signal ends the process at once, with 128 + its number. PID 1 has no default for that.
+
+        Called again with every heartbeat, it takes back what a bot has taken: a deploy would cut calls.
+        """
+        for number in SIGNALS:
+            if signal.getsignal(number) != self._handle:
+                signal.signal(number, self._handle)
+
+    def deliver_to(self, listener: Callable[[int], None]) -> None:
+        """``listener(count)`` is called in the handler from now on."""
+        self._listener = listener
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person pressed Ctrl-C."""
+        return self.signal == signal.SIGINT
+
+    @property
+    def exit_status(self) -> int:
+        """What a process ended by this signal reports."""
+        return EXIT_SIGNAL_BASE + (self.signal or 0)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            # A child that the bot forked: it has no calls to drain.
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        self.requested += 1
+        if self.requested == 1:
+            self.signal, self.at = number, time.monotonic()
+        if self._listener is None:
+            self._say(f"{signal.Signals(number).name} received before the server was up; nothing to drain, exiting")
+        if self._listener is None or self.requested > 2:
+            flush_streams()
+            os._exit(EXIT_SIGNAL_BASE + number)
+        self._listener(self.requested)
+
+
+def flush_streams() -> None:
+    """Standard output and error, as far as that is possible now."""
+    # In a signal's handler the stream may be in use; a pipe may be gone.
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(RuntimeError, OSError, ValueError):
+            stream.flush()

@@ -1,0 +1,70 @@
+"""What a session leaves behind is given back, once no other one runs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.process import Launcher
+
+RELEASED = "Released session memory: collected "
+MEGABYTES = 100
+BOT = f"""
+import asyncio
+
+async def bot(args):
+    if args.body.get("wait"):
+        await asyncio.sleep(args.body["wait"])
+        return
+    # As a pipeline does: what is only reachable from itself, in small pieces.
+    pieces = [bytearray(1000) for _ in range({MEGABYTES} * 1000)]
+    pieces.append(pieces)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "bot.py").write_text(BOT)
+    return tmp_path
+
+
+def resident(launcher: Launcher) -> float:
+    return float(psutil.Process(launcher.process.pid).memory_info().rss / 1e6)
+
+
+def test_memory_is_released_before_the_answer(folder: Path) -> None:
+    with Launcher(folder) as launcher:
+        launcher.post({"wait": 0.01})
+        before = resident(launcher)
+        launcher.post({}, x_daily_session_id="large")
+        assert resident(launcher) < before + MEGABYTES / 2
+        (line,) = launcher.lines(RELEASED)[1:]
+        assert "| DEBUG " in line
+        assert "| large - " in line
+        assert "malloc_trim returned memory: True" in line
+        log = launcher.log()
+        assert log.index("large - Session ended") < log.rindex(RELEASED) < log.index("large - POST /bot 200")
+
+
+def test_it_can_be_turned_off(folder: Path) -> None:
+    with Launcher(folder, PCC_RELEASE_SESSION_MEMORY="False") as launcher:
+        launcher.post({"wait": 0.01})
+        before = resident(launcher)
+        launcher.post({})
+        assert resident(launcher) > before + MEGABYTES / 2
+        assert not launcher.lines(RELEASED)
+
+
+def test_no_session_is_halted_for_it(folder: Path) -> None:
+    with Launcher(folder) as launcher:
+        other = threading.Thread(target=launcher.post, args=({"wait": 1},))
+        other.start()
+        launcher.wait_for_log("Session started")
+        launcher.post({"wait": 0.01})
+        assert not launcher.lines(RELEASED)
+        other.join()
+        launcher.wait_for_log(RELEASED)
+        assert len(launcher.lines(RELEASED)) == 1

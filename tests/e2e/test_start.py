@@ -1,0 +1,190 @@
+"""A start that does not come to serving: what is said of it, to people and to the platform."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.process import BOTS, Launcher, run, until
+
+EARLY = "SIGTERM received before the server was up; nothing to drain, exiting"
+SLOW = {
+    "import": "import time\nprint('here', flush=True)\ntime.sleep(60)\n",
+    "setup": "import asyncio\n\n\nasync def setup():\n    print('here', flush=True)\n    await asyncio.sleep(60)\n",
+    "blocked": "import time\n\n\nasync def setup():\n    print('here', flush=True)\n    time.sleep(60)\n",
+}
+
+
+@pytest.mark.parametrize("slow", SLOW)
+@pytest.mark.parametrize("with_lane", [False, True], ids=["console", "lane"])
+def test_sigterm_while_starting_is_one_line(tmp_path: Path, slow: str, with_lane: bool) -> None:
+    (tmp_path / "bot.py").write_text(f"{SLOW[slow]}\n\nasync def bot(args): ...\n")
+    variables: dict[str, Any] = {"PCC_LOG_DIR": str(tmp_path)} if with_lane else {}
+    with Launcher(tmp_path, wait=False, **variables) as launcher:
+        launcher.wait_for_log("here")
+        launcher.signal()
+        assert launcher.wait() == 128 + signal.SIGTERM
+        assert launcher.lines("SIGTERM") == [EARLY]
+        assert "Traceback" not in launcher.log()
+    if with_lane:
+        records = [json.loads(line) for line in (tmp_path / "bot.jsonl").read_text().splitlines()]
+        (said,) = [record for record in records if record["line"] == EARLY]
+        assert (said["stream"], said["level"]) == ("app", "WARNING")
+
+
+MISTAKES: list[tuple[str, dict[str, str], int, str]] = [
+    ("async def bot(args): ...\n", {"MAX_SESSIONS": "x"}, 24, 'MAX_SESSIONS: "x" is not a whole number (1 or more)'),
+    ("async def bot(args) ...\n", {}, 12, "bot.py, line 1: expected ':'. Mend that line: async def bot(args) ..."),
+    ("x = 1\n", {}, 17, "bot.py has no function `bot`; it has no functions at all."),
+    ("import nowhere_to_be_found\n", {}, 13, "bot.py:1 needs the package nowhere_to_be_found"),
+    ("def setup():\n    raise ValueError('a [broken]\\nkey')\n\n\nasync def bot(args): ...\n", {}, 21,
+     "setup() of bot.py raised ValueError: a (broken) key."),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("bot", "variables", "status", "reason"), MISTAKES)
+def test_why_a_start_failed_is_the_termination_message(
+    tmp_path: Path, bot: str, variables: dict[str, str], status: int, reason: str
+) -> None:
+    (tmp_path / "bot.py").write_text(bot)
+    message = tmp_path / "termination-log"
+    message.write_text("an older and much longer message of another container " * 10)
+    wanted = {"PCC_TERMINATION_LOG_PATH": str(message), "PCC_LOG_DIR": str(tmp_path / "logs"), **variables}
+    with Launcher(tmp_path, wait=False, **wanted) as launcher:
+        assert launcher.wait() == status
+        said = message.read_text()
+        assert said.startswith(f"Refusing to start: {reason}"), said
+        assert "\n" not in said
+        assert "[" not in said
+        # People get it once, with its code and their own frames.
+        assert launcher.log().count(reason.partition(" (broken)")[0].partition(": a")[0]) >= 1
+    records = [json.loads(line) for line in (tmp_path / "logs" / "bot.jsonl").read_text().splitlines()]
+    (refused,) = [record for record in records if record["line"].startswith("Refusing to start: ")]
+    assert (refused["stream"], refused["level"]) == ("app", "CRITICAL")
+    assert refused["line"].replace("[", "(").replace("]", ")") == said
+
+
+def test_the_termination_message_is_written_where_kubernetes_reads_it_and_litters_nowhere() -> None:
+    if Path("/dev/termination-log").exists():
+        pytest.fail("this machine has a /dev/termination-log, which the test would write")
+    assert run("serve", "--port", "abc", cwd=BOTS / "obedient").returncode == 24
+    assert not Path("/dev/termination-log").exists()
+    Path("/dev/termination-log").write_text("")
+    try:
+        assert run("serve", "--port", "abc", cwd=BOTS / "obedient").returncode == 24
+        assert Path("/dev/termination-log").read_text().startswith('Refusing to start: PORT: "abc" is not')
+    finally:
+        Path("/dev/termination-log").unlink()
+
+
+def test_a_message_that_cannot_be_written_changes_nothing() -> None:
+    result = run("serve", "--port", "abc", cwd=BOTS / "obedient", PCC_TERMINATION_LOG_PATH="/nowhere/at/all")
+    assert (result.returncode, result.stderr.count("\n")) == (24, 1)
+
+
+def test_a_good_start_and_a_good_end_leave_no_message(tmp_path: Path) -> None:
+    message = tmp_path / "message"
+    with Launcher("obedient", PCC_TERMINATION_LOG_PATH=str(message), DRAIN_NOTICE="0") as launcher:
+        assert launcher.stop() == 0
+    assert not message.exists()
+
+
+def test_the_token_refresher_is_told_of_the_shutdown_at_its_beginning() -> None:
+    folder = Path("/var/run/token-refresher")
+    assert not folder.exists(), "made for this test, on a machine that is no pod"
+    with Launcher("obedient", DRAIN_NOTICE="0") as launcher:
+        assert launcher.stop() == 0
+        assert not folder.exists()
+    folder.mkdir()
+    try:
+        with Launcher("obedient", DRAIN_NOTICE="1") as launcher:
+            assert not (folder / "shutdown").exists()
+            launcher.signal()
+            until((folder / "shutdown").exists, "the file")
+            assert launcher.process.poll() is None
+            assert launcher.wait() == 0
+    finally:
+        (folder / "shutdown").unlink(missing_ok=True)
+        folder.rmdir()
+
+
+UNBUILDABLE = """
+from dataclasses import dataclass
+
+
+@dataclass
+class RunnerArguments: ...
+
+
+class DailyRunnerArguments(RunnerArguments):
+    def __init__(self):
+        raise ValueError("no")
+
+
+@dataclass
+class WebSocketRunnerArguments:
+    websocket: object
+"""
+PIPECATS: list[tuple[dict[str, str], str]] = [
+    (
+        {"pipecat/__init__.py": ""},
+        "pipecat-ai {version} is too old for this image, which needs pipecat-ai 0.0.78 or newer: upgrade pipecat-ai in"
+        " the agent image and deploy again.",
+    ),
+    (
+        {"pipecat/__init__.py": "", "pipecat/runner/types.py": "raise OSError('libx.so:\\n  [cannot] open')"},
+        "pipecat-ai {version} failed to import (OSError: libx.so: (cannot) open): fix the agent image's dependencies.",
+    ),
+    (
+        {"pipecat/__init__.py": "", "pipecat/runner/types.py": "class RunnerArguments: ...\n"},
+        "pipecat-ai {version} has no DailyRunnerArguments, WebSocketRunnerArguments in pipecat.runner.types, which this"
+        " image builds session arguments on: pin a pipecat-ai release that provides them.",
+    ),
+    (
+        {"pipecat/__init__.py": "", "pipecat/runner/types.py": UNBUILDABLE},
+        "pipecat-ai {version} cannot build the DailyRunnerArguments this image hands bot() (ValueError: no). This image"
+        " supports pipecat-ai 0.0.78 or newer.",
+    ),
+]
+
+
+@pytest.mark.parametrize("on_path", [False, True], ids=["beside", "installed"])
+@pytest.mark.parametrize(("files", "reason"), PIPECATS)
+def test_a_pipecat_that_cannot_be_served_ends_the_start(
+    tmp_path: Path, files: dict[str, str], reason: str, on_path: bool
+) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "bot.py").write_text("async def bot(args):\n    from pipecat.runner.types import RunnerArguments\n")
+    message = tmp_path / "message"
+    path = {"PYTHONPATH": str(tmp_path)} if on_path else {}
+    variables: dict[str, Any] = {"PCC_TERMINATION_LOG_PATH": str(message), **path}
+    with Launcher(tmp_path, wait=False, **variables) as launcher:
+        assert launcher.wait() == 78
+        # The version is that of the installed distribution; the module is the test's.
+        from importlib.metadata import version
+
+        assert message.read_text() == f"Refusing to start: {reason.format(version=version('pipecat-ai'))}"
+        assert launcher.lines("pipecat-base: pipecat_unusable: pipecat-ai ")
+
+
+def test_a_bot_that_fails_on_a_broken_pipecat_is_not_blamed(tmp_path: Path) -> None:
+    (tmp_path / "pipecat" / "runner").mkdir(parents=True)
+    (tmp_path / "pipecat" / "__init__.py").write_text("import json\njson.nothing\n")
+    (tmp_path / "pipecat" / "runner" / "types.py").write_text("")
+    (tmp_path / "bot.py").write_text("import pipecat\n\n\nasync def bot(args): ...\n")
+    with Launcher(tmp_path, wait=False) as launcher:
+        assert launcher.wait() == 78
+        assert "failed to import (AttributeError: module 'json' has no attribute 'nothing')" in launcher.log()
+
+
+def test_a_mistake_of_the_bots_own_stays_its_own_beside_a_good_pipecat(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text("from pipecat.runner.types import Nothing\n\n\nasync def bot(args): ...\n")
+    with Launcher(tmp_path, wait=False) as launcher:
+        assert launcher.wait() == 14
+        assert "bot_import_failed: An import in bot.py:1 failed" in launcher.log()

@@ -1,0 +1,355 @@
+"""``bot.jsonl``: what the process says, log lines and printed ones, as JSON lines."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipecat_base.lane.pump import LONGEST_LINE, Lines
+from pipecat_base.lane.records import Records, record
+from pipecat_base.lane.session import LINGER, CurrentSession
+from tests.process import Launcher, until
+
+BOT = """
+import asyncio, ctypes, os, subprocess, sys
+
+from loguru import logger
+
+print("printed at import")
+os.write(2, b"written at import\\n")
+
+
+def act(do, args):
+    if do == "print":
+        print(f"printed by {args.session_id}")
+    elif do == "c":
+        libc = ctypes.CDLL(None)
+        libc.puts(b"put by C")
+        libc.fflush(None)
+    elif do == "child":
+        subprocess.run(["sh", "-c", "echo echoed by a child; echo and to stderr >&2"], check=True)
+    elif do == "log":
+        logger.info("logged once")
+    elif do == "raise":
+        raise ValueError("raised here")
+    elif do == "sinks":
+        logger.remove()
+        logger.add(sys.stderr)
+        logger.info("logged by a sink of the bot's")
+    elif do == "exit":
+        logger.info("logged last")
+        print("printed last")
+        os._exit(3)
+    elif do == "crash":
+        print("printed before the crash")
+        os.kill(os.getpid(), 11)
+    elif do == "bytes":
+        os.write(1, bytes(args.body["bytes"]))
+
+
+async def bot(args):
+    for do in args.body["do"]:
+        act(do, args)
+    await asyncio.sleep(args.body.get("seconds", 0))
+"""
+KEYS = {
+    "app": ["@timestamp", "stream", "level", "session_id", "line"],
+    "stdout": ["@timestamp", "stream", "session_id", "line"],
+    "stderr": ["@timestamp", "stream", "session_id", "line"],
+}
+
+
+class Scene:
+    """A launcher whose lane is in a folder of the test's."""
+
+    def __init__(self, folder: Path, bot: str = BOT, **variables: Any) -> None:
+        (folder / "bot.py").write_text(textwrap.dedent(bot))
+        self.file = folder / "logs" / "deep" / "bot.jsonl"
+        self.launcher = Launcher(
+            folder, PCC_LOG_DIR=str(self.file.parent), DRAIN_NOTICE="0", PYTHONUNBUFFERED=None, **variables
+        )
+
+    def __enter__(self) -> Scene:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.launcher.__exit__(*error)
+
+    def run(self, *do: str, session_id: str = "s-1", **body: Any) -> None:
+        self.launcher.post({"do": do, **body}, x_daily_session_id=session_id)
+
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.file.read_text().splitlines()]
+
+    def find(self, line: str) -> dict[str, Any]:
+        """The only record of this line."""
+        found = until(lambda: [r for r in self.records() if r["line"] == line], f"the record of {line!r}")
+        assert len(found) == 1, found
+        record: dict[str, Any] = found[0]
+        return record
+
+
+def test_what_is_logged_and_what_is_printed_is_there_once_with_its_session(tmp_path: Path) -> None:
+    with Scene(tmp_path) as scene:
+        scene.run("print", "c", "child", "log")
+        for line, stream in (
+            ("printed by s-1", "stdout"),
+            ("put by C", "stdout"),
+            ("echoed by a child", "stdout"),
+            ("and to stderr", "stderr"),
+            ("logged once", "app"),
+        ):
+            found = scene.find(line)
+            assert list(found) == KEYS[stream]
+            assert (found["stream"], found["session_id"]) == (stream, "s-1")
+        assert scene.find("logged once")["level"] == "INFO"
+        for line, stream in (("printed at import", "stdout"), ("written at import", "stderr")):
+            assert list(scene.find(line)) == ["@timestamp", "stream", "line"]
+            assert scene.find(line)["stream"] == stream
+        ready = next(r for r in scene.records() if r["line"].startswith("Ready: "))
+        assert list(ready) == ["@timestamp", "stream", "level", "line"]
+        for found in scene.records():
+            assert datetime.datetime.fromisoformat(found["@timestamp"]).tzinfo is not None
+        # On the console all of it is as without the lane.
+        for line in ("printed by s-1", "put by C", "echoed by a child", "and to stderr", "printed at import"):
+            scene.launcher.wait_for_log(line)
+        assert scene.launcher.log().count("logged once") == 1
+
+
+def test_a_traceback_is_in_its_record(tmp_path: Path) -> None:
+    with Scene(tmp_path) as scene:
+        scene.run("raise")
+        (failed,) = [r for r in scene.records() if "raised here" in r["line"]]
+        assert failed["level"] == "ERROR"
+        assert "Traceback (most recent call last)" in failed["line"]
+
+
+def test_a_sink_that_the_bot_adds_in_a_session_neither_ends_nor_doubles_it(tmp_path: Path) -> None:
+    with Scene(tmp_path) as scene:
+        scene.run("sinks", "log")
+        assert scene.find("logged by a sink of the bot's")["stream"] == "app"
+        assert scene.find("logged once")["stream"] == "app"
+        assert scene.launcher.stop() == 0
+        assert [r for r in scene.records() if "logged once" in r["line"]] == [scene.find("logged once")]
+
+
+@pytest.mark.parametrize("do", ["exit", "crash"])
+def test_the_last_words_of_a_process_that_dies_are_there(tmp_path: Path, do: str) -> None:
+    last = {"exit": "printed last", "crash": "printed before the crash"}[do]
+    with Scene(tmp_path) as scene:
+        with pytest.raises(Exception, match=r"disconnected|reset|closed"):
+            scene.run(do)
+        assert scene.launcher.wait() == {"exit": 3, "crash": -11}[do]
+        assert scene.find(last)["session_id"] == "s-1"
+        scene.launcher.wait_for_log(last)
+        if do == "exit":
+            assert scene.find("logged last")["session_id"] == "s-1"
+
+
+def test_bytes_pass_through_unchanged_and_become_lines(tmp_path: Path) -> None:
+    content = b"\xff\xfe caf\xc3\xa9\r\nno end, " + b"x" * 20_000 + b"\n\n\x00last"
+    with Scene(tmp_path) as scene:
+        scene.run("bytes", bytes=list(content))
+        until(lambda: content in Path(scene.launcher._output.name).read_bytes(), "the bytes")
+        assert scene.launcher.stop() == 0
+        lines = [r["line"] for r in scene.records() if r["stream"] == "stdout"]
+        assert "\ufffd\ufffd café" in lines
+        assert f"no end, {'x' * (LONGEST_LINE - 8)} ...[truncated]" in lines
+        assert lines[-1] == "\x00last"
+
+
+def test_what_comes_a_moment_after_a_session_is_its_own_and_what_comes_later_nobodys(tmp_path: Path) -> None:
+    bot = f"""
+    import asyncio
+
+
+    async def bot(args):
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.05, print, "soon after")
+        loop.call_later({LINGER} + 0.3, print, "long after")
+    """
+    with Scene(tmp_path, bot, PCC_RELEASE_SESSION_MEMORY="false") as scene:
+        scene.run()
+        assert scene.find("soon after")["session_id"] == "s-1"
+        time.sleep(LINGER + 0.4)
+        assert scene.launcher.stop() == 0
+        assert "session_id" not in scene.find("long after")
+
+
+def test_while_two_sessions_run_printed_lines_are_nobodys(tmp_path: Path) -> None:
+    with Scene(tmp_path) as scene:
+        other = threading.Thread(target=scene.run, kwargs={"session_id": "s-2", "seconds": 1})
+        other.start()
+        scene.launcher.wait_for_log("| s-2 - Session started")
+        scene.run("print", "log")
+        assert "session_id" not in scene.find("printed by s-1")
+        assert scene.find("logged once")["session_id"] == "s-1"
+        other.join()
+
+
+def test_what_is_printed_at_the_end_is_captured_too(tmp_path: Path) -> None:
+    bot = """
+    import atexit
+
+
+    atexit.register(print, "printed at exit")
+
+
+    async def bot(args): ...
+    """
+    with Scene(tmp_path, bot) as scene:
+        assert scene.launcher.stop() == 0
+        assert scene.find("printed at exit")["stream"] == "stdout"
+
+
+def test_a_pump_that_is_killed_takes_nothing_with_it(tmp_path: Path) -> None:
+    with Scene(tmp_path) as scene:
+        (pump,) = [pid for pid in _same_command(scene.launcher.process.pid) if pid != scene.launcher.process.pid]
+        os.kill(pump, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{pump}").exists(), "the pump's end")
+        time.sleep(0.1)
+        scene.run("print", "log")
+        scene.launcher.wait_for_log("printed by s-1")
+        assert scene.find("logged once")["session_id"] == "s-1"
+        assert scene.launcher.stop() == 0
+
+
+def _same_command(pid: int) -> list[int]:
+    """The processes with its working directory and command line: what it has forked."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            same = (
+                entry.name.isdigit() and (entry / "cmdline").read_bytes() == Path(f"/proc/{pid}/cmdline").read_bytes()
+            )
+            if same and os.readlink(entry / "cwd") == os.readlink(f"/proc/{pid}/cwd"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_nothing_of_it_is_left_when_the_process_has_ended(tmp_path: Path) -> None:
+    with Scene(tmp_path) as scene:
+        pid = scene.launcher.process.pid
+        pumps = [other for other in _same_command(pid) if other != pid]
+        assert len(pumps) == 1
+        assert scene.launcher.stop() == 0
+        until(lambda: not Path(f"/proc/{pumps[0]}").exists(), "the pump's end")
+
+
+def test_an_empty_folder_of_the_name_is_no_lane(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with Launcher("obedient", PCC_LOG_DIR=str(tmp_path / "file" / "logs")) as launcher:
+        (line,) = launcher.lines("PCC_LOG_DIR")
+        assert line == (
+            f"pipecat-base: PCC_LOG_DIR: '{tmp_path}/file/logs' cannot be used (Not a directory);"
+            " no bot.jsonl is written"
+        )
+        assert launcher.post({}).status_code == 200
+
+
+def test_the_level_is_for_log_lines_alone(tmp_path: Path) -> None:
+    with Scene(tmp_path, PIPECAT_LOG_LEVEL="ERROR") as scene:
+        scene.run("print", "log")
+        scene.find("printed by s-1")
+        assert not [r for r in scene.records() if r["line"] == "logged once"]
+
+
+def test_the_file_is_rotated_and_one_old_one_is_kept(tmp_path: Path) -> None:
+    records = Records(str(tmp_path), max_bytes=1000)
+    other = Records(str(tmp_path), max_bytes=1000)
+    for number in range(100):
+        (records, other)[number % 2].append(record("app", f"{number:03} {'x' * 40}", level="INFO"))
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["bot.jsonl", "bot.jsonl.1"]
+    kept = [
+        json.loads(line)["line"][:3]
+        for name in ("bot.jsonl.1", "bot.jsonl")
+        for line in (tmp_path / name).read_text().splitlines()
+    ]
+    assert kept == [f"{number:03}" for number in range(100 - len(kept), 100)]
+    assert all((tmp_path / name).stat().st_size <= 1000 for name in ("bot.jsonl", "bot.jsonl.1"))
+
+
+def test_two_processes_that_rotate_lose_no_line_of_the_last_two_files(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pipecat_base.lane.records import Records, record\n"
+        "records = Records(sys.argv[1], max_bytes=200_000)\n"
+        "for number in range(3000): records.append(record('app', f'{sys.argv[2]} {number}', level='INFO'))\n"
+    )
+    writers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path), name]) for name in "ab"]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    lines = [
+        json.loads(line)["line"].split()
+        for name in ("bot.jsonl.1", "bot.jsonl")
+        for line in (tmp_path / name).read_text().splitlines()
+    ]
+    for name in "ab":
+        numbers = [int(number) for writer, number in lines if writer == name]
+        assert numbers == sorted(numbers)
+        assert len(numbers) < 2 or numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_a_file_that_a_shipper_has_moved_is_begun_again(tmp_path: Path) -> None:
+    records = Records(str(tmp_path))
+    records.append("first")
+    (tmp_path / "bot.jsonl").rename(tmp_path / "shipped")
+    records.append("second")
+    assert (tmp_path / "bot.jsonl").read_text() == "second\n"
+
+
+def test_a_full_disk_costs_one_complaint(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    records = Records(str(tmp_path))
+    (tmp_path / "bot.jsonl").unlink()
+    (tmp_path / "bot.jsonl").symlink_to("/dev/full")
+    for _ in range(3):
+        records.append("lost")
+    (tmp_path / "bot.jsonl").unlink()
+    records.append("kept")
+    complaint = f"pipecat-base: PCC_LOG_DIR: {tmp_path}/bot.jsonl cannot be written: No space left on device\n"
+    assert capfd.readouterr().err == complaint
+    assert (tmp_path / "bot.jsonl").read_text() == "kept\n"
+
+
+def test_what_is_no_json_is_a_record_of_its_own() -> None:
+    level: Any = object()
+    found = json.loads(record("app", "line", level=level, session_id="s"))
+    assert (found["level"], found["line"]) == ("ERROR", "<pcc_structured_logs: serialization failed>")
+    assert found["session_id"] == "s"
+
+
+def test_lines_come_out_however_they_come_in() -> None:
+    content = b"one\r\ntwo\n\n" + b"y" * 40_000 + b"\nfour"
+    for size in (1, 7, 4096, len(content)):
+        lines = Lines()
+        found = [line for at in range(0, len(content), size) for line in lines.feed(content[at : at + size])]
+        found += lines.rest()
+        assert found[:3] == ["one", "two", ""]
+        assert found[3] == "y" * LONGEST_LINE + " ...[truncated]"
+        assert found[4:] == ["four"]
+
+
+def test_the_one_that_speaks() -> None:
+    current = CurrentSession()
+    assert current.read() is None
+    current.begin("a")
+    assert current.read() == "a"
+    current.begin("b")
+    assert current.read() is None
+    current.end("a")
+    assert current.read() == "b"
+    current.end("b")
+    assert current.read() == "b"
+    current.begin("c" * 256)
+    assert current.read() == "c" * 256
