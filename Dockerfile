@@ -18,11 +18,14 @@ COPY requirements/bootstrap.lock requirements/launcher.lock ./
 RUN --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore --require-hashes -r bootstrap.lock \
     && uv pip install --system --target /opt/pipecat-base/site --require-hashes -r launcher.lock \
-    && mkdir /opt/uv && cp "$(command -v uv)" /opt/uv/
+    && mkdir -p /opt/uv/notices && cp "$(command -v uv)" /opt/uv/ \
+    && cp -r "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"/uv-*.dist-info /opt/uv/notices/
 COPY . launcher
 RUN uv pip install --system --target /opt/pipecat-base/site --offline --no-deps --no-build-isolation ./launcher \
     && rm -rf /opt/pipecat-base/site/bin \
     && python launcher/image/list-packages.py /opt/pipecat-base/site \
+    && python launcher/image/write-notices.py /opt/notices/third-party-notices.txt \
+        --locks launcher.lock bootstrap.lock --folders /opt/pipecat-base/site /opt/uv/notices \
     && cp launcher/image/launch.py /opt/pipecat-base/ \
     && python -m compileall -q /opt/pipecat-base
 COPY image/no-gl-driver.control /build/no-gl-driver/DEBIAN/control
@@ -44,11 +47,13 @@ ENV SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt \
     UV_LINK_MODE=copy \
     UV_NO_CACHE=1
 COPY --from=builder /opt/uv/uv /usr/local/bin/uv
-COPY requirements/full.lock requirements/client.lock requirements/build.lock /build/
+COPY requirements/full.lock requirements/client.lock requirements/build.lock image/write-notices.py /build/
 RUN --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     uv pip install --system --prefix /opt/full --require-hashes --only-binary :all: --no-binary docopt \
         --build-constraints /build/build.lock -r /build/full.lock \
-    && uv pip install --system --prefix /opt/full --require-hashes --no-deps -r /build/client.lock
+    && uv pip install --system --prefix /opt/full --require-hashes --no-deps -r /build/client.lock \
+    && python /build/write-notices.py /opt/notices/third-party-notices-full.txt \
+        --locks /build/full.lock /build/client.lock --folders /opt/full/lib/python3.*/site-packages
 
 FROM ${BASE_IMAGE} AS slim
 ARG VERSION=dev
@@ -69,7 +74,8 @@ RUN python -m compileall -q -j 0 \
         -x '/(config-[^/]*|ensurepip|idlelib|lib2to3|pydoc_data|site-packages|test|tests|tkinter|turtledemo)/' \
         "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 COPY --from=builder /opt/uv/uv /usr/local/bin/uv
-COPY --from=nltk-data /opt/nltk_data /usr/share/nltk_data
+COPY --from=nltk-data /opt/nltk_data /usr/local/share/nltk_data
+COPY --from=builder /opt/notices /usr/share/doc/pipecat-base
 COPY --from=builder /opt/pipecat-base /opt/pipecat-base
 COPY --chmod=755 image/pipecat-base /usr/local/bin/pipecat-base
 COPY --chmod=755 image/entrypoint image/health /opt/pipecat-base/
@@ -81,10 +87,12 @@ ENV PATH=/app/.venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:
     IMAGE_VERSION=${VERSION}
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["/opt/pipecat-base/health"]
-ENTRYPOINT ["/usr/bin/tini", "-s", "--", "/opt/pipecat-base/entrypoint"]
+# A start or an end that SIGTERM has cut short is a stop as asked: 143 becomes 0.
+ENTRYPOINT ["/usr/bin/tini", "-s", "-e", "143", "--", "/opt/pipecat-base/entrypoint"]
 
 FROM slim AS full
 COPY --from=packages /opt/full /usr/local
+COPY --from=packages /opt/notices /usr/share/doc/pipecat-base
 
 # What pip installs as 10001 goes where every other user can read it; what uv caches would stay in the image.
 FROM slim AS slim-nonroot

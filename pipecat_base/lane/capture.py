@@ -19,6 +19,8 @@ from pipecat_base.lane.session import CurrentSession
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that the pump gets to write what is left. Children of the bot's may keep it going for longer."""
+LAST_TIMEOUT = 0.25
+"""As above, for an end that somebody wants at once."""
 NAMES = {1: "stdout", 2: "stderr"}
 
 
@@ -47,6 +49,7 @@ class Lane:
                 stream.reconfigure(line_buffering=True)
         # The first to be registered is the last to be called: what the bot prints at its exit is captured too.
         atexit.register(self.close)
+        self._close_before_exits()
         threading.Thread(target=self._watch, name="lane", daemon=True).start()
 
     @classmethod
@@ -85,7 +88,7 @@ class Lane:
         with contextlib.suppress(OSError):
             os.write(self._saved[2], f"{text}\n".encode(errors="replace"))
 
-    def close(self) -> None:
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Take the pump out, and wait until it has written what was printed."""
         if self._alive is None or os.getpid() != self._process:
             return
@@ -95,8 +98,18 @@ class Lane:
         self._restore()
         poll = select.poll()
         poll.register(self._alive, select.POLLIN)
-        poll.poll(CLOSE_TIMEOUT * 1000)
+        poll.poll(timeout * 1000)
         self._alive = None
+
+    def _close_before_exits(self) -> None:
+        """``os._exit`` waits for the pump: in a container it is killed together with the process that ends it."""
+        leave = os._exit
+
+        def leave_closed(status: int) -> NoReturn:
+            self.close(LAST_TIMEOUT)
+            leave(status)
+
+        os._exit = leave_closed
 
     def _start(self) -> int | None:
         """Fork the pump; a descriptor that reads its end."""

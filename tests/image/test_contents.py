@@ -55,6 +55,23 @@ def test_a_bill_of_materials_lists_every_locked_package(archive: tuple[str, str]
     assert {"tini", "libgl1"} <= debian
 
 
+def test_the_licenses_of_every_locked_package_are_there() -> None:
+    """And of uv, which is in the image as a program."""
+    read = ["--rm", "--entrypoint", "sh", FULL, "-c", "cat /usr/share/doc/pipecat-base/third-party-notices*.txt"]
+    notices = docker("run", *read)
+    sections = re.findall(r"={80}\n(\S+==\S+)\nLicense: (.+)\n={80}\n", notices)
+    wanted = locked("launcher", "full", "client")
+    assert len(wanted) > 60
+    assert wanted - {pin for pin, _ in sections} == set()
+    assert any(pin.startswith("uv==") for pin, _ in sections)
+    assert all(license_name != "not said" for _, license_name in sections)
+    assert notices.count("Permission is hereby granted, free of charge") > 20
+
+
+def test_nltks_data_is_where_the_replaced_image_has_it() -> None:
+    assert docker("run", "--rm", "--entrypoint", "ls", SLIM, "/usr/local/share/nltk_data") == "tokenizers"
+
+
 def test_no_layer_wastes_a_megabyte(archive: tuple[str, str]) -> None:
     rules = ["--lowestEfficiency", "0.99", "--highestWastedBytes", "1MB", "--highestUserWastedPercent", "0.01"]
     command = [str(TOOLS / "dive"), "--source", "docker-archive", archive[1], "--ci", *rules]

@@ -231,7 +231,83 @@ def test_it_can_be_stopped_before_it_is_ready(tmp_path: Path, slow: str) -> None
     with Container(SLIM, *project(tmp_path, bot, pre_app)) as container:
         container.wait_for_log("here")
         assert container.stop(20) < 10
-        assert container.exit_status() == 143
+        assert container.exit_status() == 0
+        said = "SIGTERM received before the server was up; nothing to drain, exiting"
+        assert [line for line in container.log().splitlines() if "SIGTERM" in line] == [said]
+
+
+def test_why_it_could_not_start_is_where_kubernetes_looks(tmp_path: Path) -> None:
+    (tmp_path / "message").write_text("")
+    options = [*project(tmp_path, "x = 1\n"), "-v", f"{tmp_path}/message:/dev/termination-log"]
+    with Container(SLIM, *options) as container:
+        assert container.exit_status() == 17
+        said = "Refusing to start: bot.py has no function `bot`; it has no functions at all. "
+        assert (tmp_path / "message").read_text().startswith(said)
+
+
+def test_the_token_refresher_beside_it_is_told_of_its_end(tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    options = [*project(tmp_path), "-v", f"{tmp_path}/shared:/var/run/token-refresher", "-e", "DRAIN_NOTICE=0"]
+    with Container(SLIM, *options).wait_until_ready() as container:
+        assert list((tmp_path / "shared").iterdir()) == []
+        container.stop()
+        assert container.exit_status() == 0
+        assert [file.name for file in (tmp_path / "shared").iterdir()] == ["shutdown"]
+
+
+SAYS_ITS_LAST = """
+import os
+
+print("printed at import")
+
+
+async def bot(args):
+    print("printed last")
+    os._exit(3)
+"""
+
+
+def test_its_last_words_are_in_the_lane_and_on_the_console(tmp_path: Path) -> None:
+    """Its process 1 ends with the launcher, and takes everything with it."""
+    options = [*project(tmp_path, SAYS_ITS_LAST), "-v", f"{tmp_path}/logs:/logs", "-e", "PCC_LOG_DIR=/logs/bot"]
+    for number in range(5):
+        with Container(SLIM, *options, "--cpus", "0.5").wait_until_ready() as container:
+            with pytest.raises(httpx.TransportError):
+                container.post("/bot", json={}, headers={"x-daily-session-id": f"s-{number}"})
+            assert container.exit_status() == 3
+            container.wait_for_log("printed last")
+            lines = (tmp_path / "logs" / "bot" / "bot.jsonl").read_text().splitlines()
+            records = [json.loads(line) for line in lines]
+            (last,) = [r for r in records if r["line"] == "printed last" and r["session_id"] == f"s-{number}"]
+            assert last["stream"] == "stdout"
+            assert len([r for r in records if r["line"] == "printed at import"]) == number + 1
+
+
+ANSWERS_AT_THE_PLATFORMS_ADDRESS = """
+import http.server
+import threading
+
+
+class Sidecar(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        print("asked for", self.path, flush=True)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"iceConfig": {"iceServers": [{"urls": "stun:127.0.0.1:3478"}]}}')
+
+
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 9090), Sidecar)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+
+
+async def bot(args): ...  # speaks WebRTC
+"""
+
+
+def test_it_asks_for_ice_servers_where_the_platform_has_them(tmp_path: Path) -> None:
+    with Container(FULL, *project(tmp_path, ANSWERS_AT_THE_PLATFORMS_ADDRESS)) as container:
+        container.wait_for_log("asked for /ice-servers")
+        assert "WARNING" not in container.log()
 
 
 @pytest.mark.parametrize(("argument", "says"), [("check", "is fine"), ("settings", "MAX_SESSIONS"), ("pwd", "/app")])
