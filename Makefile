@@ -21,7 +21,7 @@ LOCK_ARGS ?=
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
     --no-header --no-annotate --python-version 3.11 $(LOCK_ARGS)
 
-.PHONY: help run call call-webrtc test lint format bench browser clients veth network matrix lowest versions image test-image lint-image bench-image wheels lock clean
+.PHONY: help run call call-webrtc test lint format bench bench-memory browser clients veth network matrix lowest versions image test-image lint-image bench-image wheels lock clean
 
 help:  ## What can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,9 @@ format: $(STAMP)  ## Format the code
 
 bench: $(STAMP)  ## Start-up, memory and throughput against a bare server, in one run
 	@$(BIN)/python -m benchmarks
+
+bench-memory: $(STAMP)  ## What a pod holds on to over twenty calls of a bot with Silero, with and without its release
+	@$(BIN)/python -m benchmarks.memory
 
 bench-image: $(STAMP)  ## The image under the smallest profile, against its files without a container; as root
 	@DOCKER=$(DOCKER) $(BIN)/python -m benchmarks.image

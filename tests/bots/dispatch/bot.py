@@ -33,6 +33,7 @@ async def bot(args):
         "session_id": args.session_id,
         "body": args.body,
         "file_storage": args.file_storage,
+        "flow_config": args.flow_config,
         "handle": [args.handle_sigint, args.handle_sigterm],
         "room": [getattr(args, "room_url", None), getattr(args, "token", None)],
         "transport_type": getattr(args, "transport_type", "absent"),

@@ -1,0 +1,48 @@
+"""``make bench-memory``: what a pod holds on to after each of twenty phone calls, with its release and without."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+
+import psutil
+
+from benchmarks.__main__ import ECHO, HERE, running
+from pipecat_base import audio
+from pipecat_base.call import phone
+
+SETTLED = 0.5
+"""Seconds after a call's end; the release is done then."""
+
+
+def resident(sessions: int, seconds: float, *, release: bool) -> list[float]:
+    """MB: when ready, then after each call."""
+    samples, rate = audio.read_wav(str(ECHO.parent / "speech.wav"))
+    speech = audio.resample(samples, rate, audio.PHONE_RATE)[: int(seconds * audio.PHONE_RATE)]
+    variables = {"PCC_RELEASE_SESSION_MEMORY": str(release)}
+    with running("launcher", HERE / "bots" / "cascade", **variables) as (process, port):
+        launcher = psutil.Process(process.pid)
+        found = [launcher.memory_info().rss / 1e6]
+        for _ in range(sessions):
+            call = asyncio.run(phone.place(f"ws://127.0.0.1:{port}/ws", speech, 1.0))
+            assert call.received, "the bot said nothing"
+            time.sleep(SETTLED)
+            found.append(launcher.memory_info().rss / 1e6)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
+    parser.add_argument("--sessions", type=int, default=20)
+    parser.add_argument("--seconds", type=float, default=3.0, help="what the caller says in each")
+    options = parser.parse_args()
+    for release in (False, True):
+        found = resident(options.sessions, options.seconds, release=release)
+        title = "with the release of memory" if release else "without"
+        shown = ", ".join(f"{value:.0f}" for value in found)
+        print(f"{title}: {shown} MB; from the first call's end to the last's {found[-1] - found[1]:+.1f} MB")
+
+
+if __name__ == "__main__":
+    main()
