@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from pipecat_base import audio
 from tests.e2e import phones
-from tests.process import ROOT, Launcher, run
+from tests.process import PIPECAT, ROOT, Launcher, run
 from tests.tones import pitch, tone
 
 FRAME = 160
@@ -127,6 +127,25 @@ def test_the_pipelines_log_carries_the_session_and_its_latencies() -> None:
         assert re.search(r"Transport timing \| start_time=\d+\.\d{3} \| client_connected=\d+\.\d{3}s$", connected)
         assert "has no setup_" not in log
         assert "deprecated" not in log.lower()
+
+
+@pytest.mark.skipif(PIPECAT < (1, 14), reason="the cascade bot is written for pipecat-ai 1.14")
+def test_a_cascades_latencies_are_in_the_lines_that_the_platform_documents(tmp_path: Path) -> None:
+    speech, rate = audio.read_wav(str(ROOT / "examples" / "speech.wav"))
+    audio.write_wav(str(tmp_path / "speech.wav"), speech[: 4 * rate], rate)
+    with Launcher(ROOT / "benchmarks" / "bots" / "cascade") as launcher:
+        run("call", "speech.wav", "--url", launcher.websocket_url(), "--tail", "2", cwd=tmp_path)
+        for kind, form in (
+            ("First bot speech", r"latency=\d+\.\d{3}s"),
+            ("User-bot latency", r"latency=\d+\.\d{3}s"),
+            ("Latency breakdown", r"(start_time=\d+\.\d{3} \| )?events: (?P<json>\[.*\])"),
+        ):
+            launcher.wait_for_log(f" - [pcc-observability] {kind} | ")
+            for line in launcher.lines(f"[pcc-observability] {kind} | "):
+                found = re.search(rf"\[pcc-observability\] {kind} \| {form}$", line)
+                assert found, line
+                assert isinstance(json.loads(found.groupdict().get("json") or "[]"), list)
+        assert "deprecated" not in launcher.log().lower()
 
 
 def test_the_observers_can_be_turned_off() -> None:

@@ -10,7 +10,7 @@ from pipecat.frames.frames import (
     LLMFullResponseStartFrame,
     LLMRunFrame,
     LLMTextFrame,
-    OutputAudioRawFrame,
+    TTSAudioRawFrame,
     TTSStartedFrame,
     TTSStoppedFrame,
     UserStoppedSpeakingFrame,
@@ -65,7 +65,7 @@ class Speaking(FrameProcessor):
         await self.push_frame(frame, direction)
         if isinstance(frame, LLMFullResponseEndFrame):
             await self.push_frame(TTSStartedFrame())
-            await self.push_frame(OutputAudioRawFrame(bytes(range(256)) * (RATE // 256), RATE, 1))
+            await self.push_frame(TTSAudioRawFrame(bytes(range(256)) * (RATE // 256), RATE, 1))
             await self.push_frame(TTSStoppedFrame())
 
 
