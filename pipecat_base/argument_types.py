@@ -92,11 +92,6 @@ def load(*, cloud: bool) -> ArgumentTypes:
     return OWN_TYPES if runner is None else from_runner(runner)
 
 
-def is_imported(*, cloud: bool) -> bool:
-    """Whether :func:`load` would import nothing for the first time."""
-    return (CLOUD if cloud else RUNNER) in sys.modules
-
-
 def exists(module: str) -> bool:
     """Whether its top package is installed; runs none of it."""
     top = module.partition(".")[0]
@@ -139,7 +134,9 @@ def _imported(name: str) -> Any:
 @cache
 def _without_url_in_repr(type_: type[Any] | None) -> type[Any] | None:
     """The class, with the relay's URL, which holds a token, left out of its repr. pipecatcloud's does that itself."""
-    if type_ is None or not any(f.name == "relay_url" and f.repr for f in dataclasses.fields(type_)):
+    if type_ is None or not dataclasses.is_dataclass(type_):
+        return None
+    if not any(f.name == "relay_url" and f.repr for f in dataclasses.fields(type_)):
         return type_
 
     def without_url(self: Any) -> str:

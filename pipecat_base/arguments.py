@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import importlib
 import sys
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -46,13 +47,16 @@ class ArgumentFactory:
         self._wants_cloud = wants_cloud
         self._guard = guard
         self._types: ArgumentTypes | None = None
-        self._resolving = asyncio.Lock()
+        self._resolving = threading.Lock()
 
     def types(self) -> ArgumentTypes:
-        """The classes; imports what they come from."""
-        with self._guard():
-            self._types = argument_types.load(cloud=self._is_cloud_wanted())
-        return self._types
+        """The classes; imports what they come from. Safe in any thread."""
+        with self._resolving:
+            if not self._is_resolved():
+                with self._guard():
+                    self._types = argument_types.load(cloud=self._is_cloud_wanted())
+            assert self._types is not None
+            return self._types
 
     async def plain(self, session_id: str, body: Any, *, flow_config: str | None = None) -> Arguments:
         """Neither room nor socket: the bot reaches its callers by itself."""
@@ -106,8 +110,8 @@ class ArgumentFactory:
             return self._build(types.moq, values, session_id, body, flow_config=flow_config)
         except Exception as error:
             redact = Redaction()
-            redact.hide(relay_url)
-            said = " ".join(redact(str(error)).split())[:256]
+            redact.hide(session_id, relay_url)
+            said = " ".join(redact(session_id, str(error)).split())[:256]
             reason = f"its session arguments did not build ({type(error).__name__}: {said})"
             raise MoqRefused(reason, session_id=session_id) from None
 
@@ -140,13 +144,14 @@ class ArgumentFactory:
         return arguments
 
     async def _resolve(self) -> ArgumentTypes:
-        if self._types is not None and (self._types.from_cloud or CLOUD not in sys.modules):
+        if self._is_resolved():
+            assert self._types is not None
             return self._types
-        async with self._resolving:
-            # Importing pipecat for the first time takes long enough to be heard in other calls.
-            if argument_types.is_imported(cloud=self._is_cloud_wanted()):
-                return self.types()
-            return await asyncio.to_thread(self.types)
+        # Importing pipecat for the first time takes long enough to be heard in other calls.
+        return await asyncio.to_thread(self.types)
+
+    def _is_resolved(self) -> bool:
+        return self._types is not None and (self._types.from_cloud or CLOUD not in sys.modules)
 
     def _is_cloud_wanted(self) -> bool:
         return self._wants_cloud or CLOUD in sys.modules

@@ -41,10 +41,10 @@ class Capabilities:
         _, content = await self._built()
         return content
 
-    async def why_not(self, name: str) -> str | None:
-        """Why this capability is missing, or None when it is there."""
+    async def why_not(self, name: str, *, unknown: str) -> str | None:
+        """Why this capability is missing, or None when it is there; ``unknown`` when that cannot be told."""
         reasons, _ = await self._built()
-        return reasons.get(name, f"this image reports no {name}")
+        return reasons.get(name, unknown)
 
     async def _built(self) -> tuple[Mapping[str, str | None], bytes | None]:
         if self._building is None:
@@ -86,6 +86,7 @@ def clean(reason: str) -> str:
     """Printable ASCII on one line, at most 256 characters, without brackets: what the platform takes."""
     words = " ".join(reason.split()).replace("[", "(").replace("]", ")")
     shown = "".join(c if c.isprintable() else "?" for c in words.encode("ascii", "backslashreplace").decode())
+    shown = shown or "unavailable"
     return shown if len(shown) <= MAX_REASON else f"{shown[: MAX_REASON - 3]}..."
 
 

@@ -56,6 +56,12 @@ def dev(options: argparse.Namespace) -> int:
     started_with = environment.read()
     bot = getattr(options, "bot", None) or started_with.get("PIPECAT_BOT") or "bot.py"
     folder = Path(bot).absolute().parent
+    problem: SettingsInvalid | None = None
+    try:
+        environment.add(variables(started_with, folder))
+    except SettingsInvalid as error:
+        problem = error
+    process = Process(options.site)  # before any thread is started
     development = Development(
         folder,
         reload=options.reload,
@@ -63,16 +69,14 @@ def dev(options: argparse.Namespace) -> int:
         descriptor=getattr(options, "listener", None),
         started_with=started_with,
     )
-    try:
-        environment.add(variables(started_with, folder))
+
+    def find_settings() -> Settings:
+        if problem is not None:
+            raise problem
         defaults = {"PIPECAT_HOST": HOST, "PIPECAT_LOG_LEVEL": "INFO", **_set_ones(environment.read())}
-        settings = _settings(options, {**defaults, "PIPECAT_GATEWAY": "1"})
-    except SettingsInvalid as error:
-        if not development.reload:
-            raise
-        development.wait_for_mend(error)
-        development.start_again()
-    return Process(options.site).serve(lambda: settings, development)
+        return _settings(options, {**defaults, "PIPECAT_GATEWAY": "1"})
+
+    return process.serve(find_settings, development)
 
 
 def _set_ones(variables: Mapping[str, str]) -> dict[str, str]:
@@ -164,6 +168,7 @@ def print_errors(options: argparse.Namespace) -> int:
     rows = [(0, "", OTHER_EXIT_STATUSES[0]), (2, "", OTHER_EXIT_STATUSES[2])]
     rows += [(error.exit_status, error.code, error.meaning) for error in startup_errors()]
     rows += [(status, "", meaning) for status, meaning in OTHER_EXIT_STATUSES.items() if status > 2]
+    rows.sort()
     if options.format == "json":
         print(json.dumps([{"status": s, "code": c, "meaning": m} for s, c, m in rows], indent=2))
         return 0

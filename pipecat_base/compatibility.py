@@ -12,7 +12,7 @@ import importlib.util
 import os
 import traceback
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from pipecat_base import argument_types
@@ -178,7 +178,7 @@ def _warnings(types: ArgumentTypes, runner: Any) -> Iterator[str]:
 
 
 def _has_no_body(type_: Any) -> bool:
-    return not any(field.name == "body" for field in fields(type_))
+    return is_dataclass(type_) and not any(field.name == "body" for field in fields(type_))
 
 
 def _packages(types: ArgumentTypes) -> str:

@@ -82,11 +82,11 @@ class Dispatch:
 
     Args:
         webrtc: None where it is not installed.
-        hide: Called with a URL that no log line must show.
+        hide: Called with a session's id and the URL that none of its log lines must show.
     """
 
     def __init__(
-        self, sessions: Sessions, arguments: ArgumentFactory, webrtc: WebRTC | None, *, hide: Callable[[str], None]
+        self, sessions: Sessions, arguments: ArgumentFactory, webrtc: WebRTC | None, *, hide: Callable[[str, str], None]
     ) -> None:
         self._sessions = sessions
         self._arguments = arguments
@@ -129,7 +129,7 @@ class Dispatch:
                 start.session_id, start.body, place.url, place.token, flow_config=start.flow_config
             )
         if isinstance(place, MoqRelay):
-            self._hide(place.url)
+            self._hide(start.session_id, place.url)
             return await self._arguments.moq(
                 start.session_id, start.body, place.url, place.namespace, flow_config=start.flow_config
             )

@@ -102,6 +102,8 @@ class Launcher:
         self._parts.entrance.open(self._preparation.state)
         self._signals.install()
         self._signals.deliver_to(lambda count: self._signalled(count, loop))
+        if self._parts.memory is not None:
+            self._parts.memory.begin()
         self._lifecycle.ready()
         logger.info(f"Ready: {self._bot.name} on {self._address()}")
         self._warn_of_settings()

@@ -20,6 +20,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipecat_base import environment
@@ -97,6 +98,7 @@ class Logs:
         self._console: int | None = None
         self._lane_sink: int | None = None
         self._handler = LoguruHandler()
+        self._one_import_at_a_time = threading.RLock()
 
     def configure(self) -> None:
         """Make loguru's console sink ours, and send the standard library's logging there."""
@@ -115,9 +117,13 @@ class Logs:
             # Levels are reset by a bot's dictConfig(); filters are not.
             logging.getLogger(name).addFilter(_is_for_people)
 
-    def hide(self, url: str) -> None:
-        """Show no log line with this URL, or with a piece of it."""
-        self._redaction.hide(url)
+    def hide(self, session_id: str, url: str) -> None:
+        """Show no log line of this session with this URL, or with a piece of it."""
+        self._redaction.hide(session_id, url)
+
+    def redact(self, session_id: str, text: str) -> str:
+        """The text as it may be shown in this session's lines, whichever sink they go to."""
+        return self._redaction(session_id, text)
 
     @contextlib.contextmanager
     def of_session(self, session_id: str) -> Iterator[None]:
@@ -138,6 +144,10 @@ class Logs:
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
         """Around an import of our own, in the middle of sessions: what it does to the sinks is left out."""
+        with self._one_import_at_a_time:
+            yield from self._unchanged()
+
+    def _unchanged(self) -> Iterator[None]:
         thread, add, remove = threading.get_ident(), logger.add, logger.remove
 
         def add_elsewhere(sink: Any, **options: Any) -> int:
@@ -178,30 +188,31 @@ class Logs:
     def _write_to_lane(self, message: Message) -> None:
         assert self._lane is not None
         found = message.record
-        session_id = found["extra"].get("session_id")
+        session_id = _session_of(found)
         line = record(
             "app",
-            self._redaction(str(message).rstrip("\n")),  # with the traceback of an exception
+            self._redaction(session_id, str(message).rstrip("\n")),  # with the traceback of an exception
             level=found["level"].name,
-            session_id=None if session_id in (None, NO_SESSION) else str(session_id),
+            session_id=session_id,
             at=found["time"],
         )
         self._lane.records.append(line)
 
     def _keep_lane_sink(self) -> None:
         """Let no ``logger.remove()`` of the bot's, nor of a library that it imports in a session, end the lane."""
-        add, remove = logger.add, logger.remove
+        kind: Any = type(logger)  # what bind() and opt() give is of it too
+        add, remove = kind.add, kind.remove
 
-        def add_past_lane(sink: Any, *args: Any, **options: Any) -> int:
+        def add_past_lane(said_by: Any, sink: Any, *args: Any, **options: Any) -> int:
             # A console: what it prints would come a second time, as what was printed.
-            return int(add(self._past_lane(sink) if _is_console(sink) else sink, *args, **options))
+            return int(add(said_by, self._past_lane(sink) if _is_console(sink) else sink, *args, **options))
 
-        def remove_others(handler_id: int | None = None) -> None:
-            remove(handler_id)
+        def remove_others(said_by: Any, handler_id: int | None = None) -> None:
+            remove(said_by, handler_id)
             if handler_id in (None, self._lane_sink):
-                self._lane_sink = self._add(self._write_to_lane, "{message}", add)
+                self._lane_sink = self._add(self._write_to_lane, "{message}", partial(add, logger))
 
-        logger.add, logger.remove = add_past_lane, remove_others  # type: ignore[method-assign]
+        kind.add, kind.remove = add_past_lane, remove_others
 
     def _quieten(self) -> None:
         # Every candidate pair of every call, at INFO.
@@ -253,18 +264,26 @@ class LoguruHandler(logging.Handler):
 class _Console:
     """The console, without what must not be shown there."""
 
-    def __init__(self, stream: TextIO, redact: Callable[[str], str]) -> None:
+    def __init__(self, stream: TextIO, redact: Callable[[str | None, str], str]) -> None:
         self._stream = stream
         self._redact = redact
 
-    def write(self, text: str) -> None:
-        self._stream.write(self._redact(text))
+    def write(self, message: Message) -> None:
+        # What stands before the message, the session's own id above all, is left as it is.
+        session_id = _session_of(message.record)
+        columns, separator, said = message.partition(f"| {session_id} - ")
+        self._stream.write(f"{columns}{separator}{self._redact(session_id, said)}")
 
     def flush(self) -> None:
         self._stream.flush()
 
     def isatty(self) -> bool:
         return self._stream.isatty()
+
+
+def _session_of(record: Record) -> str | None:
+    session_id = record["extra"].get("session_id")
+    return None if session_id in (None, NO_SESSION) else str(session_id)
 
 
 def _console_format(record: Record) -> str:

@@ -26,7 +26,13 @@ class MemoryRelease:
 
     def __init__(self, is_idle: Callable[[], bool]) -> None:
         self._is_idle = is_idle
-        self._has_frozen = False
+
+    def begin(self) -> None:
+        """Before the first session. What is there now, modules above all, stays for good: no collection looks at it.
+
+        One that did would halt the loop for a tenth of a second with a bot of usual size.
+        """
+        gc.freeze()
 
     async def __call__(self) -> None:
         """After a session, when all that it held is closed."""
@@ -36,11 +42,6 @@ class MemoryRelease:
             return
         started = time.monotonic()
         collected = gc.collect()
-        if not self._has_frozen:
-            # What the bot's import has left stays for good: later collections look at what sessions leave alone, and
-            # take a millisecond where this one may have taken a hundred.
-            gc.freeze()
-            self._has_frozen = True
         between = time.monotonic()
         trimmed = _trim()
         ended = time.monotonic()
@@ -52,7 +53,9 @@ class MemoryRelease:
 
 def _trim() -> bool:
     """Whether the allocator gave pages back to the system; only glibc's can be asked to."""
-    import ctypes  # a hundredth of a second that no start waits for
+    try:
+        import ctypes  # a hundredth of a second that no start waits for
 
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return trim is not None and bool(trim(0))
+        return bool(ctypes.CDLL(None).malloc_trim(0))
+    except (ImportError, OSError, AttributeError):
+        return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from starlette.routing import BaseRoute
@@ -37,6 +37,7 @@ class Parts:
 
     Attributes:
         sessions: Every session.
+        memory: Releases it after each; None when it is not to.
         webrtc: None where it is not installed.
         whatsapp: None where it is not installed or not configured.
         app: The bot's application with our routes.
@@ -50,6 +51,7 @@ class Parts:
         self._bot = bot
         self._arguments = arguments
         self._lifecycle = lifecycle
+        self.memory = MemoryRelease(lambda: self.sessions.idle) if settings.release_session_memory else None
         self.sessions = Sessions(
             bot.function,
             bot_name=bot.name,
@@ -59,7 +61,8 @@ class Parts:
             cancel_grace=settings.session_cancel_grace,
             refusal=lifecycle.refusal,
             lines_of=logs.of_session,
-            after_each=self._memory_release(),
+            redact=logs.redact,
+            after_each=_nothing if self.memory is None else self.memory,
             disconnects=(WebSocketDisconnect,),
         )
         self.webrtc = webrtc.WebRTC(settings, self.sessions, arguments) if webrtc.is_installed() else None
@@ -141,11 +144,6 @@ class Parts:
     @property
     def _takes_uploads(self) -> bool:
         return self._bot.create_file_storage is not None or self._settings.uploads_folder is not None
-
-    def _memory_release(self) -> Callable[[], Awaitable[None]]:
-        if not self._settings.release_session_memory:
-            return _nothing
-        return MemoryRelease(lambda: self.sessions.idle)
 
     def _why_nots(self) -> Mapping[str, str | None]:
         from feature_manager import FeatureManager

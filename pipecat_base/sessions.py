@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import inspect
 import time
+import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -131,6 +132,7 @@ class Sessions:
         cancel_grace: Seconds that a cancelled bot gets before it is given up.
         refusal: The launcher's reason to take no session now, or None.
         lines_of: Entered while a session's bot runs, with its id: its log lines carry that.
+        redact: Takes out of a text what no line of the session with this id must show.
         after_each: Awaited when a session has ended and nothing of it is left.
         disconnects: Exceptions by which a transport tells the bot that the caller is gone.
     """
@@ -146,6 +148,7 @@ class Sessions:
         cancel_grace: float,
         refusal: Callable[[], Refusal | None],
         lines_of: Callable[[str], AbstractContextManager[None]],
+        redact: Callable[[str, str], str],
         after_each: Callable[[], Awaitable[None]],
         disconnects: tuple[type[Exception], ...] = (),
     ) -> None:
@@ -157,6 +160,7 @@ class Sessions:
         self._cancel_grace = cancel_grace
         self._refusal = refusal
         self._lines_of = lines_of
+        self._redact = redact
         self._after_each = after_each
         self._disconnects = disconnects
         self._active: dict[str, Session] = {}
@@ -242,7 +246,10 @@ class Sessions:
                 del self._active[session_id]
                 self._enter(session, State.ENDED)
                 self._note_idle()
-                await self._after_each()
+                try:
+                    await self._after_each()
+                except Exception as error:  # the session has ended well
+                    logger.debug(f"After session {session_id}: {type(error).__name__}: {error}")
 
     async def wait(self, session: Session, *events: asyncio.Future[Any], timeout: float | None) -> Outcome | None:
         """Keep the place until one of ``events`` is done or ``timeout`` seconds are over.
@@ -268,7 +275,7 @@ class Sessions:
         started, seconds_left = time.monotonic(), session._begin()
         with self._lines_of(session.id):
             logger.info(f"Session started: {session.transport.value}")
-            task = asyncio.ensure_future(self._contain(arguments))
+            task = asyncio.ensure_future(self._contain(session, arguments))
             try:
                 waited: set[asyncio.Future[Any]] = {task, session._stop, *([until] if until else [])}
                 await asyncio.wait(waited, timeout=seconds_left, return_when=asyncio.FIRST_COMPLETED)
@@ -318,7 +325,7 @@ class Sessions:
             return False
         return True
 
-    async def _contain(self, arguments: Arguments) -> tuple[Outcome, str]:
+    async def _contain(self, session: Session, arguments: Arguments) -> tuple[Outcome, str]:
         """Run the bot; whatever it raises, SystemExit and KeyboardInterrupt too, stays in here."""
         try:
             result: Any = self._bot(arguments)
@@ -330,14 +337,23 @@ class Sessions:
             if error.code in (None, 0):
                 logger.warning(f"{self._bot_name} called sys.exit(); that ends its session only. Use return instead.")
                 return Outcome.COMPLETED, _MESSAGES[Outcome.COMPLETED]
-            logger.opt(exception=True).error(f"{self._bot_name} called sys.exit(); that ends its session only")
+            self._log_failure(session, error, "called sys.exit(); that ends its session only")
             return Outcome.FAILED, "The bot called sys.exit() with a status other than 0."
         except BaseException as error:
             if self._is_disconnect(error):
                 return Outcome.DISCONNECTED, _MESSAGES[Outcome.DISCONNECTED]
-            logger.opt(exception=True).error(f"{self._bot_name} failed: {type(error).__name__}")
+            self._log_failure(session, error, f"failed: {type(error).__name__}")
             return Outcome.FAILED, f"The bot raised {type(error).__name__}; its log has the traceback."
         return Outcome.COMPLETED, _MESSAGES[Outcome.COMPLETED]
+
+    def _log_failure(self, session: Session, error: BaseException, what: str) -> None:
+        """With the traceback. Sinks write an exception as it is: one that holds a secret is for none of them."""
+        text = "".join(traceback.format_exception(error))
+        shown = self._redact(session.id, text)
+        if shown == text:
+            logger.opt(exception=error, depth=1).error(f"{self._bot_name} {what}")
+        else:
+            logger.opt(depth=1).error("{} {}\n{}", self._bot_name, what, shown.rstrip("\n"))
 
     def _is_disconnect(self, error: BaseException) -> bool:
         """Whether it is the caller's leaving, or a group of nothing else: what a TaskGroup makes of it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import time
@@ -70,6 +71,15 @@ class Signals:
             flush_streams()
             os._exit(EXIT_SIGNAL_BASE + number)
         self._listener(self.requested)
+
+
+def write_line(descriptor: int, text: str) -> None:
+    """Write a line without ever waiting for whoever reads it. Safe in a signal handler, and just before the end."""
+    poll = select.poll()
+    with contextlib.suppress(OSError):
+        poll.register(descriptor, select.POLLOUT)
+        if poll.poll(0):
+            os.write(descriptor, f"{text}\n".encode(errors="replace"))
 
 
 def flush_streams() -> None:

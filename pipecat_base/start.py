@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Callable
@@ -11,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pipecat_base import environment, orchestrator
-from pipecat_base.errors import StartupError
+from pipecat_base.errors import SettingsInvalid, StartupError
 from pipecat_base.packages import BOTS_MODULE, DEVELOPMENT, SESSION_API, UPLOADS, Packages
 from pipecat_base.settings import Settings
-from pipecat_base.signals import Signals
+from pipecat_base.signals import Signals, write_line
 
 if TYPE_CHECKING:
     from pipecat_base.development import Development
@@ -59,7 +58,7 @@ class Process:
             development: For whoever works on the bot; None in a pod.
         """
         try:
-            status = self._serve(find_settings(), development)
+            status = self._serve(self._settings(find_settings, development), development)
         except StartupError as error:
             self._tell_of_error(error)
             status = error.exit_status
@@ -70,6 +69,15 @@ class Process:
 
             server.leave(status, self._watchdog)
         return status
+
+    def _settings(self, find_settings: Callable[[], Settings], development: Development | None) -> Settings:
+        try:
+            return find_settings()
+        except SettingsInvalid as error:
+            if development is None or not development.reload:
+                raise
+            development.wait_for_mend(error)
+            self._start_again(development)
 
     def _serve(self, settings: Settings, development: Development | None) -> int:
         environment.allow_long_websocket_requests()
@@ -140,8 +148,7 @@ class Process:
     def _tell_of_signal(self, message: str) -> None:
         """One line. Safe in a signal handler: nothing is locked or buffered."""
         if self._lane is None:
-            with contextlib.suppress(OSError):
-                os.write(2, f"{message}\n".encode())
+            write_line(2, message)
         else:
             self._lane.print(message)
             self._lane.say("WARNING", message)
@@ -161,7 +168,7 @@ class Imported:
     """A bot that can be served with what is installed.
 
     Attributes:
-        wants_cloud: Whether its sources mention pipecatcloud.
+        wants_cloud: Whether pipecatcloud is imported or its sources mention it.
         warnings: What an operator should know of what is installed.
     """
 
@@ -179,6 +186,7 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
         StartupError: it cannot be served.
     """
     from pipecat_base import compatibility, loader
+    from pipecat_base.argument_types import CLOUD
 
     has_pipecat = compatibility.require_release()
     try:
@@ -188,11 +196,16 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
         compatibility.require_import(error)
         raise
     packages.check(unused=unused(settings, bot, is_dev=is_dev))
-    wants_cloud = loader.mentions(bot.project, CLOUD_IN_SOURCES)
+    wants_cloud = loader.mentions(bot.project, CLOUD_IN_SOURCES) or CLOUD in sys.modules
     warnings = [] if has_pipecat else [WITHOUT_PIPECAT]
     if has_pipecat and ("pipecat" in sys.modules or loader.mentions(bot.project, PIPECAT_IN_SOURCES)):
-        with logs.unchanged():
-            warnings += compatibility.require_session_types(cloud=wants_cloud)
+        try:
+            with logs.unchanged():
+                warnings += compatibility.require_session_types(cloud=wants_cloud)
+        except StartupError:
+            raise
+        except Exception as error:  # a fault of the check's own
+            warnings.append(f"The pipecat-ai check did not run ({type(error).__name__}: {error})")
     return Imported(bot, wants_cloud, tuple(warnings))
 
 

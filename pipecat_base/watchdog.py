@@ -25,6 +25,7 @@ from typing import Any
 from pipecat_base import traces
 from pipecat_base.errors import LAUNCHER_HEADER, Starting
 from pipecat_base.logs import logger
+from pipecat_base.signals import write_line
 
 BEAT = 0.25
 """Seconds between heartbeats of the loop, and between looks of the thread."""
@@ -274,5 +275,5 @@ class Watchdog(threading.Thread):
         if self._deadline is None or time.monotonic() < self._deadline[0]:
             return
         _, status, reason = self._deadline
-        os.write(2, f"pipecat-base: {reason}\n".encode())
+        write_line(2, f"pipecat-base: {reason}")
         os._exit(status)

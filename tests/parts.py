@@ -24,6 +24,7 @@ def make_sessions(bot: Bot, **options: Any) -> Sessions:
         "cancel_grace": 0.1,
         "refusal": lambda: None,
         "lines_of": lambda session_id: logger.contextualize(session_id=session_id),
+        "redact": lambda session_id, text: text,
         "after_each": nothing,
     }
     return Sessions(bot, **{**defaults, **options})

@@ -16,6 +16,7 @@ from typing import NoReturn, TextIO
 from pipecat_base.lane.pump import Stream, pump
 from pipecat_base.lane.records import Records, record
 from pipecat_base.lane.session import CurrentSession
+from pipecat_base.signals import write_line
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that the pump gets to write what is left. Children of the bot's may keep it going for longer."""
@@ -85,16 +86,19 @@ class Lane:
 
     def print(self, text: str) -> None:
         """Write a line to where standard error led before; as safe."""
-        with contextlib.suppress(OSError):
-            os.write(self._saved[2], f"{text}\n".encode(errors="replace"))
+        write_line(self._saved[2], text)
 
-    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+    def close(self) -> None:
         """Take the pump out, and wait until it has written what was printed."""
-        if self._alive is None or os.getpid() != self._process:
+        if os.getpid() == self._process:
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError, ValueError, RuntimeError):
+                    stream.flush()
+            self._take_out(CLOSE_TIMEOUT)
+
+    def _take_out(self, timeout: float) -> None:
+        if self._alive is None:
             return
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError, RuntimeError):
-                stream.flush()
         self._restore()
         poll = select.poll()
         poll.register(self._alive, select.POLLIN)
@@ -106,7 +110,9 @@ class Lane:
         leave = os._exit
 
         def leave_closed(status: int) -> NoReturn:
-            self.close(LAST_TIMEOUT)
+            # Nothing is flushed, as ever: a thread that is stuck in a write holds the stream's lock.
+            if os.getpid() == self._process:
+                self._take_out(LAST_TIMEOUT)
             leave(status)
 
         os._exit = leave_closed
@@ -118,7 +124,12 @@ class Lane:
                 stream.flush()
         pipes = {descriptor: os.pipe() for descriptor in NAMES}
         alive, held = os.pipe()
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError:
+            for descriptor in (alive, held, *(end for ends in pipes.values() for end in ends)):
+                os.close(descriptor)
+            raise
         if child == 0:
             # Twice: the pump is nobody's child that a bot may wait for.
             with contextlib.suppress(OSError):
@@ -131,7 +142,8 @@ class Lane:
             os.close(reader)
             os.dup2(writer, descriptor)
             os.close(writer)
-        os.waitpid(child, 0)
+        with contextlib.suppress(ChildProcessError):  # whoever started us may have had SIGCHLD ignored
+            os.waitpid(child, 0)
         return alive
 
     def _pump(self, sources: dict[int, int], held: int) -> NoReturn:
@@ -142,6 +154,7 @@ class Lane:
         for before, after in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(before + 1, after)
         with contextlib.suppress(Exception):
+            self.records.reopen()
             pump([Stream(NAMES[d], source, d) for d, source in sources.items()], self.records, self._session)
         os._exit(0)
 

@@ -45,8 +45,9 @@ class Lines:
 
 
 def _text(line: bytes) -> str:
+    line = line.rstrip(b"\r")
     cut = CUT if len(line) > LONGEST_LINE else ""
-    return line[:LONGEST_LINE].decode(errors="replace").rstrip("\r") + cut
+    return line[:LONGEST_LINE].decode(errors="replace") + cut
 
 
 @dataclass

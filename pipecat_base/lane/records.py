@@ -86,7 +86,7 @@ class Records:
 
     def _append(self, content: bytes) -> None:
         if not self._is_current():
-            self._reopen()
+            self.reopen()
         if os.fstat(self._descriptor).st_size + len(content) > self._max_bytes:
             self._rotate()
         while content:
@@ -95,7 +95,8 @@ class Records:
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
 
-    def _reopen(self) -> None:
+    def reopen(self) -> None:
+        """Write to the file that is at the path now. After a fork: through a description of this process's own."""
         descriptor = self._open()
         os.close(self._descriptor)
         self._descriptor = descriptor
@@ -108,10 +109,12 @@ class Records:
             return False
 
     def _rotate(self) -> None:
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX)
+        # Opened for the lock alone: processes that were forked share ours, and no lock of theirs would keep us out.
+        lock = self._open()
         try:
-            if self._is_current():
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._is_current() and os.path.samestat(os.fstat(lock), os.fstat(self._descriptor)):
                 os.replace(self._path, f"{self._path}.1")
         finally:
-            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
-        self._reopen()
+            os.close(lock)
+        self.reopen()

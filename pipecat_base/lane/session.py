@@ -13,6 +13,9 @@ import time
 LINGER = 0.25
 """Seconds after its end during which a session is still the one that speaks."""
 
+MOST_TRIES = 1000
+"""Looks at the slot while it is being written."""
+
 _HEAD = struct.Struct("=IdH")
 """A version, odd while it is being written; when the session ended, 0 while it runs; the length of its id."""
 _SIZE = 4096
@@ -41,11 +44,13 @@ class CurrentSession:
 
     def read(self) -> str | None:
         """The session that speaks now, if that can be told."""
-        while True:
+        for _ in range(MOST_TRIES):
             version, ended, length = _HEAD.unpack_from(self._memory)
             content = self._memory[_HEAD.size : _HEAD.size + length]
             if version % 2 == 0 and _HEAD.unpack_from(self._memory)[0] == version:
                 break
+        else:
+            return None  # whoever was writing has died
         if not length or (ended and time.monotonic() - ended > LINGER):
             return None
         return content.decode(errors="replace")

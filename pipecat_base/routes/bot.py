@@ -21,6 +21,7 @@ ROOM_TOKEN = "x-daily-room-token"  # noqa: S105
 TRANSPORT_TYPE = "x-daily-transport-type"
 MOQ_RELAY_URL = "x-moq-relay-url"
 MOQ_NAMESPACE = "x-moq-namespace"
+NO_MOQ = "this image reports no MoQ support"
 NO_RELAY = "its start carries no relay URL or namespace (X-Moq-Relay-Url, X-Moq-Namespace)"
 OUTCOME = "x-pipecat-session-outcome"
 """On the answer: the session's outcome, since only a failed one differs in status."""
@@ -72,7 +73,7 @@ class BotRoute:
         return OfferToCome()
 
     async def _relay(self, request: Request, session_id: str) -> MoqRelay:
-        reason = await self._capabilities.why_not("transport.moq")
+        reason = await self._capabilities.why_not("transport.moq", unknown=NO_MOQ)
         if reason is not None:
             raise MoqRefused(reason, session_id=session_id)
         url, namespace = (request.headers.get(name, "").strip() for name in (MOQ_RELAY_URL, MOQ_NAMESPACE))

@@ -24,8 +24,6 @@ FETCH_TIMEOUT = 10.0
 """Seconds for one fetch, in the background."""
 LONGEST_WAIT = 2.0
 """Seconds that an offer waits for the very first answer."""
-LONGEST_WAIT_FOR_DEFAULT = 0.25
-"""As above, for an address that nobody has set."""
 RETRY = 10.0
 """Seconds after a failed fetch before the next one."""
 
@@ -38,7 +36,7 @@ class IceServers:
     Args:
         configured: The value of PIPECAT_ICE_SERVERS, or None.
         url: ICE_CONFIG_URL, or None.
-        default_url: Tried without it. That nobody answers there is no news, and no offer waits for it for long.
+        default_url: Tried without it. That nobody answers there is no news.
         fetch: Awaited with the URL; the JSON that it answers.
         clock: Seconds.
     """
@@ -67,7 +65,7 @@ class IceServers:
         if self._url is not None and self._clock() >= self._good_until:
             fetching = self.prefetch()
             if not self._fetched_once and fetching is not None:
-                await asyncio.wait({fetching}, timeout=LONGEST_WAIT_FOR_DEFAULT if self._is_default else LONGEST_WAIT)
+                await asyncio.wait({fetching}, timeout=LONGEST_WAIT)
                 # Had it its chance: later offers do not wait again.
                 self._fetched_once = True
         return self._servers

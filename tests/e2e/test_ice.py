@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -87,7 +90,15 @@ def test_the_servers_are_fetched_once_for_many_offers(good: IceConfig) -> None:
 
 
 @pytest.fixture
-def platforms(good: IceConfig) -> Iterator[None]:
+def port_9090() -> Iterator[None]:
+    """The port for this test alone: others of the same name may run at the same time."""
+    with open(Path(tempfile.gettempdir()) / "pipecat-base-port-9090.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
+def platforms(port_9090: None, good: IceConfig) -> Iterator[None]:
     """The good one at the address where the platform has its own."""
     try:
         server = ThreadingHTTPServer(("127.0.0.1", 9090), good.server.RequestHandlerClass)
@@ -113,6 +124,7 @@ def test_in_the_image_the_platforms_address_is_the_default(good: IceConfig) -> N
     assert good.fetched == 1
 
 
+@pytest.mark.usefixtures("port_9090")
 def test_in_the_image_without_anybody_at_that_address_offers_are_answered_as_ever() -> None:
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", 9090)), "nobody listens there on this machine"

@@ -14,8 +14,14 @@ RELEASED = "Released session memory: collected "
 MEGABYTES = 100
 BOT = f"""
 import asyncio
+import os
+
 
 async def bot(args):
+    while "until" in args.body:
+        await asyncio.sleep(0.05)
+        if os.path.exists(args.body["until"]):
+            return
     if args.body.get("wait"):
         await asyncio.sleep(args.body["wait"])
         return
@@ -58,13 +64,27 @@ def test_it_can_be_turned_off(folder: Path) -> None:
         assert not launcher.lines(RELEASED)
 
 
+def test_what_a_session_leaves_to_later_is_not_kept_for_good(tmp_path: Path) -> None:
+    """A callback that outlives its session by a moment holds on to what is garbage afterwards."""
+    (tmp_path / "bot.py").write_text(BOT + "    asyncio.get_running_loop().call_later(0.3, len, pieces)\n")
+    with Launcher(tmp_path) as launcher:
+        launcher.post({"wait": 0.01})
+        before = resident(launcher)
+        for _ in range(3):
+            launcher.post({})
+            launcher.post({"wait": 0.5})
+            assert resident(launcher) < before + MEGABYTES / 2
+
+
 def test_no_session_is_halted_for_it(folder: Path) -> None:
+    over = folder / "over"
     with Launcher(folder) as launcher:
-        other = threading.Thread(target=launcher.post, args=({"wait": 1},))
+        other = threading.Thread(target=launcher.post, args=({"until": str(over)},))
         other.start()
         launcher.wait_for_log("Session started")
         launcher.post({"wait": 0.01})
         assert not launcher.lines(RELEASED)
+        over.touch()
         other.join()
         launcher.wait_for_log(RELEASED)
         assert len(launcher.lines(RELEASED)) == 1

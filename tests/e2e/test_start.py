@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.process import BOTS, Launcher, run, until
+from pipecat_base import orchestrator
+from tests.process import BOTS, Launcher, run
 
 EARLY = "SIGTERM received before the server was up; nothing to drain, exiting"
 SLOW = {
@@ -68,17 +70,10 @@ def test_why_a_start_failed_is_the_termination_message(
     assert refused["line"].replace("[", "(").replace("]", ")") == said
 
 
-def test_the_termination_message_is_written_where_kubernetes_reads_it_and_litters_nowhere() -> None:
-    if Path("/dev/termination-log").exists():
-        pytest.fail("this machine has a /dev/termination-log, which the test would write")
+def test_a_machine_that_is_no_pod_is_not_littered() -> None:
+    """Where the file is there, in a container, it is written: tests/image."""
     assert run("serve", "--port", "abc", cwd=BOTS / "obedient").returncode == 24
     assert not Path("/dev/termination-log").exists()
-    Path("/dev/termination-log").write_text("")
-    try:
-        assert run("serve", "--port", "abc", cwd=BOTS / "obedient").returncode == 24
-        assert Path("/dev/termination-log").read_text().startswith('Refusing to start: PORT: "abc" is not')
-    finally:
-        Path("/dev/termination-log").unlink()
 
 
 def test_a_message_that_cannot_be_written_changes_nothing() -> None:
@@ -93,23 +88,17 @@ def test_a_good_start_and_a_good_end_leave_no_message(tmp_path: Path) -> None:
     assert not message.exists()
 
 
-def test_the_token_refresher_is_told_of_the_shutdown_at_its_beginning() -> None:
-    folder = Path("/var/run/token-refresher")
-    assert not folder.exists(), "made for this test, on a machine that is no pod"
-    with Launcher("obedient", DRAIN_NOTICE="0") as launcher:
-        assert launcher.stop() == 0
-        assert not folder.exists()
-    folder.mkdir()
-    try:
-        with Launcher("obedient", DRAIN_NOTICE="1") as launcher:
-            assert not (folder / "shutdown").exists()
-            launcher.signal()
-            until((folder / "shutdown").exists, "the file")
-            assert launcher.process.poll() is None
-            assert launcher.wait() == 0
-    finally:
-        (folder / "shutdown").unlink(missing_ok=True)
-        folder.rmdir()
+def test_the_token_refresher_is_told_where_its_folder_is(tmp_path: Path) -> None:
+    """At the usual place, in a container: tests/image."""
+    orchestrator.tell_token_refresher(str(tmp_path / "nowhere"))
+    assert not (tmp_path / "nowhere").exists()
+    orchestrator.tell_token_refresher(str(tmp_path))
+    assert [file.name for file in tmp_path.iterdir()] == ["shutdown"]
+    (tmp_path / "shutdown").write_text("kept")
+    os.utime(tmp_path / "shutdown", (0, 0))
+    orchestrator.tell_token_refresher(str(tmp_path))
+    assert (tmp_path / "shutdown").read_text() == "kept"
+    assert (tmp_path / "shutdown").stat().st_mtime > 0
 
 
 UNBUILDABLE = """
@@ -188,3 +177,52 @@ def test_a_mistake_of_the_bots_own_stays_its_own_beside_a_good_pipecat(tmp_path:
     with Launcher(tmp_path, wait=False) as launcher:
         assert launcher.wait() == 14
         assert "bot_import_failed: An import in bot.py:1 failed" in launcher.log()
+
+
+CLOUD = """
+from dataclasses import dataclass
+
+from pipecat.runner.types import *
+
+
+@dataclass
+class PipecatSessionArguments(RunnerArguments): ...
+
+
+@dataclass
+class WebSocketSessionArguments(WebSocketRunnerArguments): ...
+
+
+class DailySessionArguments(DailyRunnerArguments):
+    def __init__(self):
+        raise ValueError("no")
+"""
+
+
+def test_a_pipecatcloud_that_a_library_of_the_bots_imports_is_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "site" / "pipecatcloud").mkdir(parents=True)
+    (tmp_path / "site" / "pipecatcloud" / "__init__.py").write_text("")
+    (tmp_path / "site" / "pipecatcloud" / "agent.py").write_text(CLOUD)
+    (tmp_path / "site" / "library.py").write_text("import pipecatcloud.agent\n")
+    (tmp_path / "bot").mkdir()
+    (tmp_path / "bot" / "bot.py").write_text("import library\n\n\nasync def bot(args): ...\n")
+    with Launcher(tmp_path / "bot", wait=False, PYTHONPATH=str(tmp_path / "site")) as launcher:
+        assert launcher.wait() == 78
+        assert "cannot build the DailySessionArguments this image hands bot() (TypeError: " in launcher.log()
+
+
+def test_arguments_of_an_odd_kind_for_moq_refuse_nothing(tmp_path: Path) -> None:
+    (tmp_path / "pipecat" / "runner").mkdir(parents=True)
+    (tmp_path / "pipecat" / "__init__.py").write_text("")
+    types = (
+        "from dataclasses import dataclass\n\n\n@dataclass\nclass RunnerArguments: ...\n\n\n"
+        "@dataclass\nclass DailyRunnerArguments(RunnerArguments):\n    room_url: str\n    token: str\n\n\n"
+        "@dataclass\nclass WebSocketRunnerArguments(RunnerArguments):\n    websocket: object\n\n\n"
+        "class MOQRunnerArguments: ...\n"
+    )
+    (tmp_path / "pipecat" / "runner" / "types.py").write_text(types)
+    (tmp_path / "bot.py").write_text("import pipecat\n\n\nasync def bot(args): ...\n")
+    with Launcher(tmp_path) as launcher:
+        assert launcher.post({}).status_code == 200
+        entry = launcher.http.get("/pcc/capabilities").json()["capabilities"]["transport.moq"]
+        assert entry["reason"].startswith("MoQ sessions need pipecat-ai 1.12.0 or newer")

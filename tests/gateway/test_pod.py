@@ -30,7 +30,7 @@ def test_a_request_does_not_wait_for_ever_for_a_bot_that_does_not_run() -> None:
         sessions = make_sessions(bot, refusal=lifecycle.refusal)
         served = FastAPI()
         arguments = ArgumentFactory(wants_cloud=False)
-        dispatch = Dispatch(sessions, arguments, None, hide=lambda url: None)
+        dispatch = Dispatch(sessions, arguments, None, hide=lambda session_id, url: None)
         pod = LocalPod(served, dispatch, sessions, lifecycle, None, arguments)
         app = FastAPI()
         app.include_router(SessionApi(pod, Invitations(), has_uploads=False, patience=0.05).router())
