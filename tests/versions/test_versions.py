@@ -46,8 +46,8 @@ class Combination:
 
     @property
     def has_body(self) -> bool:
-        """Whether pipecat's own arguments have one."""
-        return self.pipecat not in ("0.0.78", "0.0.90")
+        """Whether the arguments have one by themselves."""
+        return self.pipecat not in ("0.0.78", "0.0.90") and self.cloud != "0.1.2"
 
     def requirements(self) -> list[str]:
         wanted = [str(ROOT)]
@@ -60,11 +60,13 @@ class Combination:
 
 COMBINATIONS = [
     Combination("3.11", "0.0.78", None),
+    Combination("3.11", "0.0.78", "0.1.2"),
     Combination("3.11", "0.0.78", "0.4.4"),
     Combination("3.12", "0.0.78", "1.4.0"),
     Combination("3.12", "0.0.90", None),
     Combination("3.11", "0.0.90", "1.2.0"),
     Combination("3.11", "0.0.91", None),
+    Combination("3.12", "0.0.91", "0.1.2"),
     Combination("3.11", "0.0.91", "0.4.4"),
     Combination("3.11", "0.0.104", "0.4.4"),
     Combination("3.12", "1.0.0", None),
@@ -116,9 +118,10 @@ def launcher(python: str, files: Path) -> Iterator[Launcher]:
 
 
 def expected(combination: Combination, runner: list[str], cloud: list[str]) -> list[str]:
-    """pipecatcloud before 1.0 has types of its own where pipecat is missing; from 1.0 it has none."""
+    """pipecatcloud before 1.0 has types of its own where pipecat is missing, from 1.0 it has none; 0.1.2 always."""
     has_cloud_types = combination.cloud is not None and (combination.pipecat or combination.cloud < "1")
-    return (runner if combination.pipecat else []) + (cloud if has_cloud_types else [])
+    has_runner_types = combination.pipecat is not None and combination.cloud != "0.1.2"
+    return (runner if has_runner_types else []) + (cloud if has_cloud_types else [])
 
 
 def last(launcher: Launcher) -> dict[str, Any]:
