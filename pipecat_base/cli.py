@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -104,7 +104,7 @@ def _check(options: argparse.Namespace) -> int:
         logs = Logs("WARNING")
         logs.configure()
         # What the bot prints must not get between the lines of a JSON answer.
-        with contextlib.redirect_stdout(sys.stderr):
+        with _stdout_to_stderr():
             imported = import_bot(settings, packages, logs)
             manager = FeatureManager(
                 settings,
@@ -121,20 +121,36 @@ def _check(options: argparse.Namespace) -> int:
             print(error.report(), file=sys.stderr)
         return error.exit_status
     bot = imported.bot
+    warnings = [*settings.ignored, *imported.warnings]
     if options.json:
         listed = [
             {"name": f.name, "status": f.status.value, "required": f.required, "reason": f.reason} for f in features
         ]
-        answer = {"ok": True, "bot": _bot(bot), "features": listed, "warnings": list(imported.warnings)}
+        answer = {"ok": True, "bot": _bot(bot), "features": listed, "warnings": warnings}
         answer["capabilities"] = json.loads(document)
         print(json.dumps(answer, indent=2, ensure_ascii=False))
     else:
         hooks = f" (hooks: {', '.join(bot.hooks)})" if bot.hooks else ""
         print(f"{bot.name} is fine{hooks}")
-        print("\n".join(f"Warning: {warning}" for warning in imported.warnings), end="\n" if imported.warnings else "")
+        for warning in warnings:
+            print(f"Warning: {warning}")
         print("\n".join(feature.line() for feature in features))
         print(f"{capabilities.PATH}: {document.decode()}")
     return 0
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    """For C code and child processes too."""
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
 
 
 def call(options: argparse.Namespace) -> int:

@@ -15,6 +15,8 @@ from pipecat_base.errors import FlowUnusable, Malformed
 ENVELOPE = "x-pcc-start-envelope"
 ENVELOPE_VERSION = "1"
 FILE = "x-pcc-flow-config-file"
+LONGEST_NAME = 255
+"""Characters, as in file systems."""
 
 
 def open_envelope(content: Any, version: str | None) -> tuple[Any, str | None]:
@@ -44,10 +46,12 @@ class FlowFiles:
 
     Args:
         folder: PCC_SESSION_FILES_DIR, or None when it is not set.
+        max_bytes: The largest file.
     """
 
-    def __init__(self, folder: str | None) -> None:
+    def __init__(self, folder: str | None, *, max_bytes: int) -> None:
         self._folder = folder
+        self._max_bytes = max_bytes
 
     async def read(self, name: str | None, session_id: str) -> str | None:
         """The flow in the file of this name; None when no file is named.
@@ -66,8 +70,8 @@ class FlowFiles:
     def _read(self, name: str) -> str:
         if not self._folder:
             raise _Unusable("PCC_SESSION_FILES_DIR is not set")
-        if name in ("", ".", "..") or any(character in name for character in "/\\\0"):
-            raise _Unusable(f"{name!a} is not a bare filename")
+        if name in ("", ".", "..") or len(name) > LONGEST_NAME or any(character in name for character in "/\\\0"):
+            raise _Unusable(f"{name[:LONGEST_NAME]!a} is not a bare filename")
         path = os.path.join(self._folder, name)
         try:
             # A link would lead out of the folder, and a FIFO without a writer would never open.
@@ -76,11 +80,13 @@ class FlowFiles:
                 if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                     raise _Unusable(f"{path} is not a regular file")
                 with open(descriptor, "rb", closefd=False) as file:
-                    content = file.read()
+                    content = file.read(self._max_bytes + 1)
             finally:
                 os.close(descriptor)
         except OSError as error:
             raise _Unusable(f"cannot read {path}: {error.strerror}") from None
+        if len(content) > self._max_bytes:
+            raise _Unusable(f"{path} is larger than {self._max_bytes} bytes (MAX_BODY_BYTES)")
         try:
             flow = content.decode()
         except UnicodeDecodeError:

@@ -272,10 +272,12 @@ class _Console:
         # What stands before the message, the session's own id above all, is left as it is.
         session_id = _session_of(message.record)
         columns, separator, said = message.partition(f"| {session_id} - ")
-        self._stream.write(f"{columns}{separator}{self._redact(session_id, said)}")
+        with contextlib.suppress(BrokenPipeError):  # nobody reads there any more
+            self._stream.write(f"{columns}{separator}{self._redact(session_id, said)}")
 
     def flush(self) -> None:
-        self._stream.flush()
+        with contextlib.suppress(BrokenPipeError):
+            self._stream.flush()
 
     def isatty(self) -> bool:
         return self._stream.isatty()

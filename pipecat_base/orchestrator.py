@@ -24,7 +24,7 @@ def write_termination_message(message: str, environment: Mapping[str, str]) -> N
     chosen = environment.get("PCC_TERMINATION_LOG_PATH", "").strip()
     line = " ".join(message.split()).replace("[", "(").replace("]", ")")
     content = line.encode(errors="replace")[:LONGEST_MESSAGE]
-    flags = os.O_WRONLY | os.O_TRUNC | (os.O_CREAT if chosen else 0)
+    flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | (os.O_CREAT if chosen else 0)
     with contextlib.suppress(OSError, ValueError):
         descriptor = os.open(chosen or TERMINATION_LOG, flags, 0o644)
         try:

@@ -92,7 +92,7 @@ class Parts:
         websocket = WebSocketRoutes(
             self.sessions,
             self._arguments,
-            FlowFiles(settings.session_files_dir),
+            FlowFiles(settings.session_files_dir, max_bytes=settings.max_body_bytes),
             tokens=self._tokens,
             allowed_origins=frozenset(origin.lower() for origin in settings.allowed_origins),
         )

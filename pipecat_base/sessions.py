@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
+import os
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
@@ -168,6 +169,7 @@ class Sessions:
         self._empty.set()
         self._change = asyncio.Event()
         self._held = 0
+        self._process = os.getpid()
         # asyncio holds tasks weakly: a bot that ignores its cancellation must still be seen to end.
         self._abandoned: set[asyncio.Task[Any]] = set()
 
@@ -328,12 +330,21 @@ class Sessions:
     async def _contain(self, session: Session, arguments: Arguments) -> tuple[Outcome, str]:
         """Run the bot; whatever it raises, SystemExit and KeyboardInterrupt too, stays in here."""
         try:
+            return await self._call(session, arguments)
+        finally:
+            if os.getpid() != self._process:
+                # A child that the bot has forked came back here: it is no second launcher.
+                os._exit(0)
+
+    async def _call(self, session: Session, arguments: Arguments) -> tuple[Outcome, str]:
+        try:
             result: Any = self._bot(arguments)
             if inspect.isawaitable(result):
                 await result
         except asyncio.CancelledError:
             return Outcome.CANCELLED, _MESSAGES[Outcome.CANCELLED]
         except SystemExit as error:
+            self._leave_child(error.code)
             if error.code in (None, 0):
                 logger.warning(f"{self._bot_name} called sys.exit(); that ends its session only. Use return instead.")
                 return Outcome.COMPLETED, _MESSAGES[Outcome.COMPLETED]
@@ -345,6 +356,11 @@ class Sessions:
             self._log_failure(session, error, f"failed: {type(error).__name__}")
             return Outcome.FAILED, f"The bot raised {type(error).__name__}; its log has the traceback."
         return Outcome.COMPLETED, _MESSAGES[Outcome.COMPLETED]
+
+    def _leave_child(self, code: object) -> None:
+        """End a process that the bot has forked as it asked to be ended."""
+        if os.getpid() != self._process:
+            os._exit(code if isinstance(code, int) else int(code is not None))
 
     def _log_failure(self, session: Session, error: BaseException, what: str) -> None:
         """With the traceback. Sinks write an exception as it is: one that holds a secret is for none of them."""

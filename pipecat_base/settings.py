@@ -187,7 +187,7 @@ class Settings:
         "MAX_BODY_BYTES",
         10 * 1024 * 1024,
         _size,
-        "Largest body of a request to our routes; more gets 413",
+        "Largest body of a request to our routes, where more gets 413, and of a flow's file",
         unit="bytes",
     )
     session_files_dir: str | None = variable(

@@ -86,5 +86,5 @@ def flush_streams() -> None:
     """Standard output and error, as far as that is possible now."""
     # In a signal's handler the stream may be in use; a pipe may be gone.
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(RuntimeError, OSError, ValueError):
+        with contextlib.suppress(RuntimeError, OSError, ValueError, AttributeError):  # None, where it was closed
             stream.flush()

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pipecat_base.watchdog import Watchdog
 
 WITHOUT_PIPECAT = (
-    "pipecat-ai is not installed: sessions get objects with the fields of its arguments, and no transport of its can be"
-    " used"
+    "pipecat-ai is not installed: sessions get objects with the fields of its arguments, and none of its transports can"
+    " be used"
 )
 CLOUD_IN_SOURCES = rb"\bpipecatcloud\b"
 """Not the module with the web app, pipecatcloud_system."""
@@ -42,6 +42,7 @@ class Process:
         self._site = site
         self._lane: Lane | None = None
         self._watchdog: Watchdog | None = None
+        _fill_standard_streams()
         self._signals = Signals(self._tell_of_signal)
         self._signals.install()
         folder = environment.read().get("PCC_LOG_DIR", "").strip()
@@ -161,6 +162,15 @@ class Process:
             self._lane.print(error.report())
             self._lane.say("CRITICAL", error.refusal())
         orchestrator.write_termination_message(error.refusal(), environment.read())
+
+
+def _fill_standard_streams() -> None:
+    """Where one is closed, the next file or socket that is opened would take its place, and what is printed."""
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,27 @@ def test_an_output_that_nobody_reads_does_not_hold_up_the_forced_end(tmp_path: P
         process.communicate()
 
 
+def test_a_console_that_nobody_reads_any_more_is_no_noise_in_it(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text("async def bot(args):\n    print('printed')\n")
+    port = str(free_port())
+    command = f"{sys.executable} -m pipecat_base 2>&1 | head -n 1"
+    variables = environment(PORT=port, PCC_LOG_DIR=str(tmp_path), DRAIN_NOTICE="0")
+    with subprocess.Popen(["sh", "-c", command], cwd=tmp_path, env=variables, start_new_session=True) as shell:
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as http:
+                until(
+                    lambda: (tmp_path / "bot.jsonl").exists() and "Ready: " in (tmp_path / "bot.jsonl").read_text(),
+                    "ready",
+                )
+                for _ in range(3):
+                    assert http.post("/bot").status_code == 200
+        finally:
+            os.killpg(shell.pid, signal.SIGTERM)
+    lines = [json.loads(line) for line in (tmp_path / "bot.jsonl").read_text().splitlines()]
+    assert [r["line"] for r in lines if r["stream"] == "stdout"] == ["printed"] * 3
+    assert [r for r in lines if r["stream"] == "stderr"] == []
+
+
 def test_it_works_where_children_are_not_waited_for(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text("print('printed at import')\n\n\nasync def bot(args): ...\n")
     ignore = [
@@ -419,6 +440,12 @@ def test_a_full_disk_costs_one_complaint(capfd: pytest.CaptureFixture[str], tmp_
     complaint = f"pipecat-base: PCC_LOG_DIR: {tmp_path}/bot.jsonl cannot be written: No space left on device\n"
     assert capfd.readouterr().err == complaint
     assert (tmp_path / "bot.jsonl").read_text() == "kept\n"
+
+
+def test_no_reader_takes_a_line_for_two() -> None:
+    line = record("app", "one\x85two\u2028three\u2029four\nfive", level="INFO")
+    assert len(line.splitlines()) == 1
+    assert json.loads(line)["line"] == "one\x85two\u2028three\u2029four\nfive"
 
 
 def test_what_is_no_json_is_a_record_of_its_own() -> None:

@@ -16,7 +16,7 @@ from typing import NoReturn, TextIO
 from pipecat_base.lane.pump import Stream, pump
 from pipecat_base.lane.records import Records, record
 from pipecat_base.lane.session import CurrentSession
-from pipecat_base.signals import write_line
+from pipecat_base.signals import flush_streams, write_line
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that the pump gets to write what is left. Children of the bot's may keep it going for longer."""
@@ -91,9 +91,7 @@ class Lane:
     def close(self) -> None:
         """Take the pump out, and wait until it has written what was printed."""
         if os.getpid() == self._process:
-            for stream in (sys.stdout, sys.stderr):
-                with contextlib.suppress(OSError, ValueError, RuntimeError):
-                    stream.flush()
+            flush_streams()
             self._take_out(CLOSE_TIMEOUT)
 
     def _take_out(self, timeout: float) -> None:
@@ -119,9 +117,7 @@ class Lane:
 
     def _start(self) -> int | None:
         """Fork the pump; a descriptor that reads its end."""
-        for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+        flush_streams()
         pipes = {descriptor: os.pipe() for descriptor in NAMES}
         alive, held = os.pipe()
         try:

@@ -15,6 +15,8 @@ import os
 FILE = "bot.jsonl"
 MAX_BYTES = 64_000_000
 """The file is renamed to ``bot.jsonl.1`` before it grows past this; the one that had that name is gone then."""
+LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+"""Characters that JSON leaves as they are, and that some readers take for the end of a line."""
 NOT_SERIALIZED = "<pcc_structured_logs: serialization failed>"
 
 
@@ -42,15 +44,16 @@ def record(
         fields["session_id"] = session_id
     fields["line"] = line
     try:
-        return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
+        encoded = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError):  # a level or an id of the bot's own making
         known = {"session_id": session_id} if isinstance(session_id, str) else {}
         fields = {"@timestamp": fields["@timestamp"], "stream": stream, "level": "ERROR", **known}
-        return json.dumps({**fields, "line": NOT_SERIALIZED}, separators=(",", ":"))
+        encoded = json.dumps({**fields, "line": NOT_SERIALIZED}, separators=(",", ":"))
+    return encoded.translate(LINE_ENDS)
 
 
 class Records:
-    """Appends to the file.
+    """Appends to the file. A process of its own has an object of its own.
 
     Args:
         folder: Made if it is not there.
@@ -67,7 +70,7 @@ class Records:
         self._failing = False
 
     def append(self, line: str) -> None:
-        """Write one record. A disk that is full costs records and one complaint, never the caller."""
+        """Write one record. A disk that is full costs records and one complaint of each process, never the caller."""
         try:
             self._append(line.encode(errors="backslashreplace") + b"\n")
         except OSError as error:
@@ -93,7 +96,8 @@ class Records:
             content = content[os.write(self._descriptor, content) :]
 
     def _open(self) -> int:
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        # Not to wait for whoever reads a FIFO of that name.
+        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)
 
     def reopen(self) -> None:
         """Write to the file that is at the path now. After a fork: through a description of this process's own."""

@@ -126,6 +126,8 @@ def test_a_websocket_without_a_file_has_none(launcher: Launcher, path: str) -> N
         ("binary", "{files}/binary is not UTF-8 text"),
         ("blank", "{files}/blank is empty"),
         ("empty", "{files}/empty is empty"),
+        ("large", "{files}/large is larger than 10485760 bytes (MAX_BODY_BYTES)"),
+        ("n" * 300, "'nnn"),
     ],
 )
 def test_a_file_that_cannot_be_used_refuses_the_session(launcher: Launcher, files: Path, name: str, why: str) -> None:
@@ -139,6 +141,9 @@ def test_a_file_that_cannot_be_used_refuses_the_session(launcher: Launcher, file
     if name == "socket" and not (files / "socket").exists():
         with socket.socket(socket.AF_UNIX) as sock:
             sock.bind(str(files / "socket"))
+    if name == "large":
+        with open(files / "large", "wb") as file:
+            file.truncate(11 * 1024 * 1024)
     contents = {"binary": b"s3cr3t-\xff", "blank": b" \n\t ", "empty": b""}
     if name in contents:
         (files / name).write_bytes(contents[name])

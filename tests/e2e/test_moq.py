@@ -35,6 +35,7 @@ logger.add(os.environ["SINK"], format="{message}")
 async def bot(args):
     fields = {name: getattr(args, name) for name in
               ("session_id", "namespace", "participant_id", "peer_id", "body", "flow_config")}
+    fields["repr_is_clean"] = "s3cr3t" not in repr(args) and "relay" not in repr(args)
     fields["right_url"] = args.relay_url == os.environ["RIGHT"]
     print(json.dumps({"said": True, "type": type(args).__name__, "args": fields}), flush=True)
     logger.info(f"the arguments are {args!r}")
@@ -74,6 +75,7 @@ def test_the_bot_gets_the_relay_and_nothing_shows_its_url(launcher: Launcher, fo
         "body": {"a": 1},
         "flow_config": "flow",
         "right_url": True,
+        "repr_is_clean": True,
     }
     launcher.wait_for_log("could not dial <relay URL>")
     # What the launcher says of it is clean in a sink of the bot's own, too; what the bot says there is its own.

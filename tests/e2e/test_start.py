@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipecat_base import orchestrator
-from tests.process import BOTS, Launcher, run
+from tests.process import BOTS, Launcher, measured, run
 
 EARLY = "SIGTERM received before the server was up; nothing to drain, exiting"
 SLOW = {
@@ -79,6 +79,26 @@ def test_a_machine_that_is_no_pod_is_not_littered() -> None:
 def test_a_message_that_cannot_be_written_changes_nothing() -> None:
     result = run("serve", "--port", "abc", cwd=BOTS / "obedient", PCC_TERMINATION_LOG_PATH="/nowhere/at/all")
     assert (result.returncode, result.stderr.count("\n")) == (24, 1)
+
+
+@pytest.mark.parametrize("name", ["PCC_TERMINATION_LOG_PATH", "PCC_LOG_DIR"])
+def test_a_pipe_that_nobody_reads_holds_nothing_up(tmp_path: Path, name: str) -> None:
+    pipe = tmp_path / "bot.jsonl"
+    os.mkfifo(pipe)
+    value = str(pipe if name == "PCC_TERMINATION_LOG_PATH" else tmp_path)
+    with measured() as seconds:
+        assert run("serve", "--port", "abc", cwd=BOTS / "obedient", **{name: value}).returncode == 24
+        assert seconds() < 10
+
+
+@pytest.mark.parametrize("with_lane", [False, True], ids=["console", "lane"])
+def test_standard_output_may_be_closed(tmp_path: Path, with_lane: bool) -> None:
+    close = ["sh", "-c", 'exec "$0" "$@" >&-']
+    variables: dict[str, Any] = {"PCC_LOG_DIR": str(tmp_path)} if with_lane else {}
+    with Launcher("obedient", prefix=close, DRAIN_NOTICE="0", **variables) as launcher:
+        assert launcher.post({}).status_code == 200
+        assert launcher.stop() == 0
+        assert "Traceback" not in launcher.log()
 
 
 def test_a_good_start_and_a_good_end_leave_no_message(tmp_path: Path) -> None:
@@ -226,3 +246,15 @@ def test_arguments_of_an_odd_kind_for_moq_refuse_nothing(tmp_path: Path) -> None
         assert launcher.post({}).status_code == 200
         entry = launcher.http.get("/pcc/capabilities").json()["capabilities"]["transport.moq"]
         assert entry["reason"].startswith("MoQ sessions need pipecat-ai 1.12.0 or newer")
+
+
+def test_check_says_what_serving_would_ignore_and_prints_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import os, subprocess\nos.write(1, b'written\\n')\nsubprocess.run(['echo', 'echoed'])\nprint('printed')\n\n\n"
+        "async def bot(args): ...\n"
+    )
+    result = run("check", "--json", cwd=tmp_path, PIPECAT_LOG_LEVEL="DEBIG")
+    warnings = json.loads(result.stdout)["warnings"]
+    assert [warning for warning in warnings if warning.startswith('PIPECAT_LOG_LEVEL: "DEBIG" is not one of ')]
+    for said in ("written", "echoed", "printed"):
+        assert said in result.stderr
