@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -66,3 +68,17 @@ def test_without_pipecat_they_have_the_same_names_and_fields() -> None:
     assert type(built["plain"]) is argument_types.RunnerArguments
     assert type(built["daily"]) is argument_types.DailyRunnerArguments
     assert built["plain"].pipeline_idle_timeout_secs == 300
+
+
+def test_a_relays_url_is_in_no_repr_whatever_pipecat_does() -> None:
+    @dataclass
+    class MOQRunnerArguments:
+        relay_url: str
+        namespace: str
+        body: object = None
+
+    types = argument_types.from_runner(SimpleNamespace(MOQRunnerArguments=MOQRunnerArguments))
+    assert types.moq is not None
+    made = types.moq("https://relay?jwt=s3cr3t", "n")
+    assert isinstance(made, MOQRunnerArguments)
+    assert repr(made) == "MOQRunnerArguments(namespace='n', body=None)"

@@ -150,7 +150,6 @@ class Lane:
         for before, after in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(before + 1, after)
         with contextlib.suppress(Exception):
-            self.records.reopen()
             pump([Stream(NAMES[d], source, d) for d, source in sources.items()], self.records, self._session)
         os._exit(0)
 

@@ -89,7 +89,7 @@ class Records:
 
     def _append(self, content: bytes) -> None:
         if not self._is_current():
-            self.reopen()
+            self._reopen()
         if os.fstat(self._descriptor).st_size + len(content) > self._max_bytes:
             self._rotate()
         while content:
@@ -99,8 +99,7 @@ class Records:
         # Not to wait for whoever reads a FIFO of that name.
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)
 
-    def reopen(self) -> None:
-        """Write to the file that is at the path now. After a fork: through a description of this process's own."""
+    def _reopen(self) -> None:
         descriptor = self._open()
         os.close(self._descriptor)
         self._descriptor = descriptor
@@ -121,4 +120,4 @@ class Records:
                 os.replace(self._path, f"{self._path}.1")
         finally:
             os.close(lock)
-        self.reopen()
+        self._reopen()
