@@ -76,6 +76,17 @@ def test_what_a_session_leaves_to_later_is_not_kept_for_good(tmp_path: Path) -> 
             assert resident(launcher) < before + MEGABYTES / 2
 
 
+def test_what_was_there_before_the_first_session_is_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import gc\n\n\nasync def bot(args):\n    print('frozen', gc.get_freeze_count())\n"
+    )
+    for release, is_frozen in (("true", True), ("false", False)):
+        with Launcher(tmp_path, PCC_RELEASE_SESSION_MEMORY=release) as launcher:
+            launcher.post({})
+            (line,) = launcher.lines("frozen ")
+            assert (int(line.split()[1]) > 1000) is is_frozen
+
+
 def test_no_session_is_halted_for_it(folder: Path) -> None:
     over = folder / "over"
     with Launcher(folder) as launcher:

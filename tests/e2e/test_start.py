@@ -93,12 +93,15 @@ def test_a_pipe_that_nobody_reads_holds_nothing_up(tmp_path: Path, name: str) ->
 
 @pytest.mark.parametrize("with_lane", [False, True], ids=["console", "lane"])
 def test_standard_output_may_be_closed(tmp_path: Path, with_lane: bool) -> None:
+    (tmp_path / "bot.py").write_text("import os\n\n\nasync def bot(args):\n    os.write(1, b'written\\n')\n")
     close = ["sh", "-c", 'exec "$0" "$@" >&-']
     variables: dict[str, Any] = {"PCC_LOG_DIR": str(tmp_path)} if with_lane else {}
-    with Launcher("obedient", prefix=close, DRAIN_NOTICE="0", **variables) as launcher:
+    with Launcher(tmp_path, prefix=close, DRAIN_NOTICE="0", **variables) as launcher:
         assert launcher.post({}).status_code == 200
         assert launcher.stop() == 0
         assert "Traceback" not in launcher.log()
+    if with_lane:
+        assert '"line":"written"' in (tmp_path / "bot.jsonl").read_text()
 
 
 def test_a_good_start_and_a_good_end_leave_no_message(tmp_path: Path) -> None:
