@@ -477,15 +477,28 @@ def test_a_slot_whose_writer_has_died_is_not_waited_for() -> None:
 
 
 def test_the_one_that_speaks() -> None:
-    current = CurrentSession()
+    now = 100.0
+    current = CurrentSession(lambda: now)
     assert current.read() is None
     current.begin("a")
     assert current.read() == "a"
     current.begin("b")
     assert current.read() is None
     current.end("a")
+    assert current.read() is None  # what a has printed may still be on its way
+    now += LINGER
     assert current.read() == "b"
     current.end("b")
     assert current.read() == "b"
+    now += LINGER + 0.01
+    assert current.read() is None
     current.begin("c" * 256)
     assert current.read() == "c" * 256
+
+
+def test_a_session_that_begins_takes_over_at_once() -> None:
+    current = CurrentSession(lambda: 100.0)
+    current.begin("a")
+    current.end("a")
+    current.begin("b")
+    assert current.read() == "b"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -186,16 +185,6 @@ def test_the_level_holds(level: str, seen: bool) -> None:
     with Launcher("examples_boilerplate", PIPECAT_LOG_LEVEL=level) as launcher:
         run_session(launcher)
         assert ("a line" in launcher.log()) is seen
-
-
-def test_json_lines_are_written_beside(tmp_path: Path) -> None:
-    with Launcher("examples_boilerplate", PCC_LOG_DIR=str(tmp_path / "logs")) as launcher:
-        run_session(launcher)
-        text = (tmp_path / "logs" / "bot.jsonl").read_text()
-    entries = [json.loads(line) for line in text.splitlines()]
-    assert all(list(entry) == ["@timestamp", "stream", "level", "session_id", "line"] for entry in entries)
-    (entry,) = [entry for entry in entries if entry["line"] == "a line"]
-    assert (entry["level"], entry["session_id"]) == ("DEBUG", "s-1")
 
 
 def test_a_log_folder_that_can_not_be_written_does_not_stop_the_bot(tmp_path: Path) -> None:
