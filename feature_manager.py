@@ -1,8 +1,8 @@
 """What is possible in this image, and why not.
 
-Finding a package runs none of it (``find_spec`` of its top level, then a look at its files), so detection costs
-nothing at the start. With ``verify=True`` what was found is imported too, and a package that is there but broken is an
-ERROR with its reason: that is for ``pipecat-base check`` and for the summary, which is logged once ready.
+Finding a package runs none of it, so detection costs nothing at the start. With ``verify=True`` what was found is
+imported too, and a package that is there but broken is an ERROR with its reason: that is for ``pipecat-base check``
+and for the summary, which is logged once ready.
 
 Names, their order and the summary's form are those of the replaced image; what only this one knows comes after them.
 """
@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipecat_base import argument_types, compatibility
+from pipecat_base import argument_types, compatibility, installed
 from pipecat_base.argument_types import ArgumentTypes
 from pipecat_base.logs import logger
 from pipecat_base.settings import Settings
@@ -143,12 +142,11 @@ class FeatureManager:
         }
 
     def _daily(self) -> Feature:
-        # Older versions of pipecat have the transport elsewhere; the package says as much as both.
-        return _installed("Daily Transport", "pip install pipecat-ai[daily]", ("daily", "pipecat"))
+        return _installed("Daily Transport", "pip install pipecat-ai[daily]", installed.DAILY)
 
     def _websocket(self) -> Feature:
         # Served by uvicorn; a bot needs no pipecat to use the socket.
-        if not any(_exists(module) for module in ("websockets", "wsproto")):
+        if not any(map(installed.has, ("websockets", "wsproto"))):
             return _disabled("Websocket Transport", "pip install websockets", "websockets is not installed")
         return Feature("Websocket Transport", Status.ENABLED)
 
@@ -160,7 +158,7 @@ class FeatureManager:
     def _moq_arguments(self) -> Feature:
         name = "MoQ Session Arguments"
         feature = _installed(name, "pip install pipecat-ai[moq]>=1.12", ("pipecat.runner.types",))
-        if feature.status is Status.ENABLED and not _defines("pipecat.runner.types", "MOQRunnerArguments"):
+        if feature.status is Status.ENABLED and not installed.defines("pipecat.runner.types", "MOQRunnerArguments"):
             return _disabled(name, feature.required, compatibility.moq_needs())
         return dataclasses.replace(feature, problem=lambda: compatibility.why_no_moq(self._types()))
 
@@ -173,7 +171,7 @@ class FeatureManager:
         feature = _installed(name, "pip install pipecat-ai[webrtc]>=0.0.91", self._webrtc().modules or ("aiortc",))
         if feature.status is not Status.ENABLED:
             return feature
-        if not _defines("pipecat.transports.smallwebrtc.request_handler", "SmallWebRTCPatchRequest"):
+        if not installed.defines("pipecat.transports.smallwebrtc.request_handler", "SmallWebRTCPatchRequest"):
             return _disabled(name, "pip install pipecat-ai>=0.0.91", "this pipecat has no trickle ICE")
         return feature
 
@@ -261,48 +259,15 @@ def _disabled(name: str, required: str, reason: str) -> Feature:
 
 def _installed(name: str, required: str, modules: tuple[str, ...]) -> Feature:
     """ENABLED when each module is there, as far as can be told without importing any."""
-    for module in modules:
-        if not _exists(module):
-            top = module.partition(".")[0]
-            missing = top if not _exists(top) else module
-            return Feature(name, Status.DISABLED, required, f"{missing} is not installed")
+    missing = installed.first_missing(modules)
+    if missing is not None:
+        return Feature(name, Status.DISABLED, required, f"{missing} is not installed")
     return Feature(name, Status.ENABLED, required, modules=modules)
-
-
-def _location(module: str) -> str | None:
-    """The file or folder of a module, without importing its package."""
-    top, *rest = module.split(".")
-    try:
-        spec = importlib.util.find_spec(top)
-    except (ImportError, ValueError):
-        return None
-    if spec is None:
-        return None
-    if not rest:
-        return spec.origin or next(iter(spec.submodule_search_locations or []), None)
-    for folder in spec.submodule_search_locations or []:
-        path = os.path.join(folder, *rest)
-        for candidate in (f"{path}.py", os.path.join(path, "__init__.py")):
-            if os.path.isfile(candidate):
-                return candidate
-    return None
-
-
-def _exists(module: str) -> bool:
-    return _location(module) is not None
-
-
-def _defines(module: str, name: str) -> bool:
-    location = _location(module)
-    if location is None:
-        return False
-    with open(location, encoding="utf-8") as file:
-        return f"class {name}" in file.read()
 
 
 def _why_not(module: str) -> str | None:
     """In the words of an import that fails."""
-    return None if _exists(module) else f"No module named {module!r}"
+    return None if installed.has(module) else f"No module named {module!r}"
 
 
 def _reason(feature: Feature) -> str | None:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
+
+from pipecat_base import installed
 
 CLOUD = "pipecatcloud.agent"
 RUNNER = "pipecat.runner.types"
@@ -92,12 +92,6 @@ def load(*, cloud: bool) -> ArgumentTypes:
     return OWN_TYPES if runner is None else from_runner(runner)
 
 
-def exists(module: str) -> bool:
-    """Whether its top package is installed; runs none of it."""
-    top = module.partition(".")[0]
-    return module in sys.modules or importlib.util.find_spec(top) is not None
-
-
 def build(type_: type[Any], values: Mapping[str, Any], *, session_id: str, body: Any, **later: Any) -> Any:
     """An object of this class.
 
@@ -123,7 +117,7 @@ def build(type_: type[Any], values: Mapping[str, Any], *, session_id: str, body:
 
 def _imported(name: str) -> Any:
     """None for a module that is not there or does not import; a bot that needs it will say so itself."""
-    if not exists(name):
+    if not installed.has(name.partition(".")[0]):
         return None
     try:
         return importlib.import_module(name)

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
-import os
 import traceback
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from pipecat_base import argument_types
+from pipecat_base import argument_types, installed
 from pipecat_base.argument_types import CLOUD, RUNNER, ArgumentTypes
 from pipecat_base.errors import PipecatUnusable
 
@@ -34,11 +32,9 @@ def require_release() -> bool:
     Raises:
         PipecatUnusable: it is older than what the launcher builds arguments with.
     """
-    spec = importlib.util.find_spec("pipecat")
-    if spec is None:
+    if not installed.has("pipecat"):
         return False
-    folders = spec.submodule_search_locations or []
-    if not any(os.path.isfile(os.path.join(folder, "runner", "types.py")) for folder in folders):
+    if not installed.has(RUNNER):
         raise _too_old()
     return True
 
@@ -52,7 +48,7 @@ def require_import(failure: BaseException) -> None:
     Raises:
         PipecatUnusable: pipecat does not import either.
     """
-    if failure.__cause__ is None or importlib.util.find_spec("pipecat") is None:
+    if failure.__cause__ is None or not installed.has("pipecat"):
         return
     passed = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(failure.__cause__.__traceback__)}
     if any(name.partition(".")[0] == "pipecat" for name in passed):
@@ -69,7 +65,7 @@ def require_session_types(*, cloud: bool) -> list[str]:
         PipecatUnusable: a session could not be run with what is installed.
     """
     runner = _runner()
-    uses_cloud = cloud and argument_types.exists(CLOUD)
+    uses_cloud = cloud and installed.has("pipecatcloud")
     types = argument_types.from_cloud(_cloud(), runner) if uses_cloud else argument_types.from_runner(runner)
     for transport in REQUIRED:
         _require(types, transport)
@@ -166,7 +162,7 @@ def _warnings(types: ArgumentTypes, runner: Any) -> Iterator[str]:
         reason = why_no_webrtc(types)
         if reason is not None:
             yield f"{reason}: the image serves without it, and the transports that need it are off."
-    if importlib.util.find_spec("moq") is not None:
+    if installed.has("moq"):
         reason = why_no_moq(types)
         if reason is not None:
             yield f"pipecat-ai's moq extra is installed, but {reason}: the image reports MoQ sessions unavailable."

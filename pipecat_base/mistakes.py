@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipecat_base import traces
+from pipecat_base import installed, traces
 from pipecat_base.errors import (
     BotExited,
     BotImportFailed,
@@ -81,7 +80,7 @@ def _syntax(error: SyntaxError, file: Path, frames: list[str]) -> StartupError:
 
 def _missing(name: str, error: BaseException, project: str, at: str, frames: list[str]) -> StartupError:
     top = name.partition(".")[0]
-    if "." in name and (_is_own(top, project) or _is_installed(top)):
+    if "." in name and (_is_own(top, project) or installed.has(top)):
         whose = "your project" if _is_own(top, project) else f"the installed {top}"
         return BotImportFailed(
             f"An import in {at} failed: {whose} has no module {name}.",
@@ -100,13 +99,6 @@ def _missing(name: str, error: BaseException, project: str, at: str, frames: lis
 
 def _is_own(top: str, project: str) -> bool:
     return os.path.isdir(os.path.join(project, top)) or os.path.isfile(os.path.join(project, f"{top}.py"))
-
-
-def _is_installed(top: str) -> bool:
-    try:
-        return importlib.util.find_spec(top) is not None
-    except (ImportError, ValueError):
-        return False
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

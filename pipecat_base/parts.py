@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocketDisconnect
 
 from pipecat_base import app as application
-from pipecat_base import guard, webrtc, whatsapp
+from pipecat_base import guard, installed, webrtc, whatsapp
 from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.capabilities import Capabilities, CapabilitiesRoute
 from pipecat_base.dispatch import Dispatch
@@ -65,7 +65,7 @@ class Parts:
             after_each=_nothing if self.memory is None else self.memory,
             disconnects=(WebSocketDisconnect,),
         )
-        self.webrtc = webrtc.WebRTC(settings, self.sessions, arguments) if webrtc.is_installed() else None
+        self.webrtc = webrtc.WebRTC(settings, self.sessions, arguments) if installed.has(*installed.WEBRTC) else None
         self._dispatch = Dispatch(self.sessions, arguments, self.webrtc, hide=logs.hide)
         self._capabilities = Capabilities(self._why_nots)
         self.whatsapp = self._whatsapp_calls()
@@ -156,7 +156,7 @@ class Parts:
         token, number = settings.whatsapp_token, settings.whatsapp_phone_number_id
         if token is None or number is None or settings.whatsapp_app_secret is None:
             return None
-        if self.webrtc is None or not whatsapp.is_installed():
+        if self.webrtc is None or not installed.has(*installed.WHATSAPP):
             return None
         return whatsapp.WhatsApp(token, number, self.sessions, self._arguments, self.webrtc)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+
+from pipecat_base import installed
 
 FOLDER = os.path.join(os.path.dirname(__file__), "page")
 CLIENT = "/client/"
@@ -43,12 +44,8 @@ async def _to_client(request: Request) -> RedirectResponse:
 
 def client_folder() -> str | None:
     """The prebuilt client's files, found without importing it: it prints."""
-    spec = importlib.util.find_spec("pipecat_ai_prebuilt")
-    for folder in (spec.submodule_search_locations or []) if spec is not None else []:
-        path = os.path.join(folder, "client", "dist")
-        if os.path.isfile(os.path.join(path, "index.html")):
-            return path
-    return None
+    path = os.path.join(installed.folder("pipecat_ai_prebuilt") or "", "client", "dist")
+    return path if os.path.isfile(os.path.join(path, "index.html")) else None
 
 
 def routes() -> list[BaseRoute]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import importlib
-import importlib.util
 import secrets
 import uuid
 from typing import Any
 
+from pipecat_base import installed
 from pipecat_base.arguments import Arguments
 from pipecat_base.dispatch import OtherRoom
 from pipecat_base.errors import NotSupported
@@ -50,7 +50,7 @@ class Moq:
     """
 
     def __init__(self, namespace: str | None) -> None:
-        if any(importlib.util.find_spec(module) is None for module in ("moq", "cryptography")):
+        if not installed.has(*installed.MOQ):
             raise NotSupported("MoQ is not installed here: pip install pipecat-ai[moq].", field="transport")
         self._namespace = namespace or f"pipecat-{secrets.token_hex(8)}"
         self._arguments: Any = None

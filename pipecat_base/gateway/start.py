@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from pipecat_base import installed
 from pipecat_base.dispatch import DailyRoom, Nowhere, OfferToCome, Start
 from pipecat_base.errors import Malformed, NotRunning
 from pipecat_base.gateway import rooms
@@ -31,8 +31,12 @@ SESSION_ID = "sessionId"
 """The header of the answer that Pipecat Cloud's documentation names."""
 PUBLIC_STUN = {"urls": ["stun:stun.l.google.com:19302"]}
 """What ``enableDefaultIceServers`` gives, as in pipecat's runner."""
-NEEDED_BY = {"webrtc": ("aiortc",), "daily": ("daily",), "livekit": ("livekit",), "moq": ("moq", "cryptography")}
-"""Packages that pipecat's transports are built on."""
+NEEDED_BY = {
+    "webrtc": installed.WEBRTC,
+    "daily": installed.DAILY,
+    "livekit": installed.LIVEKIT,
+    "moq": installed.MOQ,
+}
 MOQ_READY = 15.0
 """Seconds that a bot gets to serve MoQ, as in pipecat's runner."""
 
@@ -106,7 +110,7 @@ class Starts:
     @property
     def transports(self) -> list[str]:
         """Those that what is installed here can serve."""
-        return [name for name in self._transports if all(map(_is_installed, NEEDED_BY.get(name, ())))]
+        return [name for name in self._transports if installed.has(*NEEDED_BY.get(name, ()))]
 
     def router(self) -> APIRouter:
         """The routes to serve."""
@@ -204,10 +208,6 @@ class Starts:
         if self._pod.takes_files:
             answer["fileUploadUrl"] = f"{asked.session_path}/files"
         return answer
-
-
-def _is_installed(package: str) -> bool:
-    return importlib.util.find_spec(package) is not None
 
 
 def _parsed(content: Any) -> StartRequest:

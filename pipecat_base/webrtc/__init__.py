@@ -7,8 +7,6 @@ at the first offer, or right after the launcher is ready when the bot's sources 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
 PLATFORMS_ICE_CONFIG_URL = "http://localhost:9090/ice-servers"
 """Where Pipecat Cloud's pods find ICE servers unless ICE_CONFIG_URL says otherwise."""
 NOT_INSTALLED = "WebRTC is not installed here: pip install pipecat-ai[webrtc]."
-HANDLER = os.path.join("transports", "smallwebrtc", "connection.py")
 
 
 @dataclass(frozen=True)
@@ -103,14 +100,6 @@ class WebRTC:
         )
         calls = Calls(self._sessions, self._arguments, peers, offer_timeout=settings.webrtc_offer_timeout)
         return Parts(calls, peers, offers.parse_offer, offers.parse_trickle)
-
-
-def is_installed() -> bool:
-    """Whether aiortc and a pipecat with SmallWebRTC are there, found without importing either."""
-    pipecat = importlib.util.find_spec("pipecat")
-    if pipecat is None or importlib.util.find_spec("aiortc") is None:
-        return False
-    return any(os.path.isfile(os.path.join(folder, HANDLER)) for folder in pipecat.submodule_search_locations or [])
 
 
 def _import() -> None:

@@ -6,8 +6,6 @@ Nothing here imports aiortc or aiohttp: :meth:`WhatsApp.load` does, right after 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
-import os
 from typing import TYPE_CHECKING
 
 from pipecat_base import webrtc
@@ -18,8 +16,6 @@ from pipecat_base.sessions import Sessions
 
 if TYPE_CHECKING:
     from pipecat_base.whatsapp.calls import Calls
-
-API = os.path.join("transports", "whatsapp", "api.py")
 
 
 class WhatsApp:
@@ -66,14 +62,6 @@ class WhatsApp:
                 graph = Graph(self._token, self._phone_number_id)
                 self._calls = Calls(self._sessions, self._arguments, peers, graph)
             return self._calls
-
-
-def is_installed() -> bool:
-    """Whether WebRTC and a pipecat with WhatsApp are there, found without importing either."""
-    pipecat = importlib.util.find_spec("pipecat")
-    if pipecat is None or not webrtc.is_installed():
-        return False
-    return any(os.path.isfile(os.path.join(folder, API)) for folder in pipecat.submodule_search_locations or [])
 
 
 def _import() -> None:
