@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.callers import arguments
 from tests.clients.clients import KEY, cloud
 from tests.gateway.conftest import sessions
 from tests.gateway.daily_api import DailyApi
-from tests.gateway.test_start import arguments
 from tests.process import Launcher, until
 
 

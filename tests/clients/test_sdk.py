@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from tests.callers import arguments
 from tests.clients.clients import start_session
 from tests.gateway.conftest import sessions
 from tests.gateway.daily_api import DailyApi
-from tests.gateway.test_start import arguments
 from tests.process import Launcher
 
 

@@ -9,11 +9,18 @@ from __future__ import annotations
 import base64
 import json
 import struct
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
+
 from pipecat_base.audio import decode_mulaw, encode_mulaw
+from tests.process import Launcher
+from tests.tones import tone
 
 
 def to_pcm(samples: list[int]) -> bytes:
@@ -136,3 +143,38 @@ def exotel() -> Provider:
 
 
 PROVIDERS = [twilio(), telnyx(), plivo(), exotel()]
+
+
+FRAME = 160
+
+
+def speak(websocket: ClientConnection, provider: Provider, samples: list[int]) -> None:
+    """In real time, as a phone network does."""
+    started = time.monotonic()
+    for number in range(len(samples) // FRAME):
+        websocket.send(provider.frame(samples[number * FRAME : (number + 1) * FRAME], number))
+        time.sleep(max(0.0, started + (number + 1) * 0.02 - time.monotonic()))
+
+
+def call(
+    launcher: Launcher, provider: Provider, frequency: float, seconds: float = 1.5, tail: float = 0.3
+) -> list[int]:
+    """Say a tone; what came back until ``tail`` seconds after it."""
+    heard: list[int] = []
+    with connect(launcher.websocket_url(), proxy=None) as websocket:
+
+        def listen() -> None:
+            try:
+                for raw in websocket:
+                    heard.extend(provider.heard(raw))
+            except ConnectionClosed:
+                pass
+
+        listener = threading.Thread(target=listen)
+        listener.start()
+        for message in provider.opening:
+            websocket.send(json.dumps(message))
+        speak(websocket, provider, tone(frequency, seconds))
+        time.sleep(tail)
+    listener.join(10)
+    return heard

@@ -10,16 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.callers import arguments, post
 from tests.process import Launcher, measured, until
-
-
-def post(launcher: Launcher, body: Any = None, **headers: str) -> httpx.Response:
-    return launcher.http.post("/bot", json=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
-
-
-def arguments(launcher: Launcher, session_id: str) -> dict[str, Any]:
-    """What the bot said it was given for this session."""
-    return next(said for said in launcher.said() if said.get("args", {}).get("session_id") == session_id)
 
 
 def test_a_session_that_returns_is_200_and_an_empty_object(obedient: Launcher) -> None:

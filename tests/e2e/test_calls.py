@@ -14,50 +14,17 @@ from typing import Any
 
 import pytest
 from websockets.exceptions import ConnectionClosed
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from pipecat_base import audio
 from tests.e2e import phones
+from tests.e2e.phones import call
 from tests.process import PIPECAT, ROOT, Launcher, run
 from tests.tones import pitch, tone
 
 FRAME = 160
 HELD_BACK = 10 if version("pipecat-ai").startswith("0.") else 0
 """Frames at most that pipecat before 1.0 still has in its resamplers when a call ends."""
-
-
-def speak(websocket: ClientConnection, provider: phones.Provider, samples: list[int]) -> None:
-    """In real time, as a phone network does."""
-    started = time.monotonic()
-    for number in range(len(samples) // FRAME):
-        websocket.send(provider.frame(samples[number * FRAME : (number + 1) * FRAME], number))
-        time.sleep(max(0.0, started + (number + 1) * 0.02 - time.monotonic()))
-
-
-def call(
-    launcher: Launcher, provider: phones.Provider, frequency: float, seconds: float = 1.5, tail: float = 0.3
-) -> list[int]:
-    """Say a tone; what came back until ``tail`` seconds after it."""
-    import json
-
-    heard: list[int] = []
-    with connect(launcher.websocket_url(), proxy=None) as websocket:
-
-        def listen() -> None:
-            try:
-                for raw in websocket:
-                    heard.extend(provider.heard(raw))
-            except ConnectionClosed:
-                pass
-
-        listener = threading.Thread(target=listen)
-        listener.start()
-        for message in provider.opening:
-            websocket.send(json.dumps(message))
-        speak(websocket, provider, tone(frequency, seconds))
-        time.sleep(tail)
-    listener.join(10)
-    return heard
 
 
 @pytest.mark.parametrize("provider", phones.PROVIDERS, ids=lambda provider: provider.name)

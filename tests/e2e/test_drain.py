@@ -12,9 +12,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e.test_bot import post
-from tests.e2e.test_health import probe
-from tests.e2e.test_websocket import close_code, dial, encode
+from tests.callers import close_code, dial, encode, post, probe
 from tests.process import Launcher, measured
 
 LOOPS = ["asyncio", "uvloop"]

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 from websockets.asyncio.client import connect
 
-from tests.e2e.test_bot import post
-from tests.e2e.test_websocket import encode
+from tests.callers import encode, post, settles
 from tests.process import Launcher, until
 
 BOT = """
@@ -55,17 +53,6 @@ def state(launcher: Launcher, process: psutil.Process) -> dict[str, Any]:
     said = launcher.said()[-1]
     memory = process.memory_info().rss
     return {"tasks": said["tasks"], "threads": said["threads"], "files": process.num_fds(), "memory": memory}
-
-
-def settles(another_round: Callable[[], int], within: int, rounds: int = 15) -> bool:
-    """Whether memory stays within so many bytes over three rounds in a row: a leak never does, arenas are all got once.
-
-    So what leaks more than a third of ``within`` in a round is found, however long the allocator takes to fill up.
-    """
-    sizes = [another_round() for _ in range(4)]
-    while sizes[-1] - sizes[-4] >= within and len(sizes) < rounds:
-        sizes.append(another_round())
-    return sizes[-1] - sizes[-4] < within
 
 
 def test_hundreds_of_sessions_leave_no_task_descriptor_thread_or_memory(tmp_path: Path) -> None:

@@ -12,14 +12,8 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-from tests.e2e.test_bot import post
-from tests.e2e.test_websocket import encode
+from tests.callers import encode, post, probe
 from tests.process import Launcher, until
-
-
-def probe(launcher: Launcher, path: str) -> httpx.Response:
-    """As an orchestrator does: a new connection, one second."""
-    return httpx.get(f"http://127.0.0.1:{launcher.port}{path}", timeout=1, trust_env=False)
 
 
 def test_both_answer_when_ready(obedient: Launcher) -> None:

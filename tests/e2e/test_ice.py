@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from aioice.stun import Class, Message, Method, parse_message
 
-from tests.e2e.test_webrtc import SDP, wait_for_offer
+from tests.e2e.offers import SDP, wait_for_offer
 from tests.process import ROOT, Launcher, measured, until
 
 OFFER = {"sdp": SDP, "type": "offer", "requestData": {"do": "return"}}

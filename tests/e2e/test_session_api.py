@@ -9,7 +9,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.e2e.test_bot import post
+from tests.callers import post
 from tests.process import Launcher
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,15 +19,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.callers import post, probe, settles
+from tests.e2e.offers import NO_ICE, SDP, play, wait_for_offer
 from tests.e2e.rtc import RATE, Browser
-from tests.e2e.test_bot import post
-from tests.e2e.test_growth import settles
-from tests.e2e.test_health import probe
 from tests.process import ROOT, Launcher, measured, until
 from tests.tones import pitch
-
-NO_ICE = {"PIPECAT_ICE_SERVERS": "[]"}
-"""Host candidates only: nothing outside this machine is asked."""
 
 
 def launch(bot: Any = ROOT / "examples" / "echo", **variables: Any) -> Launcher:
@@ -38,11 +34,6 @@ def launch(bot: Any = ROOT / "examples" / "echo", **variables: Any) -> Launcher:
 def caller() -> Iterator[Launcher]:
     with launch() as launcher:
         yield launcher
-
-
-def play(scenario: Callable[[], Awaitable[None]]) -> None:
-    """Run a scenario, every peer of it in this process."""
-    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 def url(launcher: Launcher) -> str:
@@ -74,15 +65,6 @@ ENDS_WITH_ITS_CLIENT = """
     print(json.dumps({"said": True, "listening": True}), flush=True)
     await gone.wait()
 """
-
-
-def good_sdp() -> str:
-    async def make() -> str:
-        async with Browser("http://127.0.0.1:1") as browser:
-            await browser.pc.setLocalDescription(await browser.pc.createOffer())
-            return str(browser.pc.localDescription.sdp)
-
-    return asyncio.run(make())
 
 
 def test_a_browser_hears_its_own_tone(caller: Launcher) -> None:
@@ -135,7 +117,6 @@ def test_the_clients_data_is_the_body(name: str) -> None:
         assert (said["args"]["body"], said["args"]["session_id"]) == ({"n": 1}, "with-data")
 
 
-SDP = good_sdp()
 UNUSABLE: list[tuple[Any, str]] = [
     ([], "body"),
     ({}, "sdp"),
@@ -280,11 +261,6 @@ def test_candidates_that_come_later_are_added(caller: Launcher) -> None:
             assert await trickle(pc_id=browser.pc_id, candidates=[{**good, "sdp_mid": "99"}]) in (200, 400)
 
     play(scenario)
-
-
-def wait_for_offer(launcher: Launcher, session_id: str, body: Any, **headers: str) -> Any:
-    named = {"x-daily-session-id": session_id, "x-daily-transport-type": "webrtc", **headers}
-    return launcher.http.post("/bot", json=body, headers=named)
 
 
 def test_a_waiting_bot_request_gets_its_offer_its_body_and_its_outcome() -> None:

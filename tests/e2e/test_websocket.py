@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
-from tests.e2e.test_bot import arguments, post
+from tests.callers import arguments, close_code, dial, encode, post
 from tests.process import Launcher
-
-
-def encode(body: Any) -> str:
-    return base64.urlsafe_b64encode(json.dumps(body).encode()).decode()
-
-
-@contextlib.contextmanager
-def dial(launcher: Launcher, body: Any, path: str = "/ws", **options: Any) -> Iterator[ClientConnection]:
-    with connect(f"{launcher.websocket_url(path)}?body={encode(body)}", proxy=None, **options) as websocket:
-        yield websocket
-
-
-def close_code(websocket: ClientConnection) -> int | None:
-    with contextlib.suppress(ConnectionClosed):
-        while True:
-            websocket.recv(timeout=20)
-    return websocket.protocol.close_code
 
 
 def test_the_bot_gets_the_socket_untouched(obedient: Launcher) -> None:

@@ -28,8 +28,8 @@ from tests.e2e.graph import (
     terminate,
     webhook,
 )
+from tests.e2e.offers import NO_ICE, SDP, play
 from tests.e2e.rtc import RATE
-from tests.e2e.test_webrtc import NO_ICE, SDP, play
 from tests.process import Launcher, measured, until
 from tests.tones import pitch
 

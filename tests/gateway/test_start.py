@@ -15,20 +15,10 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tests.callers import arguments
 from tests.gateway.conftest import sessions
 from tests.gateway.daily_api import DailyApi
 from tests.process import BOTS, PIPECAT, Launcher, measured, until
-
-
-def arguments(launcher: Launcher, session_id: str) -> dict[str, Any]:
-    """What the bot of this session was given."""
-
-    def given() -> dict[str, Any] | None:
-        found = [said for said in launcher.said() if said.get("args", {}).get("session_id") == session_id]
-        return found[0] if found else None
-
-    said: dict[str, Any] = until(given, f"the bot's arguments of {session_id}")
-    return said
 
 
 def test_a_start_without_transport_waits_for_a_webrtc_offer_as_in_pipecats_runner(gateway: Launcher) -> None:

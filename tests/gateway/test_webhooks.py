@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from tests.callers import arguments
 from tests.gateway.conftest import sessions
 from tests.gateway.daily_api import DailyApi
-from tests.gateway.test_start import arguments
 from tests.process import Launcher
 
 CALL = {"From": "+15551234567", "To": "+15559876543", "callId": "call-1", "callDomain": "domain-1"}

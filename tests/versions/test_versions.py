@@ -19,11 +19,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
+from tests.callers import encode
 from tests.e2e import phones
 from tests.e2e.graph import VARIABLES, Caller, Graph
+from tests.e2e.phones import call
 from tests.e2e.rtc import RATE, Browser
-from tests.e2e.test_calls import call
-from tests.e2e.test_websocket import encode
 from tests.process import ROOT, Launcher
 from tests.tones import pitch
 
