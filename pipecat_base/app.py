@@ -122,10 +122,7 @@ async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse |
     response = JSONResponse(refusal.body(), refusal.status, refusal.headers(LAUNCHER))
     if not isinstance(connection, WebSocket):
         return response
-    if "websocket.http.response" in connection.scope.get("extensions", {}):
-        await connection.send_denial_response(response)
-    else:  # an older uvicorn: it answers 403 to a close before accept, whatever the code
-        await connection.close(refusal.close_code)
+    await connection.send_denial_response(response)
     return None
 
 

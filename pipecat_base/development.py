@@ -203,7 +203,7 @@ class Development:
 def banner(settings: Settings) -> str:
     """What to open and what to call, with a QR code where a phone can open it too."""
     host = "localhost" if settings.host in EVERYWHERE or settings.host in LOCALHOST else settings.host
-    local = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+    local = server.http_address(host, settings.port)
     lines = ["", f"  Talk to your bot:  {local}"]
     others = settings.public_url or (None if is_local(settings.host) else _address(settings))
     if others is not None:
@@ -224,13 +224,13 @@ def banner(settings: Settings) -> str:
 def _address(settings: Settings) -> str | None:
     """This machine's in the network that leads out, found without sending anything."""
     if settings.host not in EVERYWHERE:
-        return f"http://{settings.host}:{settings.port}"
+        return server.http_address(settings.host, settings.port)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
         except OSError:
             return None
-        return f"http://{probe.getsockname()[0]}:{settings.port}"
+        return server.http_address(probe.getsockname()[0], settings.port)
 
 
 def _code(url: str) -> str:

@@ -144,8 +144,6 @@ class Refusal(Exception):
     status: ClassVar[int]
     retry_after: ClassVar[int | None] = None
     """Seconds, sent as ``Retry-After``."""
-    close_code: ClassVar[int] = 1013
-    """RFC 6455's "try again later", for servers that can refuse a WebSocket with a close code only."""
     log_level: ClassVar[str] = "INFO"
     """ERROR where it is not the caller who is at fault: an operator wants to see it."""
 
@@ -278,7 +276,7 @@ class SignatureWrong(Refusal):
 class Unauthorized(Refusal):
     """pipecat's own runner closes with 4003 before accept, which servers send as HTTP 403."""
 
-    code, status, close_code = "unauthorized", 403, 4003
+    code, status = "unauthorized", 403
 
 
 def startup_errors() -> list[type[StartupError]]:

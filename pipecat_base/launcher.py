@@ -16,7 +16,7 @@ from pipecat_base.loader import Bot
 from pipecat_base.logs import Logs, logger
 from pipecat_base.parts import Parts
 from pipecat_base.preparation import Preparation
-from pipecat_base.server import FORCED, LEFTOVERS, Server, configuration
+from pipecat_base.server import FORCED, LEFTOVERS, Server, configuration, http_address
 from pipecat_base.sessions import CLOSE_TIMEOUT, Outcome
 from pipecat_base.sessions import State as SessionState
 from pipecat_base.settings import Settings
@@ -105,7 +105,7 @@ class Launcher:
         if self._parts.memory is not None:
             self._parts.memory.begin()
         self._lifecycle.ready()
-        logger.info(f"Ready: {self._bot.name} on {self._address()}")
+        logger.info(f"Ready: {self._bot.name} on {http_address(self._settings.host, self._settings.port)}")
         self._warn_of_settings()
         self._warming = asyncio.ensure_future(self._warm())
         if self._development is not None:
@@ -170,10 +170,6 @@ class Launcher:
             logger.warning(self._parts.whatsapp_reason())
         elif self._parts.whatsapp is not None and settings.whatsapp_verification_token is None:
             logger.warning("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set: Meta can not verify this webhook")
-
-    def _address(self) -> str:
-        host = self._settings.host
-        return f"http://{f'[{host}]' if ':' in host else host}:{self._settings.port}"
 
     def _signalled(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         """In the signal's handler: only what is safe there."""

@@ -50,6 +50,11 @@ def listen(host: str, port: int) -> socket.socket:
     return sock
 
 
+def http_address(host: str, port: int) -> str:
+    """``http://host:port``."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
 class Server(uvicorn.Server):
     """uvicorn, told when to start and stop; signals are ours."""
 
@@ -57,9 +62,6 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Leave the handlers alone."""
         yield
-
-    def install_signal_handlers(self) -> None:
-        """As above, for uvicorn before 0.29."""
 
     def protocol(self) -> asyncio.Protocol:
         """The handler of one connection, for one that the watchdog accepted."""
@@ -153,7 +155,7 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 loop.run_until_complete(asyncio.wait(tasks, timeout=1))
         loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), 1))
-    except (asyncio.TimeoutError, RuntimeError):
+    except (TimeoutError, RuntimeError):
         pass
     finally:
         asyncio.set_event_loop(None)

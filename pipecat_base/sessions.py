@@ -323,7 +323,7 @@ class Sessions:
         """Wait for the last session to end; False when ``timeout`` seconds were not enough."""
         try:
             await asyncio.wait_for(self._empty.wait(), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             return False
         return True
 
@@ -398,7 +398,7 @@ class Sessions:
             closer = session._closers.pop()
             try:
                 await asyncio.wait_for(closer(outcome), CLOSE_TIMEOUT)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 logger.debug(f"Session {session.id}: its peer did not answer the close")
             except Exception as error:
                 logger.opt(exception=True).warning(f"Session {session.id}: closing failed: {type(error).__name__}")

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipecat_base.logs import logger
-from pipecat_base.webrtc import ice
+from pipecat_base.webrtc import PUBLIC_STUN, ice
 
 
 def urls(servers: list[Any]) -> list[str]:
@@ -65,7 +65,7 @@ def test_credentials_go_with_their_urls() -> None:
 
 
 def test_without_any_setting_there_is_a_public_stun_server() -> None:
-    assert urls(asyncio.run(ice.IceServers(None, None).get())) == [ice.PUBLIC_STUN]
+    assert urls(asyncio.run(ice.IceServers(None, None).get())) == [PUBLIC_STUN]
 
 
 def test_the_url_is_asked_once_in_its_answers_lifetime() -> None:
@@ -125,7 +125,7 @@ def test_only_the_first_offer_waits_for_a_url_that_hangs(monkeypatch: pytest.Mon
         waits = []
         for _ in range(3):
             began = time.monotonic()
-            assert urls(await servers.get()) == [ice.PUBLIC_STUN]
+            assert urls(await servers.get()) == [PUBLIC_STUN]
             waits.append(time.monotonic() - began)
         servers.close()
         return waits
@@ -142,7 +142,7 @@ def test_a_url_that_recovers_is_used_again() -> None:
     async def main() -> None:
         nonlocal now
         servers = ice.IceServers(None, "http://config", fetch=source, clock=lambda: now)
-        assert urls(await servers.get()) == [ice.PUBLIC_STUN]
+        assert urls(await servers.get()) == [PUBLIC_STUN]
         now += ice.RETRY
         await servers.get()
         await asyncio.sleep(0.01)
@@ -170,6 +170,6 @@ def test_a_default_that_answers_is_used_and_one_that_does_not_is_no_warning() ->
     said: list[str] = []
     sink = logger.add(lambda message: said.append(message.record["level"].name), level="DEBUG")
     assert urls(asyncio.run(main(Source(config({"urls": "stun:a:1"}))))) == ["stun:a:1"]
-    assert urls(asyncio.run(main(Source(OSError("refused"))))) == [ice.PUBLIC_STUN]
+    assert urls(asyncio.run(main(Source(OSError("refused"))))) == [PUBLIC_STUN]
     logger.remove(sink)
     assert said == ["DEBUG"]

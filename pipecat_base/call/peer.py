@@ -117,7 +117,7 @@ async def _exchange(url: str, offer: dict[str, str]) -> RTCSessionDescription:
                 raise CallError.refused(url, response.status, await response.read())
             answer = await response.json(content_type=None)
         return RTCSessionDescription(answer["sdp"], answer["type"])
-    except asyncio.TimeoutError:
+    except TimeoutError:
         raise CallError(f"{url} did not answer the offer within {ANSWER_TIMEOUT:g} s") from None
     except aiohttp.InvalidURL:
         raise CallError(f"{url} is not an HTTP address (http://host:port/api/offer)") from None

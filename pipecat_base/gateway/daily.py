@@ -95,7 +95,7 @@ class Daily:
                 yield helper, daily
             except (Malformed, NotSupported, asyncio.CancelledError):
                 raise
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 raise NotReached(f"Daily did not answer within {DAILY_TIMEOUT:g} s.") from None
             except Exception as error:
                 # The helper raises plain exceptions that quote Daily's answer: the caller's own properties, no secret.

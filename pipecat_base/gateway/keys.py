@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from starlette.requests import HTTPConnection
 
 from pipecat_base.errors import KeyMissing
+from pipecat_base.routes import requests
 
 
 class Keys:
@@ -21,15 +22,9 @@ class Keys:
     def __init__(self, keys: Sequence[str]) -> None:
         self._digests = [_digest(key) for key in keys]
 
-    @property
-    def are_needed(self) -> bool:
-        """Whether there are any."""
-        return bool(self._digests)
-
     def fit(self, connection: HTTPConnection) -> bool:
         """Whether this request has one, or needs none."""
-        scheme, _, given = connection.headers.get("authorization", "").partition(" ")
-        digest = _digest(given.strip() if scheme.lower() == "bearer" else "")
+        digest = _digest(requests.bearer(connection) or "")
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return any(matches) or not self._digests
 

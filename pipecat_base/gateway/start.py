@@ -26,11 +26,10 @@ from pipecat_base.gateway.telephony import PROVIDERS
 from pipecat_base.routes import requests
 from pipecat_base.settings import Settings
 from pipecat_base.tokens import Tokens
+from pipecat_base.webrtc import PUBLIC_STUN
 
 SESSION_ID = "sessionId"
 """The header of the answer that Pipecat Cloud's documentation names."""
-PUBLIC_STUN = {"urls": ["stun:stun.l.google.com:19302"]}
-"""What ``enableDefaultIceServers`` gives, as in pipecat's runner."""
 NEEDED_BY = {
     "webrtc": installed.WEBRTC,
     "daily": installed.DAILY,
@@ -156,7 +155,7 @@ class Starts:
         if servers:
             answer["iceConfig"] = {"iceServers": servers}
         elif asked.fields.enableDefaultIceServers:
-            answer["iceConfig"] = {"iceServers": [PUBLIC_STUN]}
+            answer["iceConfig"] = {"iceServers": [{"urls": [PUBLIC_STUN]}]}
         return answer
 
     async def _with_daily(self, asked: Asked) -> Answer:

@@ -18,9 +18,9 @@ from pipecat_base.lane.records import Records, record
 from pipecat_base.lane.session import CurrentSession
 from pipecat_base.signals import flush_streams, write_line
 
-CLOSE_TIMEOUT = 1.0
+PUMP_TIMEOUT = 1.0
 """Seconds that the pump gets to write what is left. Children of the bot's may keep it going for longer."""
-LAST_TIMEOUT = 0.25
+LAST_PUMP_TIMEOUT = 0.25
 """As above, for an end that somebody wants at once."""
 NAMES = {1: "stdout", 2: "stderr"}
 
@@ -92,7 +92,7 @@ class Lane:
         """Take the pump out, and wait until it has written what was printed."""
         if os.getpid() == self._process:
             flush_streams()
-            self._take_out(CLOSE_TIMEOUT)
+            self._take_out(PUMP_TIMEOUT)
 
     def _take_out(self, timeout: float) -> None:
         if self._alive is None:
@@ -110,7 +110,7 @@ class Lane:
         def leave_closed(status: int) -> NoReturn:
             # Nothing is flushed, as ever: a thread that is stuck in a write holds the stream's lock.
             if os.getpid() == self._process:
-                self._take_out(LAST_TIMEOUT)
+                self._take_out(LAST_PUMP_TIMEOUT)
             leave(status)
 
         os._exit = leave_closed

@@ -31,6 +31,12 @@ def session_id(connection: HTTPConnection) -> str:
     return value
 
 
+def bearer(connection: HTTPConnection) -> str | None:
+    """What follows ``Authorization: Bearer``, or None without it."""
+    scheme, _, value = connection.headers.get("authorization", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else None
+
+
 def max_seconds(connection: HTTPConnection, session_id: str) -> float | None:
     """The limit that the platform sets for this session, in seconds; None without one.
 

@@ -106,8 +106,8 @@ def _token(websocket: WebSocket) -> str:
     in_path = websocket.path_params.get("token")
     if in_path:
         return str(in_path)
-    scheme, _, bearer = websocket.headers.get("authorization", "").partition(" ")
-    return bearer.strip() if scheme.lower() == "bearer" else websocket.query_params.get("token", "")
+    bearer = requests.bearer(websocket)
+    return websocket.query_params.get("token", "") if bearer is None else bearer
 
 
 async def _close(websocket: WebSocket, outcome: Outcome) -> None:

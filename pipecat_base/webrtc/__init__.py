@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 PLATFORMS_ICE_CONFIG_URL = "http://localhost:9090/ice-servers"
 """Where Pipecat Cloud's pods find ICE servers unless ICE_CONFIG_URL says otherwise."""
+PUBLIC_STUN = "stun:stun.l.google.com:19302"
+"""For who has no other, as in pipecat's runner."""
 NOT_INSTALLED = "WebRTC is not installed here: pip install pipecat-ai[webrtc]."
 
 

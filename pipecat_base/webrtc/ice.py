@@ -16,8 +16,8 @@ from aiortc.rtcicetransport import parse_stun_turn_uri
 from pipecat.transports.smallwebrtc.connection import IceServer
 
 from pipecat_base.logs import logger
+from pipecat_base.webrtc import PUBLIC_STUN
 
-PUBLIC_STUN = "stun:stun.l.google.com:19302"
 LIFETIME = 300.0
 """Seconds that an answer of the URL is good for: TURN credentials live for hours, an address may change sooner."""
 FETCH_TIMEOUT = 10.0

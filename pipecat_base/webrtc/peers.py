@@ -20,7 +20,7 @@ HANDSHAKE = 0.5
 """Seconds that a connection which is to be closed may still take to come about."""
 OWN_END = 1.0
 """Seconds that a bot gets to end by itself once its peer is gone; pipecat tells it."""
-CLOSE_TIMEOUT = 1.0
+DISCONNECT_TIMEOUT = 1.0
 """Seconds that closing a connection may take."""
 
 
@@ -111,9 +111,9 @@ class Peer:
 
     async def _disconnect(self) -> None:
         closing = asyncio.ensure_future(self.connection.disconnect())
-        done, _ = await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT)
+        done, _ = await asyncio.wait({closing}, timeout=DISCONNECT_TIMEOUT)
         if not done:
-            logger.debug(f"Peer {self.pc_id} did not close within {CLOSE_TIMEOUT:g} s")
+            logger.debug(f"Peer {self.pc_id} did not close within {DISCONNECT_TIMEOUT:g} s")
             closing.cancel()
         elif closing.exception() is not None:
             logger.debug(f"Peer {self.pc_id}: closing failed: {type(closing.exception()).__name__}")
@@ -136,9 +136,6 @@ class Peers:
         self._timeouts = {"connect_timeout": connect_timeout, "disconnect_timeout": disconnect_timeout}
         self._esp32_host = esp32_host
         self._peers: dict[str, Peer] = {}
-
-    def __len__(self) -> int:
-        return len(self._peers)
 
     async def open(self, offer: Offer) -> Peer:
         """A new connection that answers the offer.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -81,7 +80,7 @@ class Graph:
     async def _ask(self, action: str, answering: Awaitable[Any]) -> None:
         try:
             answer = await answering
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise GraphError(f"{action}: the Graph API did not answer in time") from None
         except aiohttp.ContentTypeError as error:
             raise GraphError(f"{action}: the Graph API answered {error.status} without JSON") from None

@@ -18,11 +18,10 @@ from websockets.sync.client import connect
 
 from pipecat_base import audio
 from tests.e2e import phones
-from tests.e2e.phones import call
+from tests.e2e.phones import FRAME, call
 from tests.process import PIPECAT, ROOT, Launcher, run
 from tests.tones import pitch, tone
 
-FRAME = 160
 HELD_BACK = 10 if version("pipecat-ai").startswith("0.") else 0
 """Frames at most that pipecat before 1.0 still has in its resamplers when a call ends."""
 
