@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 from pipecat_base.arguments import ArgumentFactory, Arguments
 from pipecat_base.errors import NotSupported
-from pipecat_base.sessions import Report, Sessions, Transport
+from pipecat_base.outcomes import Report
+from pipecat_base.sessions import Sessions, Transport
 from pipecat_base.webrtc import NOT_INSTALLED, WebRTC
 
 

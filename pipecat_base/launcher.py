@@ -14,10 +14,11 @@ from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.loader import Bot
 from pipecat_base.logs import Logs, logger
+from pipecat_base.outcomes import Outcome
 from pipecat_base.parts import Parts
 from pipecat_base.preparation import Preparation
 from pipecat_base.server import FORCED, LEFTOVERS, Server, configuration, http_address
-from pipecat_base.sessions import CLOSE_TIMEOUT, Outcome
+from pipecat_base.sessions import CLOSE_TIMEOUT
 from pipecat_base.sessions import State as SessionState
 from pipecat_base.settings import Settings
 from pipecat_base.signals import Signals

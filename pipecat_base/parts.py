@@ -19,6 +19,7 @@ from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.loader import Bot
 from pipecat_base.logs import Logs
 from pipecat_base.memory import MemoryRelease
+from pipecat_base.performance import Performer
 from pipecat_base.routes.bot import BotRoute
 from pipecat_base.routes.health import Health
 from pipecat_base.routes.missing import MissingRoutes
@@ -52,18 +53,21 @@ class Parts:
         self._arguments = arguments
         self._lifecycle = lifecycle
         self.memory = MemoryRelease(lambda: self.sessions.idle) if settings.release_session_memory else None
-        self.sessions = Sessions(
+        performer = Performer(
             bot.function,
             bot_name=bot.name,
             project=bot.project,
+            cancel_grace=settings.session_cancel_grace,
+            redact=logs.redact,
+            disconnects=(WebSocketDisconnect,),
+        )
+        self.sessions = Sessions(
+            performer,
             max_sessions=settings.max_sessions,
             max_seconds=settings.max_session_seconds,
-            cancel_grace=settings.session_cancel_grace,
             refusal=lifecycle.refusal,
             lines_of=logs.of_session,
-            redact=logs.redact,
             after_each=_nothing if self.memory is None else self.memory,
-            disconnects=(WebSocketDisconnect,),
         )
         self.webrtc = webrtc.WebRTC(settings, self.sessions, arguments) if installed.has(*installed.WEBRTC) else None
         self._dispatch = Dispatch(self.sessions, arguments, self.webrtc, hide=logs.hide)

@@ -1,6 +1,6 @@
 """Sessions: who is admitted, what runs, how it ends.
 
-:class:`Sessions` is the only place that awaits the user's coroutine and the only owner of session state. A route
+:class:`Sessions` is the only owner of session state; :mod:`pipecat_base.performance` runs the bot. A route
 reserves a place with ``async with sessions.admit(...)``, builds the arguments, and reports what
 :meth:`Sessions.run` returns. Leaving the scope closes what the session held and frees its place, whatever happened.
 """
@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import os
 import time
-import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from pipecat_base import traces
 from pipecat_base.arguments import Arguments
 from pipecat_base.errors import AtCapacity, DuplicateSession, Refusal
 from pipecat_base.logs import logger
+from pipecat_base.outcomes import MESSAGES, Outcome, Report
+from pipecat_base.performance import Performer
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing what a session held (a socket whose peer is gone) may take."""
@@ -51,32 +49,6 @@ class State(Enum):
     """The bot runs."""
     ENDED = "ended"
     """The bot has ended and what the session held is closed."""
-
-
-class Outcome(Enum):
-    """How a session ended. The first cause counts: a bot that fails while it is being cancelled was cancelled."""
-
-    COMPLETED = "completed"
-    """The bot returned."""
-    FAILED = "failed"
-    """The bot raised an exception."""
-    CANCELLED = "cancelled"
-    """Somebody asked for its end, or the bot cancelled itself."""
-    EXPIRED = "expired"
-    """Its time was up."""
-    DISCONNECTED = "disconnected"
-    """The caller went away and the bot ended because of it."""
-    DRAINED = "drained"
-    """The launcher's shutdown deadline came."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """What a route learns of a session that has ended. ``message`` is fit for the caller: it quotes nothing."""
-
-    outcome: Outcome
-    message: str
-    seconds: float
 
 
 Closer = Callable[[Outcome], Awaitable[None]]
@@ -125,53 +97,35 @@ class Sessions:
     """Admission, running and ending.
 
     Args:
-        bot: The user's coroutine function.
-        bot_name: What logs call it.
-        project: The user's folder, to show where an unwilling bot is stuck.
+        performer: Runs the bot.
         max_sessions: Places; None for no limit.
         max_seconds: The longest that any session may run; None for no limit.
-        cancel_grace: Seconds that a cancelled bot gets before it is given up.
         refusal: The launcher's reason to take no session now, or None.
         lines_of: Entered while a session's bot runs, with its id: its log lines carry that.
-        redact: Takes out of a text what no line of the session with this id must show.
         after_each: Awaited when a session has ended and nothing of it is left.
-        disconnects: Exceptions by which a transport tells the bot that the caller is gone.
     """
 
     def __init__(
         self,
-        bot: Callable[[Any], Awaitable[Any]],
+        performer: Performer,
         *,
-        bot_name: str,
-        project: str,
         max_sessions: int | None,
         max_seconds: float | None,
-        cancel_grace: float,
         refusal: Callable[[], Refusal | None],
         lines_of: Callable[[str], AbstractContextManager[None]],
-        redact: Callable[[str, str], str],
         after_each: Callable[[], Awaitable[None]],
-        disconnects: tuple[type[Exception], ...] = (),
     ) -> None:
-        self._bot = bot
-        self._bot_name = bot_name
-        self._project = project
+        self._performer = performer
         self._max_sessions = max_sessions
         self._max_seconds = max_seconds
-        self._cancel_grace = cancel_grace
         self._refusal = refusal
         self._lines_of = lines_of
-        self._redact = redact
         self._after_each = after_each
-        self._disconnects = disconnects
         self._active: dict[str, Session] = {}
         self._empty = asyncio.Event()
         self._empty.set()
         self._change = asyncio.Event()
         self._held = 0
-        self._process = os.getpid()
-        # asyncio holds tasks weakly: a bot that ignores its cancellation must still be seen to end.
-        self._abandoned: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
         return len(self._active)
@@ -277,21 +231,21 @@ class Sessions:
         started, seconds_left = time.monotonic(), session._begin()
         with self._lines_of(session.id):
             logger.info(f"Session started: {session.transport.value}")
-            task = asyncio.ensure_future(self._contain(session, arguments))
+            performance = self._performer.begin(session.id, arguments)
             try:
-                waited: set[asyncio.Future[Any]] = {task, session._stop, *([until] if until else [])}
+                waited: set[asyncio.Future[Any]] = {performance.task, session._stop, *([until] if until else [])}
                 await asyncio.wait(waited, timeout=seconds_left, return_when=asyncio.FIRST_COMPLETED)
-                if task.done():
-                    outcome, message = _result(task)
+                if performance.task.done():
+                    outcome, message = performance.result()
                 else:
                     outcome = self._cause(session, until)
-                    message = _MESSAGES[outcome]
+                    message = MESSAGES[outcome]
                     session.outcome = outcome
-                    await self._cancel(session, task)
+                    await performance.cancel()
             except asyncio.CancelledError:
                 # The route itself is cancelled, by the server's end or by a middleware of the bot's.
                 session.outcome = Outcome.CANCELLED
-                await self._cancel(session, task)
+                await performance.cancel()
                 raise
             session.outcome = outcome
             seconds = time.monotonic() - started
@@ -327,71 +281,6 @@ class Sessions:
             return False
         return True
 
-    async def _contain(self, session: Session, arguments: Arguments) -> tuple[Outcome, str]:
-        """Run the bot; whatever it raises, SystemExit and KeyboardInterrupt too, stays in here."""
-        try:
-            return await self._call(session, arguments)
-        finally:
-            if os.getpid() != self._process:
-                # A child that the bot has forked came back here: it is no second launcher.
-                os._exit(0)
-
-    async def _call(self, session: Session, arguments: Arguments) -> tuple[Outcome, str]:
-        try:
-            result: Any = self._bot(arguments)
-            if inspect.isawaitable(result):
-                await result
-        except asyncio.CancelledError:
-            return Outcome.CANCELLED, _MESSAGES[Outcome.CANCELLED]
-        except SystemExit as error:
-            self._leave_child(error.code)
-            if error.code in (None, 0):
-                logger.warning(f"{self._bot_name} called sys.exit(); that ends its session only. Use return instead.")
-                return Outcome.COMPLETED, _MESSAGES[Outcome.COMPLETED]
-            self._log_failure(session, error, "called sys.exit(); that ends its session only")
-            return Outcome.FAILED, "The bot called sys.exit() with a status other than 0."
-        except BaseException as error:
-            if self._is_disconnect(error):
-                return Outcome.DISCONNECTED, _MESSAGES[Outcome.DISCONNECTED]
-            self._log_failure(session, error, f"failed: {type(error).__name__}")
-            return Outcome.FAILED, f"The bot raised {type(error).__name__}; its log has the traceback."
-        return Outcome.COMPLETED, _MESSAGES[Outcome.COMPLETED]
-
-    def _leave_child(self, code: object) -> None:
-        """End a process that the bot has forked as it asked to be ended."""
-        if os.getpid() != self._process:
-            os._exit(code if isinstance(code, int) else int(code is not None))
-
-    def _log_failure(self, session: Session, error: BaseException, what: str) -> None:
-        """With the traceback. Sinks write an exception as it is: one that holds a secret is for none of them."""
-        text = "".join(traceback.format_exception(error))
-        shown = self._redact(session.id, text)
-        if shown == text:
-            logger.opt(exception=error, depth=1).error(f"{self._bot_name} {what}")
-        else:
-            logger.opt(depth=1).error("{} {}\n{}", self._bot_name, what, shown.rstrip("\n"))
-
-    def _is_disconnect(self, error: BaseException) -> bool:
-        """Whether it is the caller's leaving, or a group of nothing else: what a TaskGroup makes of it."""
-        parts = getattr(error, "exceptions", None)
-        if isinstance(parts, tuple) and parts:
-            return all(isinstance(part, asyncio.CancelledError) or self._is_disconnect(part) for part in parts)
-        return isinstance(error, self._disconnects)
-
-    async def _cancel(self, session: Session, task: asyncio.Task[Any]) -> None:
-        task.cancel()
-        await asyncio.wait({task}, timeout=self._cancel_grace)
-        if task.done():
-            return
-        where = traces.where_is_suspended(task.get_coro(), self._project)
-        logger.error(
-            f"{self._bot_name} ignored its cancellation for {self._cancel_grace:g} s"
-            f"{f' at {where}' if where else ''}; session {session.id} no longer holds a place"
-        )
-        self._abandoned.add(task)
-        task.add_done_callback(self._abandoned.discard)
-        task.cancel()
-
     async def _close(self, session: Session) -> None:
         outcome = session.outcome or Outcome.FAILED
         while session._closers:
@@ -402,17 +291,3 @@ class Sessions:
                 logger.debug(f"Session {session.id}: its peer did not answer the close")
             except Exception as error:
                 logger.opt(exception=True).warning(f"Session {session.id}: closing failed: {type(error).__name__}")
-
-
-def _result(task: asyncio.Task[tuple[Outcome, str]]) -> tuple[Outcome, str]:
-    # Cancelled before its first step, it never reached the place that catches that.
-    return (Outcome.CANCELLED, _MESSAGES[Outcome.CANCELLED]) if task.cancelled() else task.result()
-
-
-_MESSAGES = {
-    Outcome.COMPLETED: "The bot returned.",
-    Outcome.CANCELLED: "The session was cancelled.",
-    Outcome.EXPIRED: "The session's time was up.",
-    Outcome.DISCONNECTED: "The caller went away.",
-    Outcome.DRAINED: "The launcher was shut down.",
-}

@@ -9,7 +9,7 @@ import pytest
 
 from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.errors import Malformed
-from pipecat_base.sessions import Outcome
+from pipecat_base.outcomes import Outcome
 from pipecat_base.webrtc.calls import Calls
 from pipecat_base.webrtc.offers import Offer
 from tests.parts import make_sessions

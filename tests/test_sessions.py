@@ -12,7 +12,8 @@ from pipecat_base.argument_types import RunnerArguments
 from pipecat_base.errors import AtCapacity, Draining, DuplicateSession, Refusal, Starting
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.lifecycle import State as LauncherState
-from pipecat_base.sessions import Outcome, Report, Session, Sessions, State, Transport
+from pipecat_base.outcomes import Outcome, Report
+from pipecat_base.sessions import Session, Sessions, State, Transport
 from tests.parts import Bot, make_sessions
 
 

@@ -20,7 +20,8 @@ from pipecat_base.dispatch import Dispatch, Start
 from pipecat_base.errors import AtCapacity, NotRunning, Refusal, UnknownSession
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.logs import logger
-from pipecat_base.sessions import Outcome, Report, Sessions, State
+from pipecat_base.outcomes import Outcome, Report
+from pipecat_base.sessions import Sessions, State
 from pipecat_base.webrtc import WebRTC
 
 REPORTS = 100

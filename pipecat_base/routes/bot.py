@@ -12,8 +12,8 @@ from pipecat_base.capabilities import Capabilities
 from pipecat_base.dispatch import DailyRoom, Dispatch, MoqRelay, Nowhere, OfferToCome, Place, Start
 from pipecat_base.errors import MoqRefused, NotSupported
 from pipecat_base.flows import ENVELOPE, open_envelope
+from pipecat_base.outcomes import Outcome, Report
 from pipecat_base.routes import requests
-from pipecat_base.sessions import Outcome, Report
 from pipecat_base.webrtc import NOT_INSTALLED
 
 ROOM_URL = "x-daily-room-url"

@@ -22,8 +22,9 @@ from starlette.types import Message
 
 from pipecat_base.errors import Malformed, NotServed, StorageFailed, TooLarge, UnknownSession
 from pipecat_base.logs import logger
+from pipecat_base.outcomes import Outcome
 from pipecat_base.routes import requests
-from pipecat_base.sessions import Outcome, Sessions
+from pipecat_base.sessions import Sessions
 
 FIELD = "file"
 AROUND = 64 * 1024

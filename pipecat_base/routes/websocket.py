@@ -15,8 +15,9 @@ from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.errors import Unauthorized
 from pipecat_base.flows import FILE as FLOW_FILE
 from pipecat_base.flows import FlowFiles
+from pipecat_base.outcomes import Outcome
 from pipecat_base.routes import requests
-from pipecat_base.sessions import Outcome, Sessions, Transport
+from pipecat_base.sessions import Sessions, Transport
 from pipecat_base.tokens import Tokens
 
 PHONE = None

@@ -15,7 +15,8 @@ from typing import Any
 from pipecat_base.arguments import ArgumentFactory, Arguments
 from pipecat_base.errors import DuplicateSession, NoOffer, Refusal
 from pipecat_base.logs import logger
-from pipecat_base.sessions import Outcome, Report, Session, Sessions, Transport
+from pipecat_base.outcomes import Outcome, Report
+from pipecat_base.sessions import Session, Sessions, Transport
 from pipecat_base.webrtc.offers import Offer
 from pipecat_base.webrtc.peers import Peer, Peers
 

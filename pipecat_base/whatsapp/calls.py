@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.errors import Malformed, Refusal
 from pipecat_base.logs import logger
-from pipecat_base.sessions import Outcome, Session, Sessions, Transport
+from pipecat_base.outcomes import Outcome
+from pipecat_base.sessions import Session, Sessions, Transport
 from pipecat_base.webrtc.calls import run_on
 from pipecat_base.webrtc.offers import parse_offer
 from pipecat_base.webrtc.peers import Peer, Peers
