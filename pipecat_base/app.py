@@ -6,26 +6,19 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, HTTPConnection
-from starlette.responses import JSONResponse, Response
+from starlette.requests import ClientDisconnect
 from starlette.routing import BaseRoute, Match, Mount, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from starlette.websockets import WebSocket
 
-from pipecat_base import __version__
 from pipecat_base.errors import Refusal, Starting
 from pipecat_base.logs import logger
 from pipecat_base.packages import BOTS_MODULE
-from pipecat_base.routes.health import PROBES
-from pipecat_base.routes.requests import SESSION_ID, SESSION_ID_LENGTH
-from pipecat_base.routes.websocket import TOKEN_PATHS
-
-LAUNCHER = f"pipecat-base/{__version__}"
+from pipecat_base.paths import PROBES
+from pipecat_base.refusals import gone, lines_of, refuse, request_line, session_id_in, turn_away
 
 
 def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlette:
@@ -91,53 +84,24 @@ class Entrance:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.monotonic()
         status = 500
-        session_id = _session_id(scope["headers"])
+        session_id = session_id_in(scope["headers"])
 
         async def send_and_note(message: Message) -> None:
             nonlocal status, session_id
             if message["type"] == "http.response.start":
                 status = message["status"]
-                session_id = session_id or _session_id(message["headers"])
+                session_id = session_id or session_id_in(message["headers"])
             await send(message)
 
-        with _lines_of(session_id):
+        with lines_of(session_id):
             try:
                 await self._app(scope, receive, send_and_note)
             finally:
                 # An id that was minted for this request is known by its answer.
-                with _lines_of(session_id):
+                with lines_of(session_id):
                     level = "TRACE" if scope["path"] in self._polled and status == 200 else "INFO"
                     milliseconds = (time.monotonic() - started) * 1000
-                    logger.log(level, f"{_request_line(scope)} {status} in {milliseconds:.0f} ms")
-
-
-async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:
-    """Answer a request that will not become a session; a WebSocket is answered before it is accepted."""
-    if refusal.session_id is None and refusal.field != SESSION_ID:
-        refusal.session_id = _session_id(connection.scope["headers"])
-    with _lines_of(refusal.session_id):
-        # A message may name what the caller has sent: it must not make a line of its own.
-        reason = "".join(c if c.isprintable() else "?" for c in refusal.said_to_log())
-        logger.log(refusal.log_level, f"Refused {_request_line(connection.scope)}: {refusal.code}: {reason}")
-    response = JSONResponse(refusal.body(), refusal.status, refusal.headers(LAUNCHER))
-    if not isinstance(connection, WebSocket):
-        return response
-    await connection.send_denial_response(response)
-    return None
-
-
-async def turn_away(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse a request that reaches no application."""
-    connection = WebSocket(scope, receive, send) if scope["type"] == "websocket" else HTTPConnection(scope)
-    response = await refuse(connection, refusal)
-    if response is not None:
-        await response(scope, receive, send)
-
-
-def gone(request: HTTPConnection, error: Exception) -> Response:
-    """The caller left before its body had come. Nobody reads this."""
-    logger.info("The caller went away before its request had come")
-    return Response(status_code=400)
+                    logger.log(level, f"{request_line(scope)} {status} in {milliseconds:.0f} ms")
 
 
 def bots_routes() -> list[BaseRoute]:
@@ -173,24 +137,3 @@ def warn_of_clashes(ours: Sequence[BaseRoute], theirs: Sequence[BaseRoute]) -> N
             if taken and method != "HEAD":
                 name = getattr(taken[0], "name", None) or "route"
                 logger.warning(f"{path} is reserved for the launcher ({method}): your {name}() is not served there")
-
-
-def _lines_of(session_id: str | None) -> AbstractContextManager[None]:
-    return logger.contextualize(session_id=session_id) if session_id else contextlib.nullcontext()
-
-
-def _session_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    wanted = SESSION_ID.encode()
-    for name, value in headers:
-        if name == wanted:
-            return value.decode("latin-1")[:SESSION_ID_LENGTH]
-    return None
-
-
-def _request_line(scope: Scope) -> str:
-    # The raw path: percent-encoding keeps line breaks out of the log. Never the query, nor a token in the path.
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    path = raw.decode("ascii", "replace").split("?")[0]
-    for prefix in TOKEN_PATHS:
-        path = f"{prefix}..." if path.startswith(prefix) else path
-    return f"{scope.get('method', 'WebSocket')} {path}"

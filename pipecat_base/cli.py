@@ -162,7 +162,7 @@ def call(options: argparse.Namespace) -> int:
 
 def token(options: argparse.Namespace) -> int:
     """Print a single-use WebSocket token."""
-    from pipecat_base.tokens import Tokens
+    from pipecat_base.access.tokens import Tokens
 
     secret = _settings(options).websocket_secret
     if secret is None:

@@ -10,7 +10,9 @@ from starlette.types import ASGIApp
 from starlette.websockets import WebSocketDisconnect
 
 from pipecat_base import app as application
-from pipecat_base import guard, installed, webrtc, whatsapp
+from pipecat_base import installed, webrtc, whatsapp
+from pipecat_base.access.pod_token import PodTokenGuard
+from pipecat_base.access.tokens import Tokens
 from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.capabilities import Capabilities, CapabilitiesRoute
 from pipecat_base.dispatch import Dispatch
@@ -19,6 +21,7 @@ from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.loader import Bot
 from pipecat_base.logs import Logs
 from pipecat_base.memory import MemoryRelease
+from pipecat_base.paths import STARTS, STREAMS
 from pipecat_base.performance import Performer
 from pipecat_base.routes.bot import BotRoute
 from pipecat_base.routes.health import Health
@@ -27,7 +30,6 @@ from pipecat_base.routes.offer import OfferRoutes
 from pipecat_base.routes.websocket import WebSocketRoutes
 from pipecat_base.sessions import Sessions
 from pipecat_base.settings import Settings
-from pipecat_base.tokens import Tokens
 
 STARTING_PATIENCE = 30.0
 """Seconds that a request to the gateway waits for a bot that is still set up."""
@@ -124,9 +126,9 @@ class Parts:
         settings = self._settings
         direct: ASGIApp = CapabilitiesRoute(app, self._capabilities)
         if settings.pod_token is not None:
-            direct = guard.Guard(direct, settings.pod_token, guard.STARTS + guard.STREAMS)
+            direct = PodTokenGuard(direct, settings.pod_token, STARTS + STREAMS)
         elif settings.gateway and settings.public_api_keys:
-            direct = guard.Guard(direct, None, guard.STARTS)
+            direct = PodTokenGuard(direct, None, STARTS)
         if not settings.gateway:
             return application.Entrance(direct)
         from pipecat_base import gateway  # a pod does not import it

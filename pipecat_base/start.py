@@ -88,9 +88,9 @@ class Process:
         with packages.explaining():
             # Imported here, as in every command: what this one needs costs half a second.
             from pipecat_base import server
-            from pipecat_base.app import LAUNCHER
             from pipecat_base.arguments import ArgumentFactory
             from pipecat_base.logs import Logs, logger
+            from pipecat_base.refusals import LAUNCHER
             from pipecat_base.watchdog import Watchdog
 
         logs = Logs(settings.log_level, self._lane)

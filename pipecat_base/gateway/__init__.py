@@ -18,23 +18,24 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from feature_manager import FeatureManager
-from pipecat_base import guard
-from pipecat_base.app import LAUNCHER, gone, refuse, warn_of_clashes
+from pipecat_base.access.keys import Keys
+from pipecat_base.access.tokens import Tokens
+from pipecat_base.access.visitors import Visitors
+from pipecat_base.app import warn_of_clashes
 from pipecat_base.errors import Refusal, UnknownAgent
 from pipecat_base.gateway import answers, pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.invitations import Invitations
-from pipecat_base.gateway.keys import Keys
 from pipecat_base.gateway.pod import Pod
 from pipecat_base.gateway.session_api import SessionApi
-from pipecat_base.gateway.start import SESSION_ID, Starts
+from pipecat_base.gateway.start import ANSWERED_SESSION_ID, Starts
 from pipecat_base.gateway.status import Status
-from pipecat_base.gateway.visitors import Visitors
 from pipecat_base.gateway.webhooks import Webhooks
+from pipecat_base.paths import SESSION_ID, STARTS
+from pipecat_base.refusals import LAUNCHER, gone, refuse
 from pipecat_base.routes import requests
 from pipecat_base.settings import Settings
-from pipecat_base.tokens import Tokens
 
 OPENAPI = "/v1/openapi.json"
 """Not at ``/openapi.json``: that is the bot's own."""
@@ -110,9 +111,9 @@ def build(
         allow_credentials=True,
         allow_methods=("*",),
         allow_headers=("*",),
-        expose_headers=(SESSION_ID, requests.SESSION_ID, "retry-after"),
+        expose_headers=(ANSWERED_SESSION_ID, SESSION_ID, "retry-after"),
     )
-    return Visitors(_Front(with_cors, direct, routes, bots_routes), settings)
+    return Visitors(_Front(with_cors, direct, routes, bots_routes), settings, answer=answers.of)
 
 
 class _AgentName:
@@ -149,7 +150,7 @@ class _Front:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         matches = [route.matches(scope)[0] for route in self._routes]
-        if scope["path"] in guard.STARTS or Match.FULL in matches:
+        if scope["path"] in STARTS or Match.FULL in matches:
             is_ours = True
         elif Match.PARTIAL in matches:  # another method: a preflight, or the bot's own
             is_ours = not any(route.matches(scope)[0] is Match.FULL for route in self._bots_routes)

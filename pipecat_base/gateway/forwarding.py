@@ -9,7 +9,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from pipecat_base.flows import FILE as FLOW_FILE
-from pipecat_base.routes.requests import SESSION_ID
+from pipecat_base.paths import SESSION_ID
 
 DROPPED = frozenset({"host", "content-length", "authorization", SESSION_ID})
 """The first three as on the platform (docs.pipecat.ai, Session API); the session's id is the gateway's to say."""

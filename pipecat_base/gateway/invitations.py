@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipecat_base.tokens import LIFETIME
+from pipecat_base.access.tokens import LIFETIME
 
 MOST = 1000
 """Invitations at once; the oldest goes first."""

@@ -17,7 +17,7 @@ from pipecat_base.gateway.forwarding import forwarded, rest_of_path
 from pipecat_base.gateway.invitations import Invitations
 from pipecat_base.gateway.pod import Active, Pod
 from pipecat_base.logs import logger
-from pipecat_base.routes.requests import SESSION_ID
+from pipecat_base.paths import SESSION_ID
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
 LISTED = ("/v1/agents/{agent}/sessions", "/v1/organizations/{organization}/services/{agent}/sessions")

@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from pipecat_base import installed
+from pipecat_base.access.tokens import Tokens
 from pipecat_base.dispatch import DailyRoom, Nowhere, OfferToCome, Start
 from pipecat_base.errors import Malformed, NotRunning
 from pipecat_base.gateway import rooms
@@ -23,12 +24,12 @@ from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.invitations import Invitations
 from pipecat_base.gateway.pod import Pod
 from pipecat_base.gateway.telephony import PROVIDERS
+from pipecat_base.paths import SESSION_ID
 from pipecat_base.routes import requests
 from pipecat_base.settings import Settings
-from pipecat_base.tokens import Tokens
 from pipecat_base.webrtc import PUBLIC_STUN
 
-SESSION_ID = "sessionId"
+ANSWERED_SESSION_ID = "sessionId"
 """The header of the answer that Pipecat Cloud's documentation names."""
 NEEDED_BY = {
     "webrtc": installed.WEBRTC,
@@ -141,7 +142,7 @@ class Starts:
             raise refusal
         with self._pod.holding():
             answer = await begin(asked)
-        headers = {requests.SESSION_ID: session_id, SESSION_ID: session_id} if SESSION_ID in answer else {}
+        headers = {SESSION_ID: session_id, ANSWERED_SESSION_ID: session_id} if ANSWERED_SESSION_ID in answer else {}
         return JSONResponse(answer, headers=headers)
 
     async def _with_nothing(self, asked: Asked) -> Answer:

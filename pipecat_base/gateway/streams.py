@@ -9,13 +9,13 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from pipecat_base.access.tokens import Tokens
 from pipecat_base.errors import UnknownAgent, UnknownSession
 from pipecat_base.gateway.forwarding import DROPPED_OF_WEBSOCKETS, forwarded
 from pipecat_base.gateway.invitations import Invitations
 from pipecat_base.gateway.pod import Pod
 from pipecat_base.gateway.telephony import PROVIDERS, Telephony
 from pipecat_base.settings import Settings
-from pipecat_base.tokens import Tokens
 
 GENERIC = "generic"
 """On the platform: a provider that it does not know."""

@@ -17,11 +17,11 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
+from pipecat_base.access import signatures
+from pipecat_base.access.signatures import Pairs
 from pipecat_base.errors import Malformed, SettingsInvalid, SignatureMissing
-from pipecat_base.gateway import signatures
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.pod import Pod
-from pipecat_base.gateway.signatures import Pairs
 from pipecat_base.logs import logger
 from pipecat_base.routes import requests
 from pipecat_base.settings import Settings

@@ -9,12 +9,12 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
+from pipecat_base.access import signatures
+from pipecat_base.access.keys import Keys
 from pipecat_base.dispatch import DailyRoom, Start
 from pipecat_base.errors import Malformed, NotSupported
-from pipecat_base.gateway import signatures
 from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.forwarding import forwarded
-from pipecat_base.gateway.keys import Keys
 from pipecat_base.gateway.paths import parameters
 from pipecat_base.gateway.pod import Pod
 from pipecat_base.gateway.session_api import Passed

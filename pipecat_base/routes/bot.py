@@ -13,6 +13,7 @@ from pipecat_base.dispatch import DailyRoom, Dispatch, MoqRelay, Nowhere, OfferT
 from pipecat_base.errors import MoqRefused, NotSupported
 from pipecat_base.flows import ENVELOPE, open_envelope
 from pipecat_base.outcomes import Outcome, Report
+from pipecat_base.paths import SESSION_ID
 from pipecat_base.routes import requests
 from pipecat_base.webrtc import NOT_INSTALLED
 
@@ -82,7 +83,7 @@ class BotRoute:
         return MoqRelay(url, namespace)
 
     def _answer(self, session_id: str, report: Report) -> JSONResponse:
-        headers = {OUTCOME: report.outcome.value, requests.SESSION_ID: session_id}
+        headers = {OUTCOME: report.outcome.value, SESSION_ID: session_id}
         if report.outcome is not Outcome.FAILED:
             return JSONResponse({}, headers=headers)
         error = {"code": "bot_failed", "message": report.message, "session_id": session_id}

@@ -21,7 +21,6 @@ from pipecat_base.sessions import Sessions
 
 MOST_STUCK = 3
 """Calls of readyz() that hang at the same time; no more are made until one of them ends."""
-PROBES = ("/livez", "/readyz")
 
 
 class Health:

@@ -6,6 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from pipecat_base.paths import SESSION_ID
 from pipecat_base.routes import requests
 from pipecat_base.webrtc import WebRTC
 
@@ -40,7 +41,7 @@ class OfferRoutes:
         else:
             # Without a name, or with that of a connection that its session has lost.
             answer = await parts.calls.offer(session_id, offer, max_seconds=max_seconds)
-        return JSONResponse(answer, headers={requests.SESSION_ID: session_id})
+        return JSONResponse(answer, headers={SESSION_ID: session_id})
 
     async def patch(self, request: Request) -> JSONResponse:
         """``{"status": "success"}``."""

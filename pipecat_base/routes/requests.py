@@ -13,10 +13,9 @@ from starlette.requests import HTTPConnection, Request
 
 from pipecat_base.errors import Malformed, TooLarge
 from pipecat_base.logs import logger
+from pipecat_base.paths import SESSION_ID, SESSION_ID_LENGTH
 
-SESSION_ID = "x-daily-session-id"
 MAX_SECONDS = "x-pcc-max-session-seconds"
-SESSION_ID_LENGTH = 256
 
 
 def session_id(connection: HTTPConnection) -> str:
@@ -29,12 +28,6 @@ def session_id(connection: HTTPConnection) -> str:
             f"Not a session id of at most {SESSION_ID_LENGTH} printable ASCII characters.", field=SESSION_ID
         )
     return value
-
-
-def bearer(connection: HTTPConnection) -> str | None:
-    """What follows ``Authorization: Bearer``, or None without it."""
-    scheme, _, value = connection.headers.get("authorization", "").partition(" ")
-    return value.strip() if scheme.lower() == "bearer" else None
 
 
 def max_seconds(connection: HTTPConnection, session_id: str) -> float | None:

@@ -23,7 +23,7 @@ from starlette.types import Message
 from pipecat_base.errors import Malformed, NotServed, StorageFailed, TooLarge, UnknownSession
 from pipecat_base.logs import logger
 from pipecat_base.outcomes import Outcome
-from pipecat_base.routes import requests
+from pipecat_base.paths import SESSION_ID
 from pipecat_base.sessions import Sessions
 
 FIELD = "file"
@@ -58,7 +58,7 @@ class UploadRoutes:
         if storage is None:
             raise NotServed(OFF)
         session = None
-        session_id = request.headers.get(requests.SESSION_ID)
+        session_id = request.headers.get(SESSION_ID)
         if session_id is not None:
             session = self._sessions.get(session_id)
             if session is None:

@@ -11,22 +11,22 @@ from functools import partial
 from starlette.routing import WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from pipecat_base.access.keys import bearer_of
+from pipecat_base.access.tokens import Tokens
 from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.errors import Unauthorized
 from pipecat_base.flows import FILE as FLOW_FILE
 from pipecat_base.flows import FlowFiles
 from pipecat_base.outcomes import Outcome
+from pipecat_base.paths import TOKEN_PATHS
 from pipecat_base.routes import requests
 from pipecat_base.sessions import Sessions, Transport
-from pipecat_base.tokens import Tokens
 
 PHONE = None
 """transport_type for /ws: pipecat recognises the provider by its first messages."""
 PLAIN_CLIENT = "websocket"
 """transport_type for /ws-client."""
 
-TOKEN_PATHS = ("/ws/", "/ws-client/")
-"""What follows these is a token."""
 BAD_TOKEN = "This WebSocket needs a token that is valid and was not used before."  # noqa: S105
 
 CLOSE_CODES = {
@@ -107,7 +107,7 @@ def _token(websocket: WebSocket) -> str:
     in_path = websocket.path_params.get("token")
     if in_path:
         return str(in_path)
-    bearer = requests.bearer(websocket)
+    bearer = bearer_of(websocket)
     return websocket.query_params.get("token", "") if bearer is None else bearer
 
 

@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from pipecat_base.errors import SignatureMissing, Unauthorized
 from pipecat_base.logs import logger
+from pipecat_base.paths import SESSION_ID
 from pipecat_base.routes import requests
 from pipecat_base.whatsapp import WhatsApp, webhook
 
@@ -64,7 +65,7 @@ class WhatsAppRoutes:
                 answering.append(calls.connect(session_id, event, max_seconds=max_seconds))
         if answering:
             await asyncio.wait(answering, timeout=ANSWER_WAIT)
-        return JSONResponse({"status": "success"}, headers={requests.SESSION_ID: session_id})
+        return JSONResponse({"status": "success"}, headers={SESSION_ID: session_id})
 
     async def get(self, request: Request) -> PlainTextResponse:
         """The challenge, as text (developers.facebook.com/docs/graph-api/webhooks/getting-started)."""

@@ -133,7 +133,7 @@ def test_a_body_in_the_query_is_never_logged() -> None:
 
 
 def test_a_token_lets_one_connection_in() -> None:
-    from pipecat_base.tokens import Tokens
+    from pipecat_base.access.tokens import Tokens
 
     tokens = Tokens("shared")
     with Launcher("obedient", PIPECAT_WEBSOCKET_AUTH="token", PIPECAT_WEBSOCKET_SECRET="shared") as launcher:
@@ -185,7 +185,7 @@ def test_a_refusal_is_no_error_in_the_log() -> None:
 
 
 def test_a_token_survives_a_refusal_for_want_of_a_place() -> None:
-    from pipecat_base.tokens import Tokens
+    from pipecat_base.access.tokens import Tokens
 
     token = Tokens("shared").mint()
     variables: dict[str, Any] = {

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from starlette.datastructures import MultiDict
 from twilio.request_validator import RequestValidator
 
+from pipecat_base.access import signatures
 from pipecat_base.errors import SignatureMissing, SignatureWrong
-from pipecat_base.gateway import signatures
 
 NOW = 1_800_000_000
 TEXT = st.text(string.printable + "äß€", max_size=8)

@@ -1,4 +1,4 @@
-"""Who may visit the gateway: by which name and from which page. Keys are for :mod:`pipecat_base.gateway.keys`.
+"""Who may visit the gateway: by which name and from which page. Keys are for :mod:`pipecat_base.access.keys`.
 
 Without keys a gateway is for this machine alone. Its address does not ensure that: a tunnel opens it to all, a name of
 somebody's may lead here (DNS rebinding), and any page that is open in a browser here may send requests.
@@ -6,26 +6,31 @@ somebody's may lead here (DNS rebinding), and any page that is open in a browser
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipecat_base.app import LAUNCHER, refuse, turn_away
 from pipecat_base.errors import Refusal, Unauthorized
-from pipecat_base.gateway import answers
-from pipecat_base.routes.health import PROBES
+from pipecat_base.paths import PROBES
+from pipecat_base.refusals import LAUNCHER, refuse, turn_away
 from pipecat_base.settings import Settings, is_local
 
 SAFE = ("GET", "HEAD", "OPTIONS")
 
 
 class Visitors:
-    """Surrounds the gateway and what is behind it."""
+    """Surrounds the gateway and what is behind it.
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    Args:
+        answer: Makes the answer to a request that is refused, given the launcher's name.
+    """
+
+    def __init__(self, app: ASGIApp, settings: Settings, *, answer: Callable[[Refusal, str], Response]) -> None:
         self._app = app
+        self._answer = answer
         self._only_local = not (settings.public_api_keys or settings.insecure)
         self._origins: Collection[str] = frozenset(origin.lower() for origin in settings.allowed_origins)
 
@@ -38,7 +43,7 @@ class Visitors:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await refuse(connection, refusal)  # for the log
-            await answers.of(refusal, LAUNCHER)(scope, receive, send)
+            await self._answer(refusal, LAUNCHER)(scope, receive, send)
         else:
             await turn_away(refusal, scope, receive, send)
 

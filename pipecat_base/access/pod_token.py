@@ -6,16 +6,13 @@ import hmac
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipecat_base.app import turn_away
 from pipecat_base.errors import PodTokenMissing
+from pipecat_base.refusals import turn_away
 
 TOKEN_HEADER = "x-pipecat-pod-token"  # noqa: S105
-STARTS = ("/bot", "/api/offer", "/files")
-STREAMS = ("/ws", "/ws-client")
-"""They have tokens of their own, too: PIPECAT_WEBSOCKET_AUTH."""
 
 
-class Guard:
+class PodTokenGuard:
     """Surrounds the application.
 
     Args:

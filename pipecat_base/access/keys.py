@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from starlette.requests import HTTPConnection
 
 from pipecat_base.errors import KeyMissing
-from pipecat_base.routes import requests
 
 
 class Keys:
@@ -24,7 +23,7 @@ class Keys:
 
     def fit(self, connection: HTTPConnection) -> bool:
         """Whether this request has one, or needs none."""
-        digest = _digest(requests.bearer(connection) or "")
+        digest = _digest(bearer_of(connection) or "")
         matches = [hmac.compare_digest(digest, known) for known in self._digests]
         return any(matches) or not self._digests
 
@@ -36,6 +35,12 @@ class Keys:
         """
         if not self.fit(connection):
             raise KeyMissing("Send a public API key: Authorization: Bearer KEY.", field="authorization")
+
+
+def bearer_of(connection: HTTPConnection) -> str | None:
+    """What follows ``Authorization: Bearer``, or None without it."""
+    scheme, _, value = connection.headers.get("authorization", "").partition(" ")
+    return value.strip() if scheme.lower() == "bearer" else None
 
 
 def _digest(key: str) -> bytes:

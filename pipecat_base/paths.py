@@ -1,0 +1,15 @@
+"""Paths and headers that more than one part knows."""
+
+from __future__ import annotations
+
+PROBES = ("/livez", "/readyz")
+STARTS = ("/bot", "/api/offer", "/files")
+"""What is limited to a gateway where there is one."""
+STREAMS = ("/ws", "/ws-client")
+"""They have tokens of their own, too: PIPECAT_WEBSOCKET_AUTH."""
+TOKEN_PATHS = ("/ws/", "/ws-client/")
+"""What follows these is a token."""
+
+SESSION_ID = "x-daily-session-id"
+SESSION_ID_LENGTH = 256
+"""Characters at most."""
