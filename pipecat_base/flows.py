@@ -31,14 +31,23 @@ def open_envelope(content: Any, version: str | None) -> tuple[Any, str | None]:
     """
     if version is None:
         return content, None
-    if version != ENVELOPE_VERSION:
+    if version.strip() != ENVELOPE_VERSION:
         raise Malformed(f"unsupported start envelope version {version[:64]!a}", field=ENVELOPE)
     if not isinstance(content, dict) or not {"body", "flow_config"} <= content.keys():
         raise Malformed("start envelope needs both 'body' and 'flow_config'", field="body")
     flow = content["flow_config"]
-    if not isinstance(flow, str) or not flow.strip():
+    if not isinstance(flow, str) or not flow.strip() or not _is_encodable(flow):
         raise Malformed("start envelope 'flow_config' must be non-empty text", field="body.flow_config")
     return content["body"], flow
+
+
+def _is_encodable(text: str) -> bool:
+    """JSON can hold half a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class FlowFiles:

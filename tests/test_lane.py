@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 import pytest
 
+from pipecat_base.lane.capture import PUMP_ENDED
 from pipecat_base.lane.pump import LONGEST_LINE, Lines
 from pipecat_base.lane.records import Records, record
 from pipecat_base.lane.session import LINGER, CurrentSession
@@ -319,7 +320,29 @@ def test_a_pump_that_is_killed_takes_nothing_with_it(tmp_path: Path) -> None:
         scene.run("print", "log")
         scene.launcher.wait_for_log("printed by s-1")
         assert scene.find("logged once")["session_id"] == "s-1"
+        assert scene.find(PUMP_ENDED)["level"] == "WARNING"
+        assert scene.launcher.lines(PUMP_ENDED) == [PUMP_ENDED]
         assert scene.launcher.stop() == 0
+
+
+def test_what_the_bot_has_led_elsewhere_is_left_there(tmp_path: Path) -> None:
+    bot = """
+    import asyncio, os
+
+
+    async def bot(args):
+        file = os.open("elsewhere.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        os.write(1, b"early\\n")
+        await asyncio.sleep(0.5)  # by now nobody can print through the pump any more
+        os.write(1, b"later\\n")
+    """
+    with Scene(tmp_path, bot) as scene:
+        scene.run()
+        assert (tmp_path / "elsewhere.txt").read_text() == "early\nlater\n"
+        assert scene.launcher.stop() == 0
+        assert (tmp_path / "elsewhere.txt").read_text() == "early\nlater\n"
 
 
 def _same_command(pid: int) -> list[int]:

@@ -34,7 +34,6 @@ from pipecat_base.gateway.status import Status
 from pipecat_base.gateway.webhooks import Webhooks
 from pipecat_base.paths import SESSION_ID, STARTS
 from pipecat_base.refusals import LAUNCHER, gone, refuse
-from pipecat_base.routes import requests
 from pipecat_base.settings import Settings
 
 OPENAPI = "/v1/openapi.json"

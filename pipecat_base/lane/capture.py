@@ -22,6 +22,7 @@ PUMP_TIMEOUT = 1.0
 """Seconds that the pump gets to write what is left. Children of the bot's may keep it going for longer."""
 LAST_PUMP_TIMEOUT = 0.25
 """As above, for an end that somebody wants at once."""
+PUMP_ENDED = "What is printed is no longer in bot.jsonl: the process that it passes through was killed"
 NAMES = {1: "stdout", 2: "stderr"}
 
 
@@ -43,6 +44,7 @@ class Lane:
             )
             for descriptor, saved in self._saved.items()
         }
+        self._pipes: dict[int, os.stat_result] = {}
         self._alive = self._start()
         for stream in (sys.stdout, sys.stderr):
             # A pipe would be written to in blocks: late, to whichever session runs then, and never after os._exit.
@@ -136,6 +138,7 @@ class Lane:
         os.close(held)
         for descriptor, (reader, writer) in pipes.items():
             os.close(reader)
+            self._pipes[descriptor] = os.fstat(writer)
             os.dup2(writer, descriptor)
             os.close(writer)
         with contextlib.suppress(ChildProcessError):  # whoever started us may have had SIGCHLD ignored
@@ -154,12 +157,21 @@ class Lane:
         os._exit(0)
 
     def _watch(self) -> None:
-        """Should the pump be killed, print without it: every line would fail otherwise."""
+        """Should the pump end before us, print without it: every line would fail otherwise."""
         alive = self._alive
-        if alive is not None:
-            os.read(alive, 1)
-            self._restore()
+        if alive is None:
+            return
+        os.read(alive, 1)
+        if self._alive is not None and self._restore():
+            self.print(PUMP_ENDED)
+            self.say("WARNING", PUMP_ENDED)
 
-    def _restore(self) -> None:
+    def _restore(self) -> bool:
+        """Lead the two to where they led before, unless the bot has led them elsewhere; whether any was."""
+        restored = False
         for descriptor, saved in self._saved.items():
-            os.dup2(saved, descriptor)
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.fstat(descriptor), self._pipes[descriptor]):
+                    os.dup2(saved, descriptor)
+                    restored = True
+        return restored

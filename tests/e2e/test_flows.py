@@ -54,6 +54,12 @@ def test_a_malformed_envelope_is_400_and_runs_no_bot(
     assert not obedient.lines(f"| {session_id} - Session started")
 
 
+def test_half_a_character_is_no_text(obedient: Launcher) -> None:
+    content = b'{"body": {}, "flow_config": "\\ud800"}'
+    response = obedient.http.post("/bot", content=content, headers={"x-pcc-start-envelope": "1"})
+    assert (response.status_code, response.json()["error"]["field"]) == (400, "body.flow_config")
+
+
 def test_without_the_header_an_envelope_is_a_body_like_any_other(obedient: Launcher) -> None:
     obedient.post({"body": 1, "flow_config": 2}, x_daily_session_id="env-none")
     given = obedient.arguments("env-none")

@@ -51,6 +51,7 @@ def test_memory_is_released_before_the_answer(folder: Path) -> None:
         assert "| DEBUG " in line
         assert "| large - " in line
         assert "malloc_trim returned memory: True" in line
+        launcher.wait_for_log("large - POST /bot 200")  # it is written when the caller has its answer
         log = launcher.log()
         assert log.index("large - Session ended") < log.rindex(RELEASED) < log.index("large - POST /bot 200")
 
