@@ -21,11 +21,11 @@ class MemoryRelease:
     """Collects garbage and trims the heap.
 
     Args:
-        is_idle: Whether no session runs; another one would be halted by the collection.
+        is_alone: Whether no other session runs: it would be halted by the collection.
     """
 
-    def __init__(self, is_idle: Callable[[], bool]) -> None:
-        self._is_idle = is_idle
+    def __init__(self, is_alone: Callable[[], bool]) -> None:
+        self._is_alone = is_alone
 
     def begin(self) -> None:
         """Before the first session. What is there now, modules above all, stays for good: no collection looks at it.
@@ -35,10 +35,10 @@ class MemoryRelease:
         gc.freeze()
 
     async def __call__(self) -> None:
-        """After a session, when all that it held is closed."""
+        """At the end of a session, when all that it held is closed."""
         for _ in range(TURNS):
             await asyncio.sleep(0)
-        if not self._is_idle():
+        if not self._is_alone():
             return
         started = time.monotonic()
         collected = gc.collect()

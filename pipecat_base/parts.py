@@ -54,7 +54,7 @@ class Parts:
         self._bot = bot
         self._arguments = arguments
         self._lifecycle = lifecycle
-        self.memory = MemoryRelease(lambda: self.sessions.idle) if settings.release_session_memory else None
+        self.memory = MemoryRelease(lambda: self.sessions.alone) if settings.release_session_memory else None
         performer = Performer(
             bot.function,
             bot_name=bot.name,

@@ -102,7 +102,7 @@ class Sessions:
         max_seconds: The longest that any session may run; None for no limit.
         refusal: The launcher's reason to take no session now, or None.
         lines_of: Entered while a session's bot runs, with its id: its log lines carry that.
-        after_each: Awaited when a session has ended and nothing of it is left.
+        after_each: Awaited at the end of each, when all that it held is closed; it still has its place.
     """
 
     def __init__(
@@ -151,6 +151,11 @@ class Sessions:
         """Whether nothing runs and nothing is about to."""
         return not self._active and not self._held
 
+    @property
+    def alone(self) -> bool:
+        """Whether no more than one session is there, and nothing is about to run."""
+        return len(self._active) <= 1 and not self._held
+
     @contextlib.contextmanager
     def holding(self) -> Iterator[None]:
         """Keep a shutdown from taking a start for nothing while what it needs is still being made: a room, say."""
@@ -198,14 +203,14 @@ class Sessions:
         finally:
             try:
                 await self._close(session)
+                await self._after_each()
+            except Exception as error:  # the session itself has ended well
+                logger.debug(f"After session {session_id}: {type(error).__name__}: {error}")
             finally:
+                # Nothing is awaited between this and the report of who has run it.
                 del self._active[session_id]
                 self._enter(session, State.ENDED)
                 self._note_idle()
-                try:
-                    await self._after_each()
-                except Exception as error:  # the session has ended well
-                    logger.debug(f"After session {session_id}: {type(error).__name__}: {error}")
 
     async def wait(self, session: Session, *events: asyncio.Future[Any], timeout: float | None) -> Outcome | None:
         """Keep the place until one of ``events`` is done or ``timeout`` seconds are over.

@@ -278,3 +278,23 @@ def test_eager_tasks_change_nothing() -> None:
         return await run(make(raising(ValueError())))
 
     assert asyncio.run(main()).outcome is Outcome.FAILED
+
+
+def test_what_follows_a_session_comes_before_its_place_is_free_and_costs_it_nothing() -> None:
+    async def main() -> None:
+        seen: list[bool] = []
+
+        async def after() -> None:
+            await asyncio.sleep(0)
+            seen.append(sessions.get("s") is not None and sessions.alone)
+            raise ValueError("of no account")
+
+        async def bot(args: Any) -> None: ...
+
+        sessions = make(bot, after_each=after)
+        assert (await run(sessions)).outcome is Outcome.COMPLETED
+        assert seen == [True]
+        assert len(sessions) == 0
+        assert sessions.idle
+
+    asyncio.run(main())

@@ -7,6 +7,7 @@ import socket
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 import pytest
@@ -105,8 +106,13 @@ def test_one_session_is_told_of_until_after_its_end(gateway: Launcher, running: 
 def test_of_a_failed_session_the_exception_is_named_and_not_quoted(gateway: Launcher) -> None:
     start = gateway.http.post("/v1/public/my-agent/start", json={"body": {"do": "raise"}})
     session = start.json()["sessionId"]
-    until(lambda: not sessions(gateway), "the session's end")
-    told = gateway.http.get(f"/sessions/{session}").json()
+
+    def ended() -> dict[str, Any] | None:
+        told: dict[str, Any] = gateway.http.get(f"/sessions/{session}").json()
+        assert "state" in told, told  # at no time is it unknown
+        return told if told["state"] == "ended" else None
+
+    told = until(ended, "the session's end")
     assert (told["outcome"], told["message"]) == ("failed", "The bot raised ValueError; its log has the traceback.")
 
 
