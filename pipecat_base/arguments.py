@@ -35,6 +35,7 @@ class ArgumentFactory:
         wants_cloud: Whether the bot's sources mention pipecatcloud. Importing it costs half a second on a small
             machine, so it is left alone for a bot that never looks at its classes.
         guard: Entered around imports made here. pipecatcloud removes every log sink when it is imported.
+        webrtc_problem: Why arguments of WebRTC sessions cannot be built, or None.
     """
 
     def __init__(
@@ -42,7 +43,9 @@ class ArgumentFactory:
         *,
         wants_cloud: bool,
         guard: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        webrtc_problem: str | None = None,
     ) -> None:
+        self.webrtc_problem = webrtc_problem
         self.file_storage: Any = None
         self._wants_cloud = wants_cloud
         self._guard = guard

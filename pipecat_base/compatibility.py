@@ -10,7 +10,7 @@ import importlib
 import importlib.metadata
 import traceback
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from pipecat_base import argument_types, installed
@@ -55,8 +55,21 @@ def require_import(failure: BaseException) -> None:
         _runner()
 
 
-def require_session_types(*, cloud: bool) -> list[str]:
-    """Import and build what sessions get; warnings for the log.
+@dataclass(frozen=True)
+class Verdict:
+    """What is served, with less than all.
+
+    Attributes:
+        warnings: For the log.
+        webrtc_problem: Why WebRTC and WhatsApp are off, or None.
+    """
+
+    warnings: tuple[str, ...] = ()
+    webrtc_problem: str | None = None
+
+
+def require_session_types(*, cloud: bool) -> Verdict:
+    """Import and build what sessions get.
 
     Args:
         cloud: Whether they are pipecatcloud's, where that is installed.
@@ -69,7 +82,8 @@ def require_session_types(*, cloud: bool) -> list[str]:
     types = argument_types.from_cloud(_cloud(), runner) if uses_cloud else argument_types.from_runner(runner)
     for transport in REQUIRED:
         _require(types, transport)
-    return list(_warnings(types, runner))
+    webrtc_problem = why_no_webrtc(types) if types.webrtc is not None else None
+    return Verdict(tuple(_warnings(types, runner, webrtc_problem)), webrtc_problem)
 
 
 def moq_needs() -> str:
@@ -157,11 +171,9 @@ def _require(types: ArgumentTypes, transport: str) -> None:
         )
 
 
-def _warnings(types: ArgumentTypes, runner: Any) -> Iterator[str]:
-    if types.webrtc is not None:
-        reason = why_no_webrtc(types)
-        if reason is not None:
-            yield f"{reason}: the image serves without it, and the transports that need it are off."
+def _warnings(types: ArgumentTypes, runner: Any, webrtc_problem: str | None) -> Iterator[str]:
+    if webrtc_problem is not None:
+        yield f"{webrtc_problem}: the image serves without it, and the transports that need it are off."
     if installed.has("moq"):
         reason = why_no_moq(types)
         if reason is not None:

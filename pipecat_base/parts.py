@@ -41,7 +41,7 @@ class Parts:
     Attributes:
         sessions: Every session.
         memory: Releases it after each; None when it is not to.
-        webrtc: None where it is not installed.
+        webrtc: None where it is not installed, or its arguments cannot be built.
         whatsapp: None where it is not installed or not configured.
         app: The bot's application with our routes.
         entrance: What every request comes through.
@@ -71,7 +71,8 @@ class Parts:
             lines_of=logs.of_session,
             after_each=_nothing if self.memory is None else self.memory,
         )
-        self.webrtc = webrtc.WebRTC(settings, self.sessions, arguments) if installed.has(*installed.WEBRTC) else None
+        takes_webrtc = installed.has(*installed.WEBRTC) and arguments.webrtc_problem is None
+        self.webrtc = webrtc.WebRTC(settings, self.sessions, arguments) if takes_webrtc else None
         self._dispatch = Dispatch(self.sessions, arguments, self.webrtc, hide=logs.hide)
         self._capabilities = Capabilities(self._why_nots)
         self.whatsapp = self._whatsapp_calls()
@@ -170,7 +171,7 @@ class Parts:
         """Why the routes that depend on what is installed and configured are not there."""
         reasons: dict[str, Callable[[], str]] = {}
         if self.webrtc is None:
-            reasons["/api/offer"] = lambda: webrtc.NOT_INSTALLED
+            reasons["/api/offer"] = lambda: self._arguments.webrtc_problem or webrtc.NOT_INSTALLED
         if self.whatsapp is None:
             reasons["/whatsapp"] = self.whatsapp_reason
         return reasons

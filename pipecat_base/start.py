@@ -121,7 +121,11 @@ class Process:
                 launcher = Launcher(
                     settings,
                     imported.bot,
-                    ArgumentFactory(wants_cloud=imported.wants_cloud, guard=logs.unchanged),
+                    ArgumentFactory(
+                        wants_cloud=imported.wants_cloud,
+                        guard=logs.unchanged,
+                        webrtc_problem=imported.webrtc_problem,
+                    ),
                     logs=logs,
                     listener=listener,
                     watchdog=watchdog,
@@ -180,11 +184,13 @@ class Imported:
     Attributes:
         wants_cloud: Whether pipecatcloud is imported or its sources mention it.
         warnings: What an operator should know of what is installed.
+        webrtc_problem: Why its sessions cannot come over WebRTC although it is installed, or None.
     """
 
     bot: Bot
     wants_cloud: bool
     warnings: tuple[str, ...]
+    webrtc_problem: str | None
 
 
 def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bool = False) -> Imported:
@@ -207,16 +213,16 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
         raise
     packages.check(unused=unused(settings, bot, is_dev=is_dev))
     wants_cloud = loader.mentions(bot.project, CLOUD_IN_SOURCES) or CLOUD in sys.modules
-    warnings = [] if has_pipecat else [WITHOUT_PIPECAT]
+    verdict = compatibility.Verdict(() if has_pipecat else (WITHOUT_PIPECAT,))
     if has_pipecat and ("pipecat" in sys.modules or loader.mentions(bot.project, PIPECAT_IN_SOURCES)):
         try:
             with logs.unchanged():
-                warnings += compatibility.require_session_types(cloud=wants_cloud)
+                verdict = compatibility.require_session_types(cloud=wants_cloud)
         except StartupError:
             raise
         except Exception as error:  # a fault of the check's own
-            warnings.append(f"The pipecat-ai check did not run ({type(error).__name__}: {error})")
-    return Imported(bot, wants_cloud, tuple(warnings))
+            verdict = compatibility.Verdict((f"The pipecat-ai check did not run ({type(error).__name__}: {error})",))
+    return Imported(bot, wants_cloud, verdict.warnings, verdict.webrtc_problem)
 
 
 def unused(settings: Settings, bot: Bot | None = None, *, is_dev: bool = False) -> set[str]:

@@ -12,7 +12,7 @@ import httpx
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from tests.process import Launcher, until
+from tests.process import Launcher
 
 
 def post(launcher: Launcher, body: Any = None, **headers: str) -> httpx.Response:
@@ -22,13 +22,7 @@ def post(launcher: Launcher, body: Any = None, **headers: str) -> httpx.Response
 
 def arguments(launcher: Launcher, session_id: str) -> dict[str, Any]:
     """What the bot of this session was given, ``args``, and its ``type``."""
-
-    def given() -> dict[str, Any] | None:
-        found = [said for said in launcher.said() if said.get("args", {}).get("session_id") == session_id]
-        return found[0] if found else None
-
-    said: dict[str, Any] = until(given, f"the bot's arguments of {session_id}")
-    return said
+    return launcher.told(session_id)
 
 
 def encode(body: Any) -> str:

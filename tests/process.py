@@ -145,14 +145,18 @@ class Launcher:
         """``POST /bot``; the headers' names have underscores for dashes."""
         return self.http.post("/bot", json=body, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
-    def arguments(self, session_id: str) -> dict[str, Any]:
-        """What the obedient bot said it was given for this session."""
+    def told(self, session_id: str) -> dict[str, Any]:
+        """What the bot of this session said it was given, ``args``, and its ``type``."""
 
         def given() -> dict[str, Any] | None:
-            found = (said["args"] for said in self.said() if "args" in said)
-            return next((args for args in found if args["session_id"] == session_id), None)
+            return next((s for s in self.said() if s.get("args", {}).get("session_id") == session_id), None)
 
-        arguments: dict[str, Any] = until(given, f"the arguments of {session_id}")
+        said: dict[str, Any] = until(given, f"the bot's arguments of {session_id}")
+        return said
+
+    def arguments(self, session_id: str) -> dict[str, Any]:
+        """The ``args`` of this session."""
+        arguments: dict[str, Any] = self.told(session_id)["args"]
         return arguments
 
     def lines(self, text: str) -> list[str]:

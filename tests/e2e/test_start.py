@@ -261,3 +261,24 @@ def test_check_says_what_serving_would_ignore_and_prints_nothing_else(tmp_path: 
     assert [warning for warning in warnings if warning.startswith('PIPECAT_LOG_LEVEL: "DEBIG" is not one of ')]
     for said in ("written", "echoed", "printed"):
         assert said in result.stderr
+
+
+def test_where_arguments_of_webrtc_cannot_be_built_it_is_off_and_all_else_is_served(tmp_path: Path) -> None:
+    (tmp_path / "site" / "pipecatcloud").mkdir(parents=True)
+    (tmp_path / "site" / "pipecatcloud" / "__init__.py").write_text("")
+    cloud = CLOUD[: CLOUD.index("class DailySessionArguments")] + (
+        "@dataclass\nclass DailySessionArguments(DailyRunnerArguments): ...\n\n\n"
+        "class SmallWebRTCSessionArguments(SmallWebRTCRunnerArguments):\n    def __init__(self):\n"
+        "        raise ValueError('no')\n"
+    )
+    (tmp_path / "site" / "pipecatcloud" / "agent.py").write_text(cloud)
+    (tmp_path / "bot.py").write_text("import pipecatcloud.agent\n\n\nasync def bot(args): ...\n")
+    with Launcher(tmp_path, PYTHONPATH=str(tmp_path / "site")) as launcher:
+        (line,) = launcher.lines("the image serves without it, and the transports that need it are off.")
+        assert "cannot build the SmallWebRTCSessionArguments (TypeError: " in line
+        refused = launcher.http.post("/api/offer", json={})
+        assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_served")
+        assert "cannot build the SmallWebRTCSessionArguments" in refused.json()["error"]["message"]
+        assert launcher.post({}, x_daily_transport_type="webrtc").status_code == 501
+        assert launcher.http.get("/pcc/capabilities").json()["capabilities"]["transport.webrtc"]["available"] is False
+        assert launcher.post({}).status_code == 200
