@@ -17,10 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipecat_base import argument_types, compatibility, installed
-from pipecat_base.argument_types import ArgumentTypes
+from pipecat_base import installed
 from pipecat_base.logs import logger
 from pipecat_base.settings import Settings
+from pipecat_base.stage import argument_types, compatibility
+from pipecat_base.stage.argument_types import ArgumentTypes
 
 RULE = "=" * 60
 TITLE = "Features available in this base image:"

@@ -29,11 +29,11 @@ def entry(found: Distribution) -> dict[str, Any]:
 
 
 def bounds(requirement: Requirement) -> list[tuple[str, list[int]]]:
-    """In whole numbers, so that nothing has to parse them at the start; what can not be told so fails the build."""
+    """In whole numbers, so that nothing has to parse them at the start; what cannot be told so fails the build."""
     found = []
     for specifier in requirement.specifier:
         if specifier.operator not in OPERATORS or not re.fullmatch(r"\d+(\.\d+)*", specifier.version):
-            raise SystemExit(f"list-packages: {requirement}: can not be checked")
+            raise SystemExit(f"list-packages: {requirement}: cannot be checked")
         found.append((specifier.operator, [int(part) for part in specifier.version.split(".")]))
     return sorted(found, reverse=True)
 

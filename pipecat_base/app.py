@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import sys
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect
+from starlette.responses import HTMLResponse
 from starlette.routing import BaseRoute, Match, Mount, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,7 +19,7 @@ from pipecat_base.errors import Refusal, Starting
 from pipecat_base.logs import logger
 from pipecat_base.packages import BOTS_MODULE
 from pipecat_base.paths import PROBES
-from pipecat_base.refusals import gone, lines_of, refuse, request_line, session_id_in, turn_away
+from pipecat_base.refusals import ON_REFUSAL, gone, lines_of, refuse, request_line, session_id_in, turn_away
 
 
 def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlette:
@@ -27,13 +28,45 @@ def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlett
     A bot that did not import ``pipecatcloud_system`` gets a plain Starlette: FastAPI's import is a third of the
     start-up time. Should it import that module later, in a session, its routes are served all the same.
     """
-    bots_app = _bots_app()
-    app: Starlette = Starlette() if bots_app is None else bots_app
+    theirs = bots_app()
+    app: Starlette = Starlette() if theirs is None else theirs
     # As the default, not at the end: routes may be added to the bot's app in a session.
     rest = Router(missing, redirect_slashes=False, default=app.router.default)
-    app.router.default = rest if bots_app is not None else _late_routes(rest)
+    app.router.default = rest if theirs is not None else _late_routes(rest)
     warn_of_clashes(routes, app.router.routes)
     app.router.routes[:0] = routes
+    app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
+    app.add_exception_handler(ClientDisconnect, gone)
+    return app
+
+
+def build_apart(
+    routes: Sequence[BaseRoute],
+    missing: Sequence[BaseRoute],
+    bots: ASGIApp,
+    *,
+    has_app: bool,
+    passed_on: Collection[str],
+    clashing: Sequence[BaseRoute],
+) -> Starlette:
+    """An app of ours for a bot that is in another process.
+
+    Args:
+        bots: Answers there.
+        has_app: Whether the bot has an app of its own: what is not ours is for that, ``missing`` included.
+        passed_on: Paths that are answered there in any case.
+        clashing: The bot's own, as they lead there. Those that are ours are not served, and the log says so.
+    """
+    app = Starlette()
+    rest = Router(missing, redirect_slashes=False, default=app.router.default)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await (bots if has_app or scope["path"] in passed_on else rest)(scope, receive, send)
+
+    app.router.default = serve
+    warn_of_clashes(routes, clashing)
+    # Those of the bot's too: of a path that is ours with another method.
+    app.router.routes[:0] = [*routes, *clashing]
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
     app.add_exception_handler(ClientDisconnect, gone)
     return app
@@ -46,42 +79,75 @@ class Entrance:
 
     Args:
         patience: Seconds that a request which comes too early waits. The platform's own gateway tries again.
-        polled: Paths that pages ask for all the time.
+        polled: Paths that pages ask for all the time, or, with a slash at the end, what is below them.
+        on_refusal: Learns of requests that are refused.
     """
 
-    def __init__(self, app: ASGIApp, *, patience: float = 0.0, polled: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        patience: float = 0.0,
+        polled: Collection[str] = (),
+        on_refusal: Callable[[Refusal], None] = lambda refusal: None,
+    ) -> None:
         self._app = app
+        self._on_refusal = on_refusal
         self._opened = asyncio.Event()
         self._patience = patience
         self._polled = polled
         self._state: dict[str, Any] = {}
+        self._excuse: tuple[str, str] | None = None
 
-    def open(self, state: dict[str, Any]) -> None:
+    def swap(self, other: Entrance) -> None:
+        """Lead where ``other`` does, from the next request on."""
+        self._app = other._app
+
+    def stand_in(self, reason: str, page: str) -> None:
+        """Nobody knows when it will open: who comes is told why, and who opens ``/`` gets this page of HTML."""
+        self._excuse = (reason, page)
+
+    def open(self, state: Mapping[str, Any]) -> None:
         """The bot is set up, and its own routes may count on its lifespans: ``state`` is what those have yielded."""
-        self._state = state
+        self._state = dict(state)
         self._opened.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["path"] in PROBES:
             await self._app(scope, receive, send)
             return
+        is_refused = False
+
+        def note_refusal(refusal: Refusal) -> None:
+            nonlocal is_refused
+            is_refused = True
+            self._on_refusal(refusal)
+
+        scope[ON_REFUSAL] = note_refusal
         if not await self._is_open():
-            await turn_away(Starting("The bot is still starting."), scope, receive, send)
+            await self._turn_away(scope, receive, send)
             return
         if self._state:
             scope.setdefault("state", {}).update(self._state)
         if scope["type"] == "http":
-            await self._serve(scope, receive, send)
+            await self._serve(scope, receive, send, lambda: is_refused)
         else:
             await self._app(scope, receive, send)
 
+    async def _turn_away(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reason, page = self._excuse or ("The bot is still starting.", "")
+        if page and scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
+            await HTMLResponse(page, 503)(scope, receive, send)
+        else:
+            await turn_away(Starting(reason), scope, receive, send)
+
     async def _is_open(self) -> bool:
-        if not self._opened.is_set() and self._patience:
+        if not self._opened.is_set() and self._patience and self._excuse is None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._opened.wait(), self._patience)
         return self._opened.is_set()
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, was_told: Callable[[], bool]) -> None:
         started = time.monotonic()
         status = 500
         session_id = session_id_in(scope["headers"])
@@ -99,18 +165,23 @@ class Entrance:
             finally:
                 # An id that was minted for this request is known by its answer.
                 with lines_of(session_id):
-                    level = "TRACE" if scope["path"] in self._polled and status == 200 else "INFO"
+                    is_no_news = was_told() or (status < 400 and self._is_polled(scope["path"]))
+                    level = "TRACE" if is_no_news else "INFO"
                     milliseconds = (time.monotonic() - started) * 1000
                     logger.log(level, f"{request_line(scope)} {status} in {milliseconds:.0f} ms")
+
+    def _is_polled(self, path: str) -> bool:
+        return path in self._polled or any(path.startswith(p) for p in self._polled if p.endswith("/") and p != "/")
 
 
 def bots_routes() -> list[BaseRoute]:
     """The bot's own, before ours are put before them."""
-    app = _bots_app()
+    app = bots_app()
     return [] if app is None else list(app.router.routes)
 
 
-def _bots_app() -> Any:
+def bots_app() -> Any:
+    """That which the bot has asked for, or None."""
     return getattr(sys.modules.get(BOTS_MODULE), "app", None)
 
 
@@ -118,7 +189,7 @@ def _late_routes(rest: ASGIApp) -> ASGIApp:
     """The app that the bot asked for in a session, once it has; ``rest`` until then."""
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await (_bots_app() or rest)(scope, receive, send)
+        await (bots_app() or rest)(scope, receive, send)
 
     return serve
 

@@ -54,7 +54,7 @@ def write_wav(path: str, samples: Sequence[int], rate: int = PHONE_RATE) -> None
 
 
 def resample(samples: Sequence[int], rate: int, target: int) -> list[int]:
-    """Change the rate, with a windowed sinc that removes what the target rate can not carry."""
+    """Change the rate, with a windowed sinc that removes what the target rate cannot carry."""
     if rate == target:
         return list(samples)
     step = rate / target

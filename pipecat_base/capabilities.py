@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipecat_base.logs import logger
+from pipecat_base.paths import CAPABILITIES
 
-PATH = "/pcc/capabilities"
 VERSION = 1
 MAX_CAPABILITIES = 64
 MAX_NAME = 63
@@ -29,10 +29,10 @@ class Capabilities:
     """The document, built once, when it is asked for first.
 
     Args:
-        reasons: By name, why it is not possible here, or None. May take a while: it imports what sessions get.
+        reasons: Gives by name why it is not possible here, or None. May take a while: what sessions get is imported.
     """
 
-    def __init__(self, reasons: Callable[[], Mapping[str, str | None]]) -> None:
+    def __init__(self, reasons: Callable[[], Awaitable[Mapping[str, str | None]]]) -> None:
         self._reasons = reasons
         self._building: asyncio.Future[tuple[Mapping[str, str | None], bytes | None]] | None = None
 
@@ -48,12 +48,12 @@ class Capabilities:
 
     async def _built(self) -> tuple[Mapping[str, str | None], bytes | None]:
         if self._building is None:
-            self._building = asyncio.ensure_future(asyncio.to_thread(self._build))
+            self._building = asyncio.ensure_future(self._build())
         return await asyncio.shield(self._building)
 
-    def _build(self) -> tuple[Mapping[str, str | None], bytes | None]:
+    async def _build(self) -> tuple[Mapping[str, str | None], bytes | None]:
         try:
-            reasons = {name: reason and clean(reason) for name, reason in self._reasons().items()}
+            reasons = {name: reason and clean(reason) for name, reason in (await self._reasons()).items()}
             return reasons, document(reasons)
         except Exception as error:
             logger.warning(f"Not reporting capabilities: {type(error).__name__}: {error}")
@@ -98,7 +98,7 @@ class CapabilitiesRoute:
         self._capabilities = capabilities
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != PATH:
+        if scope["type"] != "http" or scope["path"] != CAPABILITIES:
             await self._app(scope, receive, send)
             return
         content = await self._capabilities.document()

@@ -7,19 +7,20 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pipecat_base import __version__, environment
 from pipecat_base import settings as reference
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
-from pipecat_base.packages import Packages
+from pipecat_base.packages import Packages, unused
+from pipecat_base.paths import CAPABILITIES
+from pipecat_base.process import Process
 from pipecat_base.settings import Settings
-from pipecat_base.start import Process, import_bot, unused
 
 if TYPE_CHECKING:
-    from pipecat_base.loader import Bot
+    from pipecat_base.stage.loader import Bot
 
 OPTIONS = {"PIPECAT_BOT": "bot", "PORT": "port", "PIPECAT_HOST": "host", "PIPECAT_INSECURE": "insecure"}
 """Variables, and the options that come before them."""
@@ -50,33 +51,18 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def dev(options: argparse.Namespace) -> int:
-    """Serve the bot with a page to talk to it, and what Pipecat Cloud has in front of it."""
-    from pipecat_base.development import HOST, Development, variables
+    """Serve the bot with a page to talk to it and Pipecat Cloud's API, for working on it."""
+    from pipecat_base.development import HOST, Development
 
-    started_with = environment.read()
-    bot = getattr(options, "bot", None) or started_with.get("PIPECAT_BOT") or "bot.py"
-    folder = Path(bot).absolute().parent
-    problem: SettingsInvalid | None = None
-    try:
-        environment.add(variables(started_with, folder))
-    except SettingsInvalid as error:
-        problem = error
-    process = Process(options.site)  # before any thread is started
-    development = Development(
-        folder,
-        reload=options.reload,
-        greeted=getattr(options, "greeted", False),
-        descriptor=getattr(options, "listener", None),
-        started_with=started_with,
-    )
+    bot = getattr(options, "bot", None) or environment.read().get("PIPECAT_BOT") or "bot.py"
+    development = Development(Path(bot).absolute().parent, reload=options.reload)
 
     def find_settings() -> Settings:
-        if problem is not None:
-            raise problem
+        development.read_env_file()
         defaults = {"PIPECAT_HOST": HOST, "PIPECAT_LOG_LEVEL": "INFO", **_set_ones(environment.read())}
         return _settings(options, {**defaults, "PIPECAT_GATEWAY": "1"})
 
-    return process.serve(find_settings, development)
+    return Process(options.site).serve(find_settings, development)
 
 
 def _set_ones(variables: Mapping[str, str]) -> dict[str, str]:
@@ -99,8 +85,10 @@ def _check(options: argparse.Namespace) -> int:
         packages.check(unused=unused(settings))
         with packages.explaining():
             from feature_manager import FeatureManager
-            from pipecat_base import argument_types, capabilities, launcher  # noqa: F401  (does all of it import?)
+            from pipecat_base import capabilities, launcher  # noqa: F401  (does all of it import?)
             from pipecat_base.logs import Logs
+            from pipecat_base.stage import argument_types
+            from pipecat_base.stage.imported import import_bot
         logs = Logs("WARNING")
         logs.configure()
         # What the bot prints must not get between the lines of a JSON answer.
@@ -135,7 +123,7 @@ def _check(options: argparse.Namespace) -> int:
         for warning in warnings:
             print(f"Warning: {warning}")
         print("\n".join(feature.line() for feature in features))
-        print(f"{capabilities.PATH}: {document.decode()}")
+        print(f"{CAPABILITIES}: {document.decode()}")
     return 0
 
 
@@ -161,7 +149,7 @@ def call(options: argparse.Namespace) -> int:
 
 
 def token(options: argparse.Namespace) -> int:
-    """Print a single-use WebSocket token."""
+    """Print a single-use WebSocket token, signed with PIPECAT_WEBSOCKET_SECRET."""
     from pipecat_base.access.tokens import Tokens
 
     secret = _settings(options).websocket_secret
@@ -181,10 +169,7 @@ def print_settings(options: argparse.Namespace) -> int:
 
 def print_errors(options: argparse.Namespace) -> int:
     """Print the table of exit statuses."""
-    rows = [(0, "", OTHER_EXIT_STATUSES[0]), (2, "", OTHER_EXIT_STATUSES[2])]
-    rows += [(error.exit_status, error.code, error.meaning) for error in startup_errors()]
-    rows += [(status, "", meaning) for status, meaning in OTHER_EXIT_STATUSES.items() if status > 2]
-    rows.sort()
+    rows = exit_statuses()
     if options.format == "json":
         print(json.dumps([{"status": s, "code": c, "meaning": m} for s, c, m in rows], indent=2))
         return 0
@@ -192,6 +177,19 @@ def print_errors(options: argparse.Namespace) -> int:
     for status, code, meaning in rows:
         print(f"| {status} | {f'`{code}`' if code else '-'} | {meaning} |")
     return 0
+
+
+def exit_statuses() -> list[tuple[int, str, str]]:
+    """Status, code and meaning of each; the code is empty where the status is no startup error's."""
+    rows = [(error.exit_status, error.code, error.meaning) for error in startup_errors()]
+    rows += [(status, "", meaning) for status, meaning in OTHER_EXIT_STATUSES.items()]
+    return sorted(rows)
+
+
+def commands() -> dict[str, argparse.ArgumentParser]:
+    """The parser of each command, for the documentation."""
+    (found,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(found.choices)
 
 
 def _settings(options: argparse.Namespace, variables: Mapping[str, str] | None = None) -> Settings:
@@ -228,45 +226,46 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--insecure",
         action="store_true",
-        help="let a gateway without keys be reached from elsewhere (PIPECAT_INSECURE)",
+        help="let other machines reach a gateway without keys (PIPECAT_INSECURE)",
     )
     for action in common._actions:
         parser._add_action(action)
     parser.set_defaults(run=serve)
     commands = parser.add_subparsers(metavar="COMMAND")
 
-    commands.add_parser("serve", parents=[common], help=_summary(serve)).set_defaults(run=serve)
-    developer = commands.add_parser("dev", parents=[common], help=_summary(dev))
-    developer.add_argument("--reload", action="store_true", default=False, help="load the bot anew when it changes")
-    developer.add_argument(environment.LISTENER, type=int, help=argparse.SUPPRESS)
-    developer.add_argument(environment.GREETED, action="store_true", help=argparse.SUPPRESS)
-    developer.set_defaults(run=dev)
+    _command(commands, "serve", serve, common)
+    developer = _command(commands, "dev", dev, common)
+    developer.add_argument("--reload", action="store_true", default=False, help="reload the bot when it changes")
 
-    checker = commands.add_parser("check", parents=[common], help=_summary(check))
+    checker = _command(commands, "check", check, common)
     checker.add_argument("--json", action="store_true", help="answer with one JSON object")
-    checker.set_defaults(run=check)
 
-    caller = commands.add_parser("call", help=_summary(call))
-    caller.add_argument("wav", metavar="FILE.wav", help="what the caller says: 16-bit PCM")
-    caller.add_argument("--webrtc", action="store_true", help="as a browser: WebRTC, not a phone's WebSocket")
+    caller = _command(commands, "call", call)
+    caller.add_argument("wav", metavar="FILE.wav", help="what the caller says: a WAV file of 16-bit PCM")
     caller.add_argument(
-        "--url", help="the bot (ws://127.0.0.1:8080/ws, or with --webrtc http://127.0.0.1:8080/api/offer)"
+        "--webrtc", action="store_true", help="call as a browser does, by WebRTC, and not as a phone provider"
     )
-    caller.add_argument("--calls", type=_count, default=1, metavar="N", help="calls at once (%(default)s)")
+    caller.add_argument(
+        "--url", help="the bot's address (ws://127.0.0.1:8080/ws; with --webrtc http://127.0.0.1:8080/api/offer)"
+    )
+    caller.add_argument("--calls", type=_count, default=1, metavar="N", help="how many calls at once (%(default)s)")
     caller.add_argument("--out", metavar="FILE.wav", help="where to write what came back (FILE.reply.wav)")
     caller.add_argument(
-        "--tail", type=float, default=1.0, metavar="SECONDS", help="listen on after the end (%(default)s)"
+        "--tail",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="how long to listen after the recording has ended (%(default)s)",
     )
-    caller.set_defaults(run=call)
 
-    minter = commands.add_parser("token", parents=[common], help=_summary(token))
-    minter.add_argument("--lifetime", type=int, default=300, metavar="SECONDS", help="(%(default)s)")
-    minter.set_defaults(run=token)
+    minter = _command(commands, "token", token, common)
+    minter.add_argument(
+        "--lifetime", type=int, default=300, metavar="SECONDS", help="how long the token is valid (%(default)s)"
+    )
 
     for name, command in (("settings", print_settings), ("errors", print_errors)):
-        printer = commands.add_parser(name, help=_summary(command))
-        printer.add_argument("--format", choices=("markdown", "json"), default="markdown")
-        printer.set_defaults(run=command)
+        printer = _command(commands, name, command)
+        printer.add_argument("--format", choices=("markdown", "json"), default="markdown", help="(%(default)s)")
     return parser
 
 
@@ -276,5 +275,13 @@ def _count(value: str) -> int:
     return int(value)
 
 
-def _summary(command: object) -> str:
-    return (command.__doc__ or "").splitlines()[0]
+def _command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser],
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *parents: argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    summary = (run.__doc__ or "").splitlines()[0]
+    parser = commands.add_parser(name, parents=parents, help=summary, description=summary)
+    parser.set_defaults(run=run)
+    return parser

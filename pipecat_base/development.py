@@ -1,23 +1,25 @@
-"""``pipecat-base dev``: the gateway on this machine, ``.env``, links to open, and a new start when the bot changes."""
+"""``pipecat-base dev``: the gateway on this machine, ``.env``, links to open, and a bot that is reloaded.
+
+The bot runs in a process of its own. A change makes the next one beside it: calls that run finish in the old one.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import concurrent.futures
 import logging
 import os
+import queue
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from pipecat_base import server
-from pipecat_base.environment import GREETED, LISTENER
+from pipecat_base import environment, server
 from pipecat_base.errors import SettingsInvalid, StartupError
 from pipecat_base.logs import logger
-from pipecat_base.settings import Settings, is_local
+from pipecat_base.settings import Settings, is_local, table
 
 HOST = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
@@ -37,7 +39,7 @@ EXCUSE = """<!doctype html>
     <main>
       <h1>pipecat-base</h1>
       <p>{reason}</p>
-      <p>This page goes on once it is mended.</p>
+      <p>This page goes on once it is fixed.</p>
     </main>
     <script>
       setInterval(async () => {
@@ -51,21 +53,6 @@ EXCUSE = """<!doctype html>
 IGNORED = (".venv", "venv", "node_modules", "__pycache__", ".git", "site-packages")
 
 
-def variables(given: Mapping[str, str], folder: Path) -> dict[str, str]:
-    """What ``.env`` adds to the environment: never over a variable that is set, be it empty.
-
-    Raises:
-        SettingsInvalid: it is no text.
-    """
-    from dotenv import dotenv_values
-
-    try:
-        found = dotenv_values(folder / ".env")
-    except UnicodeDecodeError:
-        raise SettingsInvalid([f"{folder / '.env'}: not UTF-8"]) from None
-    return {name: value for name, value in found.items() if value is not None and name not in given}
-
-
 class Changes:
     """Watches a folder, and those below it, from now on: a change while the bot is being imported counts too."""
 
@@ -73,9 +60,10 @@ class Changes:
         from watchfiles import watch
 
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts what it sees
-        self.first: concurrent.futures.Future[str] = concurrent.futures.Future()
-        """The names of the files that changed first."""
         self._folder = folder
+        self._names: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._changed = asyncio.Event()
         self._stop = threading.Event()
         looks = watch(
             folder, watch_filter=self._matters, stop_event=self._stop, rust_timeout=LOOK, yield_on_timeout=True
@@ -83,6 +71,21 @@ class Changes:
         self._note(next(looks))  # now it watches
         self._thread = threading.Thread(target=self._watch, args=(looks,), name="changes", daemon=True)
         self._thread.start()
+
+    def wait(self) -> str:
+        """The names of the files that change next, without a loop."""
+        return self._names.get()
+
+    async def next(self) -> str:
+        """The same, on a loop: of all that have changed since the last time."""
+        self._loop = asyncio.get_running_loop()
+        while self._names.empty():
+            self._changed.clear()
+            await self._changed.wait()
+        found = set(self._names.get().split(", "))
+        while not self._names.empty():
+            found |= set(self._names.get().split(", "))
+        return ", ".join(sorted(found))
 
     def stop(self) -> None:
         """Watch no longer: a thread in there while the interpreter ends would abort it."""
@@ -92,12 +95,12 @@ class Changes:
     def _watch(self, looks: Iterator[set[tuple[Any, str]]]) -> None:
         for changes in looks:
             self._note(changes)
-            if self.first.done():
-                return
 
     def _note(self, changes: set[tuple[Any, str]]) -> None:
         if changes:
-            self.first.set_result(", ".join(sorted({os.path.basename(path) for _, path in changes})))
+            self._names.put(", ".join(sorted({os.path.basename(path) for _, path in changes})))
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._changed.set)
 
     def _matters(self, change: object, path: str) -> bool:
         name = os.path.basename(path)
@@ -110,94 +113,87 @@ class Development:
 
     Args:
         folder: The bot's.
-        reload: Whether a change of a Python file in it, or of ``.env``, starts the bot anew.
-        greeted: Whether an earlier start has said what to open.
-        descriptor: The listening socket that an earlier start has left open, or None.
-        started_with: The environment before ``.env`` was read into it.
+        reload: Whether a change of a Python file in it, or of ``.env``, reloads the bot.
     """
 
-    def __init__(
-        self, folder: Path, *, reload: bool, greeted: bool, descriptor: int | None, started_with: Mapping[str, str]
-    ) -> None:
-        self._changes = Changes(folder) if reload else None
+    def __init__(self, folder: Path, *, reload: bool) -> None:
+        self.reload = reload
+        self._folder = folder
+        self._changes: Changes | None = None
+        self._started_with = environment.read()
+        self._from_file: dict[str, str] = {}
+        self._differing: set[str] = set()
         # A cached file counts as fresh when the source has the same size and was written in the same second.
         sys.dont_write_bytecode = reload or sys.dont_write_bytecode
-        self._greeted = greeted
-        self._inherited = None if descriptor is None else socket.socket(fileno=descriptor)
-        self._listener: socket.socket | None = None
-        self._cwd = os.getcwd()
-        self._started_with = started_with
 
-    @property
-    def reload(self) -> bool:
-        """Whether changes are noticed."""
-        return self._changes is not None
-
-    def listen(self, host: str, port: int) -> socket.socket:
-        """The socket of the start before, if it is at this address still, or a new one.
+    def read_env_file(self) -> None:
+        """Set what ``.env`` says, and no longer what it said before: never over a variable that was set, be it empty.
 
         Raises:
-            PortUnavailable: with the reason.
+            SettingsInvalid: it is no text.
         """
-        inherited, self._inherited = self._inherited, None
-        if inherited is not None and inherited.getsockname()[:2] == (host, port):
-            inherited.set_inheritable(False)
-            inherited.setblocking(False)
-            listener = inherited
-        else:
-            if inherited is not None:
-                inherited.close()
-            listener = server.listen(host, port)
-        self._listener = listener.dup()  # the server closes its own
-        return listener
+        from dotenv import dotenv_values
+
+        try:
+            found = dotenv_values(self._folder / ".env")
+        except UnicodeDecodeError:
+            raise SettingsInvalid([f"{self._folder / '.env'}: not UTF-8"]) from None
+        before = self._from_file
+        environment.remove(before)
+        self._from_file = {
+            name: value for name, value in found.items() if value is not None and name not in self._started_with
+        }
+        environment.add(self._from_file)
+        self._differing = {
+            name for name in {*before, *self._from_file} if before.get(name) != self._from_file.get(name)
+        }
+
+    def tell_of_settings(self) -> None:
+        """Say which changed variables of ``.env`` are the launcher's own: it goes on with those of its start."""
+        own = self._differing & {row.variable for row in table()}
+        if own:
+            logger.warning(f"{', '.join(sorted(own))}: what .env says of the launcher counts from its next start")
 
     def greet(self, settings: Settings) -> None:
-        """Print what to open, once."""
-        if not self._greeted:
-            print(banner(settings), flush=True)
-        self._greeted = True
+        """Print what to open."""
+        print(banner(settings), flush=True)
+
+    def watch(self) -> None:
+        """Notice changes from now on, if any are to be noticed."""
+        if self.reload and self._changes is None:
+            self._changes = Changes(self._folder)
 
     async def changed(self) -> None:
         """Wait for the next change; for ever when none is to be noticed."""
         if self._changes is None:
             await asyncio.Event().wait()
         else:
-            names: str = await asyncio.wrap_future(self._changes.first)
-            logger.info(f"Changed: {names}")
+            logger.info(f"Changed: {await self._changes.next()}")
 
     def excuse(self, error: StartupError) -> tuple[str, str]:
-        """What callers are told until the bot is mended, and the page for who opens ``/``: it tries again by itself."""
-        reason = f"The bot can not be served ({error.code}); its terminal says why."
+        """What callers are told until the bot is fixed, and the page for who opens ``/``: it tries again by itself."""
+        reason = f"The bot cannot be served ({error.code}); its terminal says why."
         return reason, EXCUSE.replace("{reason}", reason)
 
-    def wait_for_mend(self, error: StartupError) -> None:
-        """Say what is wrong with the bot, and wait for the next change."""
+    def tell(self, error: StartupError) -> None:
+        """Say what is wrong with the bot."""
         print(f"{error.report()}\nWaiting for a change ...", file=sys.stderr, flush=True)
-        if self._changes is not None:
-            self._changes.first.result()
+
+    def wait_for_fix(self, error: StartupError) -> None:
+        """Say what is wrong with the bot, and wait for the next change, without a loop."""
+        was_watching = self._changes is not None
+        self.watch()
+        self.tell(error)
+        assert self._changes is not None
+        self._changes.wait()
+        if not was_watching:  # processes are made before there is a thread
+            self.close()
 
     def close(self) -> None:
-        """The program ends."""
+        """Watch no longer."""
         if self._changes is not None:
             self._changes.stop()
-
-    def start_again(self) -> NoReturn:
-        """Take this process's place: the bot's modules are imported anew, and nothing of the old ones is left.
-
-        Functions that the bot has registered with atexit are not called; its ``teardown()`` was.
-        """
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os.chdir(self._cwd)
-        own = (f"{LISTENER}=", GREETED)
-        command = [sys.executable, *(word for word in sys.orig_argv[1:] if not word.startswith(own))]
-        if self._greeted:
-            command.append(GREETED)
-        listener = self._listener or self._inherited
-        if listener is not None:
-            listener.set_inheritable(True)
-            command.append(f"{LISTENER}={listener.fileno()}")
-        os.execve(sys.executable, command, dict(self._started_with))  # noqa: S606
+        self._changes = None
 
 
 def banner(settings: Settings) -> str:

@@ -1,17 +1,15 @@
-"""The process's environment: the one place that reads or changes it, and what one start hands on to the next."""
+"""The process's environment: the one place that reads or changes it."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
+ENV_START = 50
+"""The field of /proc/PID/stat that says where the block begins, counted from 1."""
 PIPECAT_SETUP_FILES = "PIPECAT_SETUP_FILES"
-
-GREETED = "--greeted"
-"""Option of ``dev``: the start before has said what to open."""
-LISTENER = "--listener"
-"""Option of ``dev``: the socket that the start before has left open, so that no caller finds the port closed."""
 
 
 def read() -> Mapping[str, str]:
@@ -22,6 +20,40 @@ def read() -> Mapping[str, str]:
 def add(variables: Mapping[str, str]) -> None:
     """Set variables for the bot to read."""
     os.environ.update(variables)
+
+
+def replace(variables: Mapping[str, str]) -> None:
+    """Have these and no others."""
+    os.environ.clear()
+    os.environ.update(variables)
+
+
+def add_unless_set(variables: Mapping[str, str]) -> None:
+    """Set variables that nobody has set."""
+    for name, value in variables.items():
+        os.environ.setdefault(name, value)
+
+
+def remove(names: Iterable[str]) -> None:
+    """Take variables away."""
+    for name in names:
+        os.environ.pop(name, None)
+
+
+def scrub(names: Collection[str]) -> None:
+    """Take variables away, from the block that the system shows in ``/proc/PID/environ`` too (proc(5))."""
+    remove(names)
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open("/proc/self/environ", "rb") as file:
+            block = file.read()
+        with open("/proc/self/stat", encoding="ascii", errors="replace") as file:
+            begin = int(file.read().rpartition(")")[2].split()[ENV_START - 3])
+        at = 0
+        for entry in block.split(b"\0"):
+            name, equals, value = entry.partition(b"=")
+            if name.decode(errors="replace") in names and value:
+                ctypes.memset(begin + at + len(name + equals), ord("x"), len(value))
+            at += len(entry) + 1
 
 
 def append_setup_file(path: str) -> None:

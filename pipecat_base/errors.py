@@ -1,8 +1,9 @@
 """Every way this launcher fails, one class each.
 
 Two families. A :class:`StartupError` ends the program: it has a stable code, a line that says what is wrong and how
-to mend it, and an exit status of its own. A :class:`Refusal` answers one request: it has a stable code, a message
-and an HTTP status, and nothing else is touched by it.
+to fix it, and an exit status of its own. A :class:`Refusal` answers one request: it has a stable code, a message
+and an HTTP status, and nothing else is touched by it. What they mean in general is said here too, beside each:
+docs/reference/errors.md is made from it.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ class StartupError(Exception):
 
 
 class BotNotFound(StartupError):
-    code, exit_status, meaning = "bot_not_found", 10, "there is no file at the bot's path, or it can not be read"
+    code, exit_status, meaning = "bot_not_found", 10, "there is no file at the bot's path, or it cannot be read"
 
 
 class BotIsFolder(StartupError):
@@ -89,11 +90,11 @@ class HookInvalid(StartupError):
 
 
 class SetupFailed(StartupError):
-    code, exit_status, meaning = "setup_failed", 21, "setup(), a lifespan or create_file_storage() raised"
+    code, exit_status, meaning = "setup_failed", 21, "setup(), a lifespan or create_file_storage() raised an exception"
 
 
 class SetupTimedOut(StartupError):
-    code, exit_status, meaning = "setup_timed_out", 22, "setup() was not done within SETUP_TIMEOUT"
+    code, exit_status, meaning = "setup_timed_out", 22, "setup() took longer than SETUP_TIMEOUT"
 
 
 class PortUnavailable(StartupError):
@@ -113,7 +114,11 @@ class SettingsInvalid(StartupError):
 
 
 class PackagesConflict(StartupError):
-    code, exit_status, meaning = "packages_conflict", 25, "a package of the bot's and one of the launcher's do not fit"
+    code, exit_status, meaning = (
+        "packages_conflict",
+        25,
+        "a package of the bot's and one of the launcher's are incompatible",
+    )
 
 
 class PipecatUnusable(StartupError):
@@ -142,10 +147,14 @@ class Refusal(Exception):
 
     code: ClassVar[str]
     status: ClassVar[int]
+    meaning: ClassVar[str]
+    """When callers get it, for the documentation."""
+    advice: ClassVar[str]
+    """What to do about it."""
     retry_after: ClassVar[int | None] = None
     """Seconds, sent as ``Retry-After``."""
     log_level: ClassVar[str] = "INFO"
-    """ERROR where it is not the caller who is at fault: an operator wants to see it."""
+    """WARNING for a caller who was turned away, ERROR where it is not the caller who is at fault."""
 
     def __init__(self, message: str, *, field: str | None = None, session_id: str | None = None) -> None:
         super().__init__(message)
@@ -174,25 +183,31 @@ class Refusal(Exception):
 
 class Malformed(Refusal):
     code, status = "malformed", 400
+    meaning = "The body, a header or a query parameter is not what it should be; `field` names it."
+    advice = "Correct the request. The message says what was expected."
 
 
 class FlowUnusable(Refusal):
     """The file that the platform names for a session's flow cannot be used. Its path is for the log alone."""
 
     code, status, log_level = "flow_unusable", 403, "ERROR"
+    meaning = "The file with this WebSocket session's flow cannot be used."
+    advice = "Read the log: it says why. `X-Pcc-Flow-Config-File` must name a file in `PCC_SESSION_FILES_DIR`."
 
     def __init__(self, reason: str, *, session_id: str) -> None:
         super().__init__("This session's flow cannot be used here; the log says why.", session_id=session_id)
-        self._reason = reason
+        self.reason = reason
 
     def said_to_log(self) -> str:
-        return self._reason
+        return self.reason
 
 
 class MoqRefused(Refusal):
     """A MoQ session that cannot be run here, or was started without a relay."""
 
     code, status, log_level = "moq_refused", 400, "ERROR"
+    meaning = "A MoQ session without a relay or a namespace, or where MoQ is not available."
+    advice = "Read the message. `pipecat-base check` says what MoQ needs."
 
     def __init__(self, reason: str, *, session_id: str) -> None:
         super().__init__(f"Refusing MoQ session {session_id}: {reason}", session_id=session_id)
@@ -200,18 +215,51 @@ class MoqRefused(Refusal):
 
 class TooLarge(Refusal):
     code, status = "too_large", 413
+    meaning = (
+        "The body is larger than `MAX_BODY_BYTES` or has too many values, the file is larger than "
+        "`PIPECAT_MAX_UPLOAD_BYTES`, or the session already has 100 files."
+    )
+    advice = "Send less, or raise the limit."
+
+
+class HeadTooLarge(Refusal):
+    code, status = "head_too_large", 431
+    meaning = "The request's head is larger than `PIPECAT_MAX_HEAD_BYTES`, or has more than 128 headers."
+    advice = "Send a smaller `?body=` or fewer headers, or raise the limit."
+
+
+class TooSlow(Refusal):
+    code, status = "too_slow", 408
+    meaning = "The head took longer than `PIPECAT_HEAD_TIMEOUT`, or the body longer than `PIPECAT_BODY_TIMEOUT`."
+    advice = "Send it faster, or let a proxy buffer slow requests."
+
+
+class TooBusy(Refusal):
+    code, status, retry_after = "too_busy", 503, 1
+    meaning = (
+        "`PIPECAT_MAX_CONNECTIONS` are open, or unfinished requests and messages fill `PIPECAT_MAX_UNFINISHED_BYTES`."
+    )
+    advice = "Retry. If it persists, look for a flood, or raise the limit."
 
 
 class NotServed(Refusal):
     code, status = "not_served", 404
+    meaning = (
+        "Nothing is served at this path: something is not installed or not configured, or no such WebSocket exists."
+    )
+    advice = "Read the message: it names what is missing."
 
 
 class UnknownAgent(Refusal):
     code, status = "unknown_agent", 404
+    meaning = "The gateway: the path names another agent than `PIPECAT_AGENT_NAME`."
+    advice = "Use that name, or unset `PIPECAT_AGENT_NAME` to accept every name."
 
 
 class UnknownSession(Refusal):
     code, status = "unknown_session", 404
+    meaning = "The gateway: there is no session with this id, or it has ended."
+    advice = "Start a new session."
 
     def __init__(self, session_id: str, message: str = "There is no session of this id, or it has ended.") -> None:
         super().__init__(message, session_id=session_id)
@@ -219,66 +267,121 @@ class UnknownSession(Refusal):
 
 class UnknownPeer(Refusal):
     code, status = "unknown_peer", 404
+    meaning = "The offer or its candidates name a WebRTC connection that does not exist or has ended."
+    advice = "Send a new offer without `pc_id`."
 
 
 class NoOffer(Refusal):
     code, status = "no_offer", 504
+    meaning = "No WebRTC offer came for the waiting `POST /bot` within `WEBRTC_OFFER_TIMEOUT`."
+    advice = "Check that the client sends its offer, with the same session id."
 
 
 class DuplicateSession(Refusal):
     code, status = "duplicate_session", 409
+    meaning = "A session with this `x-daily-session-id` is running."
+    advice = "Use a new id, or wait until that session has ended."
 
 
 class AtCapacity(Refusal):
-    code, status, retry_after = "at_capacity", 429, 5
+    code, status, retry_after, log_level = "at_capacity", 429, 5, "WARNING"
+    meaning = "`MAX_SESSIONS` are running."
+    advice = "Retry later or on another pod; add pods, or raise `MAX_SESSIONS`."
 
 
 class Starting(Refusal):
     code, status, retry_after = "starting", 503, 1
+    meaning = "The bot is still being imported or set up."
+    advice = "Retry. Send no requests until `/readyz` answers 200."
 
 
 class Draining(Refusal):
-    code, status, retry_after = "draining", 503, 1
+    code, status, retry_after, log_level = "draining", 503, 1, "WARNING"
+    meaning = "The launcher is shutting down and takes no new sessions."
+    advice = "Retry on another pod."
 
 
 class NotRunning(Refusal):
     code, status, retry_after = "not_running", 503, 1
+    meaning = "The session exists, but its bot is not running yet."
+    advice = "Retry after a second."
+
+
+class NoProcess(Refusal):
+    code, status, retry_after, log_level = "no_process", 503, 1, "WARNING"
+    meaning = "With `PIPECAT_ISOLATION=process`: no process was ready within `PIPECAT_PROCESS_TIMEOUT`."
+    advice = "Retry. If it persists, raise `PIPECAT_IDLE_PROCESSES`, or make `setup()` faster."
 
 
 class NotReached(Refusal):
     code, status = "not_reached", 502
+    meaning = "Daily did not answer or made no room, or the bot's process ended before it answered."
+    advice = "Read the message and the log."
 
 
 class StorageFailed(Refusal):
     code, status = "storage_failed", 500
+    meaning = "Your file storage raised an exception."
+    advice = "Read the log: it has the traceback."
 
 
 class PodTokenMissing(Refusal):
     code, status = "pod_token_missing", 401
+    meaning = "This route is for the gateway alone, and the request does not carry the value of `PIPECAT_POD_TOKEN`."
+    advice = "Go through the gateway, or send `X-Pipecat-Pod-Token`."
 
 
 class NotSupported(Refusal):
     code, status = "not_supported", 501
+    meaning = "This transport, or Daily, is not installed or not configured here."
+    advice = "Read the message: it names the package or the setting."
 
 
 class KeyMissing(Refusal):
     code, status = "key_missing", 401
+    meaning = "The gateway: no API key, or an unknown one. Your own routes ask for one too where keys are set."
+    advice = "Send `Authorization: Bearer KEY`."
+
+
+class KeyNotPrivate(Refusal):
+    code, status = "key_not_private", 403
+    meaning = "The gateway: a public key where a private one is needed."
+    advice = "Use a key from `PIPECAT_PRIVATE_API_KEYS`."
 
 
 class SignatureMissing(Refusal):
     code, status = "signature_missing", 401
+    meaning = "A webhook without the signature that it must have."
+    advice = "Configure the provider to sign, and set its secret here."
 
 
 class SignatureWrong(Refusal):
     code, status = "signature_wrong", 403
+    meaning = "The webhook's signature does not match the secret that is set here, or is too old."
+    advice = "Check the secret, `PIPECAT_PUBLIC_URL` (Twilio and Plivo sign the address) and the clock."
 
 
 class Unauthorized(Refusal):
     """pipecat's own runner closes with 4003 before accept, which servers send as HTTP 403."""
 
     code, status = "unauthorized", 403
+    meaning = (
+        "The WebSocket's token or origin is not accepted, or a verification token is wrong. Without keys: the "
+        "request uses another host name, or comes from another site's page."
+    )
+    advice = "Get a fresh token; check `PIPECAT_ALLOWED_ORIGINS`; for access from elsewhere, set keys."
 
 
 def startup_errors() -> list[type[StartupError]]:
     """Every startup error, by exit status."""
     return sorted(StartupError.__subclasses__(), key=lambda error: error.exit_status)
+
+
+def refusals() -> list[type[Refusal]]:
+    """Every refusal, by status and code."""
+    return sorted(Refusal.__subclasses__(), key=lambda refusal: (refusal.status, refusal.code))
+
+
+def refusal_codes() -> list[str]:
+    """Those of every refusal."""
+    return sorted(refusal.code for refusal in Refusal.__subclasses__())

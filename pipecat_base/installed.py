@@ -13,6 +13,7 @@ DAILY = ("daily", "pipecat")
 LIVEKIT = ("livekit",)
 MOQ = ("moq", "cryptography")
 """What pipecat's transports are built on."""
+NO_WEBRTC = "WebRTC is not installed here: pip install pipecat-ai[webrtc]."
 
 
 def location(module: str) -> str | None:

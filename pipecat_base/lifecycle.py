@@ -27,6 +27,8 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self.state = State.STARTING
+        self.problem: str | None = None
+        """Why the newest code is not what runs; None while it is."""
 
     def ready(self) -> None:
         """The bot is imported and set up."""

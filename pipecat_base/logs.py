@@ -24,6 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipecat_base import environment
+from pipecat_base.caller_data import take_out
 from pipecat_base.lane import Lane
 from pipecat_base.lane.records import record
 from pipecat_base.redaction import Redaction
@@ -41,7 +42,11 @@ NO_SESSION = "NONE"
 # uvicorn writes request lines, and with them ?body= and ?token=, to these.
 _REQUEST_LOGGERS = ("uvicorn.access", "uvicorn.error", "uvicorn.asgi")
 
-_DENIED = "ASGI callable returned without completing handshake."
+_NO_NEWS = ("ASGI callable returned without completing handshake.", "Invalid HTTP request received.")
+"""What uvicorn says of every WebSocket that was refused with an HTTP response, and of requests that we refuse."""
+
+_NO_VIDEO = frozenset({"No video transceiver is available", "No screen video transceiver is available"})
+"""pipecat's warnings at every call of a browser that sends no video."""
 
 
 @dataclass(frozen=True)
@@ -89,11 +94,13 @@ class Logs:
     Args:
         level: One of settings.LOG_LEVELS; NONE is silence.
         lane: Where JSON lines are written too, or None.
+        caller_data: Whether pipecat's lines may show what is known of callers.
     """
 
-    def __init__(self, level: str, lane: Lane | None = None) -> None:
+    def __init__(self, level: str, lane: Lane | None = None, *, caller_data: bool = False) -> None:
         self._level = level
         self._lane = lane
+        self._caller_data = caller_data
         self._redaction = Redaction()
         self._console: int | None = None
         self._lane_sink: int | None = None
@@ -103,10 +110,16 @@ class Logs:
     def configure(self) -> None:
         """Make loguru's console sink ours, and send the standard library's logging there."""
         logger.remove()
+        if not self._caller_data:
+            _patch_first(take_out)
         self._console = self._add_console()
-        if self._lane is not None and self._level != "NONE":
+        if self._lane is not None and self._lane.records is not None and self._level != "NONE":
             self._lane_sink = self._add(self._write_to_lane, "{message}")
             self._keep_lane_sink()
+        logging.captureWarnings(True)
+        # At once, and whatever the bot does to the root: it would be told of them twice then.
+        logging.getLogger("py.warnings").addHandler(self._handler)
+        logging.getLogger("py.warnings").propagate = False
         root = logging.getLogger()
         root.setLevel(self._standard_level())
         # Not yet a handler of the root: basicConfig() in the bot does nothing once there is one, its level= included.
@@ -175,28 +188,39 @@ class Logs:
         if self._level == "NONE":
             # Silent, but there: bots remove sink 0, which fails when there is none.
             return int((add or logger.add)(_nowhere, level=sys.maxsize))
+        if self._lane is not None and self._lane.as_json:
+            return self._add(self._write_json, "{message}", add)
         return self._add(_Console(self._past_lane(sys.stderr), self._redaction), _console_format, add)
 
     def _add(self, sink: Any, format_: Any, add: Any = None) -> int:
         # diagnose would print the values of variables, secrets too, beside the traceback.
-        options: dict[str, Any] = {"level": self._level, "backtrace": False, "diagnose": False}
+        options: dict[str, Any] = {"level": self._level, "backtrace": False, "diagnose": False, "filter": _is_news}
         return int((add or logger.add)(sink, format=format_, **options))
 
     def _past_lane(self, stream: Any) -> Any:
         return stream if self._lane is None else self._lane.original(stream)
 
+    def _write_json(self, message: Message) -> None:
+        assert self._lane is not None
+        stream = self._lane.original(sys.stderr)
+        with contextlib.suppress(BrokenPipeError):  # nobody reads there any more
+            stream.write(f"{self._as_record(message)}\n")
+
     def _write_to_lane(self, message: Message) -> None:
         assert self._lane is not None
+        assert self._lane.records is not None
+        self._lane.records.append(self._as_record(message))
+
+    def _as_record(self, message: Message) -> str:
         found = message.record
         session_id = _session_of(found)
-        line = record(
+        return record(
             "app",
             self._redaction(session_id, str(message).rstrip("\n")),  # with the traceback of an exception
             level=found["level"].name,
             session_id=session_id,
             at=found["time"],
         )
-        self._lane.records.append(line)
 
     def _keep_lane_sink(self) -> None:
         """Let no ``logger.remove()`` of the bot's, nor of a library that it imports in a session, end the lane."""
@@ -283,6 +307,27 @@ class _Console:
         return self._stream.isatty()
 
 
+def _patch_first(patcher: Callable[[Record], None]) -> None:
+    """Patch every record, whichever sink it goes to; a patcher of the bot's comes after it, not in its place."""
+    kind: Any = type(logger)
+    configure = kind.configure
+
+    def configure_after(said_by: Any, *, patcher: Any = None, **options: Any) -> Any:
+        return configure(said_by, patcher=None if patcher is None else _both(first, patcher), **options)
+
+    first = patcher
+    logger.configure(patcher=first)
+    kind.configure = configure_after
+
+
+def _both(first: Callable[[Record], None], then: Callable[[Record], None]) -> Callable[[Record], None]:
+    def patch(record: Record) -> None:
+        first(record)
+        then(record)
+
+    return patch
+
+
 def _session_of(record: Record) -> str | None:
     session_id = record["extra"].get("session_id")
     return None if session_id in (None, NO_SESSION) else str(session_id)
@@ -294,9 +339,12 @@ def _console_format(record: Record) -> str:
     return FORMAT + "\n{exception}"
 
 
+def _is_news(record: Record) -> bool:
+    return record["message"] not in _NO_VIDEO
+
+
 def _is_for_people(record: logging.LogRecord) -> bool:
-    # uvicorn says the latter of every WebSocket that was refused with an HTTP response, which is no error.
-    return record.levelno >= logging.WARNING and record.msg != _DENIED
+    return record.levelno >= logging.WARNING and record.msg not in _NO_NEWS
 
 
 def _nowhere(message: Message) -> None:

@@ -1,7 +1,7 @@
 """The launcher's packages beside the bot's: where both have one, the bot's is used, so it must fit.
 
 In the image the launcher has a folder of packages of its own, last on the path. The bot's environment was resolved
-without it, and may bring a starlette that the launcher's fastapi can not work with. When the image is built, a list is
+without it, and may bring a starlette that the launcher's fastapi cannot work with. When the image is built, a list is
 written of what each of the launcher's packages needs; the versions that the environment has are read from the names of
 its ``.dist-info`` folders. That takes a millisecond, ``importlib.metadata`` and ``packaging`` many times that.
 
@@ -19,9 +19,12 @@ import sys
 import traceback
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipecat_base.errors import PackagesConflict, StartupError
+
+if TYPE_CHECKING:
+    from pipecat_base.settings import Settings
 
 LIST = "packages.json"
 LAUNCHER = "pipecat-base"
@@ -70,7 +73,7 @@ class Packages:
         """Everything that the launcher will use: all but what is ``unused`` here.
 
         Raises:
-            PackagesConflict: two packages can not work together.
+            PackagesConflict: two packages cannot work together.
         """
         pending = [LAUNCHER]
         for name in pending:
@@ -86,7 +89,7 @@ class Packages:
 
     @contextlib.contextmanager
     def explaining(self) -> Iterator[None]:
-        """Around imports: one that fails in the launcher's packages says which two do not fit.
+        """Around imports: one that fails in the launcher's packages says which two are incompatible.
 
         Raises:
             PackagesConflict: instead of the error, when that is the reason.
@@ -131,7 +134,7 @@ class Packages:
         raise PackagesConflict(
             f"The launcher's {package.name} {package.version} needs {needed}{wanted}, but your environment has"
             f" {needed} {version}.",
-            f"Add {package.name} to your requirements.txt or pyproject.toml, so that both are chosen to fit,"
+            f"Add {package.name} to your requirements.txt or pyproject.toml, so that compatible versions are chosen,"
             f" or ask for {needed}{wanted}.",
         )
 
@@ -183,3 +186,20 @@ def _is_within(version: Release, bound: tuple[str, Release]) -> bool:
         "==": ours == theirs,
         "!=": ours != theirs,
     }[operator]
+
+
+def unused(
+    settings: Settings, *, has_app: bool = False, has_file_storage: bool = False, is_dev: bool = False
+) -> set[str]:
+    """The packages that are not needed for this start.
+
+    Args:
+        has_app: Whether the bot has asked for an app; one that is not imported yet is taken to need nothing.
+        has_file_storage: Whether it has ``create_file_storage()``.
+    """
+    found = set() if is_dev else set(DEVELOPMENT)
+    if not (settings.gateway or has_app):
+        found.add(SESSION_API)
+    if settings.uploads_folder is None and not has_file_storage:
+        found.add(UPLOADS)
+    return found

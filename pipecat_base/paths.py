@@ -10,6 +10,12 @@ STREAMS = ("/ws", "/ws-client")
 TOKEN_PATHS = ("/ws/", "/ws-client/")
 """What follows these is a token."""
 
+CAPABILITIES = "/pcc/capabilities"
+"""Of the platform."""
+
+OURS = (*PROBES, *STARTS, *STREAMS, "/whatsapp", "/start", "/sessions", "/status", "/", "/telephony")
+"""Those of the launcher and of its gateway that a bot may have thought of too."""
+
 SESSION_ID = "x-daily-session-id"
 SESSION_ID_LENGTH = 256
 """Characters at most."""

@@ -16,6 +16,8 @@ from pipecat_base.errors import Refusal
 from pipecat_base.logs import logger
 from pipecat_base.paths import SESSION_ID, SESSION_ID_LENGTH, TOKEN_PATHS
 
+ON_REFUSAL = "pipecat_base.on_refusal"
+"""In a scope: learns of its refusal."""
 LAUNCHER = f"pipecat-base/{__version__}"
 
 
@@ -23,6 +25,7 @@ async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse |
     """Answer a request that will not become a session; a WebSocket is answered before it is accepted."""
     if refusal.session_id is None and refusal.field != SESSION_ID:
         refusal.session_id = session_id_in(connection.scope["headers"])
+    connection.scope.get(ON_REFUSAL, _nobody)(refusal)
     with lines_of(refusal.session_id):
         # A message may name what the caller has sent: it must not make a line of its own.
         reason = "".join(c if c.isprintable() else "?" for c in refusal.said_to_log())
@@ -32,6 +35,9 @@ async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse |
         return response
     await connection.send_denial_response(response)
     return None
+
+
+def _nobody(refusal: Refusal) -> None: ...
 
 
 async def turn_away(refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +64,9 @@ def session_id_in(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     wanted = SESSION_ID.encode()
     for name, value in headers:
         if name == wanted:
-            return value.decode("latin-1")[:SESSION_ID_LENGTH]
+            text = value.decode("latin-1")[:SESSION_ID_LENGTH]
+            # Control characters of a terminal must not reach one (U+0080 to U+009F are some too).
+            return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
     return None
 
 

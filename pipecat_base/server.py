@@ -7,12 +7,18 @@ import contextlib
 import socket
 import sys
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
 from typing import Any, NoReturn, TypeVar
 
 import uvicorn
 
-from pipecat_base.errors import PortUnavailable
+from pipecat_base.edge.acceptor import Acceptor
+from pipecat_base.edge.crowd import Crowd
+from pipecat_base.edge.http import HttpConnection
+from pipecat_base.edge.limits import Limits
+from pipecat_base.edge.websocket import WebSocketConnection
+from pipecat_base.errors import PortUnavailable, Refusal
 from pipecat_base.logs import logger
 from pipecat_base.signals import SIGNALS, flush_streams
 from pipecat_base.watchdog import Watchdog
@@ -35,7 +41,8 @@ def listen(host: str, port: int) -> socket.socket:
         PortUnavailable: with the reason.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    # With its protocol named: asyncio sends small writes at once (TCP_NODELAY) on sockets that say that they are TCP.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((host, port))
@@ -56,7 +63,33 @@ def http_address(host: str, port: int) -> str:
 
 
 class Server(uvicorn.Server):
-    """uvicorn, told when to start and stop; signals are ours."""
+    """uvicorn, told when to start and stop; signals and what is accepted are ours.
+
+    Args:
+        ws: What serves WebSockets, as uvicorn takes it; None for :class:`WebSocketConnection`.
+        on_refusal: Learns of requests that are refused before they reach ``app``.
+    """
+
+    def __init__(
+        self, app: Any, limits: Limits, ws: Any = None, on_refusal: Callable[[Refusal], None] = lambda refusal: None
+    ) -> None:
+        super().__init__(configuration(app))
+        crowd = Crowd(limits, self.server_state.connections, on_refusal)
+        self.config.http, self.config.ws = protocols(crowd, ws)
+        self._crowd = crowd
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        self.servers = []
+        self._acceptors = [Acceptor(sock, self.protocol, self._crowd) for sock in sockets or ()]
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing more, and see the connections out."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -82,6 +115,11 @@ class Server(uvicorn.Server):
         await asyncio.wait({serving}, timeout=LEFTOVERS + 1)
 
 
+def protocols(crowd: Crowd, ws: Any = None) -> tuple[Any, Any]:
+    """What serves HTTP and WebSockets, as uvicorn takes them."""
+    return partial(HttpConnection, crowd=crowd), ws or partial(WebSocketConnection, crowd=crowd)
+
+
 def configuration(app: Any) -> uvicorn.Config:
     """uvicorn's, with everything that ours replaces turned off."""
     return uvicorn.Config(
@@ -98,6 +136,7 @@ def run(main: Coroutine[Any, Any, T], *, event_loop: str) -> T:
     """Run ``main`` to its end on a new loop. A task of the bot that calls sys.exit() does not end it."""
     loop = _new_loop(event_loop)
     _keep_signals(loop)
+    loop.set_exception_handler(_tell_of_task)
     asyncio.set_event_loop(loop)
     try:
         task = loop.create_task(main)
@@ -128,6 +167,17 @@ def _new_loop(name: str) -> asyncio.AbstractEventLoop:
             loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
             return loop
     return asyncio.new_event_loop()
+
+
+def _tell_of_task(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What fails in the background is told as ever, with the id of the session that has begun it."""
+    failed = context.get("task") or context.get("future")
+    get_context = getattr(failed, "get_context", None)  # since Python 3.12
+    if get_context is None:
+        loop.default_exception_handler(context)
+    else:
+        # A copy: the context itself is entered while a step of its own tells of the failure.
+        get_context().copy().run(loop.default_exception_handler, context)
 
 
 def _keep_signals(loop: asyncio.AbstractEventLoop) -> None:

@@ -7,13 +7,17 @@ import os
 import select
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import Any
 
 from pipecat_base.errors import EXIT_SIGNAL_BASE
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PROCESS = os.getpid()
+_set = signal.signal
 
 
 class Signals:
@@ -40,7 +44,9 @@ class Signals:
         """
         for number in SIGNALS:
             if signal.getsignal(number) != self._handle:
-                signal.signal(number, self._handle)
+                _set(number, self._handle)
+        # A bot that takes one all the same has done so in C: that is found at the next heartbeat.
+        signal.signal = _for_others  # type: ignore[assignment]
 
     def deliver_to(self, listener: Callable[[int], None]) -> None:
         """``listener(count)`` is called in the handler from now on."""
@@ -59,7 +65,7 @@ class Signals:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             # A child that the bot forked: it has no calls to drain.
-            signal.signal(number, signal.SIG_DFL)
+            _set(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
         self.requested += 1
@@ -71,6 +77,13 @@ class Signals:
             flush_streams()
             os._exit(EXIT_SIGNAL_BASE + number)
         self._listener(self.requested)
+
+
+def _for_others(number: int, handler: Any) -> Any:
+    """What the bot finds as ``signal.signal``: in this process SIGTERM and SIGINT stay the launcher's."""
+    if number in SIGNALS and threading.current_thread() is threading.main_thread() and os.getpid() == _PROCESS:
+        return signal.getsignal(number)
+    return _set(number, handler)
 
 
 def write_line(descriptor: int, text: str) -> None:

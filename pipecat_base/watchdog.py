@@ -1,10 +1,10 @@
-"""Stands in for the event loop when it can not answer.
+"""Stands in for the event loop when it cannot answer.
 
 While ``bot.py`` is being imported there is no event loop yet; while a bot blocks it (``time.sleep`` in a coroutine)
 there is none for anybody. An orchestrator that gets no answer from ``/livez`` would kill every call of the process.
 So a thread watches the loop's heartbeat and, only while it is missing, accepts connections itself: it answers the two
 probes, and hands everything else to the loop for when it is back. It also ends the process when the shutdown deadline
-passes and the loop can not.
+passes and the loop cannot.
 
 A bot that holds the interpreter's lock in C code stops this thread too.
 """
@@ -22,19 +22,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from pipecat_base import traces
 from pipecat_base.errors import LAUNCHER_HEADER, Starting
-from pipecat_base.logs import logger
 from pipecat_base.signals import write_line
+from pipecat_base.stalls import BEAT, WORTH_A_LINE, Stalls
 
-BEAT = 0.25
-"""Seconds between heartbeats of the loop, and between looks of the thread."""
-STALLED = 0.5
-"""Seconds without a heartbeat after which the loop counts as blocked: probes time out after one second."""
-WORTH_A_LINE = 1.0
-"""Seconds without a heartbeat after which the log says so."""
 GLANCE = 0.05
 """Seconds between looks at connections whose request line has not come yet."""
+MAX_PENDING = 256
+"""Connections at once that wait for the loop."""
+MAX_PEEK = 65536
+"""Bytes of a head that is looked at."""
 PATIENCE = 1.0
 """Seconds that it may take to come; then the loop gets the connection, or, without a loop yet, it is closed."""
 
@@ -46,12 +43,8 @@ def _close(sock: socket.socket) -> None:
     sock.close()
 
 
-def _warn(message: str) -> None:
-    logger.warning(message)
-
-
 class Watchdog(threading.Thread):
-    """See the module.
+    """Answers probes while the loop cannot, and ends the process at its deadline.
 
     Args:
         listener: The listening socket, shared with the server; this keeps a duplicate.
@@ -72,16 +65,13 @@ class Watchdog(threading.Thread):
         self._poll.register(self._listener, select.POLLIN)
         self._launcher = launcher
         self._stall_limit = stall_limit
-        self._project = project
+        self._stalls = Stalls(project, consequence="every session waits for it")
         self._holds = holds
         self._reason = "The bot is still starting."
         self._page: str | None = None
-        self._main_thread = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._protocol: Callable[[], asyncio.Protocol] | None = None
-        self._beat_at = time.monotonic()
         self._pending: dict[socket.socket, float] = {}
-        self._stalled_at: float | None = None
         self._released = threading.Event()
         self._deadline: tuple[float, int, str] | None = None
         self._on_beat: Callable[[], None] | None = None
@@ -99,7 +89,6 @@ class Watchdog(threading.Thread):
         """
         self._protocol = protocol
         self._on_beat = on_beat
-        self._beat_at = time.monotonic()
         self._loop = loop
         self._beat()
 
@@ -132,7 +121,7 @@ class Watchdog(threading.Thread):
             if self._released.is_set():
                 self._close_all()
                 time.sleep(BEAT)
-            elif self._loop is None or self._is_stalled():
+            elif self._loop is None or self._stalls.look():
                 self._stand_in()
             else:
                 self._hand_over_all()
@@ -140,43 +129,35 @@ class Watchdog(threading.Thread):
             self._enforce_deadline()
 
     def _beat(self) -> None:
-        self._beat_at = time.monotonic()
+        self._stalls.beat()
         if self._on_beat is not None:
             self._on_beat()
         if self._loop is not None and not self._released.is_set():
             self._loop.call_later(BEAT, self._beat)
 
-    def _is_stalled(self) -> bool:
-        silent = time.monotonic() - self._beat_at
-        if silent < STALLED:
-            if self._stalled_at is not None:
-                total = time.monotonic() - self._stalled_at
-                self._stalled_at = None
-                self._log(f"The event loop runs again after {total:.1f} s")
-            return False
-        if self._stalled_at is None and silent > WORTH_A_LINE:
-            self._stalled_at = self._beat_at
-            where = traces.where_is_thread(self._main_thread, self._project)
-            self._log(f"The event loop is blocked{f' by {where}' if where else ''}; every session waits for it")
-        return True
-
-    def _log(self, message: str) -> None:
-        # In a thread of its own: the blocked code may hold the logger's lock.
-        threading.Thread(target=_warn, args=(message,), daemon=True).start()
-
     def _stand_in(self) -> None:
         # Not select(): it knows no descriptor above 1023, and a thousand calls have more.
         called = self._poll.poll(1000 * (GLANCE if self._pending else BEAT))
         # The loop may have come (back) during the wait: what is still in the queue is its own then.
-        if called and (self._loop is None or self._is_stalled()):
+        if called and (self._loop is None or self._stalls.look()):
             self._accept()
         now = time.monotonic()
         for sock, since in list(self._pending.items()):
             self._triage(sock)
-            if sock in self._pending and now - since > PATIENCE and not (self._holds and self._loop is None):
+            if sock in self._pending and now - since > PATIENCE and not self._waits_for_loop(sock):
                 self._hand_over(sock)
 
+    def _waits_for_loop(self, sock: socket.socket) -> bool:
+        """Whether a caller has asked for something that there will be a loop for."""
+        if not self._holds or self._loop is not None:
+            return False
+        with contextlib.suppress(OSError):
+            return b"\r\n\r\n" in sock.recv(MAX_PEEK, socket.MSG_PEEK)
+        return False
+
     def _accept(self) -> None:
+        while len(self._pending) >= MAX_PENDING:
+            self._drop(next(iter(self._pending)))  # whoever has waited for the longest time
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
@@ -207,7 +188,7 @@ class Watchdog(threading.Thread):
             self._answer(sock, 503, {"ready": False, "state": "starting"})
         elif target == b"/readyz":
             # Not for a hiccup: the loop may be back before the probe has given up.
-            if time.monotonic() - self._beat_at > WORTH_A_LINE:
+            if self._stalls.silent > WORTH_A_LINE:
                 self._answer(sock, 503, {"ready": False, "state": "blocked"})
         elif self._page is not None and line.startswith((b"GET / ", b"GET /?")):
             self._send(sock, Starting.status, "text/html; charset=utf-8", self._page.encode())
@@ -219,7 +200,7 @@ class Watchdog(threading.Thread):
     def _liveness(self) -> tuple[int, dict[str, Any]]:
         if self._loop is None:
             return 200, {"status": "starting"}
-        seconds = time.monotonic() - self._beat_at
+        seconds = self._stalls.silent
         status = 200 if seconds <= self._stall_limit else 503
         return status, {"status": "blocked", "seconds": round(seconds, 1)}
 

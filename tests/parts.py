@@ -2,17 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from pipecat_base.logs import logger
-from pipecat_base.performance import Performer
-from pipecat_base.sessions import Sessions
+from pipecat_base.observe.listener import Options
+from pipecat_base.sessions.board import Board, Session
+from pipecat_base.sessions.outcomes import Report
+from pipecat_base.stage.performance import Performer
+from pipecat_base.stage.runs import Runs
+from pipecat_base.stage.spans import Spans
 
 Bot = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
-async def nothing() -> None: ...
+class Sessions(Board):
+    """A board, and what runs the bot for who is on it."""
+
+    def __init__(self, performer: Performer, **options: Any) -> None:
+        super().__init__(**options)
+        self.facts: list[tuple[str, str, Mapping[str, Any]]] = []
+        self.runs = Runs(
+            self,
+            performer,
+            lines_of=lambda session_id: logger.contextualize(session_id=session_id),
+            take=lambda session_id, name, fields, at: self.facts.append((session_id, name, fields)),
+            options=Options(),
+            spans=Spans({}, bot_sets_up=lambda: False),
+            versions={},
+            is_shared=True,
+        )
+
+    async def run(self, session: Session, arguments: Any, **options: Any) -> Report:
+        return await self.runs.run(session, arguments, **options)
 
 
 def make_sessions(
@@ -27,11 +49,5 @@ def make_sessions(
         redact=lambda session_id, text: text,
         disconnects=disconnects,
     )
-    defaults: dict[str, Any] = {
-        "max_sessions": None,
-        "max_seconds": None,
-        "refusal": lambda: None,
-        "lines_of": lambda session_id: logger.contextualize(session_id=session_id),
-        "after_each": nothing,
-    }
+    defaults: dict[str, Any] = {"max_sessions": None, "max_seconds": None, "refusal": lambda: None}
     return Sessions(performer, **{**defaults, **options})

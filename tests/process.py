@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import json
 import os
@@ -18,11 +19,22 @@ from types import TracebackType
 from typing import Any
 
 import httpx
+import pytest
+
+from pipecat_base.settings import Settings
 
 BOTS = Path(__file__).parent / "bots"
 ROOT = Path(__file__).parent.parent
 PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
 """The interpreter of the launcher, if it is not the tests' own."""
+ISOLATION = os.environ.get("LAUNCHER_ISOLATION", "none")
+"""PIPECAT_ISOLATION of launchers whose test does not say."""
+OBSERVED = bool(os.environ.get("LAUNCHER_OBSERVED"))
+"""Whether every launcher has metrics and reports, too, and what they show is searched for secrets."""
+SECRETS = {f.metadata["name"] for f in dataclasses.fields(Settings) if f.metadata.get("secret")}
+in_one_process = pytest.mark.skipif(
+    ISOLATION != "none", reason="what is tested is true of one process for all calls: PIPECAT_ISOLATION=none"
+)
 PIPECAT = tuple(map(int, importlib.metadata.version("pipecat-ai").split(".")[:2]))
 """The version that is installed here: what an older one lacks is refused, and that is tested too."""
 PATIENCE = 30.0
@@ -38,7 +50,7 @@ def free_port() -> int:
 def environment(**variables: str | None) -> dict[str, str]:
     """A clean environment: nothing of the developer's own settings. None takes a variable away."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    wanted = {**kept, "PYTHONUNBUFFERED": "1", "PIPECAT_HOST": "127.0.0.1", **variables}
+    wanted = {**kept, "PYTHONUNBUFFERED": "1", "PIPECAT_HOST": "127.0.0.1", "PIPECAT_ISOLATION": ISOLATION, **variables}
     return {name: value for name, value in wanted.items() if value is not None}
 
 
@@ -76,17 +88,25 @@ class Launcher:
         python: str = PYTHON,
         prefix: Sequence[str] = (),
         command: Sequence[str] = (),
+        port: int | str | None = None,
         **variables: Any,
     ) -> None:
         """``prefix`` is put before the command line, to run it elsewhere: ``ip netns exec NAME``.
 
-        ``command`` is what follows the program's name.
+        ``command`` is what follows the program's name; ``port`` is for one that takes another's place.
         """
-        self.port = free_port()
+        self.port = int(port or free_port())
         self.folder = BOTS / bot if isinstance(bot, str) else bot
         self.sockets: list[socket.socket] = []
         """Closed in the end."""
         self._output = tempfile.NamedTemporaryFile(prefix="launcher-", suffix=".log")  # noqa: SIM115
+        self._reports = tempfile.TemporaryDirectory(prefix="reports-")
+        self._metrics_port = free_port()
+        if OBSERVED:
+            found = {"PIPECAT_REPORTS_DIR": self._reports.name, "PIPECAT_METRICS_PORT": str(self._metrics_port)}
+            variables = {**found, **variables}
+        given = [str(value) for name, value in variables.items() if name in SECRETS and value]
+        self._secrets = {part for value in given for part in value.split(",") if len(part) > 5}
         self.process = subprocess.Popen(
             [*prefix, python, "-m", "pipecat_base", *command],
             cwd=self.folder,
@@ -110,7 +130,10 @@ class Launcher:
     ) -> None:
         if error is not None:
             print(self.log())
+        told = "" if error is not None else self.told_of_calls()
         self.kill()
+        shown = {secret for secret in self._secrets if secret in told}
+        assert not shown, "in a log, a report or a metric"
 
     def websocket_url(self, path: str = "/ws") -> str:
         return f"ws://127.0.0.1:{self.port}{path}"
@@ -129,7 +152,19 @@ class Launcher:
         until(ready, "ready")
 
     def log(self) -> str:
-        return Path(self._output.name).read_text(errors="replace")
+        path = Path(self._output.name)
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    def told_of_calls(self) -> str:
+        """All that operators read: the log and, where they are made for every test, reports and metrics."""
+        folder = Path(self._reports.name)
+        reports = [path.read_text() for path in folder.iterdir()] if folder.is_dir() else []
+        metrics = ""
+        if OBSERVED and self.process.poll() is None:
+            with contextlib.suppress(httpx.TransportError):
+                metrics = httpx.get(f"http://127.0.0.1:{self._metrics_port}/metrics", trust_env=False).text
+        ours = [line for line in self.log().splitlines() if not line.startswith('{"said"')]  # bots say what they like
+        return "\n".join([*ours, *reports, metrics])
 
     def wait_for_log(self, text: str, *, times: int = 1) -> None:
         try:
@@ -139,7 +174,9 @@ class Launcher:
 
     def said(self) -> list[dict[str, Any]]:
         """What the bot printed as JSON lines."""
-        return [json.loads(line) for line in self.log().splitlines() if line.startswith('{"said"')]
+        # Another process may have written between what was said and the end of its line.
+        decode = json.JSONDecoder().raw_decode
+        return [decode(line)[0] for line in self.log().splitlines() if line.startswith('{"said"')]
 
     def post(self, body: Any = None, **headers: str) -> httpx.Response:
         """``POST /bot``; the headers' names have underscores for dashes."""
@@ -182,6 +219,7 @@ class Launcher:
             self.process.kill()
         self.process.wait()
         self._output.close()
+        self._reports.cleanup()
 
 
 @contextlib.contextmanager

@@ -22,11 +22,11 @@ class PodTokenGuard:
 
     def __init__(self, app: ASGIApp, token: str | None, paths: tuple[str, ...]) -> None:
         self._app = app
-        self._token = None if token is None else token.encode()
+        self._token = None if token is None else token.encode(errors="surrogateescape")
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._is_limited(scope["path"]) and not self._has_token(scope):
+        if self._is_limited(scope["path"]) and not has_token(scope, self._token):
             reason = "This route is for the gateway"
             reason += ": POST /start instead." if self._token is None else ", which has the pod's token."
             refusal = PodTokenMissing(reason, field=TOKEN_HEADER)
@@ -37,8 +37,10 @@ class PodTokenGuard:
     def _is_limited(self, path: str) -> bool:
         return any(path == limited or path.startswith(f"{limited}/") for limited in self._paths)
 
-    def _has_token(self, scope: Scope) -> bool:
-        if self._token is None:
-            return False
-        given = [value for name, value in scope["headers"] if name == TOKEN_HEADER.encode()]
-        return any(hmac.compare_digest(value, self._token) for value in given)
+
+def has_token(scope: Scope, token: bytes | None) -> bool:
+    """Whether the request has the pod's token; never where there is none."""
+    if token is None:
+        return False
+    given = [value for name, value in scope["headers"] if name == TOKEN_HEADER.encode()]
+    return any(hmac.compare_digest(value, token) for value in given)

@@ -18,8 +18,6 @@ from pipecat_base.paths import PROBES
 from pipecat_base.refusals import LAUNCHER, refuse, turn_away
 from pipecat_base.settings import Settings, is_local
 
-SAFE = ("GET", "HEAD", "OPTIONS")
-
 
 class Visitors:
     """Surrounds the gateway and what is behind it.
@@ -31,7 +29,7 @@ class Visitors:
     def __init__(self, app: ASGIApp, settings: Settings, *, answer: Callable[[Refusal, str], Response]) -> None:
         self._app = app
         self._answer = answer
-        self._only_local = not (settings.public_api_keys or settings.insecure)
+        self._only_local = not (settings.has_keys or settings.insecure)
         self._origins: Collection[str] = frozenset(origin.lower() for origin in settings.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,16 +58,26 @@ class Visitors:
         return None
 
     def _refusal_of_origin(self, connection: HTTPConnection) -> Refusal | None:
-        """What changes nothing is left to CORS, WebSockets to the pod where it has a list."""
-        origin = connection.headers.get("origin", "").lower()
-        is_websocket = connection.scope["type"] == "websocket"
-        if not origin or (bool(self._origins) if is_websocket else connection.scope["method"] in SAFE):
-            return None
-        if origin.partition("://")[2] == connection.headers.get("host", "").lower() or origin in self._origins:
+        """Without keys nothing else would keep a page of another site from all that is here, reads too."""
+        headers = connection.headers
+        origin = headers.get("origin", "").lower()
+        if not origin:
+            # What a page embeds comes without an origin; a link that somebody follows makes a document of its own.
+            is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") in (
+                None,
+                "document",
+            )
+            is_embedded = headers.get("sec-fetch-site") == "cross-site" and not is_link
+            return _not_for_this_page("sec-fetch-site") if self._only_local and is_embedded else None
+        if origin.partition("://")[2] == headers.get("host", "").lower() or origin in self._origins:
             return None
         if self._origins or (self._only_local and not is_local(_hostname(origin))):
-            return Unauthorized("Pages of this origin may not do this: set PIPECAT_ALLOWED_ORIGINS.", field="origin")
+            return _not_for_this_page("origin")
         return None
+
+
+def _not_for_this_page(field: str) -> Refusal:
+    return Unauthorized("Pages of this origin may not do this: set PIPECAT_ALLOWED_ORIGINS.", field=field)
 
 
 def _hostname(url: str) -> str:

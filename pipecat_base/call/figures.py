@@ -44,7 +44,7 @@ class Call:
     heard_speech_at: float | None = None
     """When the first audio that is not silence came."""
     last_at: float = 0.0
-    longest_gap: float = 0.0
+    gaps: list[float] = field(default_factory=list)
     """Seconds between two messages with audio."""
     lost_packets: int | None = None
     """As RTP counts them; None where there is no RTP."""
@@ -65,6 +65,15 @@ class Call:
         """Frames of 20 ms that did not come: what the network counted, else what is missing from an echo."""
         return max(0, self.sent - self.received) if self.lost_packets is None else self.lost_packets
 
+    @property
+    def longest_gap(self) -> float:
+        """Seconds between two messages with audio, at most."""
+        return max(self.gaps, default=0.0)
+
+    def p99_gap(self) -> float:
+        """Seconds that 99 of 100 such gaps do not exceed."""
+        return sorted(self.gaps)[int(0.99 * len(self.gaps))] if self.gaps else 0.0
+
     def end(self, code: int | None, reason: str | None) -> None:
         """Note with which code the bot's side closed the WebSocket; 1006 and None are none."""
         self.was_cut = code not in (1000, 1001)
@@ -75,7 +84,7 @@ class Call:
         if self.heard_at is None:
             self.heard_at = now
         else:
-            self.longest_gap = max(self.longest_gap, now - self.last_at)
+            self.gaps.append(now - self.last_at)
         self.last_at = now
         if self.heard_speech_at is None and is_loud(samples):
             self.heard_speech_at = now

@@ -124,7 +124,7 @@ async def _exchange(url: str, offer: dict[str, str]) -> RTCSessionDescription:
     except (KeyError, TypeError, ValueError):
         raise CallError(f"{url} did not answer with SDP") from None
     except aiohttp.ClientError as error:
-        raise CallError(f"nothing answers at {url}: {error}. Is the bot running (make run)?") from None
+        raise CallError(f"nothing answers at {url}: {error}. Does the bot run there (pipecat-base dev)?") from None
 
 
 async def _listen(track: Any, call: Call) -> None:

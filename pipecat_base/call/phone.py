@@ -51,7 +51,7 @@ async def place(url: str, samples: list[int], tail: float) -> Call:
         call.end(*((error.rcvd.code, error.rcvd.reason) if error.rcvd else (None, None)))
     except OSError as error:
         raise CallError(
-            f"nothing answers at {url}: {error.strerror or error}. Is the bot running (make run)?"
+            f"nothing answers at {url}: {error.strerror or error}. Does the bot run there (pipecat-base dev)?"
         ) from None
     return call
 

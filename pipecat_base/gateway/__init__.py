@@ -6,7 +6,8 @@ where nothing of this package is imported.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from fastapi import Depends, FastAPI
 from fastapi.security import HTTPBearer
@@ -27,47 +28,49 @@ from pipecat_base.gateway import answers, pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.invitations import Invitations
-from pipecat_base.gateway.pod import Pod
 from pipecat_base.gateway.session_api import SessionApi
 from pipecat_base.gateway.start import ANSWERED_SESSION_ID, Starts
 from pipecat_base.gateway.status import Status
 from pipecat_base.gateway.webhooks import Webhooks
+from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.paths import SESSION_ID, STARTS
+from pipecat_base.pods import Pod
 from pipecat_base.refusals import LAUNCHER, gone, refuse
 from pipecat_base.settings import Settings
 
 OPENAPI = "/v1/openapi.json"
 """Not at ``/openapi.json``: that is the bot's own."""
-POLLED = ("/sessions", "/status")
-"""What the page asks for every two seconds."""
+POLLED = ("/", "/page/", pages.CLIENT, "/sessions", "/status")
+"""The page, its files, and what it asks for every two seconds."""
 
 
 def build(
     pod: Pod,
     settings: Settings,
+    inside: ASGIApp,
     direct: ASGIApp,
+    lifecycle: Lifecycle,
+    invitations: Invitations,
     *,
-    bots_routes: Sequence[BaseRoute],
-    bot: str,
+    keys: Keys,
     has_uploads: bool,
-    has_file_storage: bool,
     tokens: Tokens | None,
+    report_of: Callable[[str], Mapping[str, Any] | None],
 ) -> ASGIApp:
     """The application that answers what is the gateway's, and leaves the rest to the pod.
 
     Args:
-        direct: Answers that rest: the pod for whoever does not come through the gateway.
-        bots_routes: Those of ours that clash with one of these win, and the log says so.
-        bot: The name of the bot's file.
-        has_uploads: Whether the pod takes files.
-        has_file_storage: Whether the bot has ``create_file_storage()``.
+        inside: The pod's own routes and the bot's, for whoever comes through the gateway.
+        direct: The same for whoever does not.
+        invitations: What ``/start`` has promised.
+        keys: Those that are asked for.
+        has_uploads: Whether files may be taken.
         tokens: Those that the pod's WebSockets ask for; None when they ask for none.
+        report_of: Gives the report of a session that has ended lately.
     """
     telephony.require(settings)
-    keys = Keys(settings.public_api_keys)
     addresses = Addresses(settings.public_url)
     daily = Daily(settings.daily_api_key, settings.daily_api_url)
-    invitations = Invitations()
     stream_path = streams.StreamPath(settings, tokens)
     starts = Starts(
         pod,
@@ -78,10 +81,12 @@ def build(
         tokens=tokens,
         stream_path=stream_path.without_token,
     )
-    features = FeatureManager(settings, has_file_storage=has_file_storage)
+    features = FeatureManager(settings, has_file_storage=pod.about.has_file_storage)
     client = None if pages.client_folder() is None else pages.CLIENT
-    phones = telephony.Telephony(pod, settings, addresses, stream_path=stream_path)
-    webhooks = Webhooks(pod, daily, keys, dialin_secret=settings.dialin_secret, max_body_bytes=settings.max_body_bytes)
+    phones = telephony.Telephony(pod.board, settings, addresses, stream_path=stream_path)
+    webhooks = Webhooks(
+        pod, inside, daily, keys, dialin_secret=settings.dialin_secret, max_body_bytes=settings.max_body_bytes
+    )
 
     app = FastAPI(title="pipecat-base", openapi_url=OPENAPI, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.add_exception_handler(Refusal, _refuse)  # type: ignore[arg-type]
@@ -89,30 +94,37 @@ def build(
     app.add_exception_handler(ClientDisconnect, gone)
     # Methods, not objects that can be called: older versions of FastAPI do not read the annotations of those.
     named = [Depends(_AgentName(settings.agent_name).check)]
-    keyed = [Depends(HTTPBearer(auto_error=False)), Depends(keys.check), *named]
-    with_key = [starts.router(), SessionApi(pod, invitations, has_uploads=has_uploads).router()]
-    with_key.append(Status(pod, bot, starts.transports, features.features, client).router())
+    bearer = Depends(HTTPBearer(auto_error=False))
+    keyed = [bearer, Depends(keys.check), *named]
+    session_api = SessionApi(pod.board, inside, invitations, has_uploads=has_uploads, report_of=report_of)
+    with_key = [starts.router(), session_api.router()]
+    with_key.append(Status(lifecycle, pod.board, pod.about.file, starts.transports, features.features, client).router())
     signed = [phones.router(), webhooks.router()]
+    management = session_api.management()
+    app.include_router(management, dependencies=[bearer, Depends(keys.check_private), *named])
     for router in with_key:
         app.include_router(router, dependencies=keyed)
     for router in signed:
         app.include_router(router, dependencies=named)
     others = pages.routes()
-    others += streams.routes(pod, direct, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
+    others += streams.routes(inside, direct, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
     app.router.routes += others
     # Not the application's: FastAPI may hide those of a router.
-    warn_of_clashes([*(route for router in (*with_key, *signed) for route in router.routes), *others], bots_routes)
+    warn_of_clashes(
+        [*(route for router in (management, *with_key, *signed) for route in router.routes), *others], pod.about.routes
+    )
     app.router.default = direct
     routes = list(app.router.routes)
     with_cors = CORSMiddleware(
         app,
+        # Without keys only pages of this machine come so far.
         allow_origins=settings.allowed_origins or ("*",),
         allow_credentials=True,
         allow_methods=("*",),
         allow_headers=("*",),
         expose_headers=(ANSWERED_SESSION_ID, SESSION_ID, "retry-after"),
     )
-    return Visitors(_Front(with_cors, direct, routes, bots_routes), settings, answer=answers.of)
+    return Visitors(_Front(with_cors, direct, routes, pod.about.routes), settings, answer=answers.of)
 
 
 class _AgentName:
@@ -128,7 +140,7 @@ class _AgentName:
 
 
 class _Front:
-    """Leads to the gateway or past it. CORS is for the gateway and for what starts sessions: the bot's own is its own.
+    """Leads to the gateway, or directly to the pod. CORS is for the gateway, and for what starts sessions.
 
     Args:
         gateway: With CORS around it.

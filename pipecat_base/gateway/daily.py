@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
+from pipecat_base.answers import bounded_session
 from pipecat_base.errors import Malformed, NotReached, NotSupported
 from pipecat_base.logs import logger
 
@@ -40,15 +41,15 @@ class Daily:
         self.api_key = api_key
         self.api_url = api_url.rstrip("/")
 
-    async def create(self, properties: dict[str, Any], token_properties: dict[str, Any]) -> Room:
-        """A room and a token for it.
+    async def create(self, properties: dict[str, Any], token_properties: dict[str, Any], *, hidden: str = "") -> Room:
+        """A room and a token for it. What is ``hidden`` is in no log line.
 
         Raises:
             NotSupported: Daily is not configured or not installed.
             Malformed: the properties are not Daily's.
             NotReached: Daily did not answer, or refused.
         """
-        async with self._helper() as (helper, daily):
+        async with self._helper(hidden) as (helper, daily):
             expires = {"exp": time.time() + ROOM_HOURS * 3600, "eject_at_room_exp": True}
             room_properties = _checked(daily.DailyRoomProperties, {**expires, **properties}, "dailyRoomProperties")
             tokens = _checked(daily.DailyMeetingTokenProperties, token_properties, "dailyMeetingTokenProperties")
@@ -65,7 +66,7 @@ class Daily:
     async def create_for_phone(self, caller: str) -> Room:
         """A room that a phone call can be connected to."""
         sip = {"display_name": caller, "video": False, "sip_mode": "dial-in", "num_endpoints": 1}
-        return await self.create({"sip": sip, "start_video_off": True}, {})
+        return await self.create({"sip": sip, "start_video_off": True}, {}, hidden=caller)
 
     @contextlib.asynccontextmanager
     async def given_back_on_failure(self, room: Room) -> AsyncIterator[None]:
@@ -78,7 +79,7 @@ class Daily:
             raise
 
     @contextlib.asynccontextmanager
-    async def _helper(self) -> AsyncIterator[tuple[Any, Any]]:
+    async def _helper(self, hidden: str = "") -> AsyncIterator[tuple[Any, Any]]:
         if self.api_key is None:
             raise NotSupported("Daily is not configured here: set DAILY_API_KEY.", field="transport")
         try:
@@ -87,7 +88,7 @@ class Daily:
         except ImportError:
             raise NotSupported("Daily is not installed here: pip install pipecat-ai[daily].") from None
         timeout = aiohttp.ClientTimeout(total=DAILY_TIMEOUT)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
+        async with bounded_session(timeout=timeout) as session:
             helper = daily.DailyRESTHelper(
                 daily_api_key=self.api_key, daily_api_url=self.api_url, aiohttp_session=session
             )
@@ -100,6 +101,8 @@ class Daily:
             except Exception as error:
                 # The helper raises plain exceptions that quote Daily's answer: the caller's own properties, no secret.
                 reason = " ".join(str(error).split())[:300] or type(error).__name__
+                if hidden:
+                    reason = reason.replace(hidden, "...")
                 logger.warning(f"Daily: {reason}")
                 raise NotReached(f"Daily made no room: {reason}") from None
 

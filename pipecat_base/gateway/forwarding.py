@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from pipecat_base.flows import FILE as FLOW_FILE
+from pipecat_base.access.internal_headers import without_internal
 from pipecat_base.paths import SESSION_ID
 
-DROPPED = frozenset({"host", "content-length", "authorization", SESSION_ID})
-"""The first three as on the platform (docs.pipecat.ai, Session API); the session's id is the gateway's to say."""
-DROPPED_OF_WEBSOCKETS = frozenset({SESSION_ID, FLOW_FILE})
-"""Their ``authorization`` is a token for the pod to check."""
+DROPPED = frozenset({b"host", b"content-length", b"authorization"})
+"""Of requests: as on the platform (docs.pipecat.ai, Session API)."""
+NOTHING: frozenset[bytes] = frozenset()
+"""Of WebSockets: their ``authorization`` is a token for the pod to check."""
 
 
 def forwarded(
@@ -23,7 +22,7 @@ def forwarded(
     *,
     session_id: str | None = None,
     query: bytes | None = None,
-    dropped: Collection[str] = DROPPED,
+    dropped: frozenset[bytes] = DROPPED,
 ) -> Scope:
     """The scope under which the pod serves this request.
 
@@ -31,10 +30,10 @@ def forwarded(
         raw_path: Percent-encoded.
         session_id: The session that it belongs to.
         query: Takes the place of the query string.
-        dropped: Headers, in lower case.
+        dropped: Headers, in lower case. Internal ones are dropped in any case.
     """
     scope = connection.scope
-    headers = [(name, value) for name, value in scope["headers"] if name.decode("latin-1") not in dropped]
+    headers = [header for header in without_internal(scope["headers"]) if header[0] not in dropped]
     if session_id is not None:
         headers.append((SESSION_ID.encode(), session_id.encode()))
     kept = {key: scope[key] for key in _KEPT if key in scope}

@@ -25,7 +25,7 @@ class Invitation:
 
 
 class Invitations:
-    """Owns them.
+    """Remembers what ``/start`` has promised, until its caller comes or the time is up.
 
     Args:
         lifetime: Seconds.

@@ -1,4 +1,4 @@
-"""Places of a session that pipecat's runner knows beside Daily's: a LiveKit room, a MoQ server in the bot."""
+"""Meetings that pipecat's runner knows beside Daily's: in a LiveKit room, at a MoQ server in the bot."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import base64
 import importlib
 import secrets
 import uuid
+from collections.abc import Sequence
 from typing import Any
 
 from pipecat_base import installed
-from pipecat_base.arguments import Arguments
-from pipecat_base.dispatch import OtherRoom
 from pipecat_base.errors import NotSupported
-from pipecat_base.sessions import Transport
+from pipecat_base.sessions.meetings import LiveKitRoom, MoqServer
 from pipecat_base.settings import Settings
 
 MOQ_PORT = 4080
 """Where pipecat's MoQ transport listens when it serves itself."""
 
 
-def livekit(settings: Settings, session_id: str) -> tuple[OtherRoom, dict[str, Any]]:
-    """A place in a LiveKit room, and what the caller needs to join it.
+def livekit(settings: Settings, session_id: str) -> tuple[LiveKitRoom, dict[str, Any]]:
+    """A LiveKit room, and what the caller needs to join it.
 
     Raises:
         NotSupported: LiveKit is not configured or not installed.
@@ -38,8 +37,7 @@ def livekit(settings: Settings, session_id: str) -> tuple[OtherRoom, dict[str, A
     suffix = session_id[:8]  # LiveKit throws out whoever has an identity that joins again
     agent = tokens.generate_token_with_agent(name, f"Pipecat Agent-{suffix}", key, secret)
     user = tokens.generate_token(name, f"User-{suffix}", key, secret)
-    values = {"room_name": name, "url": url, "token": agent}
-    return OtherRoom(Transport.LIVEKIT, "LiveKitRunnerArguments", values), {"url": url, "token": user}
+    return LiveKitRoom(url, name, agent), {"url": url, "token": user}
 
 
 class Moq:
@@ -53,27 +51,20 @@ class Moq:
         if not installed.has(*installed.MOQ):
             raise NotSupported("MoQ is not installed here: pip install pipecat-ai[moq].", field="transport")
         self._namespace = namespace or f"pipecat-{secrets.token_hex(8)}"
-        self._arguments: Any = None
+        self._fingerprints: Sequence[str] = ()
         self.ready = asyncio.Event()
 
-    def place(self) -> OtherRoom:
+    def meeting(self) -> MoqServer:
         """Where the bot is to serve; ``ready`` is set once it does."""
-        values = {
-            "host": "localhost",
-            "port": MOQ_PORT,
-            "namespace": self._namespace,
-            "serve": True,
-            "bind": f"[::]:{MOQ_PORT}",
-            "ready_event": self.ready,
-        }
-        return OtherRoom(Transport.MOQ, "MOQRunnerArguments", values, self._keep)
+        return MoqServer(self._namespace, MOQ_PORT, self._note_serving)
 
-    def _keep(self, arguments: Arguments) -> None:
-        self._arguments = arguments
+    def _note_serving(self, fingerprints: Sequence[str]) -> None:
+        self._fingerprints = fingerprints
+        self.ready.set()
 
     def answer(self) -> dict[str, Any]:
         """What the client's transport is made with, as in pipecat's runner. Browsers pin the certificate's hash."""
-        fingerprints = getattr(self._arguments, "cert_fingerprints", None) or []
+        fingerprints = self._fingerprints
         return {
             "relayUrl": f"https://localhost:{MOQ_PORT}/moq",
             "certHash": base64.b64encode(bytes.fromhex(fingerprints[0])).decode() if fingerprints else None,

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
 from fastapi import APIRouter
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipecat_base.errors import UnknownSession
+from pipecat_base.errors import NotServed, UnknownSession
 from pipecat_base.gateway import paths
 from pipecat_base.gateway.forwarding import forwarded, rest_of_path
 from pipecat_base.gateway.invitations import Invitations
-from pipecat_base.gateway.pod import Active, Pod
 from pipecat_base.logs import logger
-from pipecat_base.paths import SESSION_ID
+from pipecat_base.paths import PROBES, SESSION_ID, STREAMS
+from pipecat_base.sessions.board import Board, Session
+from pipecat_base.sessions.outcomes import Report
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
+# The command line of Pipecat Cloud asks at the second.
 LISTED = ("/v1/agents/{agent}/sessions", "/v1/organizations/{organization}/services/{agent}/sessions")
 BEFORE_THE_BOT = ("/api/offer", "/files")
 """A session takes these before its bot runs: the first is what the bot waits for."""
+POD_ALONE = (*PROBES, *STREAMS, "/bot", "/whatsapp")
+"""What these do is asked for at the gateway's own routes, which check it."""
 PATIENCE = 10.0
 """Seconds that a request waits for a bot that does not run yet."""
 
@@ -31,32 +37,36 @@ class SessionApi:
     """Passes requests on to the pod, and manages its sessions.
 
     Args:
+        inside: The pod's own routes and the bot's.
         has_uploads: Whether the pod takes files.
+        report_of: Gives the report of a session that has ended lately.
         patience: Seconds that a request waits for its bot.
     """
 
-    def __init__(self, pod: Pod, invitations: Invitations, *, has_uploads: bool, patience: float = PATIENCE) -> None:
-        self._pod = pod
+    def __init__(
+        self,
+        board: Board,
+        inside: ASGIApp,
+        invitations: Invitations,
+        *,
+        has_uploads: bool,
+        report_of: Callable[[str], Mapping[str, Any] | None],
+        patience: float = PATIENCE,
+    ) -> None:
+        self._board = board
+        self._inside = inside
         self._invitations = invitations
         self._has_uploads = has_uploads
         self._patience = patience
+        self._report_of = report_of
 
     def router(self) -> APIRouter:
         """The routes to serve."""
         router = APIRouter(tags=["sessions"])
-        router.add_api_route("/sessions", self.list, methods=["GET"])
         router.add_api_route("/sessions/{session_id}", self.tell, methods=["GET"])
         if self._has_uploads:
             router.add_api_route("/files", self.upload, methods=["POST"])
-        managed = ["/sessions/{session_id}", "/v1/agents/{agent}/sessions/{session_id}"]
-        # The command line of Pipecat Cloud asks there.
-        managed.append("/v1/organizations/{organization}/services/{agent}/sessions/{session_id}")
-        for path, name in zip(managed, ("stop", "stop_of_agent", "stop_of_service"), strict=True):
-            router.add_api_route(path, self.stop, methods=["DELETE"], name=name, dependencies=paths.parameters(path))
-        for path, name in zip(LISTED, ("list_of_agent", "list_of_service"), strict=True):
-            router.add_api_route(
-                path, self.list_of_agent, methods=["GET"], name=name, dependencies=paths.parameters(path)
-            )
+        router.add_api_route("/sessions/{session_id}", self.stop, methods=["DELETE"])
         for prefix, name in (("", "session"), ("/v1/public/{agent}", "agent_session")):
             for method in METHODS:
                 router.add_api_route(
@@ -68,49 +78,58 @@ class SessionApi:
                 )
         return router
 
+    def management(self) -> APIRouter:
+        """Those about all sessions: as on the platform they are not for whoever may start one."""
+        router = APIRouter(tags=["management"])
+        router.add_api_route("/sessions", self.list, methods=["GET"])
+        for path, name in zip(LISTED, ("agent", "service"), strict=True):
+            of = paths.parameters(path)
+            router.add_api_route(path, self.list_of_agent, methods=["GET"], name=f"list_of_{name}", dependencies=of)
+            router.add_api_route(
+                f"{path}/{{session_id}}", self.stop, methods=["DELETE"], name=f"stop_of_{name}", dependencies=of
+            )
+        return router
+
     async def list(self) -> JSONResponse:
         """``{"sessions": [{"sessionId", "state", "transport", "age"}]}``; the age in seconds, the oldest first."""
-        return JSONResponse({"sessions": [_line(active) for active in self._pod.sessions()]})
+        return JSONResponse({"sessions": [_line(session) for session in self._board]})
 
     async def tell(self, session_id: str) -> JSONResponse:
-        """As in the list; of one that was started here and has ended lately how it did.
-
-        ``{"sessionId", "state": "ended", "outcome", "message"}``. Callers who came by themselves leave none behind.
-        """
-        for active in self._pod.sessions():
-            if active.session_id == session_id:
-                return JSONResponse(_line(active))
-        report = self._pod.report(session_id)
+        """As in the list; of one that has ended lately ``{"sessionId", "state", "outcome", "message", "report"}``."""
+        session = self._board.get(session_id)
+        if session is not None:
+            return JSONResponse(_line(session))
+        report = self._board.report(session_id)
         if report is None:
             raise UnknownSession(session_id)
         ended = {"state": "ended", "outcome": report.outcome.value, "message": report.message}
-        return JSONResponse({"sessionId": session_id, **ended})
+        return JSONResponse({"sessionId": session_id, **ended, "report": self._report_of(session_id)})
 
     async def list_of_agent(self) -> JSONResponse:
         """The same with the fields that Pipecat Cloud has: when each began, in ISO 8601, and that it has not ended."""
         now = datetime.now(UTC)
         listed = [
             {
-                "sessionId": active.session_id,
-                "createdAt": (now - timedelta(seconds=active.age)).isoformat(),
+                "sessionId": session.id,
+                "createdAt": (now - timedelta(seconds=session.age)).isoformat(),
                 "endedAt": None,
                 "botStartSeconds": None,
                 "coldStart": False,
             }
-            for active in self._pod.sessions()
+            for session in self._board
         ]
         return JSONResponse({"sessions": listed})
 
     async def stop(self, session_id: str) -> JSONResponse:
         """Ask for a session's end: its bot is cancelled, its caller disconnected."""
-        if not (self._pod.stop(session_id) or self._invitations.withdraw(session_id)):
+        if not (self._board.cancel(session_id) or self._invitations.withdraw(session_id)):
             raise UnknownSession(session_id)
         logger.info(f"Session {session_id} is stopped by request")
         return JSONResponse({"status": "stopping", "sessionId": session_id})
 
     async def upload(self, request: Request) -> Passed:
         """A file before any session, for clients that do not know theirs."""
-        return Passed(self._pod, forwarded(request, b"/files"), None)
+        return Passed(self._inside, forwarded(request, b"/files"), None)
 
     async def short(self, request: Request, session_id: str, path: str) -> Passed:
         """Pass it on."""
@@ -122,41 +141,72 @@ class SessionApi:
 
     async def _pass_on(self, request: Request, session_id: str, parts: int) -> Passed:
         raw_path = rest_of_path(request, parts)
-        if raw_path.decode("latin-1") not in BEFORE_THE_BOT:
-            await self._pod.until_running(session_id, self._patience)
-        elif not self._pod.has(session_id):
-            raise UnknownSession(session_id)
-        return Passed(self._pod, forwarded(request, raw_path, session_id=session_id), session_id)
+        path = unquote_to_bytes(raw_path).decode(errors="replace")
+        if path in POD_ALONE:
+            raise NotServed("Through a session its bot's own routes are reached, /api/offer and /files.")
+        if self._board.get(session_id) is None:
+            report = self._board.report(session_id)
+            raise UnknownSession(session_id) if report is None else UnknownSession(session_id, _over(report))
+        if path not in BEFORE_THE_BOT:
+            await self._board.until_running(session_id, self._patience)
+        asked: str = request.scope["path"]
+        prefix = asked[: len(asked) - len(path)]
+        return Passed(self._inside, forwarded(request, raw_path, session_id=session_id), session_id, prefix)
 
 
 class Passed(Response):
     """Answers with what the pod answers, as it comes."""
 
-    def __init__(self, pod: Pod, scope: Scope, session_id: str | None) -> None:
+    def __init__(self, inside: ASGIApp, scope: Scope, session_id: str | None, prefix: str = "") -> None:
         super().__init__()
-        self._pod = pod
+        self._prefix = prefix
+        self._inside = inside
         self._scope = scope
         self._session_id = session_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         session_id = self._session_id
         if session_id is None:
-            await self._pod.serve(self._scope, receive, send)
+            await self._inside(self._scope, receive, send)
             return
 
         async def send_with_id(message: Message) -> None:
             if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).setdefault(SESSION_ID, session_id)
+                headers = MutableHeaders(scope=message)
+                headers.setdefault(SESSION_ID, session_id)
+                if "location" in headers:
+                    headers["location"] = self._for_caller(headers["location"])
             await send(message)
 
         with logger.contextualize(session_id=session_id):
-            await self._pod.serve(self._scope, receive, send_with_id)
+            await self._inside(self._scope, receive, send_with_id)
+
+    def _for_caller(self, location: str) -> str:
+        """Where a redirect of the bot's leads, as its caller knows it: the bot knows neither host nor prefix."""
+        try:
+            parts = urlsplit(location)
+            hostname, _ = parts.hostname, parts.port
+        except ValueError:  # a host of "[", say
+            return location
+        is_ours = not parts.netloc or (parts.scheme, hostname, parts.port) == self._pods_address()
+        if not is_ours or not parts.path.startswith("/") or parts.path.startswith(f"{self._prefix}/"):
+            return location
+        return urlunsplit(("", "", f"{self._prefix}{parts.path}", parts.query, parts.fragment))
+
+    def _pods_address(self) -> tuple[str, str | None, int | None]:
+        """As a bot's framework takes it for its own, without the host that the caller has named."""
+        host, port = self._scope.get("server") or ("", None)
+        return self._scope.get("scheme", "http"), host, port
 
 
-def _line(active: Active) -> dict[str, Any]:
+def _over(report: Report) -> str:
+    return f"This session has ended: {report.message}"
+
+
+def _line(session: Session) -> dict[str, Any]:
     return {
-        "sessionId": active.session_id,
-        "state": active.state,
-        "transport": active.transport,
-        "age": round(active.age, 1),
+        "sessionId": session.id,
+        "state": session.state.value,
+        "transport": session.transport.value,
+        "age": round(session.age, 1),
     }

@@ -16,18 +16,17 @@ from starlette.responses import JSONResponse
 
 from pipecat_base import installed
 from pipecat_base.access.tokens import Tokens
-from pipecat_base.dispatch import DailyRoom, Nowhere, OfferToCome, Start
 from pipecat_base.errors import Malformed, NotRunning
 from pipecat_base.gateway import rooms
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.invitations import Invitations
-from pipecat_base.gateway.pod import Pod
 from pipecat_base.gateway.telephony import PROVIDERS
 from pipecat_base.paths import SESSION_ID
+from pipecat_base.pods import Ask, Place, Pod
 from pipecat_base.routes import requests
+from pipecat_base.sessions.meetings import PUBLIC_STUN, DailyRoom, Nowhere, OfferToCome, Transport
 from pipecat_base.settings import Settings
-from pipecat_base.webrtc import PUBLIC_STUN
 
 ANSWERED_SESSION_ID = "sessionId"
 """The header of the answer that Pipecat Cloud's documentation names."""
@@ -98,19 +97,21 @@ class Starts:
         self._invitations = invitations
         self._tokens = tokens
         self._stream_path = stream_path
-        self._transports: dict[str, Callable[[Asked], Awaitable[Answer]]] = {
-            "webrtc": self._with_webrtc,
-            "daily": self._with_daily,
-            "livekit": self._with_livekit,
-            "moq": self._with_moq,
-            "websocket": self._with_websocket,
-            **{provider: partial(self._with_phone, provider) for provider in PROVIDERS},
+        self._starting: dict[str, tuple[Transport, Callable[[Asked, Place], Awaitable[Answer]]]] = {
+            "webrtc": (Transport.WEBRTC, self._with_webrtc),
+            "daily": (Transport.DAILY, self._with_daily),
+            "livekit": (Transport.LIVEKIT, self._with_livekit),
+            "moq": (Transport.MOQ, self._with_moq),
+        }
+        self._inviting: dict[str, Callable[[Asked], Answer]] = {
+            "websocket": self._to_websocket,
+            **{provider: partial(self._to_phone, provider) for provider in PROVIDERS},
         }
 
     @property
     def transports(self) -> list[str]:
         """Those that what is installed here can serve."""
-        return [name for name in self._transports if installed.has(*NEEDED_BY.get(name, ()))]
+        return [name for name in (*self._starting, *self._inviting) if installed.has(*NEEDED_BY.get(name, ()))]
 
     def router(self) -> APIRouter:
         """The routes to serve."""
@@ -134,24 +135,46 @@ class Starts:
         session_id = str(uuid.uuid4())
         asked = Asked(request, session_id, fields, f"{prefix}/sessions/{session_id}")
         transport = fields.transport or ("daily" if fields.createDailyRoom else default)
-        begin = self._with_nothing if transport == "plain" else self._transports.get(transport)
-        if begin is None:
-            raise Malformed(f"Not one of {', '.join(self._transports)}.", field="transport")
-        refusal = self._pod.refusal()
-        if refusal is not None:  # before a room is made for nothing
-            raise refusal
-        with self._pod.holding():
-            answer = await begin(asked)
+        if transport == "daily" and not fields.createDailyRoom:
+            transport = "plain"
+        if transport in self._inviting:
+            answer = self._invite(transport, asked)
+        elif transport == "plain":
+            answer = await self._begin(Transport.PLAIN, self._with_nothing, asked)
+        elif transport in self._starting:
+            answer = await self._begin(*self._starting[transport], asked)
+        else:
+            raise Malformed(f"Not one of {', '.join((*self._starting, *self._inviting))}.", field="transport")
         headers = {SESSION_ID: session_id, ANSWERED_SESSION_ID: session_id} if ANSWERED_SESSION_ID in answer else {}
         return JSONResponse(answer, headers=headers)
 
-    async def _with_nothing(self, asked: Asked) -> Answer:
-        await self._pod.start(Start(asked.session_id, Nowhere(), asked.body))
+    async def _begin(
+        self, transport: Transport, begin: Callable[[Asked, Place], Awaitable[Answer]], asked: Asked
+    ) -> Answer:
+        """A session that begins now: it has a place before a room is made for it."""
+        ask = Ask(
+            asked.session_id,
+            transport,
+            gives_way=transport is Transport.WEBRTC,
+            caller=requests.caller(asked.request),
+        )
+        async with self._pod.reserve(ask) as place:
+            return await begin(asked, place)
+
+    def _invite(self, transport: str, asked: Asked) -> Answer:
+        """A session that begins when its caller connects: what would be refused now is refused at once."""
+        refusal = self._pod.board.refusal()
+        if refusal is not None:
+            raise refusal
+        return self._inviting[transport](asked)
+
+    async def _with_nothing(self, asked: Asked, place: Place) -> Answer:
+        await place.start(Nowhere(), asked.body)
         return self._started(asked)
 
-    async def _with_webrtc(self, asked: Asked) -> Answer:
+    async def _with_webrtc(self, asked: Asked, place: Place) -> Answer:
         servers = await self._pod.ice_servers()
-        await self._pod.start(Start(asked.session_id, OfferToCome(), asked.body))
+        await place.start(OfferToCome(), asked.body)
         answer = self._started(asked)
         if servers:
             answer["iceConfig"] = {"iceServers": servers}
@@ -159,45 +182,43 @@ class Starts:
             answer["iceConfig"] = {"iceServers": [{"urls": [PUBLIC_STUN]}]}
         return answer
 
-    async def _with_daily(self, asked: Asked) -> Answer:
+    async def _with_daily(self, asked: Asked, place: Place) -> Answer:
         fields = asked.fields
-        if not fields.createDailyRoom:
-            return await self._with_nothing(asked)
         room = await self._daily.create(fields.dailyRoomProperties or {}, fields.dailyMeetingTokenProperties or {})
         async with self._daily.given_back_on_failure(room):
-            await self._pod.start(Start(asked.session_id, DailyRoom(room.url, room.token), asked.body))
+            await place.start(DailyRoom(room.url, room.token), asked.body)
         return {"dailyRoom": room.url, "dailyToken": room.token, **self._started(asked)}
 
-    async def _with_livekit(self, asked: Asked) -> Answer:
-        place, answer = rooms.livekit(self._settings, asked.session_id)
-        await self._pod.start(Start(asked.session_id, place, asked.body))
+    async def _with_livekit(self, asked: Asked, place: Place) -> Answer:
+        room, answer = rooms.livekit(self._settings, asked.session_id)
+        await place.start(room, asked.body)
         return {**answer, **self._started(asked)}
 
-    async def _with_moq(self, asked: Asked) -> Answer:
+    async def _with_moq(self, asked: Asked, place: Place) -> Answer:
         moq = rooms.Moq(asked.fields.namespace)
-        await self._pod.start(Start(asked.session_id, moq.place(), asked.body))
+        await place.start(moq.meeting(), asked.body)
         ready = asyncio.ensure_future(moq.ready.wait())
-        ended = asyncio.ensure_future(self._pod.until_ended(asked.session_id))
+        ended = asyncio.ensure_future(place.until_over())
         await asyncio.wait({ready, ended}, timeout=MOQ_READY, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         ended.cancel()
         if not moq.ready.is_set():
-            self._pod.stop(asked.session_id)
+            self._pod.board.cancel(asked.session_id)
             raise NotRunning(f"The bot ended, or did not serve MoQ within {MOQ_READY:g} s.")
         return {**self._started(asked), "moq": moq.answer()}
 
-    async def _with_websocket(self, asked: Asked) -> Answer:
-        # The session begins when the client connects, so its uploads can not belong to it yet.
+    def _to_websocket(self, asked: Asked) -> Answer:
+        # The session begins when the client connects, so its uploads cannot belong to it yet.
         self._invitations.invite(asked.session_id, asked.body)
         url = f"{self._addresses.websocket(asked.request)}/sessions/{asked.session_id}/ws-client"
         answer: Answer = {"wsUrl": url, "sessionId": asked.session_id}
         if self._tokens is not None:
-            answer["token"] = self._tokens.mint()
+            answer["token"] = self._tokens.mint(session_id=asked.session_id)
         if self._pod.takes_files:
             answer["fileUploadUrl"] = "/files"
         return answer
 
-    async def _with_phone(self, provider: str, asked: Asked) -> Answer:
+    def _to_phone(self, provider: str, asked: Asked) -> Answer:
         answer: Answer = {"wsUrl": f"{self._addresses.websocket(asked.request)}{self._stream_path(provider)}"}
         if self._tokens is not None:
             answer["token"] = self._tokens.mint()

@@ -10,9 +10,8 @@ from starlette.responses import JSONResponse
 
 from feature_manager import Feature
 from pipecat_base.gateway.paths import parameters
-from pipecat_base.gateway.pod import Pod
-
-READY = "ready"
+from pipecat_base.lifecycle import Lifecycle, State
+from pipecat_base.sessions.board import Board
 
 
 class Status:
@@ -26,13 +25,15 @@ class Status:
 
     def __init__(
         self,
-        pod: Pod,
+        lifecycle: Lifecycle,
+        board: Board,
         bot: str,
         transports: Sequence[str],
         features: Callable[[], list[Feature]],
         client: str | None,
     ) -> None:
-        self._pod = pod
+        self._lifecycle = lifecycle
+        self._board = board
         self._bot = bot
         self._transports = list(transports)
         self._features = features
@@ -53,7 +54,13 @@ class Status:
             {"name": f.name, "status": f.status.value, "required": f.required, "reason": f.reason}
             for f in self._features()
         ]
-        answer: dict[str, Any] = {"status": self._pod.state, "transports": self._transports, "bot": self._bot}
+        answer: dict[str, Any] = {
+            "status": self._lifecycle.state.value,
+            "transports": self._transports,
+            "bot": self._bot,
+        }
+        if self._lifecycle.problem is not None:
+            answer["problem"] = self._lifecycle.problem
         return JSONResponse({**answer, "features": features, "links": {"client": self._client}})
 
     async def agent(self, agent: str) -> JSONResponse:
@@ -66,5 +73,5 @@ class Status:
         return JSONResponse({"body": {**self._agent(agent), **deployment}})
 
     def _agent(self, agent: str) -> dict[str, Any]:
-        active = len(self._pod.sessions())
-        return {"name": agent, "ready": self._pod.state == READY, "activeSessionCount": active}
+        is_ready = self._lifecycle.state is State.READY
+        return {"name": agent, "ready": is_ready, "activeSessionCount": len(self._board)}

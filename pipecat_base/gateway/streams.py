@@ -11,9 +11,8 @@ from starlette.websockets import WebSocket
 
 from pipecat_base.access.tokens import Tokens
 from pipecat_base.errors import UnknownAgent, UnknownSession
-from pipecat_base.gateway.forwarding import DROPPED_OF_WEBSOCKETS, forwarded
+from pipecat_base.gateway.forwarding import NOTHING, forwarded
 from pipecat_base.gateway.invitations import Invitations
-from pipecat_base.gateway.pod import Pod
 from pipecat_base.gateway.telephony import PROVIDERS, Telephony
 from pipecat_base.settings import Settings
 
@@ -27,7 +26,8 @@ class ProviderStream:
     A token may follow as a further part of the path: Twilio drops queries.
 
     Args:
-        direct: Takes those that have proved nothing, as whoever comes past the gateway.
+        inside: The pod's own routes.
+        direct: Takes those that have proved nothing, as callers that bypass the gateway.
         tokens: Makes the token of a stream whose signature is good; None when none is needed.
         agent_name: The only agent that may be named; None for any.
     """
@@ -35,7 +35,7 @@ class ProviderStream:
     def __init__(
         self,
         provider: str,
-        pod: Pod,
+        inside: ASGIApp,
         direct: ASGIApp,
         telephony: Telephony,
         *,
@@ -43,7 +43,7 @@ class ProviderStream:
         agent_name: str | None,
     ) -> None:
         self._provider = provider
-        self._pod = pod
+        self._inside = inside
         self._direct = direct
         self._telephony = telephony
         self._tokens = tokens
@@ -62,8 +62,8 @@ class ProviderStream:
         path = "/ws" if token is None else f"/ws/{quote(token)}"
         # A signature is proof here, a token is for the pod to check; without either it is anyone's.
         has_proof = is_signed or self._tokens is not None
-        serve = self._pod.serve if has_proof else self._direct
-        await serve(forwarded(websocket, path.encode(), dropped=DROPPED_OF_WEBSOCKETS), receive, send)
+        serve = self._inside if has_proof else self._direct
+        await serve(forwarded(websocket, path.encode(), dropped=NOTHING), receive, send)
 
 
 class ClientStream:
@@ -72,8 +72,8 @@ class ClientStream:
     The id is not in the query: some clients take it that they may append ``?token=``.
     """
 
-    def __init__(self, pod: Pod, invitations: Invitations) -> None:
-        self._pod = pod
+    def __init__(self, inside: ASGIApp, invitations: Invitations) -> None:
+        self._inside = inside
         self._invitations = invitations
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,7 +89,7 @@ class ClientStream:
             b"/ws-client",
             session_id=session_id,
             query=urlencode(query).encode(),
-            dropped=DROPPED_OF_WEBSOCKETS,
+            dropped=NOTHING,
         )
         was_accepted = False
 
@@ -98,7 +98,7 @@ class ClientStream:
             was_accepted = was_accepted or message["type"] == "websocket.accept"
             await send(message)
 
-        await self._pod.serve(passed, receive, send_and_note)
+        await self._inside(passed, receive, send_and_note)
         if was_accepted:  # else it may try again, with a token say
             self._invitations.withdraw(session_id)
 
@@ -123,7 +123,7 @@ class StreamPath:
 
 
 def routes(
-    pod: Pod,
+    inside: ASGIApp,
     direct: ASGIApp,
     telephony: Telephony,
     invitations: Invitations,
@@ -132,8 +132,8 @@ def routes(
     agent_name: str | None,
 ) -> list[WebSocketRoute]:
     """Those that the gateway serves itself; the pod has the others."""
-    found = [WebSocketRoute("/sessions/{session_id}/ws-client", ClientStream(pod, invitations))]
+    found = [WebSocketRoute("/sessions/{session_id}/ws-client", ClientStream(inside, invitations))]
     for provider in (*PROVIDERS, GENERIC):
-        stream = ProviderStream(provider, pod, direct, telephony, tokens=tokens, agent_name=agent_name)
+        stream = ProviderStream(provider, inside, direct, telephony, tokens=tokens, agent_name=agent_name)
         found += [WebSocketRoute(f"/ws/{provider}", stream), WebSocketRoute(f"/ws/{provider}/{{token}}", stream)]
     return found

@@ -21,9 +21,9 @@ from pipecat_base.access import signatures
 from pipecat_base.access.signatures import Pairs
 from pipecat_base.errors import Malformed, SettingsInvalid, SignatureMissing
 from pipecat_base.gateway.addresses import Addresses
-from pipecat_base.gateway.pod import Pod
 from pipecat_base.logs import logger
 from pipecat_base.routes import requests
+from pipecat_base.sessions.board import Board
 from pipecat_base.settings import Settings
 
 PROVIDERS = ("twilio", "telnyx", "plivo", "exotel")
@@ -60,13 +60,13 @@ class Telephony:
 
     def __init__(
         self,
-        pod: Pod,
+        board: Board,
         settings: Settings,
         addresses: Addresses,
         *,
         stream_path: Callable[[str], str],
     ) -> None:
-        self._pod = pod
+        self._board = board
         self._settings = settings
         self._addresses = addresses
         self._stream_path = stream_path
@@ -129,7 +129,7 @@ class Telephony:
 
     def _document(self, provider: str, webhook: Webhook, request: Request) -> Response:
         self._check(provider, webhook)
-        refusal = self._pod.refusal()
+        refusal = self._board.refusal()
         if refusal is not None and provider in BUSY:
             # An error status would have the provider read an apology of its own to the caller.
             logger.info(f"A call from {provider} is answered busy: {refusal.code}: {refusal.message}")

@@ -8,17 +8,18 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.types import ASGIApp
 
 from pipecat_base.access import signatures
 from pipecat_base.access.keys import Keys
-from pipecat_base.dispatch import DailyRoom, Start
 from pipecat_base.errors import Malformed, NotSupported
 from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.forwarding import forwarded
 from pipecat_base.gateway.paths import parameters
-from pipecat_base.gateway.pod import Pod
 from pipecat_base.gateway.session_api import Passed
+from pipecat_base.pods import Ask, Pod
 from pipecat_base.routes import requests
+from pipecat_base.sessions.meetings import DailyRoom, Transport
 
 NEEDED = ("From", "To", "callId", "callDomain")
 
@@ -27,13 +28,24 @@ class Webhooks:
     """Takes calls.
 
     Args:
+        inside: The pod's own routes.
         dialin_secret: Signs Daily's webhooks; None when they are not signed.
         keys: Asked for then.
         max_body_bytes: The largest body.
     """
 
-    def __init__(self, pod: Pod, daily: Daily, keys: Keys, *, dialin_secret: str | None, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        pod: Pod,
+        inside: ASGIApp,
+        daily: Daily,
+        keys: Keys,
+        *,
+        dialin_secret: str | None,
+        max_body_bytes: int,
+    ) -> None:
         self._pod = pod
+        self._inside = inside
         self._daily = daily
         self._keys = keys
         self._dialin_secret = dialin_secret
@@ -66,16 +78,11 @@ class Webhooks:
         for name in NEEDED:
             if not isinstance(call.get(name), str) or not call[name]:
                 raise Malformed("Missing, or not a string.", field=name)
-        with self._pod.holding():
-            return JSONResponse(await self._start(call))
+        return JSONResponse(await self._start(call))
 
     async def _start(self, call: dict[str, Any]) -> dict[str, str]:
         if self._daily.api_key is None:
             raise NotSupported("Daily is not configured here: set DAILY_API_KEY.")
-        refusal = self._pod.refusal()
-        if refusal is not None:
-            raise refusal
-        room = await self._daily.create_for_phone(call["From"])
         settings = {"call_id": call["callId"], "call_domain": call["callDomain"], "To": call["To"]}
         settings |= {"From": call["From"], "sip_headers": call.get("sipHeaders")}
         body = {
@@ -84,11 +91,13 @@ class Webhooks:
             "daily_api_url": self._daily.api_url,
         }
         session_id = str(uuid.uuid4())
-        async with self._daily.given_back_on_failure(room):
-            await self._pod.start(Start(session_id, DailyRoom(room.url, room.token), body))
+        async with self._pod.reserve(Ask(session_id, Transport.DAILY)) as place:
+            room = await self._daily.create_for_phone(call["From"])
+            async with self._daily.given_back_on_failure(room):
+                await place.start(DailyRoom(room.url, room.token), body)
         return {"dailyRoom": room.url, "dailyToken": room.token, "sessionId": session_id}
 
     async def whatsapp(self, request: Request) -> Passed:
         """Passed on to the pod, which checks Meta's signature."""
         session_id = str(uuid.uuid4())
-        return Passed(self._pod, forwarded(request, b"/whatsapp", session_id=session_id), session_id)
+        return Passed(self._inside, forwarded(request, b"/whatsapp", session_id=session_id), session_id)

@@ -30,11 +30,13 @@ class Lane:
     """Owns ``bot.jsonl`` and the capture of what is printed. Open it before any thread is started.
 
     Attributes:
-        records: Where log lines are written.
+        records: Where log lines are written; None without a folder for them.
+        as_json: Whether what is printed goes on as JSON lines.
     """
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: Records | None, *, as_json: bool = False) -> None:
         self.records = records
+        self.as_json = as_json
         self._session = CurrentSession()
         self._process = os.getpid()
         self._saved = {descriptor: os.dup(descriptor) for descriptor in NAMES}
@@ -56,10 +58,13 @@ class Lane:
         threading.Thread(target=self._watch, name="lane", daemon=True).start()
 
     @classmethod
-    def open(cls, folder: str) -> Lane | None:
-        """The lane in ``folder``; None, and one line on standard error, when nothing can be written there."""
+    def open(cls, folder: str | None, *, as_json: bool = False) -> Lane | None:
+        """The lane in ``folder``; when nothing can be written there, one line on standard error, and no file.
+
+        None where it would have nothing to do then.
+        """
         try:
-            return cls(Records(folder))
+            return cls(None if folder is None else Records(folder), as_json=as_json)
         except OSError as error:
             print(
                 f"pipecat-base: PCC_LOG_DIR: {folder!r} cannot be used ({error.strerror or error});"
@@ -67,7 +72,7 @@ class Lane:
                 file=sys.stderr,
                 flush=True,
             )
-            return None
+            return cls(None, as_json=True) if as_json and folder is not None else None
 
     def original(self, stream: object) -> TextIO:
         """What leads where standard output or error led before: a log line need not come a second time, as printed."""
@@ -76,6 +81,9 @@ class Lane:
     @contextlib.contextmanager
     def of_session(self, session_id: str) -> Iterator[None]:
         """Around a session's bot: what is printed meanwhile, and a moment longer, is the session's."""
+        if os.getpid() != self._process:  # the launcher says whose words a worker's are
+            yield
+            return
         self._session.begin(session_id)
         try:
             yield
@@ -84,11 +92,12 @@ class Lane:
 
     def say(self, level: str, message: str) -> None:
         """Write one log line that comes from no logger. Safe in a signal handler, and just before ``os._exit``."""
-        self.records.append(record("app", message, level=level))
+        if self.records is not None:
+            self.records.append(record("app", message, level=level))
 
     def print(self, text: str) -> None:
         """Write a line to where standard error led before; as safe."""
-        write_line(self._saved[2], text)
+        write_line(self._saved[2], record("app", text, level="WARNING") if self.as_json else text)
 
     def close(self) -> None:
         """Take the pump out, and wait until it has written what was printed."""
@@ -149,11 +158,13 @@ class Lane:
         """In the forked process, whose own standard output and error lead where they did."""
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # it ends when there is nothing left to print
-        kept = sorted({0, 1, 2, held, self.records.descriptor, *sources.values()})
+        files = set() if self.records is None else {self.records.descriptor}
+        kept = sorted({0, 1, 2, held, *files, *sources.values()})
         for before, after in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(before + 1, after)
         with contextlib.suppress(Exception):
-            pump([Stream(NAMES[d], source, d) for d, source in sources.items()], self.records, self._session)
+            streams = [Stream(NAMES[d], source, d) for d, source in sources.items()]
+            pump(streams, self.records, self._session, as_json=self.as_json)
         os._exit(0)
 
     def _watch(self) -> None:

@@ -1,4 +1,4 @@
-"""The process that what is printed passes through: byte for byte to where it was going, line by line into the lane."""
+"""The process that what is printed passes through: to where it was going, and line by line into the lane."""
 
 from __future__ import annotations
 
@@ -65,8 +65,12 @@ class Stream:
     target: int
 
 
-def pump(streams: list[Stream], records: Records, session: CurrentSession) -> None:
-    """Pass everything on until nobody can print any more."""
+def pump(streams: list[Stream], records: Records | None, session: CurrentSession, *, as_json: bool) -> None:
+    """Pass everything on until nobody can print any more.
+
+    Args:
+        as_json: Pass lines on as the lane has them.
+    """
     lines = {stream.source: Lines() for stream in streams}
     by_source = {stream.source: stream for stream in streams}
     poll = select.poll()
@@ -77,7 +81,8 @@ def pump(streams: list[Stream], records: Records, session: CurrentSession) -> No
             stream = by_source[source]
             content = os.read(source, CHUNK)
             if content:
-                _write(stream.target, content)
+                if not as_json:
+                    _write(stream.target, content)
                 completed = lines[source].feed(content)
             else:
                 poll.unregister(source)
@@ -85,7 +90,11 @@ def pump(streams: list[Stream], records: Records, session: CurrentSession) -> No
                 completed = lines[source].rest()
             session_id = session.read()
             for line in completed:
-                records.append(record(stream.name, line, session_id=session_id))
+                found = record(stream.name, line, session_id=session_id)
+                if records is not None:
+                    records.append(found)
+                if as_json:
+                    _write(stream.target, f"{found}\n".encode(errors="backslashreplace"))
 
 
 def _write(target: int, content: bytes) -> None:

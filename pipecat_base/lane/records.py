@@ -11,6 +11,7 @@ import datetime
 import fcntl
 import json
 import os
+import time
 
 FILE = "bot.jsonl"
 MAX_BYTES = 64_000_000
@@ -52,6 +53,10 @@ def record(
     return encoded.translate(LINE_ENDS)
 
 
+QUIET = 60.0
+"""Seconds between two complaints: on a disk that is all but full some lines fit and others do not."""
+
+
 class Records:
     """Appends to the file. A process of its own has an object of its own.
 
@@ -67,20 +72,19 @@ class Records:
         self._path = os.path.join(folder, FILE)
         self._max_bytes = max_bytes
         self._descriptor = self._open()
-        self._failing = False
+        self._complain_at = 0.0
 
     def append(self, line: str) -> None:
-        """Write one record. A disk that is full costs records and one complaint of each process, never the caller."""
+        """Write one record. A full disk costs records, and a complaint of each process a minute, never the caller."""
         try:
             self._append(line.encode(errors="backslashreplace") + b"\n")
         except OSError as error:
-            if not self._failing:
+            now = time.monotonic()
+            if now >= self._complain_at:
+                self._complain_at = now + QUIET
                 complaint = f"pipecat-base: PCC_LOG_DIR: {self._path} cannot be written: {error.strerror}\n"
                 with contextlib.suppress(OSError):
                     os.write(2, complaint.encode(errors="replace"))
-            self._failing = True
-        else:
-            self._failing = False
 
     @property
     def descriptor(self) -> int:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from functools import partial
+import asyncio
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from pipecat_base.capabilities import Capabilities
-from pipecat_base.dispatch import DailyRoom, Dispatch, MoqRelay, Nowhere, OfferToCome, Place, Start
 from pipecat_base.errors import MoqRefused, NotSupported
 from pipecat_base.flows import ENVELOPE, open_envelope
-from pipecat_base.outcomes import Outcome, Report
 from pipecat_base.paths import SESSION_ID
+from pipecat_base.pods import Ask, Place, Pod
 from pipecat_base.routes import requests
-from pipecat_base.webrtc import NOT_INSTALLED
+from pipecat_base.sessions.meetings import DailyRoom, Meeting, MoqRelay, Nowhere, OfferToCome, Transport
+from pipecat_base.sessions.outcomes import Outcome, Report
 
 ROOM_URL = "x-daily-room-url"
 ROOM_TOKEN = "x-daily-room-token"  # noqa: S105
@@ -36,10 +36,8 @@ class BotRoute:
         max_body_bytes: The largest body.
     """
 
-    def __init__(
-        self, dispatch: Dispatch, capabilities: Capabilities, *, failure_status: int, max_body_bytes: int
-    ) -> None:
-        self._dispatch = dispatch
+    def __init__(self, pod: Pod, capabilities: Capabilities, *, failure_status: int, max_body_bytes: int) -> None:
+        self._pod = pod
         self._capabilities = capabilities
         self._failure_status = failure_status
         self._max_body_bytes = max_body_bytes
@@ -54,11 +52,18 @@ class BotRoute:
         max_seconds = requests.max_seconds(request, session_id)
         content = await requests.json_body(request, self._max_body_bytes)
         body, flow_config = open_envelope(content, request.headers.get(ENVELOPE))
-        place = await self._place(request, session_id)
-        start = Start(session_id, place, body, flow_config, max_seconds)
-        return self._answer(session_id, await self._dispatch.run(start, partial(_until_gone, request)))
+        meeting = await self._meeting(request, session_id)
+        ask = Ask(session_id, meeting.transport, max_seconds, caller=requests.caller(request))
+        async with self._pod.reserve(ask) as place:
+            watching = asyncio.ensure_future(_watch(request, place)) if meeting.transport is Transport.WEBRTC else None
+            try:
+                report = await place.run(meeting, body, flow_config=flow_config)
+            finally:
+                if watching is not None:
+                    watching.cancel()
+        return self._answer(session_id, report)
 
-    async def _place(self, request: Request, session_id: str) -> Place:
+    async def _meeting(self, request: Request, session_id: str) -> Meeting:
         """Where the bot meets its caller: a MoQ relay, else a Daily room, else a WebRTC peer."""
         transport_type = request.headers.get(TRANSPORT_TYPE, "").strip()
         if transport_type == "moq":
@@ -69,8 +74,8 @@ class BotRoute:
             return DailyRoom(room_url, room_token or None)
         if not is_webrtc:
             return Nowhere()
-        if not self._dispatch.takes_offers:
-            raise NotSupported(NOT_INSTALLED, field=TRANSPORT_TYPE, session_id=session_id)
+        if self._pod.about.webrtc_problem is not None:
+            raise NotSupported(self._pod.about.webrtc_problem, field=TRANSPORT_TYPE, session_id=session_id)
         return OfferToCome()
 
     async def _relay(self, request: Request, session_id: str) -> MoqRelay:
@@ -90,7 +95,8 @@ class BotRoute:
         return JSONResponse({"error": error}, self._failure_status, headers)
 
 
-async def _until_gone(request: Request) -> None:
-    """Wait until the caller has hung up. The body must have been read."""
+async def _watch(request: Request, place: Place) -> None:
+    """Tell the place when the caller has hung up. The body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    place.caller_left()

@@ -7,8 +7,9 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from pipecat_base.paths import SESSION_ID
+from pipecat_base.pods import Ask, Pod
 from pipecat_base.routes import requests
-from pipecat_base.webrtc import WebRTC
+from pipecat_base.sessions.meetings import Transport
 
 
 class OfferRoutes:
@@ -18,8 +19,8 @@ class OfferRoutes:
         max_body_bytes: The largest body.
     """
 
-    def __init__(self, webrtc: WebRTC, *, max_body_bytes: int) -> None:
-        self._webrtc = webrtc
+    def __init__(self, pod: Pod, *, max_body_bytes: int) -> None:
+        self._pod = pod
         self._max_body_bytes = max_body_bytes
 
     def routes(self) -> list[Route]:
@@ -34,18 +35,13 @@ class OfferRoutes:
         session_id = requests.session_id(request)
         max_seconds = requests.max_seconds(request, session_id)
         content = await requests.json_body(request, self._max_body_bytes)
-        parts = await self._webrtc.load()
-        offer = parts.parse_offer(content)
-        if offer.pc_id is not None and (parts.peers.knows(offer.pc_id) or not parts.calls.has(session_id)):
-            answer = parts.peers.answer(await parts.peers.renegotiate(offer))
-        else:
-            # Without a name, or with that of a connection that its session has lost.
-            answer = await parts.calls.offer(session_id, offer, max_seconds=max_seconds)
+        answer = await self._pod.offer(
+            Ask(session_id, Transport.WEBRTC, max_seconds, caller=requests.caller(request)), content
+        )
         return JSONResponse(answer, headers={SESSION_ID: session_id})
 
     async def patch(self, request: Request) -> JSONResponse:
         """``{"status": "success"}``."""
         content = await requests.json_body(request, self._max_body_bytes)
-        parts = await self._webrtc.load()
-        await parts.peers.trickle(parts.parse_trickle(content))
+        await self._pod.trickle(content)
         return JSONResponse({"status": "success"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import ipaddress
 import json
 import math
 import uuid
@@ -14,7 +15,11 @@ from starlette.requests import HTTPConnection, Request
 from pipecat_base.errors import Malformed, TooLarge
 from pipecat_base.logs import logger
 from pipecat_base.paths import SESSION_ID, SESSION_ID_LENGTH
+from pipecat_base.sessions.meetings import Caller
 
+MAX_CONTAINERS = 100_000
+"""Of one body's JSON: each costs an object, and all calls wait while it is made."""
+MAX_VALUES = 1_000_000
 MAX_SECONDS = "x-pcc-max-session-seconds"
 
 
@@ -46,6 +51,24 @@ def max_seconds(connection: HTTPConnection, session_id: str) -> float | None:
         return seconds
     _warn(session_id, f"Ignored {MAX_SECONDS}: {value[:64]!a} is not a number of seconds (more than 0)")
     return None
+
+
+def caller(connection: HTTPConnection) -> Caller:
+    """Who has sent this, for logs, reports and traces; nothing is decided by it."""
+    return Caller(_peer(connection), connection.headers.get("traceparent"))
+
+
+def _peer(connection: HTTPConnection) -> str | None:
+    """An address; behind a proxy of one's own network, the one that the proxy was called from."""
+    if connection.client is None:
+        return None
+    host = connection.client.host
+    forwarded = connection.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+    try:
+        is_proxy = ipaddress.ip_address(host).is_private and forwarded not in ("", host)
+        return f"{ipaddress.ip_address(forwarded)} through {host}" if is_proxy else host
+    except ValueError:
+        return host
 
 
 async def json_body(request: Request, limit: int) -> Any:
@@ -98,6 +121,8 @@ def parse_json(raw: bytes) -> Any:
     """Strict JSON in UTF-8; nothing and ``null`` are ``{}``."""
     if not raw.strip():
         return {}
+    if raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS or raw.count(b",") > MAX_VALUES:
+        raise TooLarge(f"More than {MAX_CONTAINERS} arrays and objects, or {MAX_VALUES} values.", field="body")
     try:
         value = json.loads(raw.decode(), parse_constant=_no_constant)
     except RecursionError:

@@ -9,35 +9,24 @@ from __future__ import annotations
 from functools import partial
 
 from starlette.routing import WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket
 
 from pipecat_base.access.keys import bearer_of
 from pipecat_base.access.tokens import Tokens
-from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.errors import Unauthorized
 from pipecat_base.flows import FILE as FLOW_FILE
 from pipecat_base.flows import FlowFiles
-from pipecat_base.outcomes import Outcome
 from pipecat_base.paths import TOKEN_PATHS
+from pipecat_base.pods import Ask, Pod
 from pipecat_base.routes import requests
-from pipecat_base.sessions import Sessions, Transport
+from pipecat_base.sessions.meetings import Stream, Transport
 
 PHONE = None
 """transport_type for /ws: pipecat recognises the provider by its first messages."""
 PLAIN_CLIENT = "websocket"
 """transport_type for /ws-client."""
 
-BAD_TOKEN = "This WebSocket needs a token that is valid and was not used before."  # noqa: S105
-
-CLOSE_CODES = {
-    Outcome.COMPLETED: (1000, "the bot returned"),
-    Outcome.DISCONNECTED: (1000, "the caller went away"),
-    Outcome.FAILED: (1011, "the bot failed"),
-    Outcome.DRAINED: (1001, "shutting down"),
-    Outcome.EXPIRED: (4008, "the session's time was up"),
-    Outcome.CANCELLED: (4009, "the session was cancelled"),
-}
-"""RFC 6455 section 7.4; 4000-4999 are for applications."""
+BAD_TOKEN = "This WebSocket needs a token that is valid here and was not used before."  # noqa: S105
 
 
 class WebSocketRoutes:
@@ -45,23 +34,18 @@ class WebSocketRoutes:
 
     Args:
         tokens: Checks single-use tokens; None when every connection is let in.
-        allowed_origins: Lower-case; empty for all.
     """
 
     def __init__(
         self,
-        sessions: Sessions,
-        arguments: ArgumentFactory,
+        pod: Pod,
         flow_files: FlowFiles,
         *,
         tokens: Tokens | None,
-        allowed_origins: frozenset[str],
     ) -> None:
-        self._sessions = sessions
-        self._arguments = arguments
+        self._pod = pod
         self._flow_files = flow_files
         self._tokens = tokens
-        self._allowed_origins = allowed_origins
 
     def routes(self) -> list[WebSocketRoute]:
         """The routes to serve; each also with the token as the last part of the path."""
@@ -77,28 +61,22 @@ class WebSocketRoutes:
 
     async def serve(self, transport_type: str | None, websocket: WebSocket) -> None:
         """One session, from before accept to close."""
-        token = self._authorize(websocket)
         session_id = requests.session_id(websocket)
+        token = self._authorize(websocket, session_id)
         max_seconds = requests.max_seconds(websocket, session_id)
         body = requests.query_body(websocket, session_id)
         flow_config = await self._flow_files.read(websocket.headers.get(FLOW_FILE), session_id)
-        async with self._sessions.admit(session_id, Transport.WEBSOCKET, max_seconds=max_seconds) as session:
+        ask = Ask(session_id, Transport.WEBSOCKET, max_seconds, caller=requests.caller(websocket))
+        async with self._pod.reserve(ask) as place:
             # Used up only now: a refusal for want of a place leaves it good for the next try.
-            if self._tokens is not None and not self._tokens.consume(token):
+            if self._tokens is not None and not self._tokens.consume(token, session_id):
                 raise Unauthorized(BAD_TOKEN, field="token", session_id=session_id)
-            arguments = await self._arguments.websocket(
-                session_id, body, websocket, transport_type, flow_config=flow_config
-            )
-            await websocket.accept()
-            session.on_end(partial(_close, websocket))
-            await self._sessions.run(session, arguments)
+            await place.run(Stream(websocket, transport_type), body, flow_config=flow_config)
 
-    def _authorize(self, websocket: WebSocket) -> str:
+    def _authorize(self, websocket: WebSocket, session_id: str) -> str:
         """The connection's token, empty when none is needed."""
-        if self._allowed_origins and websocket.headers.get("origin", "").lower() not in self._allowed_origins:
-            raise Unauthorized("This origin is not in PIPECAT_ALLOWED_ORIGINS.", field="origin")
         token = _token(websocket) if self._tokens is not None else ""
-        if self._tokens is not None and not self._tokens.is_good(token):
+        if self._tokens is not None and not self._tokens.is_good(token, session_id):
             raise Unauthorized(BAD_TOKEN, field="token")
         return token
 
@@ -109,13 +87,3 @@ def _token(websocket: WebSocket) -> str:
         return str(in_path)
     bearer = bearer_of(websocket)
     return websocket.query_params.get("token", "") if bearer is None else bearer
-
-
-async def _close(websocket: WebSocket, outcome: Outcome) -> None:
-    if WebSocketState.DISCONNECTED in (websocket.application_state, websocket.client_state):
-        return
-    code, reason = CLOSE_CODES[outcome]
-    try:
-        await websocket.close(code, reason)
-    except (RuntimeError, WebSocketDisconnect):
-        return  # it was closed in the meantime, by the bot or by the peer

@@ -9,17 +9,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from pipecat.transports.whatsapp.api import WhatsAppConnectCall
-from pydantic import ValidationError
-
-from pipecat_base.arguments import ArgumentFactory
-from pipecat_base.errors import Malformed, Refusal
+from pipecat_base.errors import Refusal
 from pipecat_base.logs import logger
-from pipecat_base.outcomes import Outcome
-from pipecat_base.sessions import Session, Sessions, Transport
-from pipecat_base.webrtc.calls import run_on
-from pipecat_base.webrtc.offers import parse_offer
-from pipecat_base.webrtc.peers import Peer, Peers
+from pipecat_base.pods import Ask, Place, Pod
+from pipecat_base.sessions.meetings import Transport, WhatsAppCall
+from pipecat_base.sessions.outcomes import Outcome
 from pipecat_base.whatsapp.graph import Graph, GraphError
 from pipecat_base.whatsapp.webhook import Connect
 
@@ -36,8 +30,8 @@ class Call:
     accepted: bool = False
     ended: bool = False
     failed: bool = False
-    """The Graph API let it down: that it can not be told of the end either is no news."""
-    peer: Peer | None = None
+    """The Graph API let it down: that it cannot be told of the end either is no news."""
+    place: Place | None = None
     hung_up: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """Done when WhatsApp says that the call is over."""
 
@@ -45,17 +39,15 @@ class Call:
 class Calls:
     """Owns every WhatsApp call."""
 
-    def __init__(self, sessions: Sessions, arguments: ArgumentFactory, peers: Peers, graph: Graph) -> None:
-        self._sessions = sessions
-        self._arguments = arguments
-        self._peers = peers
+    def __init__(self, pod: Pod, graph: Graph) -> None:
+        self._pod = pod
         self._graph = graph
         self._calls: dict[str, Call] = {}
         self._known: dict[str, None] = {}
         self._running: set[asyncio.Task[None]] = set()
 
     def connect(self, session_id: str, event: Connect, *, max_seconds: float | None) -> asyncio.Future[None]:
-        """Answer a call and run the bot on it; done when it is answered, or can not be."""
+        """Answer a call and run the bot on it; done when it is answered, or cannot be."""
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if session_id in self._session_ids():
             session_id = str(uuid.uuid4())  # several calls in one webhook, or in one pod
@@ -80,9 +72,9 @@ class Calls:
         with logger.contextualize(session_id=call.session_id):
             logger.info("WhatsApp says that the call is over")
             call.hung_up.set_result(None)
-            if call.peer is not None:
+            if call.place is not None:
                 # The bot is told by its transport, and ended if it does not end by itself.
-                self._start(self._peers.close(call.peer))
+                self._start(call.place.hang_up())
 
     def _start(self, step: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(step)
@@ -90,7 +82,7 @@ class Calls:
         task.add_done_callback(self._running.discard)
 
     def _session_ids(self) -> set[str]:
-        return {session.id for session in self._sessions} | {call.session_id for call in self._calls.values()}
+        return {session.id for session in self._pod.board} | {call.session_id for call in self._calls.values()}
 
     def _remember(self, call_id: str) -> None:
         self._known[call_id] = None
@@ -101,14 +93,12 @@ class Calls:
         self, call: Call, event: Connect, max_seconds: float | None, settled: asyncio.Future[None]
     ) -> None:
         try:
-            metadata = _metadata(event)
-            async with self._sessions.admit(call.session_id, Transport.WHATSAPP, max_seconds=max_seconds) as session:
-                session.on_end(partial(self._end, call))
-                peer = await self._answer(session, call, event)
-                if peer is not None:
+            async with self._pod.reserve(Ask(call.session_id, Transport.WHATSAPP, max_seconds)) as place:
+                place.on_end(partial(self._end, call))
+                offer = WhatsAppCall(event.offer, event.fields)
+                if await self._answer(place, call, offer, event.caller):
                     settled.set_result(None)
-                    arguments = await self._arguments.webrtc(session.id, metadata, peer.connection)
-                    await run_on(self._sessions, session, arguments, peer)
+                    await place.run(offer, None)
         except Refusal as refusal:
             logger.warning(f"WhatsApp call declined: {refusal.code}: {refusal.message}")
             await self._end(call)
@@ -121,34 +111,34 @@ class Calls:
             if not settled.done():
                 settled.set_result(None)
 
-    async def _answer(self, session: Session, call: Call, event: Connect) -> Peer | None:
-        """Its peer, or None when it is over already.
+    async def _answer(self, place: Place, call: Call, offer: WhatsAppCall, caller: str) -> bool:
+        """False when it is over already.
 
         Raises:
-            Malformed: what it offers can not be answered.
+            Malformed: what it offers cannot be answered.
             GraphError: Meta was not told.
         """
-        answering = asyncio.ensure_future(self._pick_up(call, event))
-        outcome = await self._sessions.wait(session, answering, call.hung_up, timeout=None)
+        answering = asyncio.ensure_future(self._pick_up(place, call, offer, caller))
+        outcome = await place.wait(answering, call.hung_up)
         if outcome is None:
-            return answering.result()
+            answering.result()
+            return True
         answering.cancel()
         await asyncio.gather(answering, return_exceptions=True)
         logger.info(f"WhatsApp call over before it was answered: {outcome.value}")
-        return None
+        return False
 
-    async def _pick_up(self, call: Call, event: Connect) -> Peer:
-        call.peer = await self._peers.open(parse_offer(event.offer))
-        sdp = only_sha256(call.peer.connection.get_answer()["sdp"])
+    async def _pick_up(self, place: Place, call: Call, offer: WhatsAppCall, caller: str) -> None:
+        call.place = place
+        sdp = only_sha256(await place.pick_up(offer))
         try:
-            await self._graph.pre_accept(call.id, event.caller, sdp)
+            await self._graph.pre_accept(call.id, caller, sdp)
             # From here on it may be up, whether or not we learn of it.
             call.accepted = True
-            await self._graph.accept(call.id, event.caller, sdp)
+            await self._graph.accept(call.id, caller, sdp)
         except GraphError:
             call.failed = True
             raise
-        return call.peer
 
     async def _end(self, call: Call, outcome: Outcome | None = None) -> None:
         """Close its peer and tell Meta, once."""
@@ -156,8 +146,8 @@ class Calls:
             return
         call.ended = True
         telling = asyncio.ensure_future(self._tell(call))
-        if call.peer is not None:
-            await self._peers.close(call.peer)
+        if call.place is not None:
+            await call.place.hang_up()
         await telling
 
     async def _tell(self, call: Call) -> None:
@@ -176,15 +166,3 @@ def only_sha256(sdp: str) -> str:
         line for line in lines if not line.startswith("a=fingerprint:") or line.startswith("a=fingerprint:sha-256 ")
     ]
     return "\r\n".join(kept) + "\r\n"
-
-
-def _metadata(event: Connect) -> Any:
-    """What the bot gets as its body, of the type that pipecat's own runner passes.
-
-    pipecat demands fields that Meta leaves out of some events; those are empty.
-    """
-    optional = {"from": "", "to": "", "timestamp": "", "direction": None}
-    try:
-        return WhatsAppConnectCall.model_validate({**optional, **event.fields})
-    except ValidationError:
-        raise Malformed("Fields of the call have other types than Meta documents.", field="calls") from None

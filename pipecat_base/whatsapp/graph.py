@@ -9,6 +9,8 @@ from typing import Any
 import aiohttp
 from pipecat.transports.whatsapp.api import WhatsAppApi
 
+from pipecat_base.answers import bounded_session
+
 ANSWER_TIMEOUT = 5.0
 """Seconds for each of the two steps of answering."""
 END_TIMEOUT = 1.5
@@ -74,7 +76,8 @@ class Graph:
     @asynccontextmanager
     async def _api(self, timeout: float) -> AsyncIterator[WhatsAppApi]:
         # A session for each use: minutes lie between two, and an idle connection would have been closed by then.
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout)) as session:
+        limits = aiohttp.ClientTimeout(total=timeout)
+        async with bounded_session(timeout=limits) as session:
             yield WhatsAppApi(self._token, self._phone_number_id, session)
 
     async def _ask(self, action: str, answering: Awaitable[Any]) -> None:
@@ -85,7 +88,7 @@ class Graph:
         except aiohttp.ContentTypeError as error:
             raise GraphError(f"{action}: the Graph API answered {error.status} without JSON") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise GraphError(f"{action}: the Graph API can not be used: {self._words(error)}") from None
+            raise GraphError(f"{action}: the Graph API cannot be used: {self._words(error)}") from None
         if not isinstance(answer, dict) or answer.get("success") is not True:
             raise GraphError(f"{action}: the Graph API refused: {self._reason(answer)}")
 

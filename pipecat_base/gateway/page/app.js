@@ -259,8 +259,8 @@ async function refresh({ all = false } = {}) {
   const connecting = call?.state === "connecting" ? call : null;
   try {
     if (all || round++ % STATUS_EVERY === 0) showStatus(await server.status());
-    const running = await server.sessions();
-    sessions.show(running, call?.state === "ended" ? null : call?.sessionId);
+    const { sessions: running, all: areAll } = await server.sessions(call?.sessionId);
+    sessions.show(running, call?.state === "ended" ? null : call?.sessionId, areAll);
     failures = 0;
     // Nothing else tells of a bot that has ended before there is a connection.
     if (connecting && !running.some(({ sessionId }) => sessionId === connecting.sessionId)) connecting.lose();
@@ -273,8 +273,10 @@ async function refresh({ all = false } = {}) {
   }
 }
 
-function showStatus({ status, bot, features = [], links = {} }) {
+function showStatus({ status, bot, problem = "", features = [], links = {} }) {
   showServer(status);
+  setText(byId("problem"), problem);
+  byId("problem").hidden = !problem;
   setText(byId("bot"), bot || "pipecat-base");
   byId("client").hidden = !links.client;
   if (links.client) byId("client").href = links.client;

@@ -110,9 +110,10 @@ export class Sessions {
     this.#stop = stop;
   }
 
-  /** Without `sessions` it is not known what runs. */
-  show(sessions, own) {
-    setText(this.#empty, sessions ? "None is running." : "The server does not tell.");
+  /** Without `sessions` it is not known what runs; unless `all`, those of others are not known. */
+  show(sessions, own, all = true) {
+    const none = all ? "None is running." : "A public key shows only the session of this page.";
+    setText(this.#empty, sessions ? none : "The server does not tell.");
     this.#replace(sessions ?? [], own);
   }
 

@@ -20,8 +20,15 @@ export class Server {
     return this.#ask("GET", "status");
   }
 
-  async sessions() {
-    return (await this.#ask("GET", "sessions")).sessions ?? [];
+  /** All of them; with a public key only our own, if it goes on: `{sessions, all}`. */
+  async sessions(own) {
+    try {
+      return { sessions: (await this.#ask("GET", "sessions")).sessions ?? [], all: true };
+    } catch (error) {
+      if (error.status !== 403) throw error;
+    }
+    const ours = own ? await this.#ask("GET", `sessions/${encodeURIComponent(own)}`).catch(() => null) : null;
+    return { sessions: ours && ours.state !== "ended" ? [ours] : [], all: false };
   }
 
   /** How a session has ended: `{outcome, message}`; null when it goes on without us, or when nobody knows. */

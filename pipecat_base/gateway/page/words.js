@@ -22,7 +22,7 @@ const MICROPHONE = {
     "Allow it for this page in the browser's address bar, or in the system's privacy settings, and connect again.",
   ],
   NotFoundError: ["No microphone was found.", "Plug one in, or choose one in the system's sound settings, and connect again."],
-  NotReadableError: ["The microphone can not be read.", "Another program may hold it. Close that, and connect again."],
+  NotReadableError: ["The microphone cannot be read.", "Another program may hold it. Close that, and connect again."],
 };
 
 const ANSWERS = {
@@ -56,7 +56,7 @@ export function iceFailed(candidates) {
 
 export function iceServersUnusable(error) {
   return new Trouble(
-    "The server's ICE servers can not be used.",
+    "The server's ICE servers cannot be used.",
     "PIPECAT_ICE_SERVERS, or what ICE_CONFIG_URL answers, has an entry that browsers refuse.",
     { detail: error.message },
   );
@@ -65,7 +65,7 @@ export function iceServersUnusable(error) {
 export const networkLost = () =>
   new Trouble("The connection to the bot was lost.", "The network failed, or the server is gone. Connect again.");
 
-export const unreachable = () => new Trouble("The server can not be reached.", "Is it still running? It may be restarting.");
+export const unreachable = () => new Trouble("The server cannot be reached.", "Is it still running? It may be restarting.");
 
 export const endedAtOnce = () =>
   new Trouble("The bot ended the call at once.", "bot() has returned. If that was not meant, the server's log may say why.");
@@ -78,7 +78,7 @@ export const botFailed = (detail) =>
 /** Why there is no microphone. */
 export function noMicrophone(error) {
   if (!window.isSecureContext || !navigator.mediaDevices) return insecure;
-  const [title, help] = MICROPHONE[error.name] ?? ["The microphone can not be used.", "Try another one, or another browser."];
+  const [title, help] = MICROPHONE[error.name] ?? ["The microphone cannot be used.", "Try another one, or another browser."];
   return new Trouble(title, help, { detail: error.name in MICROPHONE ? "" : `${error.name}: ${error.message}` });
 }
 

@@ -1,0 +1,1 @@
+"""What one connection may cost the others: bounded heads, bodies, frames, time and turns of the event loop."""

@@ -1,0 +1,122 @@
+"""HTTP/1.1 to another process's app, over any connected socket: what an ASGI request asks, and what comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+
+import h11
+from starlette.types import Message, Receive, Scope, Send
+
+from pipecat_base.errors import Malformed, NotReached
+
+CHUNK = 64 * 1024
+NO_HOST = b"none.invalid"
+"""In place of a host that the request does not name, as HTTP/1.1 needs one; not for the bot."""
+HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer"})
+"""RFC 9110 section 7.6.1: of one connection, not of the request."""
+
+
+async def pass_on(sock: socket.socket, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send the request through ``sock``, which is closed afterwards, and its answer to the caller.
+
+    Raises:
+        Malformed: the request is none that can be passed on.
+        NotReached: the other end closed before it had answered.
+    """
+    first = await receive()
+    try:
+        request = _request(scope, has_body=bool(first.get("body") or first.get("more_body")))
+    except h11.LocalProtocolError as error:
+        sock.close()
+        raise Malformed(f"This request cannot be passed on: {error}.") from None
+    reader, writer = await asyncio.open_connection(sock=sock)
+    exchange = _Exchange(reader, writer)
+    uploading = asyncio.ensure_future(exchange.upload(request, first, receive))
+    try:
+        await exchange.answer(send)
+    finally:
+        uploading.cancel()
+        await asyncio.wait({uploading})
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+class _Exchange:
+    """One request and its answer."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._http = h11.Connection(h11.CLIENT)
+        self._caller_left = False
+
+    async def upload(self, request: h11.Request, message: Message, receive: Receive) -> None:
+        """The request; afterwards, wait for the caller to leave, and tell the other end by closing."""
+        with contextlib.suppress(OSError, h11.LocalProtocolError):
+            await self._write(request)
+            while message["type"] != "http.disconnect":
+                if message.get("body"):
+                    await self._write(h11.Data(data=message["body"]))
+                if not message.get("more_body", False):
+                    await self._write(h11.EndOfMessage())
+                    break
+                message = await receive()
+        while message["type"] != "http.disconnect":
+            message = await receive()
+        self._caller_left = True
+        self._writer.transport.abort()
+
+    async def answer(self, send: Send) -> None:
+        """What comes back, as it comes."""
+        started = False
+        while True:
+            event = await self._next()
+            if isinstance(event, h11.Response):
+                started = True
+                headers = [(bytes(n), bytes(v)) for n, v in event.headers if bytes(n) not in HOP_BY_HOP]
+                await send({"type": "http.response.start", "status": event.status_code, "headers": headers})
+            elif isinstance(event, h11.Data):
+                await send({"type": "http.response.body", "body": bytes(event.data), "more_body": True})
+            elif isinstance(event, h11.EndOfMessage):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                return
+            elif not isinstance(event, h11.InformationalResponse):
+                if self._caller_left:
+                    return
+                if started:
+                    raise ConnectionResetError("the answer broke off")  # the server cuts the caller off
+                raise NotReached("The bot's process ended before it had answered.")
+
+    async def _next(self) -> object:
+        while True:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError:
+                return None
+            if event is not h11.NEED_DATA:
+                return event
+            try:
+                self._http.receive_data(await self._reader.read(CHUNK))
+            except (OSError, h11.RemoteProtocolError, RuntimeError):
+                return None
+
+    async def _write(self, event: h11.Event) -> None:
+        data = self._http.send(event)
+        if data:
+            self._writer.write(data)
+            await self._writer.drain()
+
+
+def _request(scope: Scope, *, has_body: bool) -> h11.Request:
+    target: bytes = scope.get("raw_path") or scope["path"].encode()
+    if scope.get("query_string"):
+        target += b"?" + scope["query_string"]
+    headers = [(name, value.strip()) for name, value in scope["headers"] if name not in (*HOP_BY_HOP, b"host")]
+    # One host, as HTTP/1.1 has it: the first, as the bot's own server would take it.
+    headers.append((b"host", next((value for name, value in scope["headers"] if name == b"host"), NO_HOST)))
+    if has_body and not any(name == b"content-length" for name, _ in headers):
+        headers.append((b"transfer-encoding", b"chunked"))
+    return h11.Request(method=scope["method"].encode(), target=target, headers=headers)

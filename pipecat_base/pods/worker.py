@@ -1,0 +1,282 @@
+"""The launcher's side of one worker: what it is asked, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from pipecat_base.errors import StartupError
+from pipecat_base.logs import logger
+from pipecat_base.pods.forks import how_it_ended
+from pipecat_base.pods.nursery import Child
+from pipecat_base.sessions.board import State
+from pipecat_base.wire.messages import (
+    Began,
+    Close,
+    Connection,
+    Ended,
+    Entered,
+    Exited,
+    Idle,
+    Imported,
+    Message,
+    Noted,
+    NotServed,
+    Reply,
+    Request,
+    Serving,
+    Stored,
+)
+
+STATUS_WAIT = 1.0
+"""Seconds between the end of a worker's channel and the news of how it ended."""
+
+FACTS_PER_SECOND = 100
+"""Of one process, on average over ten; what is more is dropped."""
+
+VITAL_FACTS = ("failure", "process", "caller", "error")
+"""A process that tells too much of other things may still tell these."""
+VITAL_FACTS_PER_SECOND = 5
+PROCESS_FACT = "process_loop_lag"
+"""Of no session."""
+
+MAX_UPLOADS = 1000
+"""Files of one session that are remembered, however many its process says it has stored."""
+
+R = TypeVar("R", bound=Request)
+
+
+class Allowance:
+    """So many a second, on average over ten seconds."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._left = 10 * rate
+        self._at = time.monotonic()
+
+    def take(self) -> bool:
+        """Whether one more is within it."""
+        now = time.monotonic()
+        self._left = min(10 * self._rate, self._left + (now - self._at) * self._rate)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+class Died(Exception):
+    """A worker ended while something was asked of it. In words: "was killed by SIGKILL"."""
+
+
+class Stint:
+    """A worker's time for one session.
+
+    Attributes:
+        ended: Done when the session has ended there.
+        uploads: Files that it keeps for the session.
+    """
+
+    def __init__(self, worker: Worker, session_id: str) -> None:
+        self.worker = worker
+        self.session_id = session_id
+        self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self.uploads: list[str] = []
+        self.on_entered: Callable[[str], None] = _nothing
+        self.on_serving: Callable[[Sequence[str]], None] = _nothing
+
+
+class Worker:
+    """One worker.
+
+    Attributes:
+        idle: Done once it is set up; raises StartupError, or Died.
+        died: Done when it has ended, with how, in words.
+        is_used: Whether a bot has run in it.
+    """
+
+    def __init__(self, child: Child, on_fact: Callable[[Noted], None]) -> None:
+        loop = asyncio.get_running_loop()
+        self.pid = child.pid
+        self.exited: Exited | None = None
+        """How it has ended and what it has used, if that is known."""
+        self._on_fact = on_fact
+        self._facts = Allowance(FACTS_PER_SECOND)
+        self._vital_facts = Allowance(VITAL_FACTS_PER_SECOND)
+        self._has_told_too_much = False
+        self.began: asyncio.Future[None] = loop.create_future()
+        self.idle: asyncio.Future[Idle] = loop.create_future()
+        self.died: asyncio.Future[str] = loop.create_future()
+        self.is_used = False
+        self.reason: str | None = None
+        """Why we have killed it."""
+        self._stints: dict[str, Stint] = {}
+        self._child = child
+        self._channel = child.channel
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._status: asyncio.Task[None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        self._channel.attach(loop, self._on_message, self._on_end)
+        # Not its channel alone: what the bot has forked may hold that open.
+        child.exited.add_done_callback(lambda _: self._channel.finish())
+
+    def take(self, session_id: str) -> Stint:
+        """For this session, from now on."""
+        stint = self._stints[session_id] = Stint(self, session_id)
+        return stint
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether it has a session."""
+        return bool(self._stints)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether it has more sessions than one."""
+        return len(self._stints) > 1
+
+    def leave(self, stint: Stint) -> None:
+        """That session is over: what is still said of it is of no account."""
+        if self._stints.get(stint.session_id) is stint:
+            del self._stints[stint.session_id]
+
+    async def ask(self, kind: type[R], *fields: Any, descriptors: Sequence[int] = ()) -> Any:
+        """What it replies.
+
+        Raises:
+            Refusal: that of the worker.
+            Died: it ended first.
+        """
+        number = next(self._numbers)
+        asked = self._asked[number] = asyncio.get_running_loop().create_future()
+        if self.died.done():
+            raise Died(self.died.result())
+        self._channel.send(kind(number, *fields), descriptors)
+        try:
+            reply: Reply = await asked
+        finally:
+            self._asked.pop(number, None)
+        return reply.result()
+
+    def tell(self, message: Message) -> None:
+        """Something that has no answer."""
+        self._channel.send(message)
+
+    def adopt(self, descriptor: int, head: bytes, early: bytes, client: Any, scheme: str) -> None:
+        """Have it serve a connection whose first request was read here."""
+        self._channel.send(Connection(head, early, None if client is None else list(client), scheme), [descriptor])
+
+    def connect(self, client: Any, scheme: str) -> socket.socket:
+        """Have it serve a new connection, whose other end is returned."""
+        message = Connection(b"", b"", None if client is None else list(client), scheme)
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._channel.send(message, [theirs.fileno()])
+        ours.setblocking(False)
+        return ours
+
+    def close(self, within: float) -> None:
+        """Let it tear down and end; kill it when that takes longer than ``within`` seconds."""
+        self.tell(Close())
+        if self._deadline is None:
+            self._deadline = asyncio.get_running_loop().call_later(within, self.kill, None)
+
+    def kill(self, reason: str | None) -> None:
+        """End it now. The reason takes the place of "was killed by SIGKILL"."""
+        if self.died.done() or self._child.exited.done():
+            return
+        self.reason = self.reason or reason
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+    def _on_message(self, message: Message, descriptors: list[int]) -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if isinstance(message, Reply):
+            asked = self._asked.get(message.number)
+            if asked is not None and not asked.done():
+                asked.set_result(message)
+        elif isinstance(message, Began):
+            _settle(self.began, None)
+        elif isinstance(message, Idle):
+            _settle(self.idle, message)
+        elif isinstance(message, NotServed):
+            self._fail(message.error())
+        elif isinstance(message, Noted):
+            self._hear(message)
+        elif isinstance(message, Entered | Serving | Stored | Ended):
+            self._note(message)
+        elif not isinstance(message, Imported):  # one that is alone says that first
+            self.kill(f"said {type(message).__name__}, which workers do not")
+
+    def _hear(self, noted: Noted) -> None:
+        """Pass a fact on, if it is one, is of a session here, and there are not too many."""
+        texts = (noted.name, noted.session_id or "")
+        if not (all(isinstance(text, str) for text in texts) and isinstance(noted.fields, dict)):
+            return
+        if noted.session_id not in self._stints and noted.name != PROCESS_FACT:
+            return
+        allowance = self._vital_facts if noted.name in VITAL_FACTS else self._facts
+        if allowance.take():
+            self._on_fact(noted)
+        elif not self._has_told_too_much:
+            self._has_told_too_much = True
+            logger.warning(f"The bot's process {self.pid} tells too much: some of it is in no metric and no report")
+
+    def _note(self, message: Entered | Serving | Stored | Ended) -> None:
+        if isinstance(message, Entered) and message.state == State.RUNNING.value:
+            self.is_used = True
+        stint = self._stints.get(message.session_id)
+        if stint is None:
+            return
+        if isinstance(message, Entered):
+            stint.on_entered(message.state)
+        elif isinstance(message, Serving):
+            stint.on_serving(message.fingerprints)
+        elif isinstance(message, Stored):
+            if len(stint.uploads) < MAX_UPLOADS:
+                stint.uploads.append(message.url)
+        else:
+            _settle(stint.ended, message)
+
+    def _on_end(self) -> None:
+        self._channel.close()
+        self._status = asyncio.ensure_future(self._learn_of_end())
+
+    async def _learn_of_end(self) -> None:
+        await asyncio.wait({self._child.exited}, timeout=STATUS_WAIT)
+        if not self._child.exited.done():  # it has closed its descriptors, and lives
+            self.kill("closed its connection to the launcher")
+            await asyncio.wait({self._child.exited}, timeout=STATUS_WAIT)
+        self.exited = self._child.exited.result() if self._child.exited.done() else None
+        how = self.reason or how_it_ended(self.exited)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self.died.set_result(how)
+        died = Died(how)
+        self._fail(died)
+        for asked in list(self._asked.values()):
+            if not asked.done():
+                asked.set_exception(died)
+
+    def _fail(self, error: StartupError | Died) -> None:
+        for future in (self.began, self.idle):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # somebody may ask later; nobody need
+
+
+def _settle(future: asyncio.Future[Any], value: Any) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _nothing(*values: Any) -> None: ...
