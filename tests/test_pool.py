@@ -1,0 +1,72 @@
+"""Which process a WebRTC client's messages are for."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, cast
+
+import pytest
+
+from pipecat_base.errors import UnknownPeer
+from pipecat_base.pods import Ask
+from pipecat_base.pods.limits import Limits
+from pipecat_base.pods.nursery import Nursery, Template
+from pipecat_base.pods.pool import WorkerPool
+from pipecat_base.pods.worker import Stint, Worker
+from pipecat_base.sessions.board import Board
+from pipecat_base.sessions.meetings import Transport
+from pipecat_base.wire import messages
+from pipecat_base.wire.channel import Channel
+from pipecat_base.wire.messages import Imported
+
+IMPORTED = Imported("bot in bot.py", "bot.py", [], None, False, False, False, [], [])
+
+
+class FakeWorker:
+    """Names every connection as pipecat 0.0.91 does: by a number that each process counts for itself."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.asked: list[Any] = []
+
+    async def ask(self, kind: type, *fields: Any) -> Any:
+        self.asked.append(fields)
+        return (
+            {"sdp": self.name, "type": "answer", "pc_id": "SmallWebRTCConnection#0"} if kind is messages.Offer else None
+        )
+
+
+def test_processes_that_name_connections_alike_are_told_apart() -> None:
+    async def scene() -> None:
+        channels = [Channel(end) for end in socket.socketpair()]
+        nursery = cast(Nursery, type("Nothing", (), {"channel": channels[0]})())
+        board = Board(max_sessions=None, max_seconds=None, refusal=lambda: None)
+        limits = Limits(1, 1, 1, 1, 1, 1, None)
+        pool = WorkerPool(
+            board,
+            nursery,
+            Template(IMPORTED, channels[1]),
+            "fork",
+            limits,
+            shared=False,
+            lines_of=lambda session_id: cast(Any, None),
+            note=lambda *args: None,
+        )
+        workers = {name: FakeWorker(name) for name in ("a", "b")}
+        for name, worker in workers.items():
+            pool._stints[name] = Stint(cast(Worker, worker), name)
+        first = await pool.offer(Ask("a", Transport.WEBRTC), {"sdp": "", "type": "offer"})
+        second = await pool.offer(Ask("b", Transport.WEBRTC), {"sdp": "", "type": "offer"})
+        assert first["pc_id"] != second["pc_id"]
+        for answer, name in ((first, "a"), (second, "b")):
+            await pool.trickle({"pc_id": answer["pc_id"], "candidates": []})
+            assert workers[name].asked[-1] == ({"pc_id": "SmallWebRTCConnection#0", "candidates": []},)
+            again = await pool.offer(Ask("?", Transport.WEBRTC), {"pc_id": answer["pc_id"], "sdp": "", "type": "offer"})
+            assert (again["sdp"], again["pc_id"]) == (name, answer["pc_id"])
+        with pytest.raises(UnknownPeer):
+            await pool.offer(Ask("?", Transport.WEBRTC), {"pc_id": "none", "sdp": "", "type": "offer"})
+        for channel in channels:
+            channel.close()
+
+    asyncio.run(scene())
