@@ -1,0 +1,62 @@
+"""An operator's address on loopback: it remembers what was posted to it."""
+
+from __future__ import annotations
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any
+
+
+class Sink:
+    """Answers with ``status``; hangs until it is closed where that is None.
+
+    Attributes:
+        posts: Path, headers in lower case, and body of each request.
+    """
+
+    def __init__(self, status: int | None = 200) -> None:
+        self.status = status
+        self.refused: bytes | None = None
+        """What is answered with 503, whatever ``status`` is."""
+        self.posts: list[tuple[str, dict[str, str], bytes]] = []
+        self._closed = threading.Event()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self.port = self._server.server_port
+        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def url(self, path: str = "/") -> str:
+        return f"http://127.0.0.1:{self.port}{path}"
+
+    def contents(self, path: str = "/") -> list[Any]:
+        """What was posted there, decoded."""
+        return [json.loads(body) for found, _, body in self.posts if found == path]
+
+    def __enter__(self) -> Sink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, t: TracebackType | None) -> None:
+        self._closed.set()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        sink = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                sink.posts.append((self.path, headers, body))
+                status = 503 if sink.refused is not None and sink.refused in body else sink.status
+                if status is None:
+                    sink._closed.wait(60)
+                    return
+                self.send_response(status)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002
+
+        return Handler

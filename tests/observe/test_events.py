@@ -1,0 +1,116 @@
+"""The platform's event publisher, as section 24 of the replaced image's behaviour has it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from pipecat_base.observe.facts import KINDS, fact
+from tests.observe.sink import Sink
+from tests.process import Launcher
+
+PUBLISHED = {name for name, kind in KINDS.items() if kind.is_event}
+
+
+def call(sink: Sink, body: Any, **variables: Any) -> Launcher:
+    variables = {"PIPECAT_EVENT_PUBLISHER_ENDPOINT": sink.url("/events"), "DRAIN_NOTICE": "0", **variables}
+    with Launcher("observed", **variables) as launcher:
+        launcher.post(body, x_daily_session_id="s-1")
+        launcher.post({"return": True}, x_daily_session_id="s-2")
+        assert launcher.stop() == 0
+        launcher.final_log = launcher.log()  # type: ignore[attr-defined]
+        return launcher
+
+
+def test_each_event_of_a_call_is_posted_in_its_envelope() -> None:
+    with Sink() as sink:
+        call(sink, {"error": "s3cr3t message", "interrupted": True, "text": "what was said"})
+        events = sink.contents("/events")
+    ours = [event for event in events if event["session_id"] == "s-1"]
+    assert {event["session_id"] for event in events} == {"s-1", "s-2"}
+    wanted = {
+        "session_info",
+        "startup_timing",
+        "transport_timing",
+        "user_bot_latency",
+        "first_bot_speech_latency",
+        "latency_breakdown",
+        "service_latency",
+        "service_usage",
+        "speech_event",
+        "error",
+        "transcript",
+    }
+    assert {event["event_name"] for event in ours} == wanted
+    for event in ours:
+        assert set(event) == {"ts", "session_id", "event_name", "event_uuid", "event_properties"}
+        assert uuid.UUID(event["event_uuid"]).version == 4
+        assert datetime.datetime.fromisoformat(event["ts"]).utcoffset() == datetime.timedelta(0)
+        assert "." in event["ts"]
+        assert set(event["event_properties"]) <= set(KINDS[event["event_name"]].fields)
+    assert len([event for event in ours if event["event_name"] == "session_info"]) == 1
+    assert len({event["event_uuid"] for event in events}) == len(events)
+    error = next(event for event in ours if event["event_name"] == "error")["event_properties"]
+    assert (error["category"], error["exception_type"]) == ("connectivity", "TimeoutError")
+    assert "s3cr3t" not in json.dumps(events)
+    texts = {e["event_properties"]["role"]: e["event_properties"] for e in ours if e["event_name"] == "transcript"}
+    assert texts["user"]["text"] == "what was said"
+    assert texts["assistant"]["text"] == "hello to you"
+    assert "interrupted" in texts["assistant"]
+
+
+@pytest.mark.parametrize(("value", "is_left_out"), [("1", True), ("no", True), (" False ", False), ("", False)])
+def test_transcripts_are_left_out_unless_that_is_false(value: str, is_left_out: bool) -> None:
+    with Sink() as sink:
+        call(sink, {"text": "what was said"}, PCC_EXCLUDE_CONTENT=value)
+        assert sink.contents("/events")
+        assert ("what was said" not in str(sink.posts)) == is_left_out
+
+
+def test_ten_failures_in_a_row_silence_a_session_and_the_next_one_tries_again() -> None:
+    with Sink(503) as sink:
+        launcher = call(sink, {"turns": 3})
+        sent = [event["session_id"] for event in sink.contents("/events")]
+    log = launcher.final_log  # type: ignore[attr-defined]
+    assert sent.count("s-1") == 10
+    assert sent.count("s-2") == 1
+    assert log.count("[pcc-observability] Event publish failed: 503") == 11
+    assert log.count("this session sends no more") == 1
+
+
+def test_a_publisher_that_hangs_or_is_not_there_costs_no_call_and_no_end() -> None:
+    with Sink(None) as sink:
+        call(sink, {"turns": 1})
+    nobody = sink  # closed
+    launcher = call(nobody, {"turns": 1})
+    log = launcher.final_log  # type: ignore[attr-defined]
+    assert "[pcc-observability] Event publish error: Connection refused" in log
+    assert "Stopped" in log
+
+
+def test_an_address_that_is_none_is_ignored_with_a_line() -> None:
+    with Launcher("observed", PIPECAT_EVENT_PUBLISHER_ENDPOINT="publisher:3000") as launcher:
+        assert launcher.post({"return": True}).status_code == 200
+        launcher.wait_for_log("PIPECAT_EVENT_PUBLISHER_ENDPOINT: the value is not an HTTP address")
+
+
+def test_a_fact_holds_what_is_allowed_and_nothing_else() -> None:
+    told = fact(
+        "error",
+        "s",
+        {"category": "x" * 1000, "message": "secret", "processor_usable": "yes", "timestamp": float("nan")},
+    )
+    assert told is not None
+    assert told.fields == {"category": "x" * 256}
+    assert fact("made_up", "s", {}) is None
+    deep = fact("startup_timing", "s", {"processor_timings": [{"processor_name": "a", "secret": 1}, 7], "warmup": []})
+    assert deep is not None
+    assert deep.fields == {"processor_timings": [{"processor_name": "a"}]}
+    late = fact("turn", "s", {"number": 10**400}, at=5.0)
+    assert late is not None
+    assert late.fields == {}
+    assert late.at > 1e9

@@ -1,0 +1,132 @@
+"""The journal: what a launcher that was killed has left, and what the next one makes of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipecat_base.observe import journal
+from pipecat_base.observe.journal import CALLS, Journal
+
+
+def filed(folder: Path) -> list[str]:
+    path = folder / CALLS
+    return [json.loads(line)["id"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def journals(folder: Path) -> list[Path]:
+    return list(folder.glob("journal-*"))
+
+
+def killed(folder: Path, *entries: Any) -> None:
+    """What a launcher leaves that is killed."""
+    lines = [entry if isinstance(entry, str) else json.dumps(entry) for entry in entries]
+    (folder / f"journal-{len(journals(folder))}.jsonl").write_text("\n".join(lines))
+
+
+def test_a_call_that_had_not_ended_has_its_report(tmp_path: Path) -> None:
+    killed(tmp_path, {"begun": {"id": "a", "session_id": "s", "transport": "webrtc", "started_at": "then"}})
+    Journal(str(tmp_path), sends=False).adopt()
+    (report,) = [json.loads(line) for line in (tmp_path / CALLS).read_text().splitlines()]
+    assert (report["id"], report["session_id"], report["transport"]) == ("a", "s", "webrtc")
+    assert (report["started_at"], report["seconds"]) == ("then", None)
+    assert (report["outcome"], report["reason"]) == ("failed", "The launcher was killed.")
+
+
+def test_what_was_noted_and_not_filed_is_filed_once(tmp_path: Path) -> None:
+    (tmp_path / CALLS).write_text('{"id":"filed"}\n')
+    begun = [{"begun": {"id": name}} for name in ("filed", "noted", "done")]
+    ended = [{"ended": {"id": name}} for name in ("filed", "noted", "done")]
+    killed(tmp_path, *begun, *ended, {"filed": "done"}, '{"begun": {"id": "cut off')
+    Journal(str(tmp_path), sends=False).adopt()
+    assert filed(tmp_path) == ["filed", "noted"]
+    Journal(str(tmp_path), sends=False).adopt()
+    assert filed(tmp_path) == ["filed", "noted"]
+
+
+def test_what_was_not_sent_is_sent_by_the_next_one(tmp_path: Path) -> None:
+    ended = [{"ended": {"id": name}} for name in ("sent", "unsent")]
+    killed(tmp_path, *ended, {"filed": "sent"}, {"filed": "unsent"}, {"sent": "sent"})
+    (tmp_path / CALLS).write_text('{"id":"sent"}\n{"id":"unsent"}\n')
+    second = Journal(str(tmp_path), sends=True)
+    assert [report["id"] for report in second.adopt()] == ["unsent"]
+    second.close()  # killed, as it were: it was not sent
+    third = Journal(str(tmp_path), sends=True)
+    assert [report["id"] for report in third.adopt()] == ["unsent"]
+    third.sent("unsent")
+    third.close()
+    assert journals(tmp_path) == []
+    assert filed(tmp_path) == ["sent", "unsent"]
+
+
+def test_a_line_that_was_cut_spoils_no_other(tmp_path: Path) -> None:
+    (tmp_path / CALLS).write_text('{"id":"whole"}\n{"id":"cut')
+    kept = Journal(str(tmp_path), sends=False)
+    kept.end({"id": "next"})
+    assert (tmp_path / CALLS).read_text().splitlines()[2] == '{"id":"next"}'
+
+
+def test_what_is_no_journal_is_set_aside(tmp_path: Path) -> None:
+    killed(tmp_path, {"begun": 3})
+    killed(tmp_path, {"begun": {"id": "a"}})
+    Journal(str(tmp_path), sends=False).adopt()
+    assert filed(tmp_path) == ["a"]
+    assert len(list(tmp_path.glob("*.unreadable"))) == 1
+
+
+def test_what_was_sent_before_it_could_be_filed_is_not_sent_again(tmp_path: Path) -> None:
+    (tmp_path / CALLS).mkdir()
+    kept = Journal(str(tmp_path), sends=True)
+    with pytest.raises(IsADirectoryError):
+        kept.end({"id": "a"})
+    kept.sent("a")
+    (tmp_path / CALLS).rmdir()
+    kept.close()
+    assert filed(tmp_path) == ["a"]
+    assert journals(tmp_path) == []
+
+
+def test_a_launcher_that_lives_keeps_its_own(tmp_path: Path) -> None:
+    first = Journal(str(tmp_path), sends=False)
+    first.begin({"id": "a"})
+    Journal(str(tmp_path), sends=False).adopt()
+    assert filed(tmp_path) == []
+    first.end({"id": "a"})
+    first.close()
+    assert filed(tmp_path) == ["a"]
+
+
+def test_it_does_not_grow_with_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "COMPACT_AT", 10_000)
+    kept = Journal(str(tmp_path), sends=True)
+    kept.begin({"id": "runs"})
+    sizes = []
+    for number in range(300):
+        name = f"call-{number}"
+        kept.begin({"id": name})
+        kept.end({"id": name, "reason": "x" * 100})
+        if number != 7:
+            kept.sent(name)
+        (path,) = journals(tmp_path)
+        sizes.append(path.stat().st_size)
+    assert max(sizes) < 12_000
+    assert len(filed(tmp_path)) == 300
+    kept.close()
+    assert [report["id"] for report in Journal(str(tmp_path), sends=True).adopt()] == ["call-7", "runs"]
+
+
+def test_much_that_waits_does_not_have_it_written_again_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "COMPACT_AT", 1_000)
+    kept = Journal(str(tmp_path), sends=True)
+    names = set()
+    for number in range(200):
+        kept.end({"id": f"call-{number}", "reason": "x" * 100})
+        names |= {path.name for path in journals(tmp_path)}
+    assert len(names) < 12
+    kept.close()
+    assert len(Journal(str(tmp_path), sends=True).adopt()) == 200

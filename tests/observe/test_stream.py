@@ -1,0 +1,237 @@
+"""The stream of facts: who may tell them, in what order they come, and what a reader that fails costs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from pipecat_base.observe.facts import Fact
+from pipecat_base.observe.outbox import Outbox
+from pipecat_base.observe.posting import NotTaken, post
+from pipecat_base.observe.recorder import Recorder
+from pipecat_base.observe.reports import Reports
+from pipecat_base.routes.requests import caller
+from pipecat_base.sessions import board
+from pipecat_base.sessions.board import Session, State
+from pipecat_base.sessions.meetings import Transport
+from pipecat_base.sessions.outcomes import Outcome, Report
+from tests.observe.sink import Sink
+from tests.process import Launcher, until
+
+
+class Reader:
+    """Remembers what it reads."""
+
+    def __init__(self, error: Exception | None = None) -> None:
+        self.facts: list[Fact] = []
+        self._error = error
+
+    def read(self, fact: Fact) -> None:
+        self.facts.append(fact)
+        if self._error is not None:
+            raise self._error
+
+    def close(self, within: float) -> None: ...
+
+
+async def lived(recorder: Recorder, *states: State) -> None:
+    """A session that goes through these states."""
+    session = Session("s", Transport.PLAIN, None)
+    for state in states:
+        session.state = state
+        session.report = Report(Outcome.COMPLETED, "The bot returned.", 1.0) if state is State.ENDED else None
+        recorder.on_change(session)
+
+
+def told(*states: State) -> list[tuple[str, Mapping[str, Any]]]:
+    reader = Reader()
+    asyncio.run(lived(Recorder([reader]), *states))
+    return [(fact.name, fact.fields) for fact in reader.facts]
+
+
+def test_each_state_is_told_once_though_it_is_entered_in_two_processes() -> None:
+    states = (State.ADMITTED, State.ADMITTED, State.RUNNING, State.RUNNING, State.ENDED)
+    assert [name for name, _ in told(*states)] == ["session_admitted", "session_running", "session_ended"]
+    twice = [name for name, _ in told(*states, *states)]
+    assert twice == ["session_admitted", "session_running", "session_ended"] * 2
+
+
+def test_a_start_that_waited_for_its_peer_is_not_timed() -> None:
+    assert "start_secs" in dict(told(State.ADMITTED, State.RUNNING))["session_running"]
+    assert "start_secs" not in dict(told(State.ADMITTED, State.WAITING, State.RUNNING))["session_running"]
+
+
+def test_a_reader_that_fails_costs_the_others_nothing() -> None:
+    bad, good = Reader(ValueError("broken")), Reader()
+    recorder = Recorder([bad, good])
+    for _ in range(3):
+        recorder.note("turn", "s", {"number": 1})
+    assert len(bad.facts) == len(good.facts) == 3
+
+
+def test_of_too_many_items_the_oldest_are_dropped_and_counted() -> None:
+    done: list[int] = []
+    dropped: list[int] = []
+    gate = threading.Event()
+
+    def handle(item: int) -> None:
+        gate.wait(10)
+        done.append(item)
+
+    outbox: Outbox[int] = Outbox("test", handle, most=3, on_drop=dropped.append)
+    outbox.put(0)
+    until(lambda: not len(outbox), "the first to be taken up")
+    for item in range(1, 8):
+        outbox.put(item)
+    gate.set()
+    assert outbox.close(10)
+    assert done == [0, 5, 6, 7]
+    assert dropped == [1, 2, 3, 4]
+
+
+def test_the_end_waits_for_what_is_under_way_within_its_bound() -> None:
+    done: list[int] = []
+    begun, gate = threading.Event(), threading.Event()
+
+    def handle(item: int) -> None:
+        begun.set()
+        gate.wait(10)
+        done.append(item)
+
+    outbox: Outbox[int] = Outbox("test", handle, most=3, on_drop=lambda count: None)
+    outbox.put(1)
+    assert begun.wait(10)
+    assert not outbox.close(0.05)
+    gate.set()
+    assert outbox.close(10)
+    assert done == [1]
+
+
+def test_a_redirect_is_not_followed() -> None:
+    with Sink() as sink:
+
+        class Moved(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                self.send_response(302)
+                self.send_header("location", sink.url())
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *values: Any) -> None: ...
+
+        with served(Moved) as url, pytest.raises(NotTaken) as refused:
+            post(url, b"{}", {})
+        assert refused.value.status == 302
+        assert not sink.posts
+
+
+@contextmanager
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    server = HTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_reports_of_the_last_calls_alone_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipecat_base.observe.reports.MAX_REPORTS", 3)
+    reports = Reports(None, None, None, content=False)
+    for number in range(5):
+        reports.read(Fact("session_admitted", f"s-{number}", {"transport": "plain"}))
+        reports.read(Fact("session_ended", f"s-{number}", {"outcome": "completed", "reason": "x"}))
+    assert [number for number in range(5) if reports.get(f"s-{number}")] == [2, 3, 4]
+    assert board.MAX_REPORTS > 3
+
+
+@pytest.mark.parametrize(
+    ("host", "forwarded", "wanted"),
+    [
+        ("8.8.8.8", None, "8.8.8.8"),
+        ("8.8.8.8", "198.51.100.1", "8.8.8.8"),
+        ("10.0.0.1", "198.51.100.1", "198.51.100.1 through 10.0.0.1"),
+        ("10.0.0.1", "made up, 198.51.100.1", "198.51.100.1 through 10.0.0.1"),
+        ("10.0.0.1", "198.51.100.1, 10.0.0.1", "10.0.0.1"),
+        ("10.0.0.1", "198.51.100.1, no address\x1b[2J", "10.0.0.1"),
+        ("testclient", "198.51.100.1", "testclient"),
+    ],
+)
+def test_the_callers_address_is_that_behind_ones_own_proxy(host: str, forwarded: str | None, wanted: str) -> None:
+    headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "client": (host, 1)}
+    assert caller(Request(scope)).peer == wanted
+
+
+TELLS = """
+import os, threading, time
+
+from pipecat_base.observe.listener import current
+
+
+async def bot(args):
+    listener = current.get()
+    body = args.body
+    for _ in range(body.get("count", 0)):
+        listener.note("turn", {"number": 1})
+    if body.get("forge"):
+        for name in ("session_ended", "session_admitted", "refused", "process_wait"):
+            listener.note(name, {"transport": "plain", "outcome": "made up", "reason": "made up", "wait_secs": 1})
+        listener.take("another", "turn", {"number": 1}, time.time())
+    if body.get("thread"):
+        thread = threading.Thread(target=listener.note, args=("turn", {"number": 1}))
+        thread.start()
+        thread.join()
+    if body.get("fork"):
+        child = os.fork()
+        if child == 0:
+            listener.note("turn", {"number": 1})
+            os._exit(0)
+        os.waitpid(child, 0)
+    import asyncio
+
+    await asyncio.sleep(0.1)
+"""
+
+
+def tell(folder: Path, **variables: Any) -> Launcher:
+    (folder / "bot.py").write_text(TELLS)
+    return Launcher(folder, PIPECAT_REPORTS_DIR=str(folder), PIPECAT_GATEWAY="1", **variables)
+
+
+def report_of(launcher: Launcher, body: Any) -> Any:
+    session_id = launcher.http.post("/v1/public/agent/start", json={"body": body}).json()["sessionId"]
+    until(lambda: launcher.http.get(f"/sessions/{session_id}").json()["state"] == "ended", "its end")
+    return launcher.http.get(f"/sessions/{session_id}").json()["report"]
+
+
+def test_facts_of_another_thread_come_and_those_of_a_fork_do_not(tmp_path: Path) -> None:
+    with tell(tmp_path) as telling:
+        assert report_of(telling, {"thread": True})["turns"] == 1
+        assert report_of(telling, {"fork": True})["turns"] == 0
+
+
+def test_a_bots_process_is_believed_nothing_that_it_cannot_know(tmp_path: Path) -> None:
+    with tell(tmp_path, PIPECAT_ISOLATION="process") as telling:
+        report = report_of(telling, {"forge": True})
+    assert (report["outcome"], report["turns"]) == ("completed", 0)
+
+
+def test_a_flood_of_facts_is_bounded(tmp_path: Path) -> None:
+    with tell(tmp_path, PIPECAT_ISOLATION="process") as telling:
+        began = time.monotonic()
+        report = report_of(telling, {"count": 20_000})
+        allowed = 1000 + 100 * (time.monotonic() - began) + 1
+        assert 1000 <= report["turns"] <= allowed
+        assert report["process"] is not None
+        assert len(telling.lines("tells too much")) == 1
