@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from pipecat_base.arguments import ArgumentFactory
 from pipecat_base.errors import Malformed
-from pipecat_base.outcomes import Outcome
-from pipecat_base.webrtc.calls import Calls
-from pipecat_base.webrtc.offers import Offer
+from pipecat_base.sessions.meetings import UNKNOWN
+from pipecat_base.sessions.outcomes import Outcome
+from pipecat_base.stage.arguments import ArgumentFactory
+from pipecat_base.stage.webrtc.calls import Calls
+from pipecat_base.stage.webrtc.offers import Offer
 from tests.parts import make_sessions
 
 
@@ -19,12 +20,16 @@ class Peer:
     def __init__(self) -> None:
         self.connection = object()
 
+    async def measure(self, note: Any) -> None: ...
+
+    async def tell_stats(self, note: Any) -> None: ...
+
     async def until_left(self) -> None:
         await asyncio.Event().wait()
 
 
 class Peers:
-    """Opens a peer when its gate is opened; one whose SDP begins with "bad" can not be answered."""
+    """Opens a peer when its gate is opened; one whose SDP begins with "bad" cannot be answered."""
 
     def __init__(self) -> None:
         self.open_ones: dict[Peer, str] = {}
@@ -59,13 +64,13 @@ class Scene:
 
         self.sessions = make_sessions(bot, cancel_grace=1)
         arguments = ArgumentFactory(wants_cloud=False)
-        self.calls = Calls(self.sessions, arguments, cast(Any, self.peers), offer_timeout=9)
+        self.calls = Calls(self.sessions, self.sessions.runs, arguments, cast(Any, self.peers), offer_timeout=9)
 
     async def offer(self, *sdps: str) -> list[asyncio.Task[dict[str, str]]]:
         tasks = []
         for sdp in sdps:
             offer = Offer(sdp, None, False, sdp)
-            tasks.append(asyncio.ensure_future(self.calls.offer("s", offer, max_seconds=None)))
+            tasks.append(asyncio.ensure_future(self.calls.offer("s", offer, max_seconds=None, caller=UNKNOWN)))
             await asyncio.sleep(0.01)
         return tasks
 
@@ -76,7 +81,7 @@ class Scene:
 
     async def end(self) -> None:
         self.sessions.cancel_all(Outcome.CANCELLED)
-        assert await self.sessions.wait_until_empty(5)
+        assert await self.sessions.until_empty(5)
 
 
 def refused(task: asyncio.Task[Any]) -> bool:
@@ -157,7 +162,9 @@ def test_offers_that_are_being_answered_when_their_session_is_ended_leave_nothin
 def test_an_offer_whose_handler_is_cancelled_keeps_no_place(ticks: int) -> None:
     async def main() -> None:
         scene = Scene()
-        task = asyncio.ensure_future(scene.calls.offer("s", Offer("one", None, False, "one"), max_seconds=None))
+        task = asyncio.ensure_future(
+            scene.calls.offer("s", Offer("one", None, False, "one"), max_seconds=None, caller=UNKNOWN)
+        )
         for _ in range(ticks):
             await asyncio.sleep(0)
         task.cancel()

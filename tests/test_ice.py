@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from pipecat_base.logs import logger
-from pipecat_base.webrtc import PUBLIC_STUN, ice
+from pipecat_base.sessions.meetings import PUBLIC_STUN
+from pipecat_base.stage.webrtc import ice
 
 
 def urls(servers: list[Any]) -> list[str]:
@@ -77,6 +78,7 @@ def test_the_url_is_asked_once_in_its_answers_lifetime() -> None:
         servers = ice.IceServers(None, "http://config", fetch=source, clock=lambda: now)
         for _ in range(5):
             assert urls(await servers.get()) == ["stun:one"]
+            await asyncio.sleep(0)  # what was begun in the background asks now
         assert source.calls == 1
         now += ice.LIFETIME + 1
         # The old answer serves while the new one is fetched.
@@ -115,6 +117,29 @@ def test_while_the_url_fails_the_last_good_answer_serves_with_one_warning(failur
         logger.remove(sink)
     warnings = [line for line in lines if "ICE_CONFIG_URL" in line]
     assert len(warnings) == (0 if failure == "hang" else 1)
+
+
+def test_a_url_that_fails_is_asked_again_only_after_a_pause() -> None:
+    now = 1000.0
+    source = Source(OSError("down"))
+
+    async def asked_in_five_offers(servers: ice.IceServers) -> int:
+        before = source.calls
+        for _ in range(5):
+            await servers.get()
+            await asyncio.sleep(0)  # what was begun in the background asks now
+        return source.calls - before
+
+    async def main() -> None:
+        nonlocal now
+        servers = ice.IceServers(None, "http://config", fetch=source, clock=lambda: now)
+        assert await asked_in_five_offers(servers) == 1
+        now += ice.RETRY - 0.1
+        assert await asked_in_five_offers(servers) == 0
+        now += 0.2
+        assert await asked_in_five_offers(servers) == 1
+
+    asyncio.run(main())
 
 
 def test_only_the_first_offer_waits_for_a_url_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:

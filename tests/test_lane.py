@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import json
 import os
 import signal
@@ -218,9 +219,15 @@ def test_a_console_that_nobody_reads_any_more_is_no_noise_in_it(tmp_path: Path) 
                     assert http.post("/bot").status_code == 200
         finally:
             os.killpg(shell.pid, signal.SIGTERM)
-    lines = [json.loads(line) for line in (tmp_path / "bot.jsonl").read_text().splitlines()]
-    assert [r["line"] for r in lines if r["stream"] == "stdout"] == ["printed"] * 3
-    assert [r for r in lines if r["stream"] == "stderr"] == []
+
+    def written() -> list[dict[str, str]]:
+        return [json.loads(line) for line in (tmp_path / "bot.jsonl").read_text().splitlines()]
+
+    # The shell, which is waited for, ends before the launcher does.
+    until(lambda: any("Stopped" in r["line"] for r in written()), "the launcher's end")
+    until(lambda: len([r for r in written() if r["stream"] == "stdout"]) == 3, "what was printed")
+    assert {r["line"] for r in written() if r["stream"] == "stdout"} == {"printed"}
+    assert [r for r in written() if r["stream"] == "stderr"] == []
 
 
 def test_it_works_where_children_are_not_waited_for(tmp_path: Path) -> None:
@@ -466,6 +473,24 @@ def test_a_full_disk_costs_one_complaint(capfd: pytest.CaptureFixture[str], tmp_
     complaint = f"pipecat-base: PCC_LOG_DIR: {tmp_path}/bot.jsonl cannot be written: No space left on device\n"
     assert capfd.readouterr().err == complaint
     assert (tmp_path / "bot.jsonl").read_text() == "kept\n"
+
+
+def test_a_disk_on_which_some_lines_fit_costs_one_complaint_too(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = Records(str(tmp_path))
+    turns = iter(range(100))
+
+    def write(descriptor: int, content: bytes) -> int:
+        if descriptor == records.descriptor and next(turns) % 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write_really(descriptor, content)
+
+    write_really = os.write
+    monkeypatch.setattr(os, "write", write)
+    for number in range(50):
+        records.append(str(number))
+    assert capfd.readouterr().err.count("cannot be written") == 1
 
 
 def test_no_reader_takes_a_line_for_two() -> None:

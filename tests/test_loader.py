@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from pipecat_base import loader
 from pipecat_base.errors import startup_errors
+from pipecat_base.stage import loader
 from tests.process import BOTS, Launcher, run
 
 MISTAKES = sorted(path.name for path in (BOTS / "mistakes").iterdir())
@@ -60,6 +60,23 @@ def test_a_dependency_missing_inside_a_library_is_named(tmp_path: Path) -> None:
     result = run(cwd=tmp_path)
     assert "needs the package nonexistent_package" in result.stderr
     assert result.returncode == 13
+
+
+def test_a_missing_module_that_an_exception_hides_on_purpose_is_not_blamed(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "try:\n    import nonexistent_package\nexcept ImportError:\n    raise ValueError('set KEY') from None\n"
+    )
+    result = run(cwd=tmp_path)
+    assert "bot.py:4 raised ValueError: set KEY" in result.stderr
+    assert "nonexistent_package" not in result.stderr
+    assert result.returncode == 15
+
+
+def test_a_module_that_the_installed_pipecat_lacks_is_no_missing_package(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text("import pipecat.no_such_module\n")
+    result = run(cwd=tmp_path)
+    assert "the installed pipecat has no module pipecat.no_such_module. Check its version." in result.stderr
+    assert result.returncode == 14
 
 
 def test_the_launchers_own_frames_are_not_shown() -> None:

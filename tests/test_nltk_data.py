@@ -25,17 +25,18 @@ def archive() -> bytes:
     return content.getvalue()
 
 
+ARCHIVE = archive()  # once: a zip tells the time that it was made, so a second one has another SHA-256
+
+
 @pytest.fixture(scope="module")
 def served() -> Iterator[str]:
-    content = archive()
-
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.send_response(200 if self.path != "/missing" else 404)
             if self.path == "/truncated":
-                self.send_header("content-length", str(2 * len(content)))
+                self.send_header("content-length", str(2 * len(ARCHIVE)))
             self.end_headers()
-            self.wfile.write(content)
+            self.wfile.write(ARCHIVE)
 
         def log_message(self, *args: object) -> None: ...
 
@@ -46,7 +47,7 @@ def served() -> Iterator[str]:
 
 
 def fetch(mode: str, url: str, folder: Path, sha256: str | None = None) -> subprocess.CompletedProcess[str]:
-    sha256 = sha256 or hashlib.sha256(archive()).hexdigest()
+    sha256 = sha256 or hashlib.sha256(ARCHIVE).hexdigest()
     command = [sys.executable, str(ROOT / "image" / "fetch-nltk-data.py"), mode, url, sha256, str(folder / "data")]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 

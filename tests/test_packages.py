@@ -100,7 +100,7 @@ def test_an_import_that_fails_with_another_python_says_so(tmp_path: Path) -> Non
     cause = failing(tmp_path, "site")
     said = r"installed for Python 2\.7, but .* has Python 3\.\d+, where .*_core"
     with pytest.raises(PackagesConflict, match=said), found.explaining():
-        raise BotImportFailed("An import failed.", "Mend it.") from cause
+        raise BotImportFailed("An import failed.", "Fix it.") from cause
 
 
 HERE = "{}.{}".format(*sys.version_info)
@@ -121,7 +121,7 @@ def test_an_import_that_fails_for_another_reason_stays_as_it_is(
     found = packages(tmp_path, *theirs, python=python)
     cause = failing(tmp_path, where, line)
     with pytest.raises(BotImportFailed), found.explaining():
-        raise BotImportFailed("An import failed.", "Mend it.") from cause
+        raise BotImportFailed("An import failed.", "Fix it.") from cause
 
 
 def test_an_import_that_fails_for_a_package_that_does_not_fit_names_it(tmp_path: Path) -> None:
@@ -129,3 +129,19 @@ def test_an_import_that_fails_for_a_package_that_does_not_fit_names_it(tmp_path:
     cause = failing(tmp_path, "site")
     with pytest.raises(PackagesConflict, match=r"fastapi 1\.0 needs starlette"), found.explaining():
         raise cause
+
+
+@pytest.mark.parametrize(("first", "second", "fits"), [("5.0", "4.9.0", False), ("4.9.0", "5.0", True)])
+def test_of_a_package_in_two_folders_the_first_on_the_path_counts(
+    tmp_path: Path, first: str, second: str, fits: bool
+) -> None:
+    folders = [tmp_path / "first", tmp_path / "second"]
+    for folder, version in zip(folders, (first, second), strict=True):
+        (folder / f"anyio-{version}.dist-info").mkdir(parents=True)
+    packages(tmp_path)  # writes the list
+    found = Packages(str(tmp_path / "site"), list(map(str, folders)))
+    if fits:
+        found.check()
+    else:
+        with pytest.raises(PackagesConflict, match=r"your environment has anyio 5\.0"):
+            found.check()

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.argument_types import RunnerArguments
 from pipecat_base.errors import AtCapacity, Draining, DuplicateSession, Refusal, Starting
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.lifecycle import State as LauncherState
-from pipecat_base.outcomes import Outcome, Report
-from pipecat_base.sessions import Session, Sessions, State, Transport
-from tests.parts import Bot, make_sessions
+from pipecat_base.sessions import board
+from pipecat_base.sessions.board import Session, State
+from pipecat_base.sessions.meetings import Transport
+from pipecat_base.sessions.outcomes import Outcome, Report
+from pipecat_base.stage.argument_types import RunnerArguments
+from tests.parts import Bot, Sessions, make_sessions
 
 
 def make(bot: Bot, **options: Any) -> Sessions:
@@ -51,6 +53,9 @@ def raising(error: BaseException) -> Bot:
         (ConnectionResetError(), Outcome.DISCONNECTED),
         (BaseException("x"), Outcome.FAILED),
         (StopAsyncIteration(), Outcome.FAILED),
+        (ExceptionGroup("x", [ConnectionResetError(), ConnectionAbortedError()]), Outcome.DISCONNECTED),
+        (ExceptionGroup("x", [ConnectionResetError(), ValueError()]), Outcome.FAILED),
+        (ExceptionGroup("x", [ConnectionResetError(), ExceptionGroup("y", [ValueError()])]), Outcome.FAILED),
     ],
 )
 def test_whatever_the_bot_raises_becomes_an_outcome(error: BaseException, outcome: Outcome) -> None:
@@ -112,9 +117,49 @@ def test_refusals_leave_nothing_behind() -> None:
             with pytest.raises(AtCapacity):
                 await run(sessions, "two")
             assert len(sessions) == 1
-        assert await sessions.wait_until_empty(0.1)
+        assert await sessions.until_empty(0.1)
 
     asyncio.run(main())
+
+
+def test_the_end_is_not_reached_while_a_place_is_held_though_another_session_ends_meanwhile() -> None:
+    async def main() -> None:
+        async def bot(args: Any) -> None: ...
+
+        sessions = make(bot)
+        async with sessions.admit("held", Transport.DAILY):  # its room is being made, say
+            await run(sessions, "short")
+            assert not await sessions.until_empty(0.02)
+        assert await sessions.until_empty(0.1)
+
+    asyncio.run(main())
+
+
+def test_only_so_many_ends_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(board, "MAX_REPORTS", 3)
+
+    async def main() -> None:
+        async def bot(args: Any) -> None: ...
+
+        sessions = make(bot)
+        for name in ("first", "second", "third"):
+            await run(sessions, name)
+        assert sessions.report("first") is not None
+        await run(sessions, "fourth")
+        assert sessions.report("first") is None
+        assert all(sessions.report(name) is not None for name in ("second", "third", "fourth"))
+
+    asyncio.run(main())
+
+
+def test_when_everything_has_ended_a_session_is_still_told_that_the_launcher_shuts_down() -> None:
+    lifecycle = Lifecycle()
+    lifecycle.ready()
+    assert lifecycle.refusal() is None
+    lifecycle.drain()
+    lifecycle.stopped()
+    assert lifecycle.state is LauncherState.STOPPED
+    assert isinstance(lifecycle.refusal(), Draining)
 
 
 @pytest.mark.parametrize(("state", "refusal"), [("starting", Starting), ("draining", Draining)])
@@ -286,7 +331,7 @@ def test_what_follows_a_session_comes_before_its_place_is_free_and_costs_it_noth
 
         async def after() -> None:
             await asyncio.sleep(0)
-            seen.append(sessions.get("s") is not None and sessions.alone)
+            seen.append(sessions.get("s") is not None and len(sessions) == 1)
             raise ValueError("of no account")
 
         async def bot(args: Any) -> None: ...
@@ -295,6 +340,6 @@ def test_what_follows_a_session_comes_before_its_place_is_free_and_costs_it_noth
         assert (await run(sessions)).outcome is Outcome.COMPLETED
         assert seen == [True]
         assert len(sessions) == 0
-        assert sessions.idle
+        assert len(sessions) == 0
 
     asyncio.run(main())

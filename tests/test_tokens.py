@@ -15,6 +15,13 @@ def test_a_token_is_good_once() -> None:
     assert not tokens.consume(token)
 
 
+def test_a_used_token_stays_used_however_many_are_used_after_it() -> None:
+    tokens = Tokens(None)
+    used = [tokens.mint() for _ in range(3)]
+    assert all(map(tokens.consume, used))
+    assert not any(map(tokens.consume, used))
+
+
 def test_a_token_expires() -> None:
     now = 1_000_000.0
     tokens = Tokens("secret", clock=lambda: now)
@@ -58,3 +65,18 @@ def test_the_command_prints_one() -> None:
     result = run("token", cwd=BOTS, PIPECAT_WEBSOCKET_SECRET="shared")
     assert Tokens("shared").consume(result.stdout.strip())
     assert run("token", cwd=BOTS).returncode == 24
+
+
+def test_a_token_for_a_session_is_good_for_no_other() -> None:
+    tokens = Tokens("secret")
+    token = tokens.mint(session_id="mine")
+    assert not tokens.is_good(token, "another")
+    assert not tokens.consume(token)
+    assert tokens.consume(token, "mine")
+
+
+def test_a_token_is_good_once_more_for_who_shares_the_secret() -> None:
+    token = Tokens("secret").mint(session_id="mine")
+    again = Tokens("secret")
+    assert again.consume(token, "mine")
+    assert not again.consume(token, "mine")

@@ -17,7 +17,7 @@ import httpx
 from aiortc import RTCSessionDescription
 
 from tests.e2e.rtc import Browser
-from tests.process import Launcher, until
+from tests.process import ROOT, Launcher, until
 
 TOKEN, NUMBER, SECRET, VERIFICATION = "EAAG-graph-token", "436666719526789", "app-secret", "verify-me"
 VARIABLES = {
@@ -73,6 +73,8 @@ class Graph:
 
         self._server = Server(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}/v23.0/"
+        self.variables = {"GRAPH_URL": self.url, "PYTHONPATH": str(ROOT / "tests" / "graph_site")}
+        """For launchers: whichever of their processes calls, it calls this one."""
         threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
 
     def __enter__(self) -> Graph:

@@ -19,7 +19,7 @@ from websockets.sync.client import connect
 from pipecat_base import audio
 from tests.e2e import phones
 from tests.e2e.phones import FRAME, call
-from tests.process import PIPECAT, ROOT, Launcher, run
+from tests.process import PIPECAT, ROOT, Launcher, in_one_process, run
 from tests.tones import pitch, tone
 
 HELD_BACK = 10 if version("pipecat-ai").startswith("0.") else 0
@@ -179,6 +179,7 @@ def test_the_call_command_measures_a_webrtc_call(echo: Launcher, tmp_path: Path)
     assert pitch(heard[begin : begin + rate], rate) == pytest.approx(500, abs=5)
 
 
+@in_one_process
 def test_a_call_whose_bot_is_killed_is_cut_off(tmp_path: Path) -> None:
     audio.write_wav(str(tmp_path / "tone.wav"), tone(500, 5.0, 8000), 8000)
     with Launcher(ROOT / "examples" / "echo") as launcher:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,15 @@ import pytest
 from websockets.sync.client import connect
 
 from tests.callers import encode, post, probe
-from tests.process import Launcher, until
+from tests.process import Launcher, in_one_process, until
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    """Whoever opens it is blocked until it is written to."""
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
 
 
 def test_both_answer_when_ready(obedient: Launcher) -> None:
@@ -37,7 +46,7 @@ def test_while_starting_it_is_live_and_not_ready_and_refuses_sessions(bot: str) 
         assert (ready.status_code, ready.json()["state"]) == (503, "starting")
         refused = post(launcher, {"a": 1})
         assert (refused.status_code, refused.json()["error"]["code"]) == (503, "starting")
-        assert refused.headers["retry-after"]
+        assert refused.headers["retry-after"] == "1"
         assert refused.headers["x-pipecat-launcher"].startswith("pipecat-base/")
 
 
@@ -90,6 +99,14 @@ def test_a_readyz_that_hung_once_is_asked_again(tmp_path: Path, kind: str) -> No
         assert [probe(launcher, "/readyz").status_code for _ in range(3)] == [503, 200, 200]
 
 
+def test_probes_of_a_readyz_that_hangs_do_not_pile_up() -> None:
+    with Launcher("readyz", wait=False, READYZ="block", READYZ_TIMEOUT="0.05", DRAIN_NOTICE="0") as launcher:
+        launcher.wait_for_log("Ready: ")
+        for _ in range(12):
+            assert probe(launcher, "/readyz").status_code == 503
+        assert 1 <= launcher.log().count("readyz blocks") <= 3
+
+
 def test_being_full_can_count_as_ready() -> None:
     with Launcher("obedient", MAX_SESSIONS="1", READY_WHEN_FULL="true") as launcher, ThreadPoolExecutor() as pool:
         running = pool.submit(post, launcher, {"do": "sleep", "seconds": 0.5})
@@ -98,49 +115,66 @@ def test_being_full_can_count_as_ready() -> None:
         assert running.result().status_code == 200
 
 
-def test_a_bot_that_blocks_the_loop_is_live_not_ready_and_named() -> None:
+@in_one_process
+def test_a_bot_that_blocks_the_loop_is_live_not_ready_and_named(fifo: Path) -> None:
     with Launcher("obedient") as launcher, ThreadPoolExecutor() as pool:
-        blocking = pool.submit(post, launcher, {"do": "block", "seconds": 4})
+        blocking = pool.submit(post, launcher, {"do": "block-until", "fifo": str(fifo)})
         launcher.wait_for_log("The event loop is blocked by bot.py:")
-        assert "time.sleep(body[" in launcher.log()
+        assert "open(body[" in launcher.log()
         for _ in range(3):
             live = probe(launcher, "/livez")
             assert (live.status_code, live.json()["status"]) == (200, "blocked")
             assert probe(launcher, "/readyz").status_code == 503
         # A caller that comes meanwhile is served when the loop is back; nothing is lost.
         waiting = pool.submit(post, launcher, {"do": "return"})
+        fifo.write_text("")
         assert waiting.result().status_code == 200
         assert blocking.result().status_code == 200
         launcher.wait_for_log("The event loop runs again after")
         assert probe(launcher, "/livez").json() == {"status": "ok"}
 
 
+@in_one_process
+def test_a_probe_waits_out_a_hiccup_of_the_loop() -> None:
+    with Launcher("obedient") as launcher, ThreadPoolExecutor() as pool:
+        blocking = pool.submit(post, launcher, {"do": "block", "seconds": 0.7})
+        launcher.wait_for_log("Session started")
+        assert probe(launcher, "/readyz").json() == {"ready": True}
+        assert blocking.result().status_code == 200
+        assert "The event loop is blocked" not in launcher.log()
+
+
+@in_one_process
 def test_a_socket_that_is_dialled_while_the_loop_is_blocked_is_handed_over() -> None:
     with Launcher("obedient") as launcher, ThreadPoolExecutor() as pool:
-        pool.submit(post, launcher, {"do": "block", "seconds": 3})
+        pool.submit(post, launcher, {"do": "block", "seconds": 2})
         launcher.wait_for_log("The event loop is blocked")
         with connect(f"{launcher.websocket_url()}?body={encode({'do': 'echo'})}", proxy=None) as websocket:
             websocket.send("hello")
             assert websocket.recv(timeout=10) == "hello"
 
 
-def test_a_loop_that_stays_blocked_is_not_live() -> None:
+@in_one_process
+def test_a_loop_that_stays_blocked_is_not_live(fifo: Path) -> None:
     with Launcher("obedient", EVENT_LOOP_STALL_LIMIT="1.5") as launcher, ThreadPoolExecutor() as pool:
-        pool.submit(post, launcher, {"do": "block", "seconds": 5})
+        pool.submit(post, launcher, {"do": "block-until", "fifo": str(fifo)})
         launcher.wait_for_log("The event loop is blocked")
         until(lambda: probe(launcher, "/livez").status_code == 503, "not live")
+        fifo.write_text("")
 
 
-def test_garbage_on_a_connection_taken_while_blocked_is_harmless() -> None:
+@in_one_process
+def test_garbage_on_a_connection_taken_while_blocked_is_harmless(fifo: Path) -> None:
     import socket
 
     with Launcher("obedient") as launcher, ThreadPoolExecutor() as pool:
-        pool.submit(post, launcher, {"do": "block", "seconds": 3})
+        pool.submit(post, launcher, {"do": "block-until", "fifo": str(fifo)})
         launcher.wait_for_log("The event loop is blocked")
         for garbage in (b"", b"\x00\xff", b"GET", b"GET / HTTP/1.1\r\n", b"x" * 5000, b"GET /livez HTTP/1.1\r\n\r\n"):
             with socket.create_connection(("127.0.0.1", launcher.port)) as sock:
                 sock.sendall(garbage)
         assert probe(launcher, "/livez").status_code == 200
+        fifo.write_text("")
         launcher.wait_for_log("The event loop runs again after")
         assert launcher.is_ready()
 
@@ -161,10 +195,11 @@ def test_a_request_that_does_not_go_on_costs_nothing_while_the_bot_is_imported()
         assert probe(launcher, "/livez").status_code == 200
 
 
-def test_probes_are_answered_with_a_thousand_descriptors_open(tmp_path: Path) -> None:
+@in_one_process
+def test_probes_are_answered_with_a_thousand_descriptors_open(tmp_path: Path, fifo: Path) -> None:
     (tmp_path / "bot.py").write_text(
-        "import os, time\n\nfiles = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]\n\n\n"
-        "async def bot(args):\n    time.sleep(3)\n"
+        "import os\n\nfiles = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]\n\n\n"
+        "async def bot(args):\n    open('fifo').close()\n"
     )
     with Launcher(tmp_path) as launcher, ThreadPoolExecutor() as pool:
         for count in (1, 2):
@@ -172,14 +207,17 @@ def test_probes_are_answered_with_a_thousand_descriptors_open(tmp_path: Path) ->
             launcher.wait_for_log("The event loop is blocked", times=count)
             live = probe(launcher, "/livez")
             assert (live.status_code, live.json()["status"]) == (200, "blocked")
+            fifo.write_text("")
             assert blocking.result().status_code == 200
 
 
-def test_a_probe_that_comes_as_the_block_begins_is_answered_while_it_lasts() -> None:
+def test_a_probe_that_comes_as_the_block_begins_is_answered_while_it_lasts(fifo: Path) -> None:
     with Launcher("obedient") as launcher, ThreadPoolExecutor() as pool:
-        blocking = pool.submit(post, launcher, {"do": "block", "seconds": 4})
+        blocking = pool.submit(post, launcher, {"do": "block-until", "fifo": str(fifo)})
         launcher.wait_for_log("Session started")
         # On a connection of its own: the launcher's client may still have one that the loop holds.
         url = f"http://127.0.0.1:{launcher.port}/livez"
-        assert httpx.get(url, timeout=3.5, trust_env=False).status_code == 200
+        assert httpx.get(url, timeout=10, trust_env=False).status_code == 200
         assert not blocking.done()
+        fifo.write_text("")
+        assert blocking.result().status_code == 200

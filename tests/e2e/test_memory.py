@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.process import Launcher
+from tests.process import Launcher, in_one_process
 
 RELEASED = "Released session memory: collected "
 MEGABYTES = 100
@@ -41,6 +41,7 @@ def resident(launcher: Launcher) -> float:
     return float(psutil.Process(launcher.process.pid).memory_info().rss / 1e6)
 
 
+@in_one_process
 def test_memory_is_released_before_the_answer(folder: Path) -> None:
     with Launcher(folder) as launcher:
         launcher.post({"wait": 0.01})
@@ -56,6 +57,7 @@ def test_memory_is_released_before_the_answer(folder: Path) -> None:
         assert log.index("large - Session ended") < log.rindex(RELEASED) < log.index("large - POST /bot 200")
 
 
+@in_one_process
 def test_it_can_be_turned_off(folder: Path) -> None:
     with Launcher(folder, PCC_RELEASE_SESSION_MEMORY="False") as launcher:
         launcher.post({"wait": 0.01})
@@ -65,6 +67,7 @@ def test_it_can_be_turned_off(folder: Path) -> None:
         assert not launcher.lines(RELEASED)
 
 
+@in_one_process
 def test_what_a_session_leaves_to_later_is_not_kept_for_good(tmp_path: Path) -> None:
     """A callback that outlives its session by a moment holds on to what is garbage afterwards."""
     (tmp_path / "bot.py").write_text(BOT + "    asyncio.get_running_loop().call_later(0.3, len, pieces)\n")
@@ -77,6 +80,7 @@ def test_what_a_session_leaves_to_later_is_not_kept_for_good(tmp_path: Path) -> 
             assert resident(launcher) < before + MEGABYTES / 2
 
 
+@in_one_process
 def test_what_was_there_before_the_first_session_is_not_looked_at(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text(
         "import gc\n\n\nasync def bot(args):\n    print('frozen', gc.get_freeze_count())\n"
@@ -88,6 +92,7 @@ def test_what_was_there_before_the_first_session_is_not_looked_at(tmp_path: Path
             assert (int(line.split()[1]) > 1000) is is_frozen
 
 
+@in_one_process
 def test_no_session_is_halted_for_it(folder: Path) -> None:
     over = folder / "over"
     with Launcher(folder) as launcher:

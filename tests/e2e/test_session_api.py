@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.callers import post
-from tests.process import Launcher
+from tests.process import Launcher, in_one_process
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +67,7 @@ def test_websockets_of_the_bots_own_work(api: Launcher) -> None:
         assert websocket.recv(timeout=10) == "mine"
 
 
+@in_one_process
 def test_lifespans_run_in_order_around_the_life_of_the_server() -> None:
     with Launcher("api", DRAIN_NOTICE="0") as launcher:
         assert launcher.stop() == 0
@@ -74,6 +75,7 @@ def test_lifespans_run_in_order_around_the_life_of_the_server() -> None:
         assert lines == ["first begins", "second begins", "second ends", "first ends"]
 
 
+@in_one_process
 @pytest.mark.parametrize(("bot", "path"), [("api", "/added-in-session"), ("late_api", "/late")])
 def test_a_route_that_is_added_in_a_session_is_served(bot: str, path: str) -> None:
     with Launcher(bot) as launcher, ThreadPoolExecutor() as pool:

@@ -14,10 +14,12 @@ from pipecat_base import orchestrator
 from tests.process import BOTS, Launcher, measured, run
 
 EARLY = "SIGTERM received before the server was up; nothing to drain, exiting"
+HERE = "print('here\\n', end='', flush=True)"
+"""In one write: its end is not overtaken by what is said next."""
 SLOW = {
-    "import": "import time\nprint('here', flush=True)\ntime.sleep(60)\n",
-    "setup": "import asyncio\n\n\nasync def setup():\n    print('here', flush=True)\n    await asyncio.sleep(60)\n",
-    "blocked": "import time\n\n\nasync def setup():\n    print('here', flush=True)\n    time.sleep(60)\n",
+    "import": f"import time\n{HERE}\ntime.sleep(60)\n",
+    "setup": f"import asyncio\n\n\nasync def setup():\n    {HERE}\n    await asyncio.sleep(60)\n",
+    "blocked": f"import time\n\n\nasync def setup():\n    {HERE}\n    time.sleep(60)\n",
 }
 
 
@@ -27,7 +29,7 @@ def test_sigterm_while_starting_is_one_line(tmp_path: Path, slow: str, with_lane
     (tmp_path / "bot.py").write_text(f"{SLOW[slow]}\n\nasync def bot(args): ...\n")
     variables: dict[str, Any] = {"PCC_LOG_DIR": str(tmp_path)} if with_lane else {}
     with Launcher(tmp_path, wait=False, **variables) as launcher:
-        launcher.wait_for_log("here")
+        launcher.wait_for_log("here\n")
         launcher.signal()
         assert launcher.wait() == 128 + signal.SIGTERM
         assert launcher.lines("SIGTERM") == [EARLY]
@@ -38,9 +40,24 @@ def test_sigterm_while_starting_is_one_line(tmp_path: Path, slow: str, with_lane
         assert (said["stream"], said["level"]) == ("app", "WARNING")
 
 
+@pytest.mark.parametrize(
+    ("wanted", "module"), [(None, "asyncio"), ("auto", "uvloop"), ("uvloop", "uvloop"), ("asyncio", "asyncio")]
+)
+def test_the_loop_is_the_one_that_is_asked_for_whatever_is_installed(
+    tmp_path: Path, wanted: str | None, module: str
+) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import asyncio\n\n\nasync def bot(args):\n"
+        "    print('the loop is of', type(asyncio.get_running_loop()).__module__.split('.')[0], flush=True)\n"
+    )
+    with Launcher(tmp_path, PIPECAT_EVENT_LOOP=wanted) as launcher:
+        assert launcher.post({}).status_code == 200
+        launcher.wait_for_log(f"the loop is of {module}")
+
+
 MISTAKES: list[tuple[str, dict[str, str], int, str]] = [
     ("async def bot(args): ...\n", {"MAX_SESSIONS": "x"}, 24, 'MAX_SESSIONS: "x" is not a whole number (1 or more)'),
-    ("async def bot(args) ...\n", {}, 12, "bot.py, line 1: expected ':'. Mend that line: async def bot(args) ..."),
+    ("async def bot(args) ...\n", {}, 12, "bot.py, line 1: expected ':'. Fix that line: async def bot(args) ..."),
     ("x = 1\n", {}, 17, "bot.py has no function `bot`; it has no functions at all."),
     ("import nowhere_to_be_found\n", {}, 13, "bot.py:1 needs the package nowhere_to_be_found"),
     ("def setup():\n    raise ValueError('a [broken]\\nkey')\n\n\nasync def bot(args): ...\n", {}, 21,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -117,6 +118,17 @@ def test_the_clients_data_is_the_body(name: str) -> None:
         assert (said["args"]["body"], said["args"]["session_id"]) == ({"n": 1}, "with-data")
 
 
+def with_sections(count: int) -> str:
+    """The good offer with so many media sections, each of them complete."""
+    head, *sections = SDP.split("m=")
+    audio = next(section for section in sections if section.startswith("audio"))
+    mids = [line.removeprefix("a=mid:") for line in SDP.splitlines() if line.startswith("a=mid:")]
+    more = [f"more{number}" for number in range(count - len(sections))]
+    copies = [re.sub(r"a=mid:\S+", f"a=mid:{mid}", audio) for mid in more]
+    head = re.sub(r"a=group:BUNDLE .*?(?=\r\n)", f"a=group:BUNDLE {' '.join([*mids, *more])}", head)
+    return "m=".join([head, *sections, *copies])
+
+
 UNUSABLE: list[tuple[Any, str]] = [
     ([], "body"),
     ({}, "sdp"),
@@ -126,7 +138,7 @@ UNUSABLE: list[tuple[Any, str]] = [
     ({"sdp": "garbage", "type": "offer"}, "sdp"),
     ({"sdp": SDP.replace("a=mid:0", "a=mid:\ud800"), "type": "offer"}, "sdp"),
     ({"sdp": SDP + "a=x:" + "x" * 300_000, "type": "offer"}, "sdp"),
-    ({"sdp": SDP + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\n" * 100, "type": "offer"}, "sdp"),
+    ({"sdp": with_sections(33), "type": "offer"}, "sdp"),
     ({"sdp": SDP[: len(SDP) // 2], "type": "offer"}, "sdp"),
     ({"sdp": SDP[:200], "type": "offer"}, "sdp"),
     ({"sdp": "\r\n".join(line for line in SDP.split("\r\n") if "ice-" not in line), "type": "offer"}, "sdp"),
@@ -141,6 +153,14 @@ UNUSABLE: list[tuple[Any, str]] = [
 def test_an_unusable_offer_is_a_4xx_with_its_reason(caller: Launcher, content: Any, field: str) -> None:
     response = caller.http.post("/api/offer", content=json.dumps(content))
     assert (response.status_code, response.json()["error"]["field"]) == (400, field)
+
+
+def test_an_offer_with_the_most_sections_is_answered() -> None:
+    with launch("obedient") as launcher:
+        content = {"sdp": with_sections(32), "type": "offer", "requestData": {"do": "return"}}
+        answer = launcher.http.post("/api/offer", json=content)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["sdp"].count("\nm=") == 32
 
 
 def test_an_offer_for_a_connection_that_we_never_gave_is_404(caller: Launcher) -> None:
@@ -422,9 +442,11 @@ from tests.e2e.rtc import Browser
 
 async def main():
     async with Browser(sys.argv[1]) as browser:
-        await browser.offer()
+        await browser.offer(requestData={"do": "hang"})
         if sys.argv[2] == "talk":
             await browser.hear(0.2)
+        while browser.pc.connectionState != "connected":
+            await asyncio.sleep(0.01)
         print("there", flush=True)
         await asyncio.sleep(60)
 
@@ -441,10 +463,13 @@ def test_a_client_that_is_killed_frees_its_place(bot: str) -> None:
         client = subprocess.Popen(code, cwd=ROOT, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)})
         assert client.stdout is not None
         assert client.stdout.readline() == b"there\n"
+        assert probe(launcher, "/readyz").json()["state"] == "full"
         client.send_signal(signal.SIGKILL)
         client.wait()
         client.stdout.close()
+        launcher.wait_for_log("The peer is gone: it was silent for 2 s")
         launcher.wait_for_log("Session ended")
+        until(launcher.is_ready, "the place to be free")
 
 
 def test_a_client_that_leaves_before_ice_frees_its_place() -> None:

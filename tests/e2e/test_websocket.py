@@ -13,7 +13,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.callers import arguments, close_code, dial, encode, post
-from tests.process import Launcher
+from tests.process import Launcher, until
 
 
 def test_the_bot_gets_the_socket_untouched(obedient: Launcher) -> None:
@@ -71,6 +71,7 @@ def test_a_client_that_vanishes_ends_a_session_that_listens() -> None:
         launcher.wait_for_log("Session started")
         websocket.socket.close()  # without a word
         launcher.wait_for_log("Session ended: disconnected")
+        until(launcher.is_ready, "its place is free")
         with dial(launcher, {}) as again:
             assert close_code(again) == 1000
 
@@ -115,7 +116,7 @@ def test_at_capacity_and_duplicates_are_refused_before_accept() -> None:
             with pytest.raises(InvalidStatus) as full, dial(launcher, {}):
                 pass
             assert full.value.response.status_code == 429
-            assert full.value.response.headers["retry-after"]
+            assert full.value.response.headers["retry-after"] == "5"
             with pytest.raises(InvalidStatus) as taken, dial(launcher, {}, additional_headers=named):
                 pass
             assert taken.value.response.status_code == 409
@@ -135,8 +136,8 @@ def test_a_body_in_the_query_is_never_logged() -> None:
 def test_a_token_lets_one_connection_in() -> None:
     from pipecat_base.access.tokens import Tokens
 
-    tokens = Tokens("shared")
-    with Launcher("obedient", PIPECAT_WEBSOCKET_AUTH="token", PIPECAT_WEBSOCKET_SECRET="shared") as launcher:
+    tokens = Tokens("sh4red-key")
+    with Launcher("obedient", PIPECAT_WEBSOCKET_AUTH="token", PIPECAT_WEBSOCKET_SECRET="sh4red-key") as launcher:
 
         def attempt(path: str, **headers: str) -> int:
             try:
@@ -187,10 +188,10 @@ def test_a_refusal_is_no_error_in_the_log() -> None:
 def test_a_token_survives_a_refusal_for_want_of_a_place() -> None:
     from pipecat_base.access.tokens import Tokens
 
-    token = Tokens("shared").mint()
+    token = Tokens("sh4red-key").mint()
     variables: dict[str, Any] = {
         "PIPECAT_WEBSOCKET_AUTH": "token",
-        "PIPECAT_WEBSOCKET_SECRET": "shared",
+        "PIPECAT_WEBSOCKET_SECRET": "sh4red-key",
         "MAX_SESSIONS": "1",
     }
     with Launcher("obedient", **variables) as launcher:
@@ -206,10 +207,20 @@ def test_a_token_survives_a_refusal_for_want_of_a_place() -> None:
             assert close_code(websocket) == 1000
 
 
-def test_a_token_in_the_path_is_not_logged_even_without_an_upgrade(obedient: Launcher) -> None:
-    assert obedient.http.get("/ws/path-t0ken").status_code == 404
-    obedient.wait_for_log("GET /ws/... 404")
+@pytest.mark.parametrize("path", ["/ws", "/ws-client"])
+def test_a_token_in_the_path_is_not_logged_even_without_an_upgrade(obedient: Launcher, path: str) -> None:
+    assert obedient.http.get(f"{path}/path-t0ken").status_code == 404
+    obedient.wait_for_log(f"GET {path}/... 404")
     assert "path-t0ken" not in obedient.log()
+
+
+def test_a_token_that_is_refused_is_not_logged() -> None:
+    with Launcher("obedient", PIPECAT_WEBSOCKET_AUTH="token", PIPECAT_WEBSOCKET_SECRET="sh4red-key") as launcher:
+        for path in ("/ws", "/ws-client"):
+            with pytest.raises(InvalidStatus), connect(launcher.websocket_url(f"{path}/path-t0ken"), proxy=None):
+                pass
+        launcher.wait_for_log("unauthorized", times=2)
+        assert "path-t0ken" not in launcher.log()
 
 
 def test_other_origins_are_refused_when_origins_are_listed() -> None:

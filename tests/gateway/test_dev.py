@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import signal
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.process import PATIENCE, Launcher, until
+from tests.process import ISOLATION, PATIENCE, Launcher, until
 
 BOT = """
 import os
@@ -58,14 +57,14 @@ def test_variables_of_the_env_file_are_for_the_bot_and_never_over_one_that_is_se
         assert "Ready: " not in launcher.log()  # a setting of ours
 
 
-def test_a_mistake_in_the_env_file_is_told_and_mended(folder: Path) -> None:
+def test_a_mistake_in_the_env_file_is_told_and_fixed(folder: Path) -> None:
     (folder / ".env").write_text("MAX_SESSIONS=abc\n")
     with Launcher(folder, command=("dev", "--reload"), wait=False) as launcher:
         launcher.wait_for_log("Waiting for a change")
         assert 'MAX_SESSIONS: "abc" is not a whole number' in launcher.log()
         (folder / ".env").write_bytes("NAME=ü\n".encode("latin-1"))
         launcher.wait_for_log(".env: not UTF-8")
-        # At once: an empty file in between would be a mended one too.
+        # At once: an empty file in between would be a fixed one too.
         (folder / "new").write_text("MAX_SESSIONS=1\n")
         (folder / "new").replace(folder / ".env")
         launcher.wait_for_log("Talk to your bot")
@@ -73,23 +72,6 @@ def test_a_mistake_in_the_env_file_is_told_and_mended(folder: Path) -> None:
             call.send("still there?")
             assert call.recv(timeout=PATIENCE) == "still there?"
             assert launcher.http.post("/start").status_code == 429
-
-
-def test_an_address_that_changes_in_the_env_file_is_listened_on(folder: Path) -> None:
-    env, keys = folder / ".env", "PIPECAT_PUBLIC_API_KEYS=pk\n"
-    env.write_text(f"PIPECAT_HOST=0.0.0.0\n{keys}")
-    with dev(folder, "--reload", PIPECAT_HOST=None) as launcher:
-        assert launcher.http.get("/sessions").status_code == 401
-        env.write_text("")
-        launcher.wait_for_log("on http://127.0.0.1")
-        until(lambda: _status(launcher, "127.0.0.1") == 200, "an answer without a key")
-        with pytest.raises(httpx.TransportError):
-            _status(launcher, "127.0.0.2")  # as another machine would come
-
-
-def _status(launcher: Launcher, host: str) -> int:
-    url = f"http://{host}:{launcher.port}/sessions"
-    return httpx.get(url, headers={"host": "localhost"}, trust_env=False).status_code
 
 
 def test_a_bot_that_changes_the_folder_is_loaded_again(folder: Path) -> None:
@@ -132,14 +114,48 @@ def test_with_reload_a_changed_bot_is_loaded_by_the_same_process_on_the_same_por
         assert "imported 1 old" in launcher.log()
         (folder / ".env").write_text("FROM_DOTENV=new\n")
         launcher.wait_for_log("imported 1 new")
-        launcher.wait_for_log("Ready: ", times=2)
+        launcher.wait_for_log("Reloaded: ")
         write(folder, 2)
         launcher.wait_for_log("imported 2 new")
-        assert launcher.http.post("/v1/public/agent/start").status_code == 200  # it waits for the new bot
+        launcher.wait_for_log("Reloaded: ", times=2)
+        assert launcher.http.post("/v1/public/agent/start").status_code == 200
         launcher.wait_for_log("bot 2")
         assert "torn down 1" in launcher.log()
         assert launcher.log().count("Talk to your bot") == 1
         assert launcher.stop() == 0
+
+
+def test_what_start_has_promised_is_kept_over_a_change(folder: Path) -> None:
+    with dev(folder, "--reload", PIPECAT_WEBSOCKET_AUTH="token") as launcher:
+        content = launcher.http.post("/start", json={"transport": "websocket"}).json()
+        write(folder, 2)
+        launcher.wait_for_log("Reloaded: ")
+        with connect(f"{content['wsUrl']}?token={content['token']}") as client:
+            client.send("still valid")
+            assert client.recv(timeout=10) == "still valid"
+        with pytest.raises(InvalidStatus), connect(f"{content['wsUrl']}?token={content['token']}"):
+            pass
+
+
+def test_code_that_hangs_does_not_keep_the_next_change_from_being_loaded(folder: Path) -> None:
+    with dev(folder, "--reload") as launcher:
+        (folder / "bot.py").write_text("import time\nprint('hanging', flush=True)\ntime.sleep(1000)\n")
+        launcher.wait_for_log("hanging")
+        assert launcher.http.post("/v1/public/agent/start").status_code == 200
+        write(folder, 2)
+        launcher.wait_for_log("Reloaded: ")
+        assert launcher.http.post("/v1/public/agent/start").status_code == 200
+        launcher.wait_for_log("bot 2")
+
+
+def test_settings_of_the_launcher_in_the_env_file_count_from_the_next_start(folder: Path) -> None:
+    with dev(folder, "--reload") as launcher:
+        (folder / ".env").write_text("MAX_SESSIONS=1\nMINE=x\n")
+        launcher.wait_for_log("MAX_SESSIONS: what .env says of the launcher counts from its next start")
+        launcher.wait_for_log("Reloaded: ")
+        (folder / ".env").write_text("MAX_SESSIONS=abc\n")
+        launcher.wait_for_log('MAX_SESSIONS: "abc" is not a whole number')
+        assert launcher.http.post("/v1/public/agent/start").status_code == 200
 
 
 def test_a_module_beside_the_bot_is_watched_too(folder: Path) -> None:
@@ -149,20 +165,35 @@ def test_a_module_beside_the_bot_is_watched_too(folder: Path) -> None:
         launcher.wait_for_log("imported 1", times=2)
 
 
-def test_a_running_call_is_not_cut(folder: Path) -> None:
+def test_what_is_installed_or_is_no_code_is_not_watched(folder: Path) -> None:
+    others = [".venv/lib/package.py", "node_modules/tool.py", ".git/hook.py", "__pycache__/old.py", "notes.txt"]
+    for other in others:
+        (folder / other).parent.mkdir(parents=True, exist_ok=True)
+    with dev(folder, "--reload") as launcher:
+        for other in others:
+            (folder / other).write_text("x = 1\n")
+        (folder / "module.py").write_text("x = 1\n")
+        launcher.wait_for_log("Reloaded: ")
+        assert {line.partition("Changed: ")[2] for line in launcher.lines("Changed: ")} == {"module.py"}
+
+
+def test_a_running_call_is_not_cut_and_the_next_one_gets_the_new_code_at_once(folder: Path) -> None:
     with dev(folder, "--reload") as launcher:
         with connect(launcher.websocket_url("/ws-client")) as client:
             client.send("one")
             assert client.recv(timeout=10) == "one"
             write(folder, 2)
-            launcher.wait_for_log("It is loaded when what runs has ended")
+            launcher.wait_for_log("Reloaded: bot in bot.py; calls that run go on with the old one: 1")
             client.send("two")
             assert client.recv(timeout=10) == "two"
-            with connect(launcher.websocket_url("/ws-client")) as another:  # meanwhile the old bot takes calls
-                another.send("three")
-                assert another.recv(timeout=10) == "three"
-            assert "imported 2" not in launcher.log()
-        launcher.wait_for_log("imported 2")
+            assert launcher.http.post("/v1/public/agent/start").status_code == 200
+            launcher.wait_for_log("bot 2")
+            client.send("three")
+            assert client.recv(timeout=10) == "three"
+            # A process for each call: those that had none are gone.
+            assert ISOLATION == "process" or "torn down 1" not in launcher.log()
+        launcher.wait_for_log("torn down 1")
+        assert launcher.stop() == 0
 
 
 def test_a_page_that_was_left_does_not_hold_a_change_back(folder: Path) -> None:
@@ -172,21 +203,34 @@ def test_a_page_that_was_left_does_not_hold_a_change_back(folder: Path) -> None:
         launcher.wait_for_log("imported 2")
 
 
-def test_a_broken_bot_is_told_and_mended_without_a_new_start(folder: Path) -> None:
+def test_a_broken_bot_is_told_and_the_old_one_goes_on_taking_calls(folder: Path) -> None:
     with dev(folder, "--reload") as launcher:
         (folder / "bot.py").write_text("async def bot(args:\n")
         launcher.wait_for_log("Waiting for a change")
         assert "bot_syntax_error" in launcher.log()
-        assert launcher.process.poll() is None
-        with ThreadPoolExecutor() as pool:
-            early = pool.submit(launcher.http.get, "/livez")
-            assert early.result(PATIENCE).json() == {"status": "starting"}
-            asked = pool.submit(launcher.http.post, "/start")
-            refused = asked.result(PATIENCE)  # nobody knows how long it will take
-            assert refused.status_code == 503
-            assert "(bot_syntax_error); its terminal says why" in refused.text
-            assert refused.headers["content-type"] == "application/json"
-        assert launcher.http.post("/").headers["content-type"] == "application/json"
+        problem = launcher.http.get("/status").json()["problem"]
+        assert problem == (
+            "The bot cannot be served (bot_syntax_error); its terminal says why. Calls go to the code before it."
+        )
+        assert launcher.http.get("/").status_code == 200
+        assert launcher.http.post("/v1/public/agent/start").status_code == 200
+        launcher.wait_for_log("bot 1")
+        write(folder, 2)
+        launcher.wait_for_log("Reloaded: ")
+        assert "problem" not in launcher.http.get("/status").json()
+        assert launcher.http.post("/v1/public/agent/start").status_code == 200
+        launcher.wait_for_log("bot 2")
+
+
+def test_a_bot_that_is_broken_at_first_is_told_and_fixed_without_a_new_start(folder: Path) -> None:
+    (folder / "bot.py").write_text("async def bot(args:\n")
+    with Launcher(folder, command=("dev", "--reload"), wait=False) as launcher:
+        launcher.wait_for_log("Waiting for a change")
+        assert launcher.http.get("/livez").json() == {"status": "starting"}
+        refused = launcher.http.post("/start")  # nobody knows how long it will take
+        assert refused.status_code == 503
+        assert "(bot_syntax_error); its terminal says why" in refused.text
+        assert refused.headers["content-type"] == "application/json"
         page = launcher.http.get("/?x=1")
         assert (page.status_code, page.headers["content-type"]) == (503, "text/html; charset=utf-8")
         assert "(bot_syntax_error); its terminal says why" in page.text
@@ -195,13 +239,38 @@ def test_a_broken_bot_is_told_and_mended_without_a_new_start(folder: Path) -> No
         until(launcher.is_ready, "ready")
 
 
-def test_a_bot_whose_setup_fails_is_told_and_mended(folder: Path) -> None:
+def test_module_globals_are_shared_between_calls(folder: Path) -> None:
+    count = "n = 0\nasync def bot(args):\n    global n\n    n += 1\n    print('call', n, flush=True)\n"
+    (folder / "bot.py").write_text(count)
+    with dev(folder, "--reload") as launcher:
+        for _ in range(3):
+            assert launcher.http.post("/v1/public/agent/start").status_code == 200
+        if ISOLATION == "none":
+            launcher.wait_for_log("call 3")
+        else:
+            launcher.wait_for_log("call 1", times=3)
+
+
+def test_a_bot_that_crashes_in_a_call_is_there_for_the_next(folder: Path) -> None:
+    (folder / "bot.py").write_text(
+        "import os\nasync def bot(args):\n    if args.body: os._exit(3)\n    print('served', flush=True)\n"
+    )
+    with dev(folder, "--reload") as launcher:
+        assert launcher.http.post("/v1/public/agent/start", json={"body": {"die": 1}}).status_code in (200, 502)
+        launcher.wait_for_log("Session ended: failed")
+        assert launcher.http.post("/v1/public/agent/start").status_code == 200  # it waits for the new process
+        launcher.wait_for_log("served")
+
+
+def test_a_bot_whose_setup_fails_is_told_and_fixed(folder: Path) -> None:
     (folder / "bot.py").write_text("async def bot(args): ...\ndef setup(): raise ValueError('no key')\n")
     with Launcher(folder, command=("dev", "--reload"), wait=False) as launcher:
         launcher.wait_for_log("Waiting for a change")
         assert "setup_failed" in launcher.log()
         refused = launcher.http.post("/start")
         assert (refused.status_code, "(setup_failed)" in refused.text) == (503, True)
+        page = launcher.http.get("/")
+        assert (page.status_code, "(setup_failed)" in page.text) == (503, True)
         write(folder, 2)
         launcher.wait_until_ready()
         launcher.wait_for_log("Talk to your bot")
@@ -220,3 +289,10 @@ def test_ctrl_c_ends_a_start_that_waits_for_a_change(folder: Path) -> None:
         launcher.wait_for_log("Waiting for a change")
         launcher.signal(signal.SIGINT)
         assert launcher.wait() == 130
+
+
+def test_ctrl_c_does_not_wait_for_a_caller_who_has_not_come() -> None:
+    with Launcher("gateway", command=("dev",)) as launcher:
+        assert launcher.http.post("/start", json={"transport": "webrtc"}).status_code == 200
+        launcher.signal(signal.SIGINT)
+        assert launcher.wait() == 0

@@ -1,4 +1,4 @@
-"""Public keys, the pod's token, and who may be reached without them."""
+"""Keys, the pod's token, and who may be reached without them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from tests.process import BOTS, Launcher, run
+from tests.process import BOTS, Launcher, run, until
 
 KEYED = [
     ("POST", "/start"),
@@ -26,7 +26,8 @@ KEYED = [
 
 @pytest.fixture(scope="module")
 def keyed() -> Iterator[Launcher]:
-    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_PUBLIC_API_KEYS="pk_one, pk_two") as launcher:
+    keys = {"PIPECAT_PUBLIC_API_KEYS": "pk_one, pk_two", "PIPECAT_PRIVATE_API_KEYS": "sk_one"}
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_OPEN_ROUTES="/any/public/*", **keys) as launcher:  # type: ignore[arg-type]
         yield launcher
 
 
@@ -41,10 +42,69 @@ def test_without_a_good_key_the_answer_is_401(
     assert "pk_" not in keyed.log()
 
 
-@pytest.mark.parametrize("key", ["pk_one", "pk_two"])
+@pytest.mark.parametrize("key", ["pk_one", "pk_two", "sk_one"])
 def test_any_of_the_keys_is_good(keyed: Launcher, key: str) -> None:
-    answer = keyed.http.get("/sessions", headers={"authorization": f"bearer {key}"})
-    assert (answer.status_code, answer.json()) == (200, {"sessions": []})
+    assert keyed.http.get("/status", headers={"authorization": f"bearer {key}"}).status_code == 200
+
+
+MANAGED = [
+    ("GET", "/sessions"),
+    ("GET", "/v1/agents/my-agent/sessions"),
+    ("GET", "/v1/organizations/mine/services/my-agent/sessions"),
+    ("DELETE", "/v1/agents/my-agent/sessions/x"),
+    ("DELETE", "/v1/organizations/mine/services/my-agent/sessions/x"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), MANAGED)
+def test_all_sessions_are_for_private_keys(keyed: Launcher, method: str, path: str) -> None:
+    public = keyed.http.request(method, path, headers={"authorization": "Bearer pk_one"})
+    assert (public.status_code, public.json()["reason"]) == (403, "key_not_private")
+    private = keyed.http.request(method, path, headers={"authorization": "Bearer sk_one"})
+    assert private.status_code == (200 if method == "GET" else 404)
+
+
+def test_a_public_key_reaches_and_stops_the_session_that_it_has_started(keyed: Launcher) -> None:
+    key = {"authorization": "Bearer pk_one"}
+    session_id = keyed.http.post("/v1/public/agent/start", headers=key).json()["sessionId"]
+    assert keyed.http.get(f"/sessions/{session_id}", headers=key).json()["sessionId"] == session_id
+    assert keyed.http.delete(f"/sessions/{session_id}", headers=key).json()["status"] == "stopping"
+
+
+def test_without_private_keys_nobody_manages_all_sessions() -> None:
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_PUBLIC_API_KEYS="pk_one") as launcher:
+        answer = launcher.http.get("/sessions", headers={"authorization": "Bearer pk_one"})
+        assert (answer.status_code, answer.json()["reason"]) == (403, "key_not_private")
+
+
+@pytest.mark.parametrize("path", ["/any/", "/any/public", "/docs", "/openapi.json", "/nothing"])
+def test_behind_keys_the_bots_own_routes_need_one(keyed: Launcher, path: str) -> None:
+    answer = keyed.http.get(path)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (401, "key_missing")
+    with_key = keyed.http.get(path, headers={"authorization": "Bearer pk_one"})
+    assert with_key.status_code == (404 if path == "/nothing" else 200)
+
+
+def test_behind_keys_a_websocket_of_the_bots_needs_one(keyed: Launcher) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        connect(keyed.websocket_url("/own"))
+    assert refused.value.response.status_code == 401
+
+
+def test_what_is_meant_to_be_public_is(keyed: Launcher) -> None:
+    assert keyed.http.get("/any/public/image.png").json()["path"] == "public/image.png"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/livez"), ("GET", "/ws"), ("GET", "/ws/stats"), ("GET", "/whatsapp")]
+)
+def test_a_path_that_is_ours_for_something_else_needs_a_key(keyed: Launcher, method: str, path: str) -> None:
+    assert keyed.http.request(method, path).status_code == 401
+
+
+def test_asking_what_is_allowed_needs_a_key_too(keyed: Launcher) -> None:
+    asked = {"origin": "https://a.example", "access-control-request-method": "PUT"}
+    assert keyed.http.options("/any/", headers=asked).status_code == 401
 
 
 def test_the_page_and_the_probes_need_no_key(keyed: Launcher) -> None:
@@ -76,6 +136,12 @@ def test_behind_keys_offers_come_through_the_session_api(keyed: Launcher) -> Non
     keyed.http.delete(f"/sessions/{session_id}", headers=key)
 
 
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Launcher]:
+    with Launcher("gateway", PIPECAT_POD_TOKEN="t0ken", STORAGE="1") as launcher:
+        yield launcher
+
+
 def test_a_pod_with_a_token_serves_whoever_has_it() -> None:
     with Launcher("gateway", PIPECAT_POD_TOKEN="t0ken") as launcher:
         assert launcher.http.post("/bot", json={"do": "return"}).status_code == 401
@@ -90,6 +156,22 @@ def test_a_pod_with_a_token_serves_whoever_has_it() -> None:
             client.send("hello")
             assert client.recv(timeout=10) == "hello"
         assert "t0ken" not in launcher.log()
+
+
+@pytest.mark.parametrize("path", ["/bot", "/api/offer", "/files"])
+def test_of_a_pod_with_a_token_no_route_starts_or_stores_anything_without_it(guarded: Launcher, path: str) -> None:
+    upload = {"file": ("a", b"a")}
+    for headers in ({}, {"x-pipecat-pod-token": "guess"}):
+        answer = guarded.http.post(path, files=upload, headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "pod_token_missing")
+    assert guarded.http.post(path, files=upload, headers={"x-pipecat-pod-token": "t0ken"}).status_code != 401
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws-client"])
+def test_of_a_pod_with_a_token_no_websocket_is_opened_without_it(guarded: Launcher, path: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        connect(guarded.websocket_url(path))
+    assert refused.value.response.status_code == 401
 
 
 def test_a_gateway_before_a_pod_with_a_token_knows_it() -> None:
@@ -112,6 +194,33 @@ def test_a_gateway_that_others_can_reach_needs_keys(host: str) -> None:
 def test_a_gateway_that_others_can_reach_needs_no_keys_when_told_so() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_HOST="0.0.0.0", PIPECAT_INSECURE="1") as launcher:
         assert launcher.http.get("/sessions").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/bot", "/%62ot", "/whatsapp", "/ws", "/ws-client", "/livez", "/readyz"])
+def test_through_a_session_nobody_reaches_what_is_the_pods(gateway: Launcher, path: str) -> None:
+    session_id = gateway.http.post("/v1/public/agent/start", json={"body": {"do": "wait"}}).json()["sessionId"]
+    room = {"x-daily-room-url": "https://evil.daily.co/room", "x-daily-room-token": "t"}
+
+    def running() -> list[str]:
+        return [session["sessionId"] for session in gateway.http.get("/sessions").json()["sessions"]]
+
+    until(lambda: session_id in running(), "the session runs")
+    before = running()
+    answer = gateway.http.post(f"/sessions/{session_id}{path}", json={}, headers=room)
+    assert (answer.status_code, answer.json()["reason"]) == (404, "not_served")
+    assert running() == before
+    gateway.http.delete(f"/sessions/{session_id}")
+
+
+def test_what_headers_say_to_a_pod_is_not_the_callers_to_say(gateway: Launcher) -> None:
+    session_id = gateway.http.post("/v1/public/agent/start", json={"body": {"do": "wait"}}).json()["sessionId"]
+    sent = {"x-daily-room-url": "u", "X-Pcc-Max-Session-Seconds": "1", "x-pipecat-pod-token": "t", "x-mine": "kept"}
+    sent["x-daily-session-id"] = "another"
+    seen = gateway.http.get(f"/sessions/{session_id}/any/", headers=sent).json()["headers"]
+    names = [name for name, _ in seen if name.startswith("x-")]
+    assert sorted(names) == ["x-daily-session-id", "x-mine"]
+    assert ["x-daily-session-id", session_id] in seen
+    gateway.http.delete(f"/sessions/{session_id}")
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +258,31 @@ def test_without_keys_pages_of_others_start_nothing(local: Launcher, origin: str
             connect(local.websocket_url(path), additional_headers={"origin": origin})
         assert refused.value.response.status_code == 403
     assert local.http.get("/sessions").json() == {"sessions": []}
+
+
+@pytest.mark.parametrize("path", ["/sessions", "/status", "/any/", "/v1/openapi.json", "/"])
+def test_without_keys_pages_of_others_read_nothing(local: Launcher, path: str) -> None:
+    for headers in ({"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}):
+        answer = local.http.get(path, headers=headers)
+        assert answer.status_code == 403
+        assert "access-control-allow-origin" not in answer.headers
+
+
+def test_without_keys_a_link_on_another_page_leads_here(local: Launcher) -> None:
+    followed = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}
+    for headers in (followed, {**followed, "sec-fetch-dest": "document"}):
+        assert local.http.get("/", headers=headers).status_code == 200
+    assert local.http.get("/", headers={**followed, "sec-fetch-dest": "iframe"}).status_code == 403
+
+
+def test_without_keys_pages_of_others_end_nothing(local: Launcher) -> None:
+    session_id = local.http.post("/v1/public/agent/start").json()["sessionId"]
+    refused = local.http.delete(f"/sessions/{session_id}", headers={"origin": "https://evil.example"})
+    assert (refused.status_code, refused.json()["field"]) == (403, "origin")
+    assert local.http.get(f"/sessions/{session_id}").json()["state"] == "running"
+    own = local.http.delete(f"/sessions/{session_id}", headers={"origin": "http://localhost:5173"})
+    assert own.status_code == 200
+    until(lambda: not local.http.get("/sessions").json()["sessions"], "the session's end")
 
 
 def test_without_keys_pages_of_this_machine_do(local: Launcher) -> None:
@@ -190,7 +324,7 @@ def test_with_allowed_origins_pages_of_others_can_not() -> None:
         good = launcher.http.options("/start", headers={"origin": "https://app.example", **wanted})
         assert good.headers["access-control-allow-origin"] == "https://app.example"
         bad = launcher.http.options("/start", headers={"origin": "https://evil.example", **wanted})
-        assert bad.status_code == 400
+        assert bad.status_code == 403
         assert "access-control-allow-origin" not in bad.headers
         refused = launcher.http.post("/start", headers={"origin": "https://evil.example"})
         assert (refused.status_code, refused.json()["field"]) == (403, "origin")
@@ -199,6 +333,17 @@ def test_with_allowed_origins_pages_of_others_can_not() -> None:
         assert (
             launcher.http.post("/v1/public/agent/start", headers={"origin": "https://app.example"}).status_code == 200
         )
+
+
+def test_with_allowed_origins_every_websocket_asks_for_one_of_them() -> None:
+    with Launcher("api", PIPECAT_ALLOWED_ORIGINS="https://app.example") as launcher:
+        for path in ("/mine", "/ws", "/ws-client"):
+            for headers in ({"origin": "https://evil.example"}, {}):
+                with pytest.raises(InvalidStatus) as refused:
+                    connect(launcher.websocket_url(path), additional_headers=headers)
+                assert refused.value.response.status_code == 403
+        with connect(launcher.websocket_url("/mine"), additional_headers={"origin": "https://app.example"}):
+            pass
 
 
 def test_cors_of_the_bots_own_routes_is_the_bots_own(gateway: Launcher) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from tests.e2e.rtc import Browser
 from tests.gateway.conftest import sessions
@@ -99,8 +100,27 @@ def test_one_session_is_told_of_until_after_its_end(gateway: Launcher, running: 
     gateway.http.delete(f"/sessions/{running}")
     until(lambda: not sessions(gateway), "the session's end")
     ended = {"sessionId": running, "state": "ended", "outcome": "cancelled", "message": "The session was cancelled."}
-    assert gateway.http.get(f"/sessions/{running}").json() == ended
+    told = gateway.http.get(f"/sessions/{running}").json()
+    assert (told.pop("report")["session_id"], told) == (running, ended)
     assert gateway.http.get(f"/sessions/{uuid.uuid4()}").status_code == 404
+
+
+def test_a_caller_who_came_by_itself_is_told_of_too(gateway: Launcher) -> None:
+    headers = {"x-daily-session-id": "came-by-itself"}
+    with connect(gateway.websocket_url("/ws-client"), additional_headers=headers) as client:
+        client.send("hello")
+        assert client.recv(timeout=10) == "hello"
+    until(lambda: not sessions(gateway), "the session's end")
+    told = gateway.http.get("/sessions/came-by-itself").json()
+    assert (told["state"], told["outcome"]) == ("ended", "completed")
+
+
+def test_a_session_whose_offer_did_not_come_has_failed_for_that_reason() -> None:
+    with Launcher("gateway", PIPECAT_GATEWAY="1", WEBRTC_OFFER_TIMEOUT="0.2") as launcher:
+        session = launcher.http.post("/start").json()["sessionId"]
+        until(lambda: not sessions(launcher), "its end")
+        told = launcher.http.get(f"/sessions/{session}").json()
+    assert (told["outcome"], told["message"]) == ("failed", "No offer for this session came within 0.2 s.")
 
 
 def test_of_a_failed_session_the_exception_is_named_and_not_quoted(gateway: Launcher) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import pytest
@@ -114,6 +116,18 @@ def test_with_twilios_token_both_the_webhook_and_the_stream_must_be_signed() -> 
         assert "t0ken" not in launcher.log()
 
 
+def test_a_webhook_that_twilio_gets_is_signed_over_its_address_alone() -> None:
+    sign = RequestValidator("t0ken").compute_signature
+    path = f"/telephony/twilio?{urlencode(CALL)}"
+    good = {**PUBLIC, "x-twilio-signature": sign(f"https://bot.example{path}", {})}
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_INSECURE="1", TWILIO_AUTH_TOKEN="t0ken") as launcher:
+        stream = document(launcher.http.get(path, headers=good)).find("Connect/Stream")
+        assert stream is not None
+        numbers = {p.get("name"): p.get("value") for p in stream.findall("Parameter")}
+        assert numbers == {"from_number": CALL["From"], "to_number": CALL["To"]}
+        assert launcher.http.get(f"{path}&more=1", headers=good).status_code == 403
+
+
 def test_a_public_url_takes_the_place_of_what_headers_say() -> None:
     sign = RequestValidator("t0ken").compute_signature
     variables: dict[str, Any] = {
@@ -184,13 +198,18 @@ def test_where_streams_need_tokens_only_a_signed_webhook_gets_one() -> None:
             assert client.recv(timeout=10) == "hello"
 
 
-@pytest.mark.parametrize("path", ["/ws/twilio/x", "/ws/plivo", "/ws/plivo/x", "/ws/generic", "/ws/generic/x", "/ws"])
-def test_behind_a_pod_token_a_stream_that_proves_nothing_is_refused(path: str) -> None:
+@pytest.fixture(scope="module")
+def behind_a_token() -> Iterator[Launcher]:
     variables: dict[str, Any] = {"PIPECAT_POD_TOKEN": "p0d", "TWILIO_AUTH_TOKEN": "t0ken"}
     with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
-        with pytest.raises(InvalidStatus) as refused:
-            connect(launcher.websocket_url(path))
-        assert refused.value.response.status_code == 401
+        yield launcher
+
+
+@pytest.mark.parametrize("path", ["/ws/twilio/x", "/ws/plivo", "/ws/plivo/x", "/ws/generic", "/ws/generic/x", "/ws"])
+def test_behind_a_pod_token_a_stream_that_proves_nothing_is_refused(behind_a_token: Launcher, path: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        connect(behind_a_token.websocket_url(path))
+    assert refused.value.response.status_code == 401
 
 
 def test_behind_a_pod_token_streams_come_through_the_gateways_own_paths() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -112,6 +113,25 @@ def test_a_session_takes_a_hundred_files_and_all_are_deleted(uploads: Launcher) 
     deleted = sum("deleted" in said for said in uploads.said())
     uploads.http.delete(url.removesuffix("/files"))
     until(lambda: sum("deleted" in said for said in uploads.said()) == deleted + 100, "all deleted")
+
+
+def test_a_file_that_is_stored_only_after_its_sessions_end_is_deleted_again(uploads: Launcher) -> None:
+    url = started(uploads)
+    with ThreadPoolExecutor() as pool:
+        uploading = pool.submit(uploads.http.post, url, files={"file": ("slow.txt", b"x")})
+        until(lambda: any("saving" in said for said in uploads.said()), "the storage to be asked")
+        uploads.http.delete(url.removesuffix("/files"))
+        answer = uploading.result()
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "unknown_session")
+    (saved,) = [said["saved"] for said in uploads.said() if said.get("filename") == "slow.txt"]
+    until(lambda: {"said": True, "deleted": saved} in uploads.said(), "deleted")
+
+
+def test_a_storage_of_the_bots_own_keeps_what_it_likes(uploads: Launcher) -> None:
+    deleted = sum("deleted" in said for said in uploads.said())
+    for _ in range(105):
+        assert uploads.http.post("/files", files={"file": ("a", b"a")}).status_code == 200
+    assert sum("deleted" in said for said in uploads.said()) == deleted
 
 
 def test_two_files_at_once_are_400(uploads: Launcher) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -44,6 +45,24 @@ def test_a_call_gets_a_room_for_phones_and_a_bot_that_can_connect_it(
         "daily_api_key": daily.key,
         "daily_api_url": daily.url,
     }
+
+
+def test_a_call_holds_its_place_while_its_room_is_made_and_without_a_place_daily_is_not_asked(daily: DailyApi) -> None:
+    variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url}
+    with (
+        Launcher("gateway", PIPECAT_GATEWAY="1", MAX_SESSIONS="1", **variables) as launcher,
+        daily.slow() as asked,
+        ThreadPoolExecutor() as pool,
+    ):
+        early = pool.submit(launcher.http.post, PATHS[0], json=CALL)
+        assert asked.wait(10)
+        assert launcher.http.post("/v1/public/agent/start").status_code == 429
+        daily.go_on()
+        assert early.result().status_code == 200
+        rooms = set(daily.rooms)
+        late = launcher.http.post(PATHS[0], json=CALL)
+        assert (late.status_code, late.json()["reason"]) == (429, "at_capacity")
+        assert set(daily.rooms) == rooms
 
 
 @pytest.mark.parametrize("content", [{"test": "test"}, {"Test": "test"}, {"test": True}])

@@ -133,7 +133,7 @@ def test_a_bot_that_can_not_be_read_is_named_with_who_can_not(tmp_path: Path) ->
     (tmp_path / "bot.py").chmod(0o600)
     with Container(SLIM, *options, "--user", "10001:10001") as container:
         assert container.exit_status() == 10
-        assert "bot_not_found: /app/bot.py can not be read by uid 10001." in container.log()
+        assert "bot_not_found: /app/bot.py cannot be read by uid 10001." in container.log()
 
 
 def test_it_can_be_started_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A client and a bot that can not reach each other: three network namespaces, client | TURN | bot, no forwarding.
+"""A client and a bot that cannot reach each other: three network namespaces, client | TURN | bot, no forwarding.
 
 Needs root, ``ip`` and coturn's ``turnserver``; ``.ci/run`` installs the latter.
 """

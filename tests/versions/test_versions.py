@@ -227,7 +227,7 @@ def test_a_whatsapp_call_through_a_pipeline(python: str, combination: Combinatio
     with (
         Graph() as graph,
         Launcher(
-            "whatsapp", python=python, wait=True, GRAPH_URL=graph.url, PIPECAT_ICE_SERVERS="[]", **VARIABLES
+            "whatsapp", python=python, wait=True, **graph.variables, PIPECAT_ICE_SERVERS="[]", **VARIABLES
         ) as launcher,
     ):
         asyncio.run(asyncio.wait_for(scenario(), 30))

@@ -18,6 +18,10 @@ def say(**things):
     print(json.dumps({"said": True, **things}, default=str), flush=True)
 
 
+ended = asyncio.Event()
+"""A session has ended."""
+
+
 class Storage:
     """In memory, telling what it is asked."""
 
@@ -27,6 +31,11 @@ class Storage:
     async def save(self, filename, contents):
         if filename == "refused.txt":
             raise OSError("s3cr3t reason")
+        if filename == "slow.txt":
+            ended.clear()
+            say(saving=filename)
+            await ended.wait()
+            await asyncio.sleep(0.3)  # its session's place is free by now
         url = f"memory:{uuid.uuid4().hex}"
         self.files[url] = contents
         say(saved=url, filename=filename, size=len(contents), type=type(contents).__name__)
@@ -111,3 +120,4 @@ async def bot(args):
         await asyncio.Event().wait()
     finally:
         say(ended=args.session_id)
+        ended.set()

@@ -31,7 +31,7 @@ async def bot(args):
 async def act(do, body, args):
     if do == "raise":
         secret_variable = "s3cr3t-in-a-variable"
-        raise ValueError("the bot is broken")
+        raise ValueError("the bot is broken" if secret_variable else "")  # loguru can show what a line names
     if do == "exit":
         sys.exit(body["status"])
     if do == "exit-in-task":
@@ -56,6 +56,8 @@ async def act(do, body, args):
             say(cleaned=args.session_id)
     if do == "block":
         time.sleep(body["seconds"])
+    if do == "block-until":
+        open(body["fifo"]).close()  # somebody has opened its other end
     if do == "log":
         logger.info("through loguru {braces}")
         stdlib.info("through logging {braces} %s", "formatted")

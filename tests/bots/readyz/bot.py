@@ -15,6 +15,7 @@ else:
 
     def readyz():
         if DO == "block":
+            print("readyz blocks", flush=True)
             time.sleep(60)
         if DO == "raise":
             raise RuntimeError("no database")

@@ -6,9 +6,6 @@ import json
 import os
 from pathlib import Path
 
-from pipecat.transports.whatsapp.api import WhatsAppApi
-
-WhatsAppApi.BASE_URL = os.environ["GRAPH_URL"]
 DO = os.environ.get("DO", "echo")
 
 spec = importlib.util.spec_from_file_location("echo", Path(__file__).parents[3] / "examples" / "echo" / "bot.py")

@@ -1,4 +1,4 @@
-"""A starlette that the launcher's fastapi can not work with."""
+"""A starlette that the launcher's fastapi cannot work with."""
 
 from pipecatcloud_system import app  # noqa: F401
 
