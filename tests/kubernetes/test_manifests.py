@@ -1,0 +1,129 @@
+"""deploy/kubernetes without a cluster: what each Kubernetes takes, and numbers that must fit together."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipecat_base.server import LEFTOVERS
+from pipecat_base.sessions.board import CLOSE_TIMEOUT
+from pipecat_base.settings import Settings
+from tests.kubernetes import manifests
+from tests.kubernetes.manifests import FOLDER, container_of, named, pod_of, tool, variables_of
+
+VERSIONS = [f"1.{minor}" for minor in range(29, 38)]
+
+
+@pytest.fixture
+def deployment() -> manifests.Manifest:
+    return named("Deployment")
+
+
+@pytest.fixture
+def settings(deployment: manifests.Manifest) -> Settings:
+    """What the launcher reads in the pod."""
+    return Settings.load(variables_of(deployment))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_this_kubernetes_takes_every_object(version: str, tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(manifests.text())
+    checked = tool("kubernetes-validate", "--strict", "-k", version, str(tmp_path / "all.yaml"))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert (checked.stdout + checked.stderr).count(" passed for resource ") == len(manifests.objects())
+
+
+def test_a_field_that_kubernetes_does_not_know_would_be_found(tmp_path: Path) -> None:
+    (tmp_path / "all.yaml").write_text(manifests.text().replace("maxUnavailable: 0", "maxUnavailible: 0"))
+    checked = tool("kubernetes-validate", "--strict", "-k", VERSIONS[0], str(tmp_path / "all.yaml"))
+    assert checked.returncode == 1
+    assert "maxUnavailible" in checked.stdout + checked.stderr
+
+
+def test_every_file_is_applied() -> None:
+    listed = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())["resources"]
+    assert sorted(listed) == sorted(file.name for file in FOLDER.glob("*.yaml") if file.name != "kustomization.yaml")
+
+
+def test_the_overlay_of_the_readme_is_one(tmp_path: Path) -> None:
+    (overlay,) = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    base = os.path.relpath(FOLDER, tmp_path)
+    (tmp_path / "kustomization.yaml").write_text(overlay.replace("../pipecat-base/deploy/kubernetes", base))
+    made = tool("kubectl", "kustomize", str(tmp_path))
+    assert made.returncode == 0, made.stderr
+    container = container_of(named("Deployment", list(yaml.safe_load_all(made.stdout))))
+    assert container["image"] == "registry.example.com/my-bot:7"
+    assert container["resources"]["requests"]["cpu"] == "500m"
+
+
+def test_pods_are_restricted(deployment: manifests.Manifest) -> None:
+    """By the rules of the Pod Security Standard of that name (kubernetes.io/docs/concepts/security)."""
+    pod, container = pod_of(deployment), container_of(deployment)
+    both = pod["securityContext"] | container["securityContext"]
+    assert both["runAsNonRoot"] is True
+    assert both["runAsUser"] > 0
+    assert both["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert both["allowPrivilegeEscalation"] is False
+    assert both["capabilities"] == {"drop": ["ALL"]}
+    assert both["readOnlyRootFilesystem"] is True
+    assert not both.keys() & {"privileged", "procMount", "seLinuxOptions", "sysctls", "windowsOptions"}
+    assert not pod.keys() & {"hostNetwork", "hostPID", "hostIPC", "initContainers", "ephemeralContainers"}
+    assert all(port.keys() == {"name", "containerPort"} for port in container["ports"])
+    assert all(volume.keys() == {"name", "emptyDir"} for volume in pod["volumes"])
+    assert pod["automountServiceAccountToken"] is False
+
+
+def test_a_pod_may_take_as_long_to_end_as_the_launcher_does(deployment: manifests.Manifest, settings: Settings) -> None:
+    sleep, seconds = container_of(deployment)["lifecycle"]["preStop"]["exec"]["command"]
+    assert sleep == "sleep"
+    calls = settings.shutdown_timeout + settings.session_cancel_grace + CLOSE_TIMEOUT
+    ending = 2 * settings.teardown_timeout + LEFTOVERS + 1
+    assert pod_of(deployment)["terminationGracePeriodSeconds"] > int(seconds) + calls + ending
+
+
+def test_no_call_is_longer_than_a_pod_that_ends_may_take(settings: Settings) -> None:
+    assert settings.max_session_seconds is not None
+    assert settings.max_session_seconds <= settings.shutdown_timeout
+
+
+def test_a_pod_that_is_wedged_is_not_waited_for(deployment: manifests.Manifest, settings: Settings) -> None:
+    container = container_of(deployment)
+    _, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert int(seconds) < container["livenessProbe"]["terminationGracePeriodSeconds"] < settings.shutdown_timeout
+
+
+def test_an_update_never_has_fewer_pods_than_before(deployment: manifests.Manifest) -> None:
+    assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert "replicas" not in deployment["spec"], "the autoscaler's number would be set back by each apply"
+
+
+def test_the_probes_ask_what_they_should(deployment: manifests.Manifest, settings: Settings) -> None:
+    container = container_of(deployment)
+    paths = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
+    assert paths == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
+    assert {container[name]["httpGet"]["port"] for name in paths} == {"http"}
+    assert container["ports"] == [{"name": "http", "containerPort": settings.port}]
+    assert container["readinessProbe"]["timeoutSeconds"] > settings.readyz_timeout
+
+
+def test_the_other_objects_are_about_these_pods(deployment: manifests.Manifest) -> None:
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    autoscaler, service = named("HorizontalPodAutoscaler"), named("Service")
+    spread, *more = pod_of(deployment)["topologySpreadConstraints"]
+    assert not more
+    assert deployment["spec"]["selector"]["matchLabels"] == labels
+    assert named("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
+    assert spread["labelSelector"]["matchLabels"] == labels
+    assert service["spec"]["selector"] == labels
+    assert [port["targetPort"] for port in service["spec"]["ports"]] == ["http"]
+    target = autoscaler["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+
+
+def test_a_drained_node_leaves_a_pod_for_new_calls() -> None:
+    spared = named("HorizontalPodAutoscaler")["spec"]["minReplicas"]
+    assert spared > named("PodDisruptionBudget")["spec"]["maxUnavailable"] > 0
