@@ -1,4 +1,4 @@
-// Open a server whose bot is broken, and mend it.
+// Open a server whose bot is broken, and fix it.
 
 import { writeFileSync } from "node:fs";
 

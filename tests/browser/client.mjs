@@ -33,7 +33,7 @@ await play(async ({ page, given }) => {
   const server = await serve(await bundle());
   try {
     const origin = `http://127.0.0.1:${server.address().port}`;
-    const headers = given.key ? { Authorization: `Bearer ${given.key}` } : {};
+    const headers = given.key ? { Authorization: `Bearer ${given.manager}` } : {};
     const event = (name) => page.evaluate((name) => window.events.find((event) => event.name === name)?.data, name);
 
     await page.addInitScript({ content: SPEAKER });

@@ -18,6 +18,9 @@ await play(async ({ page, given }) => {
   await page.getByRole("button", { name: "Use key" }).click();
   // The call that was asked for before goes on by itself.
   await connected(page);
+  // A public key lists no sessions of others, but the page knows its own.
+  await page.locator("#sessions li .own").filter({ hasText: "this call" }).waitFor();
+  const listed = await page.locator("#sessions li").count();
   const kept = await page.evaluate(() => ({ ofTab: Object.values(sessionStorage), lasting: localStorage.length, shown: document.body.innerHTML }));
-  return { asked, refused, kept: kept.ofTab, lasting: kept.lasting, shown: kept.shown.includes(given.key) };
+  return { listed, asked, refused, kept: kept.ofTab, lasting: kept.lasting, shown: kept.shown.includes(given.key) };
 });

@@ -10,12 +10,15 @@ from tests.browser.browser import drive, gateway, url
 from tests.process import Launcher
 
 KEY = "a-public-key"
+MANAGER = "a-private-key"
 
 
 @pytest.fixture(scope="module")
 def keyed() -> Iterator[Launcher]:
     """It wants a key, and tokens for WebSockets: as it is when others can reach it."""
-    with gateway(PIPECAT_PUBLIC_API_KEYS=KEY, PIPECAT_WEBSOCKET_AUTH="token") as launcher:
+    with gateway(
+        PIPECAT_PUBLIC_API_KEYS=KEY, PIPECAT_PRIVATE_API_KEYS=MANAGER, PIPECAT_WEBSOCKET_AUTH="token"
+    ) as launcher:
         yield launcher
 
 
@@ -23,7 +26,7 @@ def keyed() -> Iterator[Launcher]:
 def test_the_javascript_client_on_another_origin_hears_its_own_tone(
     keyed: Launcher, microphone: str, transport: str
 ) -> None:
-    seen = drive("client", gateway=url(keyed), key=KEY, transport=transport, microphone=microphone)
+    seen = drive("client", gateway=url(keyed), key=KEY, manager=MANAGER, transport=transport, microphone=microphone)
     assert seen["origin"] != url(keyed)
     assert seen["heard"] == pytest.approx(440, abs=15)
     assert seen["ready"]["about"]["library"] == "pipecat-ai"

@@ -31,7 +31,7 @@ SECONDS = float(os.environ.get("FUZZ_SECONDS", "45"))
 HERE = Path(__file__).parent
 SHORT_LIVED = {"MAX_SESSION_SECONDS": "2", "WEBRTC_OFFER_TIMEOUT": "2", "WEBRTC_CONNECT_TIMEOUT": "2"}
 SECRETS = {
-    "PIPECAT_PUBLIC_API_KEYS": clients.KEY,
+    "PIPECAT_PRIVATE_API_KEYS": clients.KEY,
     "PIPECAT_WEBSOCKET_AUTH": "token",
     "TWILIO_AUTH_TOKEN": "twilio-token",
     "PLIVO_AUTH_TOKEN": "plivo-token",
