@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import socket
 import statistics
@@ -21,15 +20,17 @@ import psutil
 from websockets.asyncio.client import connect
 
 from benchmarks import webrtc
+from benchmarks.figures import Figure, Goal, Spread
 
 HERE = Path(__file__).parent
 ECHO = HERE.parent / "examples" / "echo"
 COMMANDS = {
     "floor": [sys.executable, str(HERE / "floor.py")],
-    "floor of WebRTC": [sys.executable, str(HERE / "floor_webrtc.py")],
+    "floor of calls": [sys.executable, str(HERE / "floor_calls.py")],
     "launcher": [sys.executable, "-m", "pipecat_base"],
 }
 CONTENDERS = ("floor", "launcher")
+ICE_FAULTS = ("refusing", "hanging", "garbage")
 Samples = dict[str, list[float]]
 
 
@@ -131,7 +132,7 @@ def calls(rounds: int) -> list[Samples]:
     """WebRTC: milliseconds from the offer to the answer, to the first audio, to the first echoed tone."""
     figures: list[Samples] = [{which: [] for which in CONTENDERS} for _ in range(3)]
     no_ice = {"PIPECAT_ICE_SERVERS": "[]"}
-    with running("floor of WebRTC", ECHO) as (_, floor), running("launcher", ECHO, **no_ice) as (_, launcher):
+    with running("floor of calls", ECHO) as (_, floor), running("launcher", ECHO, **no_ice) as (_, launcher):
         for which, port in in_turn(rounds, floor, launcher):
             for samples, value in zip(figures, asyncio.run(webrtc.call(port)), strict=True):
                 samples[which].append(value)
@@ -152,37 +153,38 @@ def without_ice_config(kind: str, rounds: int) -> Samples:
     return samples
 
 
-def report(title: str, unit: str, samples: Samples, goal: str, *, difference: bool = False) -> dict[str, object]:
+def figure(name: str, title: str, unit: str, samples: Samples, goal: Goal) -> Figure:
     # The first round fills caches.
-    floor, launcher = (statistics.median(samples[which][1:]) for which in CONTENDERS)
-    against = launcher - floor if difference else launcher / floor
-    shown = f"{against:+.2f} {unit}" if difference else f"{against:.2f}x"
-    print(f"{title:44} floor {floor:9.2f}  launcher {launcher:9.2f} {unit:9} {shown:>12}   goal {goal}")
-    return {"title": title, "unit": unit, "floor": floor, "launcher": launcher, "against": against, "goal": goal}
+    floor, launcher = (Spread.of(samples[which][1:]) for which in CONTENDERS)
+    return Figure(name, title, unit, floor, launcher, goal)
+
+
+def compare(rounds: int) -> Iterator[Figure]:
+    """All figures of one process, as they are measured."""
+    for bot, limit in (("trivial", 1.15), ("realistic", 1.06)):
+        times, memory = start_up(bot, rounds)
+        title = f"{bot} bot: exec to ready"
+        yield figure(f"start-{bot}", title, "ms", times, Goal("ratio", "at most", limit))
+        title = f"{bot} bot: resident memory"
+        yield figure(f"memory-{bot}", title, "MB", memory, Goal("difference", "at most", 8))
+    posts = alternate(rounds, lambda port: asyncio.run(requests(port, 200)))
+    yield figure("dispatch", "POST /bot, there and back", "ms", posts, Goal("difference", "at most", 0.5))
+    echoes = alternate(rounds, lambda port: asyncio.run(frames(port, 3000)))
+    yield figure("frames", "/ws echo", "frames/s", echoes, Goal("ratio", "at least", 0.97))
+    for what, samples in zip(("answer", "first audio", "echoed tone"), calls(rounds), strict=True):
+        name = f"webrtc-{what.replace(' ', '-')}"
+        yield figure(name, f"WebRTC: offer to {what}", "ms", samples, Goal("ratio", "at most", 1.1))
+    for kind in ICE_FAULTS:
+        title = f"offer to answer, {kind} ICE_CONFIG_URL"
+        samples = without_ice_config(kind, rounds)
+        yield figure(f"ice-{kind}", title, "ms", samples, Goal("difference", "at most", 50))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--rounds", type=int, default=16)
-    parser.add_argument("--json", metavar="FILE", help="also write the figures here")
-    options = parser.parse_args()
-    rows: list[dict[str, object]] = []
-    for bot, goal in (("trivial", "1.15x"), ("realistic", "1.06x")):
-        times, memory = start_up(bot, options.rounds)
-        rows.append(report(f"{bot} bot: exec to ready", "ms", times, f"at most {goal}"))
-        rows.append(report(f"{bot} bot: resident memory", "MB", memory, "at most +8 MB", difference=True))
-    posts = alternate(options.rounds, lambda port: asyncio.run(requests(port, 200)))
-    rows.append(report("POST /bot, there and back", "ms", posts, "at most +0.5 ms", difference=True))
-    echoes = alternate(options.rounds, lambda port: asyncio.run(frames(port, 3000)))
-    rows.append(report("/ws echo", "frames/s", echoes, "at least 0.97x"))
-    titles = ("WebRTC: offer to answer", "WebRTC: offer to first audio", "WebRTC: offer to echoed tone")
-    for title, samples in zip(titles, calls(options.rounds), strict=True):
-        rows.append(report(title, "ms", samples, "at most 1.1x"))
-    for kind in ("refusing", "hanging", "garbage"):
-        samples = without_ice_config(kind, options.rounds)
-        rows.append(report(f"offer to answer, {kind} ICE_CONFIG_URL", "ms", samples, "at most +50 ms", difference=True))
-    if options.json:
-        Path(options.json).write_text(json.dumps(rows, indent=2) + "\n")
+    for one in compare(parser.parse_args().rounds):
+        print(one, flush=True)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
+from collections.abc import Iterator
 
 import psutil
 
@@ -32,16 +33,24 @@ def resident(sessions: int, seconds: float, *, release: bool) -> list[float]:
     return found
 
 
+def held(sessions: int, seconds: float) -> Iterator[tuple[str, list[float]]]:
+    """What a pod keeps without the release of memory, and with it."""
+    for name, release in (("without the release", False), ("with the release", True)):
+        yield name, resident(sessions, seconds, release=release)
+
+
+def shown(name: str, found: list[float]) -> str:
+    values = ", ".join(f"{value:.0f}" for value in found)
+    return f"{name} of memory: {values} MB; from the first call's end to the last's {found[-1] - found[1]:+.1f} MB"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__)
     parser.add_argument("--sessions", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=3.0, help="what the caller says in each")
     options = parser.parse_args()
-    for release in (False, True):
-        found = resident(options.sessions, options.seconds, release=release)
-        title = "with the release of memory" if release else "without"
-        shown = ", ".join(f"{value:.0f}" for value in found)
-        print(f"{title}: {shown} MB; from the first call's end to the last's {found[-1] - found[1]:+.1f} MB")
+    for name, found in held(options.sessions, options.seconds):
+        print(shown(name, found), flush=True)
 
 
 if __name__ == "__main__":

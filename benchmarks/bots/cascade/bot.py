@@ -13,7 +13,6 @@ from pipecat.frames.frames import (
     TTSAudioRawFrame,
     TTSStartedFrame,
     TTSStoppedFrame,
-    UserStoppedSpeakingFrame,
     VADUserStoppedSpeakingFrame,
 )
 from pipecat.frames.frames import TranscriptionFrame as Transcription
@@ -39,7 +38,7 @@ class Hearing(FrameProcessor):
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
         await self.push_frame(frame, direction)
-        if isinstance(frame, (VADUserStoppedSpeakingFrame, UserStoppedSpeakingFrame)):
+        if isinstance(frame, VADUserStoppedSpeakingFrame):
             await self.push_frame(Transcription("What is the weather like today?", "caller", time_now_iso8601()))
 
 

@@ -1,4 +1,4 @@
-"""The floor for WebRTC: pipecat's own request handler in a bare FastAPI app, with the same bot."""
+"""The floor for calls: a WebSocket and pipecat's own request handler in a bare FastAPI app, with the same bot."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import sys
 from typing import Any
 
 import uvicorn
-from fastapi import FastAPI
-from pipecat.runner.types import SmallWebRTCRunnerArguments
+from fastapi import FastAPI, WebSocket
+from pipecat.runner.types import SmallWebRTCRunnerArguments, WebSocketRunnerArguments
 from pipecat.transports.smallwebrtc.request_handler import SmallWebRTCRequest, SmallWebRTCRequestHandler
 
 sys.path.insert(0, os.getcwd())
@@ -34,6 +34,12 @@ async def offer(request: SmallWebRTCRequest) -> Any:
         task.add_done_callback(running.discard)
 
     return await handler.handle_web_request(request=request, webrtc_connection_callback=start)
+
+
+@app.websocket("/ws")
+async def ws(websocket: WebSocket) -> None:
+    await websocket.accept()
+    await bot(WebSocketRunnerArguments(websocket=websocket))
 
 
 if __name__ == "__main__":
