@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run the test suite on each Python of $PYTHONS that is installed, $JOBS at once: they wait more than they compute.
+# Run a target of make, the tests unless TARGET names another, on each Python of $PYTHONS that is installed, $JOBS at once: they wait more than they compute.
 set -eu
 cd "$(dirname "$0")/.."
 logs=$(mktemp -d)
@@ -11,7 +11,7 @@ one='
 python=$(sh scripts/find-python.sh "$2")
 if [ -z "$python" ]; then
     echo skipped >"$1/$2.result"
-elif make --no-print-directory test PYTHON="$python" VENV=".venv-$2" >"$1/$2.log" 2>&1; then
+elif make --no-print-directory "${TARGET:-test}" PYTHON="$python" VENV=".venv-$2" >"$1/$2.log" 2>&1; then
     echo passed >"$1/$2.result"
 else
     echo failed >"$1/$2.result"
