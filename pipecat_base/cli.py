@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pipecat_base import __version__, environment
 from pipecat_base import settings as reference
+from pipecat_base.env_file import EnvFile
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
 from pipecat_base.packages import Packages, unused
 from pipecat_base.paths import CAPABILITIES
@@ -54,15 +56,19 @@ def dev(options: argparse.Namespace) -> int:
     """Serve the bot with a page to talk to it and Pipecat Cloud's API, for working on it."""
     from pipecat_base.development import HOST, Development
 
-    bot = getattr(options, "bot", None) or environment.read().get("PIPECAT_BOT") or "bot.py"
-    development = Development(Path(bot).absolute().parent, reload=options.reload)
+    development = Development(_folder(options), reload=options.reload)
 
     def find_settings() -> Settings:
-        development.read_env_file()
+        development.env_file.read()
         defaults = {"PIPECAT_HOST": HOST, "PIPECAT_LOG_LEVEL": "INFO", **_set_ones(environment.read())}
-        return _settings(options, {**defaults, "PIPECAT_GATEWAY": "1"})
+        return _settings(options, {**defaults, "PIPECAT_GATEWAY": "1"}, development.env_file)
 
     return Process(options.site).serve(find_settings, development)
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    bot = getattr(options, "bot", None) or environment.read().get("PIPECAT_BOT") or "bot.py"
+    return Path(bot).absolute().parent
 
 
 def _set_ones(variables: Mapping[str, str]) -> dict[str, str]:
@@ -80,7 +86,11 @@ def check(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     try:
-        settings = _settings(options)
+        env_file = None
+        if options.env_file:
+            env_file = EnvFile(_folder(options))
+            env_file.read()
+        settings = _settings(options, env_file=env_file)
         packages = Packages(options.site, sys.path)
         packages.check(unused=unused(settings))
         with packages.explaining():
@@ -109,7 +119,7 @@ def _check(options: argparse.Namespace) -> int:
             print(error.report(), file=sys.stderr)
         return error.exit_status
     bot = imported.bot
-    warnings = [*settings.ignored, *imported.warnings]
+    warnings = [*settings.warnings, *imported.warnings]
     if options.json:
         listed = [
             {"name": f.name, "status": f.status.value, "required": f.required, "reason": f.reason} for f in features
@@ -192,12 +202,19 @@ def commands() -> dict[str, argparse.ArgumentParser]:
     return dict(found.choices)
 
 
-def _settings(options: argparse.Namespace, variables: Mapping[str, str] | None = None) -> Settings:
+def _settings(
+    options: argparse.Namespace, variables: Mapping[str, str] | None = None, env_file: EnvFile | None = None
+) -> Settings:
     variables = dict(environment.read() if variables is None else variables)
+    said_as = {name: f"{where}: {name}" for name, where in env_file.names.items()} if env_file is not None else {}
     for variable, option in OPTIONS.items():
         if option in options:
             variables[variable] = str(getattr(options, option))
-    return Settings.load(variables)
+            said_as[variable] = f"--{option}"
+    settings = Settings.load(variables, said_as=said_as)
+    if env_file is None:
+        return settings
+    return dataclasses.replace(settings, warnings=(*env_file.warnings, *settings.warnings))
 
 
 def _error(error: StartupError) -> dict[str, object]:
@@ -239,6 +256,9 @@ def _parser() -> argparse.ArgumentParser:
 
     checker = _command(commands, "check", check, common)
     checker.add_argument("--json", action="store_true", help="answer with one JSON object")
+    checker.add_argument(
+        "--no-env-file", dest="env_file", action="store_false", default=True, help="leave .env alone, as serve does"
+    )
 
     caller = _command(commands, "call", call)
     caller.add_argument("wav", metavar="FILE.wav", help="what the caller says: a WAV file of 16-bit PCM")

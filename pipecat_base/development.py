@@ -16,14 +16,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipecat_base import environment, server
-from pipecat_base.errors import SettingsInvalid, StartupError
+from pipecat_base import server
+from pipecat_base.env_file import EnvFile
+from pipecat_base.errors import StartupError
 from pipecat_base.logs import logger
 from pipecat_base.settings import Settings, is_local, table
 
 HOST = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
 LOCALHOST = ("127.0.0.1", "::1", "localhost")
+CONTAINER = ("/.dockerenv", "/run/.containerenv")
+"""Files that Docker and Podman put into every container: an address found in there is of no use outside."""
 LOOK = 100
 """Milliseconds between looks at what has changed."""
 EXCUSE = """<!doctype html>
@@ -120,37 +123,15 @@ class Development:
         self.reload = reload
         self._folder = folder
         self._changes: Changes | None = None
-        self._started_with = environment.read()
-        self._from_file: dict[str, str] = {}
-        self._differing: set[str] = set()
+        self.env_file = EnvFile(folder)
         # A cached file counts as fresh when the source has the same size and was written in the same second.
         sys.dont_write_bytecode = reload or sys.dont_write_bytecode
 
-    def read_env_file(self) -> None:
-        """Set what ``.env`` says, and no longer what it said before: never over a variable that was set, be it empty.
-
-        Raises:
-            SettingsInvalid: it is no text.
-        """
-        from dotenv import dotenv_values
-
-        try:
-            found = dotenv_values(self._folder / ".env")
-        except UnicodeDecodeError:
-            raise SettingsInvalid([f"{self._folder / '.env'}: not UTF-8"]) from None
-        before = self._from_file
-        environment.remove(before)
-        self._from_file = {
-            name: value for name, value in found.items() if value is not None and name not in self._started_with
-        }
-        environment.add(self._from_file)
-        self._differing = {
-            name for name in {*before, *self._from_file} if before.get(name) != self._from_file.get(name)
-        }
-
     def tell_of_settings(self) -> None:
-        """Say which changed variables of ``.env`` are the launcher's own: it goes on with those of its start."""
-        own = self._differing & {row.variable for row in table()}
+        """Say what in ``.env`` is wrong, and which of its variables the launcher reads once, when it starts."""
+        for line in self.env_file.warnings:
+            logger.warning(line)
+        own = self.env_file.differing & {row.variable for row in table()}
         if own:
             logger.warning(f"{', '.join(sorted(own))}: what .env says of the launcher counts from its next start")
 
@@ -201,7 +182,13 @@ def banner(settings: Settings) -> str:
     host = "localhost" if settings.host in EVERYWHERE or settings.host in LOCALHOST else settings.host
     local = server.http_address(host, settings.port)
     lines = ["", f"  Talk to your bot:  {local}"]
-    others = settings.public_url or (None if is_local(settings.host) else _address(settings))
+    reachable = not is_local(settings.host)
+    contained = any(map(os.path.exists, CONTAINER))
+    others = settings.public_url or (_address(settings) if reachable and not contained else None)
+    if others is None and reachable and contained:
+        lines.append(
+            "  From elsewhere:    set PIPECAT_PUBLIC_URL: a container does not know the address that others reach"
+        )
     if others is not None:
         lines.append(f"  From elsewhere:    {others}")
     from pipecat_base.gateway import pages

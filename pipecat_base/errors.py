@@ -109,8 +109,8 @@ class SettingsInvalid(StartupError):
         self.lines = tuple(lines)
 
     def report(self) -> str:
-        """One line for each wrong variable, with nothing before its name."""
-        return "\n".join(self.lines)
+        """One line for each wrong variable."""
+        return "\n".join(f"pipecat-base: {self.code}: {line}" for line in self.lines)
 
 
 class PackagesConflict(StartupError):

@@ -161,7 +161,7 @@ class Launcher:
 
     async def _load(self, development: Development, renew: Renew) -> bool:
         try:
-            development.read_env_file()
+            development.env_file.read()
             development.tell_of_settings()
             await renew(environment.read())
             renewed = compose.front(self._settings, self._stage, self._lifecycle, self._observation, before=self._front)

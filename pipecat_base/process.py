@@ -97,7 +97,7 @@ class Process:
 
         logs = Logs(settings.log_level, self._lane, caller_data=settings.log_caller_data)
         logs.configure()
-        for line in settings.ignored:
+        for line in settings.warnings:
             logger.warning(line)
         reloads = development is not None and development.reload
         nursery: Nursery | None = None
@@ -175,7 +175,7 @@ class Process:
                 watchdog.stand_in(*development.excuse(error))
                 development.wait_for_fix(error)
                 with contextlib.suppress(SettingsInvalid):  # it is told of when it is all that is wrong
-                    development.read_env_file()
+                    development.env_file.read()
                 variables = environment.read()
 
     @staticmethod

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pipecat_base.errors import SettingsInvalid
+from pipecat_base.spelling import nearest
 
 T = TypeVar("T")
 
@@ -182,7 +183,7 @@ class Settings:
     """What the environment asks for. Times are seconds, sizes bytes.
 
     Attributes:
-        ignored: Lines for the log: values that count as unset because they are wrong.
+        warnings: Lines for the log: values that count as unset because they are wrong, names that look misspelt.
     """
 
     host: str = variable("PIPECAT_HOST", "0.0.0.0", _text, "Address to listen on")
@@ -584,7 +585,7 @@ class Settings:
     )
     nltk_data: str | None = variable("NLTK_DATA", None, _text, "Folders with nltk's data; read by nltk")
     image_version: str | None = variable("IMAGE_VERSION", None, _text, "Set when the image is built")
-    ignored: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def is_observed(self) -> bool:
@@ -597,18 +598,22 @@ class Settings:
         return bool(self.public_api_keys or self.private_api_keys)
 
     @classmethod
-    def load(cls, environment: Mapping[str, str]) -> Settings:
+    def load(cls, environment: Mapping[str, str], *, said_as: Mapping[str, str] | None = None) -> Settings:
         """Read every variable; an unset or empty one is its default.
+
+        Args:
+            environment: Variables and their values.
+            said_as: How a wrong value's variable is called where it came from elsewhere: ``{"PORT": "--port"}``.
 
         Raises:
             SettingsInvalid: one line for each variable that is wrong. A secret's value is not shown.
         """
         values: dict[str, Any] = {}
         wrong: list[str] = []
-        ignored: list[str] = []
+        warnings = list(_misspelt(environment))
         for field in _variables():
-            name = field.metadata["name"]
-            raw = environment.get(name, "")
+            raw = environment.get(field.metadata["name"], "")
+            name = (said_as or {}).get(field.metadata["name"], field.metadata["name"])
             if not raw.strip():
                 continue
             try:
@@ -616,10 +621,10 @@ class Settings:
             except ValueError as error:
                 shown = "the value" if field.metadata["secret"] else json.dumps(raw, ensure_ascii=False)
                 if isinstance(error, Ignored):
-                    ignored.append(f"{name}: {shown} {error}; {_shown(field.default)} is used")
+                    warnings.append(f"{name}: {shown} {error}; {_shown(field.default)} is used")
                 else:
                     wrong.append(f"{name}: {shown} {error}")
-        settings = cls(**values, ignored=tuple(ignored))
+        settings = cls(**values, warnings=tuple(warnings))
         if settings.esp32_enabled and settings.esp32_host is None:
             wrong.append("ESP32_HOST: not set, and ESP32_ENABLED needs the address that ESP32 peers reach")
         if settings.gateway:
@@ -631,6 +636,17 @@ class Settings:
 
 def _variables() -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(Settings) if "name" in field.metadata]
+
+
+def _misspelt(environment: Mapping[str, str]) -> Iterator[str]:
+    """Variables that nobody reads, and that were probably meant for the launcher."""
+    known = [field.metadata["name"] for field in _variables()]
+    unset = [name for name in known if not environment.get(name, "").strip()]
+    for name in sorted(set(environment).difference(known)):
+        bare = name.removeprefix("PIPECAT_")
+        meant = bare if bare != name and bare in unset else nearest(name, unset)
+        if meant is not None:
+            yield f"{name}: nothing reads this variable; is {meant} meant?"
 
 
 def _wrong_for_a_gateway(settings: Settings) -> Iterator[str]:

@@ -136,7 +136,7 @@ def test_a_right_value_is_read(name: str, value: str, attribute: str, expected: 
 )
 def test_what_the_replaced_image_goes_on_with_is_ignored_with_a_warning(name: str, value: str, line: str) -> None:
     settings = Settings.load({name: value})
-    assert settings.ignored == (line,)
+    assert settings.warnings == (line,)
     assert (settings.log_level, settings.release_session_memory) == ("DEBUG", True)
     variables: dict[str, Any] = {name: value}
     with Launcher("obedient", **variables) as launcher:

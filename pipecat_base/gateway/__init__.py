@@ -7,6 +7,7 @@ where nothing of this package is imported.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePath
 from typing import Any
 
 from fastapi import Depends, FastAPI
@@ -26,6 +27,7 @@ from pipecat_base.app import warn_of_clashes
 from pipecat_base.errors import Refusal, UnknownAgent
 from pipecat_base.gateway import answers, pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
+from pipecat_base.gateway.agents import Agents
 from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.invitations import Invitations
 from pipecat_base.gateway.session_api import SessionApi
@@ -100,8 +102,11 @@ def build(
     with_key = [starts.router(), session_api.router()]
     with_key.append(Status(lifecycle, pod.board, pod.about.file, starts.transports, features.features, client).router())
     signed = [phones.router(), webhooks.router()]
-    management = session_api.management()
-    app.include_router(management, dependencies=[bearer, Depends(keys.check_private), *named])
+    name = settings.agent_name or PurePath(pod.about.file).stem
+    agents = Agents(pod.board, name=name, log_folder=settings.log_dir, stop=session_api.stop)
+    management = [session_api.management(), agents.router()]
+    for router in management:
+        app.include_router(router, dependencies=[bearer, Depends(keys.check_private), *named])
     for router in with_key:
         app.include_router(router, dependencies=keyed)
     for router in signed:
@@ -111,7 +116,7 @@ def build(
     app.router.routes += others
     # Not the application's: FastAPI may hide those of a router.
     warn_of_clashes(
-        [*(route for router in (management, *with_key, *signed) for route in router.routes), *others], pod.about.routes
+        [*(route for router in (*management, *with_key, *signed) for route in router.routes), *others], pod.about.routes
     )
     app.router.default = direct
     routes = list(app.router.routes)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
@@ -23,8 +22,6 @@ from pipecat_base.sessions.board import Board, Session
 from pipecat_base.sessions.outcomes import Report
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
-# The command line of Pipecat Cloud asks at the second.
-LISTED = ("/v1/agents/{agent}/sessions", "/v1/organizations/{organization}/services/{agent}/sessions")
 BEFORE_THE_BOT = ("/api/offer", "/files")
 """A session takes these before its bot runs: the first is what the bot waits for."""
 POD_ALONE = (*PROBES, *STREAMS, "/bot", "/whatsapp")
@@ -82,12 +79,6 @@ class SessionApi:
         """Those about all sessions: as on the platform they are not for whoever may start one."""
         router = APIRouter(tags=["management"])
         router.add_api_route("/sessions", self.list, methods=["GET"])
-        for path, name in zip(LISTED, ("agent", "service"), strict=True):
-            of = paths.parameters(path)
-            router.add_api_route(path, self.list_of_agent, methods=["GET"], name=f"list_of_{name}", dependencies=of)
-            router.add_api_route(
-                f"{path}/{{session_id}}", self.stop, methods=["DELETE"], name=f"stop_of_{name}", dependencies=of
-            )
         return router
 
     async def list(self) -> JSONResponse:
@@ -104,21 +95,6 @@ class SessionApi:
             raise UnknownSession(session_id)
         ended = {"state": "ended", "outcome": report.outcome.value, "message": report.message}
         return JSONResponse({"sessionId": session_id, **ended, "report": self._report_of(session_id)})
-
-    async def list_of_agent(self) -> JSONResponse:
-        """The same with the fields that Pipecat Cloud has: when each began, in ISO 8601, and that it has not ended."""
-        now = datetime.now(UTC)
-        listed = [
-            {
-                "sessionId": session.id,
-                "createdAt": (now - timedelta(seconds=session.age)).isoformat(),
-                "endedAt": None,
-                "botStartSeconds": None,
-                "coldStart": False,
-            }
-            for session in self._board
-        ]
-        return JSONResponse({"sessions": listed})
 
     async def stop(self, session_id: str) -> JSONResponse:
         """Ask for a session's end: its bot is cancelled, its caller disconnected."""

@@ -130,7 +130,8 @@ def parse_json(raw: bytes) -> Any:
     except UnicodeDecodeError:
         raise Malformed("Not UTF-8.", field="body") from None
     except json.JSONDecodeError as error:
-        raise Malformed(f"Not JSON: {error.msg} at character {error.pos}.", field="body") from None
+        said = error.msg.removesuffix(" starting at")
+        raise Malformed(f"Not JSON: {said} at character {error.pos}.", field="body") from None
     except ValueError as error:
         raise Malformed(f"Not JSON: {error}.", field="body") from None
     return {} if value is None else value

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
 
@@ -90,6 +91,17 @@ class Session:
         self._closers.insert(0, closer)
 
 
+@dataclass(frozen=True)
+class Past:
+    """A session that has ended. Times are the wall clock's, in UTC."""
+
+    id: str
+    transport: Transport
+    report: Report
+    started_at: datetime
+    ended_at: datetime
+
+
 class Board:
     """Admits sessions and knows them.
 
@@ -116,7 +128,7 @@ class Board:
         self._refusal = refusal
         self._after_each = after_each
         self._active: dict[str, Session] = {}
-        self._reports: OrderedDict[str, Report] = OrderedDict()
+        self._past: OrderedDict[str, Past] = OrderedDict()
         self._empty = asyncio.Event()
         self._empty.set()
         self._change = asyncio.Event()
@@ -134,7 +146,12 @@ class Board:
 
     def report(self, session_id: str) -> Report | None:
         """How a session that is no longer active has ended, if that was lately."""
-        return self._reports.get(session_id)
+        past = self._past.get(session_id)
+        return None if past is None else past.report
+
+    def past(self) -> list[Past]:
+        """Those that have ended lately, the last one first."""
+        return list(reversed(self._past.values()))
 
     @property
     def full(self) -> bool:
@@ -244,10 +261,13 @@ class Board:
             report = Report(outcome, message if refused is None else refused.message, 0.0)
         if session._farewell is not None:
             report = Report(Outcome.EXPIRED, session._farewell, report.seconds)
-        session.report = self._reports[session.id] = report
-        self._reports.move_to_end(session.id)
-        if len(self._reports) > MAX_REPORTS:
-            self._reports.popitem(last=False)
+        session.report = report
+        ended_at = datetime.now(UTC)
+        started_at = ended_at - timedelta(seconds=session.age)
+        self._past[session.id] = Past(session.id, session.transport, report, started_at, ended_at)
+        self._past.move_to_end(session.id)
+        if len(self._past) > MAX_REPORTS:
+            self._past.popitem(last=False)
 
     def enter(self, session: Session, state: State) -> None:
         """A session has come so far; for the pod that runs it."""

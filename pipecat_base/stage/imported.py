@@ -30,7 +30,7 @@ class Imported:
 
     Attributes:
         wants_cloud: Whether pipecatcloud is imported or its sources mention it.
-        warnings: What an operator should know of what is installed.
+        warnings: What its author should know of what is installed, and of functions that look like hooks.
         webrtc_problem: Why its sessions cannot come over WebRTC although it is installed, or None.
     """
 
@@ -69,4 +69,4 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
             raise
         except Exception as error:  # a fault of the check's own
             verdict = compatibility.Verdict((f"The pipecat-ai check did not run ({type(error).__name__}: {error})",))
-    return Imported(bot, wants_cloud, verdict.warnings, verdict.webrtc_problem)
+    return Imported(bot, wants_cloud, (*verdict.warnings, *loader.misnamed(bot)), verdict.webrtc_problem)

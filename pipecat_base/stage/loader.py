@@ -29,6 +29,7 @@ from pipecat_base.errors import (
     HookInvalid,
 )
 from pipecat_base.logs import logger
+from pipecat_base.spelling import nearest
 from pipecat_base.stage import mistakes
 
 BotFunction = Callable[[Any], Awaitable[Any]]
@@ -176,6 +177,22 @@ def _hook(module: ModuleType, file: Path, name: str, kind: str) -> Hook | None:
             return None
         raise HookInvalid(f"`{name}` in {file.name} takes {_signature(hook)}, but is called without arguments.", remedy)
     return hook  # type: ignore[no-any-return]
+
+
+def misnamed(bot: Bot) -> tuple[str, ...]:
+    """Lines about functions of the file that nobody calls, and that were probably meant as hooks."""
+    unused = [name for name in HOOKS if name not in bot.hooks]
+    own = [
+        name
+        for name, value in vars(bot.module).items()
+        if inspect.isfunction(value) and value.__module__ == bot.module.__name__ and _accepts(value, 0)
+    ]
+    found = {name: nearest(name, unused) for name in own if name not in HOOKS}
+    return tuple(
+        f"`{name}` in {bot.file.name} is not called by the launcher; is the hook {hook}() meant?"
+        for name, hook in found.items()
+        if hook is not None
+    )
 
 
 def is_async(function: Any) -> bool:

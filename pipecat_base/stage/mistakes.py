@@ -15,6 +15,7 @@ from pipecat_base.errors import (
     DependencyMissing,
     StartupError,
 )
+from pipecat_base.stage import extras
 
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
@@ -26,6 +27,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
 }
 """Packages whose name to install is not the name to import."""
+SET_VARIABLE = "Set it: in .env beside the bot (pipecat-base dev), with docker run -e, or where the bot is deployed."
 
 
 def explain(error: BaseException, file: Path) -> StartupError:
@@ -43,6 +45,9 @@ def explain(error: BaseException, file: Path) -> StartupError:
         )
     missing = next((e for e in _chain(error) if isinstance(e, ModuleNotFoundError) and e.name), None)
     if missing is not None and missing.name is not None:
+        extra = extras.wanted(missing)
+        if extra is not None:
+            return _without_extra(extra, missing.name, at, frames)
         return _missing(missing.name, error, project, at, frames)
     if isinstance(error, ImportError) and "relative import" in str(error):
         return BotImportFailed(
@@ -51,14 +56,33 @@ def explain(error: BaseException, file: Path) -> StartupError:
             frames=frames,
         )
     if isinstance(error, ImportError):
-        return BotImportFailed(
-            f"An import in {at} failed: {error}.", "Check that name and the installed version.", frames=frames
+        extra = extras.wanted(error)
+        remedy = (
+            "Check that name and the installed version."
+            if extra is None
+            else f"Add {extras.DISTRIBUTION}[{extra}] to requirements.txt or pyproject.toml: it asks for what fits."
+        )
+        return BotImportFailed(f"An import in {at} failed: {error}.", remedy, frames=frames)
+    variable = unset_variable(error)
+    if variable is not None:
+        return BotRaised(
+            f"{at} reads the environment variable {variable}, which is not set.", SET_VARIABLE, frames=frames
         )
     return BotRaised(
         f"{at} raised {type(error).__name__}{_said(error)}.",
         "It ran while the file was imported; fix it, or move it into bot() or setup().",
         frames=frames,
     )
+
+
+def unset_variable(error: BaseException) -> str | None:
+    """The variable that ``os.environ`` did not have, where that is what the exception says."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if not isinstance(error, KeyError) or trace is None or trace.tb_frame.f_code is not os.environ.__getitem__.__code__:
+        return None
+    return str(error.args[0]) if trace.tb_frame.f_locals.get("self") is os.environ else None
 
 
 def _syntax(error: SyntaxError, file: Path, frames: list[str]) -> StartupError:
@@ -93,6 +117,15 @@ def _missing(name: str, error: BaseException, project: str, at: str, frames: lis
         f"{at} needs the package {package}, which is not installed{said}.",
         "Add it to requirements.txt or pyproject.toml and install again"
         " (if it is a file of yours, copy it beside the bot).",
+        frames=frames,
+    )
+
+
+def _without_extra(extra: str, module: str, at: str, frames: list[str]) -> DependencyMissing:
+    package = f"{extras.DISTRIBUTION}[{extra}]"
+    return DependencyMissing(
+        f"{at} needs the package {package}: pipecat is installed without {module}.",
+        f"Add {package} to requirements.txt or pyproject.toml and install again.",
         frames=frames,
     )
 

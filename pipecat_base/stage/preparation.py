@@ -9,7 +9,7 @@ from typing import Any
 
 from pipecat_base.errors import SetupFailed, SetupTimedOut
 from pipecat_base.logs import logger
-from pipecat_base.stage import hooks
+from pipecat_base.stage import hooks, mistakes
 from pipecat_base.stage.loader import Bot
 
 
@@ -76,6 +76,12 @@ class Preparation:
             raise
         except BaseException as error:
             logger.opt(exception=True).error(f"{name} failed")
+            variable = mistakes.unset_variable(error)
+            if variable is not None:
+                raise SetupFailed(
+                    f"{name} of {self._bot.file.name} reads the environment variable {variable}, which is not set.",
+                    mistakes.SET_VARIABLE,
+                ) from error
             raise SetupFailed(
                 f"{name} of {self._bot.file.name} raised {type(error).__name__}: {' '.join(str(error).split())}.",
                 "The log has the traceback.",

@@ -1,0 +1,171 @@
+"""What Pipecat Cloud's API answers about an agent, its sessions and its log: for its command line, pointed here.
+
+``pipecat cloud agent list``, ``sessions``, ``stop`` and ``logs`` ask below ``/v1/organizations/ORGANIZATION``; the REST
+API (docs.pipecat.ai, "Pipecat Cloud") has the sessions below ``/v1/agents`` too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from starlette.responses import JSONResponse
+
+from pipecat_base.errors import NotServed, UnknownSession
+from pipecat_base.gateway import paths
+from pipecat_base.lane.records import FILE
+from pipecat_base.sessions.board import Board, Past, Session
+from pipecat_base.sessions.outcomes import Outcome
+
+SERVICES = "/v1/organizations/{organization}/services"
+SESSIONS = ("/v1/agents/{agent}/sessions", f"{SERVICES}/{{agent}}/sessions")
+ACTIVE = "active"
+END_STATES = {Outcome.COMPLETED: "completed", Outcome.DISCONNECTED: "completed", Outcome.FAILED: "agent_error"}
+TERMINATED = "terminated"
+"""Every other outcome: somebody or something ended the session."""
+TAIL = 4_000_000
+"""Bytes of the log that are searched, from its end."""
+MOST_LINES = 1000
+
+
+class Agents:
+    """The one agent that runs here, under whatever name it is asked for.
+
+    Args:
+        name: Its own, where it has one.
+        log_folder: Where ``bot.jsonl`` is, or None.
+        stop: Ends a session.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        *,
+        name: str,
+        log_folder: str | None,
+        stop: Callable[[str], Awaitable[JSONResponse]],
+    ) -> None:
+        self._board = board
+        self._name = name
+        self._log_folder = log_folder
+        self._stop = stop
+        self._started_at = _iso(datetime.now(UTC))
+
+    def router(self) -> APIRouter:
+        """Its routes: as on the platform, not for whoever may start a session."""
+        router = APIRouter(tags=["management"])
+
+        def add(path: str, answer: Callable[..., Any], name: str, method: str = "GET") -> None:
+            of = paths.parameters(path)
+            router.add_api_route(path, answer, methods=[method], name=name, dependencies=of)
+
+        add(SERVICES, self.list, "list_of_agents")
+        add(f"{SERVICES}/{{agent}}/logs", self.logs, "logs_of_service")
+        for path, name in zip(SESSIONS, ("agent", "service"), strict=True):
+            add(path, self.sessions, f"list_of_{name}")
+            add(f"{path}/{{session_id}}", self.session, f"session_of_{name}")
+            add(f"{path}/{{session_id}}", self._stop, f"stop_of_{name}", "DELETE")
+        return router
+
+    async def list(self) -> JSONResponse:
+        """``{"services": [...]}``: the one."""
+        service = {
+            "name": self._name,
+            "region": "here",
+            "id": self._name,
+            "activeDeploymentId": "here",
+            "createdAt": self._started_at,
+            "updatedAt": self._started_at,
+        }
+        return JSONResponse({"services": [service]})
+
+    async def sessions(self, end_state: Annotated[str | None, Query(alias="endState")] = None) -> JSONResponse:
+        """Those that run; with ``endState`` those that have ended so, the last one first."""
+        if end_state in (None, ACTIVE):
+            found = [_running(session) for session in self._board]
+        else:
+            found = [line for line in map(_ended, self._board.past()) if line["endState"] == end_state]
+        return JSONResponse({"sessions": found})
+
+    async def session(self, session_id: str) -> JSONResponse:
+        """One of them, whether it runs or has ended lately."""
+        running = self._board.get(session_id)
+        if running is not None:
+            return JSONResponse(_running(running))
+        past = next((past for past in self._board.past() if past.id == session_id), None)
+        if past is None:
+            raise UnknownSession(session_id)
+        return JSONResponse(_ended(past))
+
+    async def logs(
+        self,
+        limit: Annotated[int, Query(ge=1)] = 100,
+        session_id: Annotated[str | None, Query(alias="sessionId")] = None,
+    ) -> JSONResponse:
+        """``{"logs": [{"timestamp", "log"}]}``: the last lines, the oldest of them first."""
+        if self._log_folder is None:
+            raise NotServed("No log lines are kept: set PCC_LOG_DIR to a folder for them.")
+        path = os.path.join(self._log_folder, FILE)
+        return JSONResponse({"logs": await asyncio.to_thread(_last_lines, path, min(limit, MOST_LINES), session_id)})
+
+
+def _running(session: Session) -> dict[str, Any]:
+    began = datetime.now(UTC) - timedelta(seconds=session.age)
+    return _line(session.id, began, None, ACTIVE)
+
+
+def _ended(past: Past) -> dict[str, Any]:
+    return _line(past.id, past.started_at, past.ended_at, END_STATES.get(past.report.outcome, TERMINATED))
+
+
+def _line(session_id: str, began: datetime, ended: datetime | None, end_state: str) -> dict[str, Any]:
+    return {
+        "sessionId": session_id,
+        "createdAt": _iso(began),
+        "endedAt": None if ended is None else _iso(ended),
+        "endState": end_state,
+        "completionStatus": None if ended is None else "500" if end_state == END_STATES[Outcome.FAILED] else "200",
+        "botStartSeconds": None,
+        "coldStart": False,
+    }
+
+
+def _iso(at: datetime) -> str:
+    return at.isoformat()
+
+
+def _last_lines(path: str, limit: int, session_id: str | None) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = []
+    for record in reversed(_records(path)):
+        if session_id is None or record.get("session_id") == session_id:
+            level = record.get("level")
+            text = str(record.get("line", ""))
+            found.append({"timestamp": str(record.get("@timestamp", "")), "log": f"{level}: {text}" if level else text})
+        if len(found) == limit:
+            break
+    return found[::-1]
+
+
+def _records(path: str) -> list[dict[str, Any]]:
+    """Those in the last part of the file; what the cut goes through is left out."""
+    try:
+        with open(path, "rb") as file:
+            start = max(0, os.fstat(file.fileno()).st_size - TAIL)
+            file.seek(start)
+            lines = file.read(TAIL).splitlines()
+    except OSError:
+        return []
+    found = []
+    for line in lines[1 if start else 0 :]:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            found.append(record)
+    return found

@@ -1,0 +1,67 @@
+"""Which extra of pipecat-ai brings a module, by the installed pipecat's own metadata."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from types import TracebackType
+
+DISTRIBUTION = "pipecat-ai"
+PACKAGE = "pipecat"
+
+
+def wanted(missing: ImportError) -> str | None:
+    """The extra that brings what a module of pipecat's could not import; None where no module of pipecat's asked.
+
+    A requirement names what to install and not what is then imported (``deepgram-sdk``, ``deepgram``). So the module
+    that asked counts too: ``pipecat/services/deepgram/stt.py`` needs the extra ``deepgram``.
+    """
+    asked = _innermost(missing.__traceback__)
+    if asked is None or missing.name is None:
+        return None
+    extras = _extras()
+    words = _normal(missing.name)
+    exact = [extra for extra, needs in extras.items() if any(_starts(words, need) for need in needs)]
+    if len(exact) == 1:
+        return exact[0]
+    for part in reversed(asked):
+        if part in extras:
+            return part
+        longer = [extra for extra in extras if _starts(part, extra)]
+        if longer:
+            return max(longer, key=len)
+    return exact[0] if exact else None
+
+
+def _innermost(trace: TracebackType | None) -> list[str] | None:
+    """The names of pipecat's module whose import failed, in normal form; None where it is another package's."""
+    frame = None
+    while trace is not None:
+        if not trace.tb_frame.f_code.co_filename.startswith("<frozen "):
+            frame = trace.tb_frame
+        trace = trace.tb_next
+    if frame is None or frame.f_globals.get("__name__", "").partition(".")[0] != PACKAGE:
+        return None
+    return [_normal(part) for part in frame.f_globals["__name__"].split(".")[1:]]
+
+
+def _extras() -> dict[str, list[str]]:
+    """What each extra needs, in normal form; empty where pipecat-ai has no metadata."""
+    try:
+        metadata = importlib.metadata.metadata(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found: dict[str, list[str]] = {extra: [] for extra in metadata.get_all("Provides-Extra") or ()}
+    for requirement in metadata.get_all("Requires-Dist") or ():
+        match = re.match(r"([\w.-]+).*;.*\bextra\s*==\s*['\"]([^'\"]+)", requirement)
+        if match is not None:
+            found.setdefault(match[2], []).append(_normal(match[1]))
+    return found
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _starts(name: str, words: str) -> bool:
+    return name == words or name.startswith(f"{words}-")
