@@ -48,6 +48,14 @@ def users_frames(trace: TracebackType | None, project: str) -> list[str]:
     return frames
 
 
+def without_ours(trace: TracebackType | None) -> TracebackType | None:
+    """From the first frame on that is not the launcher's; all of it where there is none."""
+    rest = trace
+    while rest is not None and rest.tb_frame.f_code.co_filename.startswith(_OURS):
+        rest = rest.tb_next
+    return rest or trace
+
+
 def where_is(frame: FrameType | None, project: str) -> str | None:
     """The innermost line of the project that a running frame is in, or None."""
     while frame is not None:

@@ -114,6 +114,44 @@ def test_check_prints_for_people(tmp_path: Path, arguments: list[str]) -> None:
     assert "noise" in result.stderr
 
 
+def test_functions_that_look_like_hooks_are_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "def setUp(): ...\nasync def ready(): ...\ndef tear_down(): ...\ndef create_file_storage(): ...\n"
+        "def step(): ...\nasync def bot(args): ...\n"
+    )
+    answer = json.loads(run("check", "--json", cwd=tmp_path).stdout)
+    assert answer["warnings"] == [
+        "`setUp` in bot.py is not called by the launcher; is the hook setup() meant?",
+        "`ready` in bot.py is not called by the launcher; is the hook readyz() meant?",
+        "`tear_down` in bot.py is not called by the launcher; is the hook teardown() meant?",
+    ]
+    with Launcher(tmp_path) as launcher:
+        launcher.wait_for_log("is the hook setup() meant?")
+
+
+def test_check_reads_the_env_file_as_dev_does(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text("import os\nKEY = os.environ['KEY']\n\n\nasync def bot(args): ...\n")
+    (tmp_path / ".env").write_text("\n# mine\nKEY=value\nnot a variable\n")
+    result = run("check", cwd=tmp_path)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "Warning: .env:4: not a variable (NAME=value); it is left out\n" in result.stdout
+    (tmp_path / "here").mkdir()
+    assert run("check", "--bot", "../bot.py", cwd=tmp_path / "here").returncode == 0
+    result = run("check", "--no-env-file", cwd=tmp_path)
+    assert result.returncode == 15
+    assert "bot.py:2 reads the environment variable KEY, which is not set." in result.stderr
+
+
+def test_a_setting_in_the_env_file_is_told_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text("async def bot(args): ...\n")
+    (tmp_path / ".env").write_text("A=1\n\n# mine\nMAX_SESSIONS=many\n")
+    result = run("check", cwd=tmp_path)
+    assert result.stderr == (
+        'pipecat-base: settings_invalid: .env:4: MAX_SESSIONS: "many" is not a whole number (1 or more)\n'
+    )
+    assert run("check", cwd=tmp_path, MAX_SESSIONS="1").returncode == 0  # one that is set comes first
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_during_a_slow_import_ends_at_once(number: int) -> None:
     with Launcher("slow_import", wait=False) as launcher:

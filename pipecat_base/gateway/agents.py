@@ -10,13 +10,13 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
-from pipecat_base.errors import NotServed, UnknownSession
+from pipecat_base.errors import Malformed, NotServed, UnknownSession
 from pipecat_base.gateway import paths
 from pipecat_base.lane.records import FILE
 from pipecat_base.sessions.board import Board, Past, Session
@@ -104,19 +104,21 @@ class Agents:
 
     async def logs(
         self,
-        limit: Annotated[int, Query(ge=1)] = 100,
+        limit: str = "100",
         session_id: Annotated[str | None, Query(alias="sessionId")] = None,
     ) -> JSONResponse:
         """``{"logs": [{"timestamp", "log"}]}``: the last lines, the oldest of them first."""
         if self._log_folder is None:
             raise NotServed("No log lines are kept: set PCC_LOG_DIR to a folder for them.")
+        if not limit.isdecimal() or int(limit) < 1:
+            raise Malformed("limit is not a whole number (1 or more).", field="limit")
         path = os.path.join(self._log_folder, FILE)
-        return JSONResponse({"logs": await asyncio.to_thread(_last_lines, path, min(limit, MOST_LINES), session_id)})
+        most = min(int(limit), MOST_LINES)
+        return JSONResponse({"logs": await asyncio.to_thread(_last_lines, path, most, session_id)})
 
 
 def _running(session: Session) -> dict[str, Any]:
-    began = datetime.now(UTC) - timedelta(seconds=session.age)
-    return _line(session.id, began, None, ACTIVE)
+    return _line(session.id, session.started_at, None, ACTIVE)
 
 
 def _ended(past: Past) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
 
@@ -55,6 +55,8 @@ class Session:
         max_seconds: Counted from the bot's first line, over every peer that a WebRTC session has.
         gives_way: Whether it gives its place up, while it waits for its peer, to a session whose peer is there.
         report: How its bot's last run ended; None before that.
+        admitted_at: By the clock that ``age`` is counted by.
+        started_at: The same by the wall clock.
     """
 
     id: str
@@ -66,6 +68,7 @@ class Session:
     gives_way: bool = False
     report: Report | None = None
     admitted_at: float = field(default_factory=time.monotonic)
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _stop: asyncio.Future[Outcome] = field(default_factory=_future, repr=False)
     _closers: list[Closer] = field(default_factory=list, repr=False)
     _began: float | None = field(default=None, repr=False)
@@ -262,9 +265,7 @@ class Board:
         if session._farewell is not None:
             report = Report(Outcome.EXPIRED, session._farewell, report.seconds)
         session.report = report
-        ended_at = datetime.now(UTC)
-        started_at = ended_at - timedelta(seconds=session.age)
-        self._past[session.id] = Past(session.id, session.transport, report, started_at, ended_at)
+        self._past[session.id] = Past(session.id, session.transport, report, session.started_at, datetime.now(UTC))
         self._past.move_to_end(session.id)
         if len(self._past) > MAX_REPORTS:
             self._past.popitem(last=False)

@@ -20,21 +20,17 @@ def wanted(missing: ImportError) -> str | None:
     if asked is None or missing.name is None:
         return None
     extras = _extras()
-    words = _normal(missing.name)
-    exact = [extra for extra, needs in extras.items() if any(_starts(words, need) for need in needs)]
-    if len(exact) == 1:
-        return exact[0]
-    for part in reversed(asked):
-        if part in extras:
-            return part
-        longer = [extra for extra in extras if _starts(part, extra)]
-        if longer:
-            return max(longer, key=len)
-    return exact[0] if exact else None
+    module = _normal(missing.name)
+    brings = [extra for extra, needs in extras.items() if any(_starts(module, need) for need in needs)]
+    named = [extra for extra in extras if f"-{extra}-" in f"-{asked}-"]
+    if named:
+        found = max(named, key=len)
+        return next((extra for extra in brings if extra.startswith(f"{found}-")), found)
+    return brings[0] if brings else None
 
 
-def _innermost(trace: TracebackType | None) -> list[str] | None:
-    """The names of pipecat's module whose import failed, in normal form; None where it is another package's."""
+def _innermost(trace: TracebackType | None) -> str | None:
+    """The name of pipecat's module whose import failed, in normal form; None where it is another package's."""
     frame = None
     while trace is not None:
         if not trace.tb_frame.f_code.co_filename.startswith("<frozen "):
@@ -42,7 +38,7 @@ def _innermost(trace: TracebackType | None) -> list[str] | None:
         trace = trace.tb_next
     if frame is None or frame.f_globals.get("__name__", "").partition(".")[0] != PACKAGE:
         return None
-    return [_normal(part) for part in frame.f_globals["__name__"].split(".")[1:]]
+    return _normal(frame.f_globals["__name__"])
 
 
 def _extras() -> dict[str, list[str]]:

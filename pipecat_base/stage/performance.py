@@ -155,10 +155,11 @@ class Performance:
 
     def _log_failure(self, error: BaseException, what: str) -> None:
         """With the traceback. Sinks write an exception as it is: one that holds a secret is for none of them."""
-        text = "".join(traceback.format_exception(error))
+        seen = type(error), error, stacks.without_ours(error.__traceback__)
+        text = "".join(traceback.format_exception(*seen))
         shown = self._performer.redact(self._session_id, text)
         if shown == text:
-            logger.opt(exception=error, depth=2).error("{} {}", self._performer.bot_name, what)
+            logger.opt(exception=seen, depth=2).error("{} {}", self._performer.bot_name, what)
         else:
             logger.opt(depth=2).error("{} {}\n{}", self._performer.bot_name, what, shown.rstrip("\n"))
 

@@ -26,9 +26,10 @@ def home(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def shared(daily: DailyApi) -> Iterator[Launcher]:
+def shared(daily: DailyApi, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
     variables: dict[str, Any] = {"PIPECAT_PRIVATE_API_KEYS": KEY, "PIPECAT_AGENT_NAME": "my-agent", "MAX_SESSIONS": "1"}
     variables |= {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url}
+    variables["PCC_LOG_DIR"] = str(tmp_path_factory.mktemp("logs"))
     with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
         launcher.http.headers["authorization"] = f"Bearer {KEY}"
         yield launcher

@@ -105,3 +105,33 @@ def test_sessions_lists_those_that_run(gateway: Launcher, running: str, home: Pa
     done = cloud(gateway, "agent", "sessions", "my-agent", home=home, PIPECAT_OUTPUT="json")
     assert done.returncode == 0, done.stdout + done.stderr
     assert running in done.stdout
+
+
+def test_sessions_of_one_id_tells_of_it_while_it_runs_and_after_its_end(
+    gateway: Launcher, running: str, home: Path
+) -> None:
+    done = cloud(gateway, "agent", "sessions", "my-agent", "--id", running, home=home, PIPECAT_OUTPUT="rich")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"Session ID: {running}" in done.stdout
+    assert "Status: Active" in done.stdout
+    gateway.http.delete(f"/sessions/{running}")
+    until(lambda: sessions(gateway) == [], "the session's end")
+    done = cloud(gateway, "agent", "sessions", "my-agent", "--id", running, home=home, PIPECAT_OUTPUT="json")
+    assert json.loads(done.stdout)["endState"] == "terminated"
+    done = cloud(gateway, "agent", "sessions", "my-agent", "--end-state", "terminated", home=home)
+    assert running in done.stdout
+
+
+def test_list_has_the_one_agent(gateway: Launcher, home: Path) -> None:
+    for output in ("rich", "json", "plain"):
+        done = cloud(gateway, "agent", "list", home=home, PIPECAT_OUTPUT=output)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "my-agent" in done.stdout
+
+
+def test_logs_prints_the_last_lines_of_a_session(gateway: Launcher, running: str, home: Path) -> None:
+    done = cloud(gateway, "agent", "logs", "my-agent", "--session-id", running, home=home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Session started" in done.stdout
+    done = cloud(gateway, "agent", "logs", "my-agent", "--limit", "1", home=home, PIPECAT_OUTPUT="json")
+    assert len(json.loads(done.stdout)["logs"]) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -98,6 +99,7 @@ def test_a_bot_that_raises_is_500_with_the_traceback_in_the_log_and_not_in_the_a
     assert "Traceback" not in response.text
     log = obedient.log()
     assert "raise-1 - bot in bot.py failed: ValueError" in log
+    assert re.search(r"\nTraceback \(most recent call last\):\n+  File \".*bot\.py\", line", log)
     assert "ValueError: the bot is broken" in log
     assert "s3cr3t-in-a-variable" not in log  # loguru can show the values of variables
 

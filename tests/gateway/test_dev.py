@@ -10,6 +10,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from pipecat_base import development
+from pipecat_base.settings import Settings
 from tests.process import ISOLATION, PATIENCE, Launcher, until
 
 BOT = """
@@ -57,6 +59,15 @@ def test_variables_of_the_env_file_are_for_the_bot_and_never_over_one_that_is_se
         assert "Ready: " not in launcher.log()  # a setting of ours
 
 
+def test_a_line_of_the_env_file_that_is_no_variable_is_told_with_its_number(folder: Path) -> None:
+    (folder / ".env").write_text("A=1\nwhat is this\n")
+    with dev(folder, "--reload") as launcher:
+        launcher.wait_for_log(".env:2: not a variable (NAME=value)")
+        assert "python-dotenv" not in launcher.log()
+        (folder / ".env").write_text("A=1\nB=2\n\nC D\n")
+        launcher.wait_for_log(".env:4: not a variable")
+
+
 def test_a_mistake_in_the_env_file_is_told_and_fixed(folder: Path) -> None:
     (folder / ".env").write_text("MAX_SESSIONS=abc\n")
     with Launcher(folder, command=("dev", "--reload"), wait=False) as launcher:
@@ -96,6 +107,18 @@ def test_a_gateway_for_others_shows_a_code_for_their_phones(folder: Path) -> Non
     with dev(folder, "--insecure", PIPECAT_HOST="0.0.0.0", PIPECAT_PUBLIC_URL="https://bot.example") as launcher:
         assert "From elsewhere:    https://bot.example" in launcher.log()
         assert "█" in launcher.log() or "▀" in launcher.log()
+
+
+@pytest.mark.parametrize("public_url", [None, "https://bot.example"])
+def test_in_a_container_no_address_of_its_own_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, public_url: str | None
+) -> None:
+    (tmp_path / "mark").touch()
+    monkeypatch.setattr(development, "CONTAINER", (str(tmp_path / "no"), str(tmp_path / "mark")))
+    shown = development.banner(Settings(host="0.0.0.0", public_url=public_url))
+    assert ("█" in shown or "▀" in shown) is (public_url is not None)
+    assert ("set PIPECAT_PUBLIC_URL" in shown) is (public_url is None)
+    assert "http://1" not in shown
 
 
 def test_without_reload_a_change_changes_nothing(folder: Path) -> None:
