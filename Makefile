@@ -7,6 +7,9 @@ IMAGE_STAMP := $(VENV)/.installed-image
 PORT ?= 8080
 PYTHONS ?= 3.11 3.12 3.13
 JOBS ?= 1
+# The tests wait more than they compute: two processes share them, each with files of its own.
+WORKERS ?= 2
+SPREAD = --numprocesses $(WORKERS) --dist loadfile
 # What "make test" runs, less what needs more than Python; with PYTEST, options for it: make test TESTS=tests/gateway.
 TESTS ?= tests
 DOCKER ?= docker
@@ -54,10 +57,10 @@ call-webrtc: $(STAMP)  ## Call it as a browser
 test: $(STAMP)  ## Run the tests
 	@$(BIN)/python -m pytest $(TESTS) --ignore tests/versions --ignore tests/network --ignore tests/image \
 	    --ignore tests/browser --ignore tests/clients --ignore tests/docs --ignore tests/proxy --ignore tests/kubernetes \
-	    --ignore tests/observability $(PYTEST)
+	    --ignore tests/observability $(SPREAD) $(PYTEST)
 
 isolated: $(STAMP)  ## The end-to-end tests with a process for each call, all of them observed: no secret is in a report or a metric
-	@LAUNCHER_ISOLATION=process LAUNCHER_OBSERVED=1 $(BIN)/python -m pytest tests/e2e tests/gateway tests/hostile tests/observe $(PYTEST)
+	@LAUNCHER_ISOLATION=process LAUNCHER_OBSERVED=1 $(BIN)/python -m pytest tests/e2e tests/gateway tests/hostile tests/observe $(SPREAD) $(PYTEST)
 
 $(IMAGE_STAMP): $(STAMP) requirements/image.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/image.lock
@@ -156,7 +159,7 @@ test-kubernetes: $(KUBERNETES)/.installed  ## Calls through updates, scale-ins a
 	    $(BIN)/python -m pytest tests/kubernetes/test_cluster.py $(PYTEST)
 
 veth: $(STAMP)  ## WebRTC and WhatsApp with nothing but the address of a veth; as root
-	@sh scripts/in-namespace.sh $(BIN)/python -m pytest tests/e2e/test_webrtc.py tests/e2e/test_whatsapp.py
+	@sh scripts/in-namespace.sh $(BIN)/python -m pytest tests/e2e/test_webrtc.py tests/e2e/test_whatsapp.py $(SPREAD)
 
 network: $(STAMP)  ## WebRTC between network namespaces, through coturn; as root
 	@$(BIN)/python -m pytest tests/network
@@ -172,7 +175,7 @@ lowest: $(STAMP)  ## The launcher's tests with the oldest packages that it suppo
 	@LAUNCHER_PYTHON=$(abspath $(LOWEST))/bin/python $(BIN)/python -m pytest tests/e2e/test_bot.py tests/e2e/test_drain.py \
 	    tests/e2e/test_health.py tests/e2e/test_session_api.py tests/e2e/test_websocket.py tests/gateway/test_dev.py \
 	    tests/gateway/test_keys.py tests/gateway/test_telephony.py tests/gateway/test_uploads.py tests/hostile/test_edge.py \
-	    -k "not long_body and not offers_come_through and not telnyx_must and not pipecats_own and not page_that_was_left"
+	    -k "not long_body and not offers_come_through and not telnyx_must and not pipecats_own and not page_that_was_left" $(SPREAD)
 
 versions: $(STAMP)  ## Dispatch with old and new pipecat-ai and pipecatcloud, each in an environment of its own
 	@$(BIN)/python -m pytest tests/versions
