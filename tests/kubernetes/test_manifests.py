@@ -106,7 +106,10 @@ def test_the_probes_ask_what_they_should(deployment: manifests.Manifest, setting
     paths = {name: container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")}
     assert paths == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
     assert {container[name]["httpGet"]["port"] for name in paths} == {"http"}
-    assert container["ports"] == [{"name": "http", "containerPort": settings.port}]
+    assert container["ports"] == [
+        {"name": "http", "containerPort": settings.port},
+        {"name": "metrics", "containerPort": settings.metrics_port},
+    ]
     assert container["readinessProbe"]["timeoutSeconds"] > settings.readyz_timeout
 
 
