@@ -1,10 +1,10 @@
 """``make soak``: thousands of short calls over every transport, and nothing of them stays.
 
-First a thousand sessions that nobody comes to: the launcher remembers how the last thousand ended. Then rounds of 500
-calls. After each the launcher comes to rest and is looked at: descriptors, threads, asyncio's tasks, memory of its own,
-processes. What there is after the first round is what there may be at the end: not one descriptor, thread, task,
-process or zombie more, and at most two per cent of memory. The exit status is 1 when there is more, or when a call was
-not answered as it should be.
+First a thousand calls that do not count: the launcher remembers how the last thousand ended. Then rounds of 500. After
+each the launcher comes to rest and is looked at: descriptors, threads, asyncio's tasks, memory of its own, processes.
+What there is after the first round is what there may be at the end: not one descriptor, thread, task, process or zombie
+more, and at most two per cent of memory. The exit status is 1 when there is more, or when a call was not answered as it
+should be.
 """
 
 from __future__ import annotations
@@ -180,16 +180,10 @@ class Soak:
     wrong: collections.Counter[str] = field(default_factory=collections.Counter)
     looks: list[tuple[int, Figures]] = field(default_factory=list)
 
-    async def fill(self, at_once: int) -> None:
-        """As many sessions as the launcher remembers the ends of: it has room for that many, and no more."""
-        caller = Caller(self.launcher, self.http)
-        left = iter(range(MAX_REPORTS))
-
-        async def some() -> None:
-            for _ in left:
-                await caller.abandoned()
-
-        await asyncio.gather(*(some() for _ in range(at_once)))
+    async def fill(self, calls: Iterator[Callable[[Caller], Awaitable[None]]], at_once: int) -> None:
+        """As many calls as the launcher remembers the ends of: it has room for that many, and no more."""
+        await self.round(calls, MAX_REPORTS, at_once, float("inf"))
+        self.calls, self.seconds = 0, 0.0
 
     async def round(
         self, calls: Iterator[Callable[[Caller], Awaitable[None]]], count: int, at_once: int, until: float
@@ -272,7 +266,7 @@ async def soak(launcher: Launcher, calls: int, at_once: int, seconds: float | No
     ) as http:
         run = Soak(launcher, http)
         upcoming = order()
-        await run.fill(at_once)
+        await run.fill(upcoming, at_once)
         until = time.monotonic() + (seconds or float("inf"))
         while run.calls < calls and (not run.looks or time.monotonic() < until):
             # However short of time, one round is what the others are compared with.
