@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipecat_base import __version__, environment
+from pipecat_base import __version__, environment, output
 from pipecat_base import settings as reference
 from pipecat_base.env_file import EnvFile
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
@@ -35,16 +35,20 @@ def main(arguments: Sequence[str] | None = None, *, site: str | None = None) -> 
         arguments: Those of the command line.
         site: The folder of the launcher's packages, where they are not in the bot's environment.
     """
+    sys.exit(output.ending_quietly(lambda: _run(arguments, site)))
+
+
+def _run(arguments: Sequence[str] | None, site: str | None) -> int:
     options = _parser().parse_args(arguments)
     options.site = site
     try:
-        status = options.run(options)
+        status: int = options.run(options)
     except StartupError as error:
         print(error.report(), file=sys.stderr)
-        status = error.exit_status
+        return error.exit_status
     except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+        return 130
+    return status
 
 
 def serve(options: argparse.Namespace) -> int:
@@ -77,11 +81,8 @@ def _set_ones(variables: Mapping[str, str]) -> dict[str, str]:
 
 def check(options: argparse.Namespace) -> int:
     """Import and validate the bot without setting it up or serving it, and say what is possible here."""
-    status = _check(options)
-    # The bot's import may have started threads that never end.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)
+    # At once: the bot's import may have started threads that never end.
+    os._exit(output.ending_quietly(lambda: _check(options)))
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -102,7 +103,7 @@ def _check(options: argparse.Namespace) -> int:
         logs = Logs("WARNING")
         logs.configure()
         # What the bot prints must not get between the lines of a JSON answer.
-        with _stdout_to_stderr():
+        with _stdout_to_stderr(), output.progress(f"Importing {settings.bot}"):
             imported = import_bot(settings, packages, logs)
             manager = FeatureManager(
                 settings,

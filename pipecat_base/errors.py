@@ -131,9 +131,12 @@ OTHER_EXIT_STATUSES: Mapping[int, str] = {
     70: "forced out: the bot blocked the event loop past the shutdown deadline",
     130: "interrupted: Ctrl-C before it was ready, or twice",
     137: "killed from outside: in a container most often because its memory was full (docker inspect says OOMKilled)",
+    141: "nobody reads its output any more: `pipecat-base check | head -1`",
     143: "SIGTERM before it was ready, or twice; the container's own status is 0 then",
 }
 EXIT_FORCED = 70
+EXIT_READER_GONE = 141
+"""What a program ends with that leaves SIGPIPE alone."""
 
 
 class Refusal(Exception):
