@@ -67,7 +67,7 @@ $(IMAGE_STAMP): $(STAMP) requirements/image.lock
 	@touch $@
 
 lint-image: $(IMAGE_STAMP)  ## hadolint, shellcheck, actionlint and zizmor
-	@$(BIN)/hadolint Dockerfile examples/*/Dockerfile
+	@$(BIN)/hadolint Dockerfile examples/*/Dockerfile pipecat_base/scaffold/project/Dockerfile
 	@$(BIN)/shellcheck image/entrypoint image/health image/pipecat-base pre-app.sh scripts/*.sh .ci/run
 	@$(BIN)/actionlint -shellcheck $(BIN)/shellcheck
 	@$(BIN)/zizmor --offline --quiet .github

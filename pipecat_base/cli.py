@@ -152,6 +152,13 @@ def _stdout_to_stderr() -> Iterator[None]:
         os.close(saved)
 
 
+def init(options: argparse.Namespace) -> int:
+    """Write a bot that works, with requirements, Dockerfile and .env.example, into a folder."""
+    from pipecat_base.scaffold import main as write_project
+
+    return write_project(options.folder)
+
+
 def call(options: argparse.Namespace) -> int:
     """Call a running bot with a recording, as a phone provider or a browser would."""
     from pipecat_base.call import main as place_calls
@@ -251,6 +258,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=serve)
     commands = parser.add_subparsers(metavar="COMMAND")
 
+    starter = _command(commands, "init", init)
+    starter.add_argument(
+        "folder", metavar="FOLDER", nargs="?", default=".", help="where; it is made if needed (the current folder)"
+    )
     _command(commands, "serve", serve, common)
     developer = _command(commands, "dev", dev, common)
     developer.add_argument("--reload", action="store_true", default=False, help="reload the bot when it changes")

@@ -10,7 +10,7 @@ import pytest
 
 from pipecat_base import audio
 from tests.image.docker import Container, built, call, copied, docker, running
-from tests.process import ROOT, until
+from tests.process import ROOT, run, until
 from tests.tones import pitch
 
 
@@ -45,6 +45,14 @@ def test_an_example_builds_as_it_is(example: str) -> None:
                 assert "OPENAI_API_KEY is not set (docker run -e OPENAI_API_KEY)" in container.log()
         with Container(image, "-e", "OPENAI_API_KEY=not-one").wait_until_ready() as container:
             assert container.run("/opt/pipecat-base/health") == "HTTP/1.1 200 OK"
+
+
+def test_the_project_of_init_builds_and_holds_a_call(tmp_path: Path) -> None:
+    assert run("init", "my-bot", cwd=tmp_path).returncode == 0
+    with built(tmp_path / "my-bot") as image, Container(image).wait_until_ready() as container:
+        assert "lost 0 (" in call(container, tmp_path)
+        heard, _ = audio.read_wav(str(tmp_path / "tone.reply.wav"))
+        assert pitch(heard) == pytest.approx(440, abs=5)
 
 
 def test_modules_folders_and_variables_of_the_project_are_there(tmp_path: Path) -> None:
