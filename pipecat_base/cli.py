@@ -159,6 +159,18 @@ def init(options: argparse.Namespace) -> int:
     return write_project(options.folder)
 
 
+def doctor(options: argparse.Namespace) -> int:
+    """Say what is wrong on this machine, and how to fix it."""
+    from pipecat_base.doctor import main as examine
+
+    def load(variables: Mapping[str, str], env_file: EnvFile) -> Settings:
+        return _settings(options, variables, env_file)
+
+    env_file = EnvFile(_folder(options))
+    # At once: a check that hangs, in the system's resolver say, is not waited for.
+    os._exit(output.ending_quietly(lambda: examine(env_file, load, site=options.site, json=options.json)))
+
+
 def call(options: argparse.Namespace) -> int:
     """Call a running bot with a recording, as a phone provider or a browser would."""
     from pipecat_base.call import main as place_calls
@@ -271,6 +283,9 @@ def _parser() -> argparse.ArgumentParser:
     checker.add_argument(
         "--no-env-file", dest="env_file", action="store_false", default=True, help="leave .env alone, as serve does"
     )
+
+    examiner = _command(commands, "doctor", doctor, common)
+    examiner.add_argument("--json", action="store_true", help="answer with one JSON object")
 
     caller = _command(commands, "call", call)
     caller.add_argument("wav", metavar="FILE.wav", help="what the caller says: a WAV file of 16-bit PCM")
