@@ -1,4 +1,4 @@
-"""The command line: ``serve`` (the default), ``dev``, ``check``, ``call``, ``token``, ``settings``, ``errors``."""
+"""The command line: ``init``, ``serve`` (the default), ``dev``, ``check``, ``doctor``, ``call``, and the rest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from pipecat_base import __version__, environment, output
+from pipecat_base import __version__, environment, output, usage
 from pipecat_base import settings as reference
 from pipecat_base.env_file import EnvFile
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
@@ -253,7 +253,11 @@ def _bot(bot: Bot) -> dict[str, object]:
 def _parser() -> argparse.ArgumentParser:
     # A default of the parser's own would be that of the commands' too, and undo what stands before a command.
     parser = argparse.ArgumentParser(
-        prog="pipecat-base", description="Serve a Pipecat bot.", argument_default=argparse.SUPPRESS
+        prog="pipecat-base",
+        description="Serve a Pipecat bot.",
+        argument_default=argparse.SUPPRESS,
+        epilog=usage.epilog(usage.GENERAL),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"pipecat-base {__version__}")
     common = argparse.ArgumentParser(add_help=False, argument_default=argparse.SUPPRESS)
@@ -268,7 +272,7 @@ def _parser() -> argparse.ArgumentParser:
     for action in common._actions:
         parser._add_action(action)
     parser.set_defaults(run=serve)
-    commands = parser.add_subparsers(metavar="COMMAND")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands")
 
     starter = _command(commands, "init", init)
     starter.add_argument(
@@ -329,6 +333,13 @@ def _command(
     *parents: argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
     summary = (run.__doc__ or "").splitlines()[0]
-    parser = commands.add_parser(name, parents=parents, help=summary, description=summary)
+    parser = commands.add_parser(
+        name,
+        parents=parents,
+        help=usage.COMMANDS[name].words,
+        description=summary,
+        epilog=usage.epilog(usage.COMMANDS[name]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.set_defaults(run=run)
     return parser

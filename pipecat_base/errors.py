@@ -131,7 +131,7 @@ OTHER_EXIT_STATUSES: Mapping[int, str] = {
     70: "forced out: the bot blocked the event loop past the shutdown deadline",
     130: "interrupted: Ctrl-C before it was ready, or twice",
     137: "killed from outside: in a container most often because its memory was full (docker inspect says OOMKilled)",
-    141: "nobody reads its output any more: `pipecat-base check | head -1`",
+    141: "nobody reads what it prints any more, `head -1` for one",
     143: "SIGTERM before it was ready, or twice; the container's own status is 0 then",
 }
 EXIT_FORCED = 70

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipecat_base import cli, settings
+from pipecat_base import cli, settings, usage
 from pipecat_base.edge.websocket import CLOSES
 from pipecat_base.errors import refusals
 from pipecat_base.observe.call_report import FIELDS
@@ -55,11 +55,12 @@ def commands() -> Iterator[str]:
     """Every command with its options."""
     for name, parser in cli.commands().items():
         actions = [action for action in parser._actions if action.dest != "help"]
-        words = [f"[{_invocation(a)}]" if a.option_strings else _invocation(a) for a in actions]
+        words = [f"[{_invocation(a)}]" if a.option_strings or a.nargs == "?" else _invocation(a) for a in actions]
         yield f"## {name}\n\n{parser.description}"
         yield f"```text\n{' '.join([f'pipecat-base {name}', *words])}\n```"
         rows = [(f"`{_invocation(a)}`", (a.help or "") % {"default": a.default}) for a in actions]
         yield table(("argument", "meaning"), rows)
+        yield f"```text\n{usage.COMMANDS[name].text()}\n```"
 
 
 def _invocation(action: argparse.Action) -> str:

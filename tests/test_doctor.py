@@ -379,7 +379,7 @@ def test_checks_run_at_once_and_one_that_hangs_is_given_up() -> None:
         return [ok("meets", "both")]
 
     def hang() -> list[Finding]:
-        never.wait()
+        never.wait(20)
         return []
 
     def fail() -> list[Finding]:

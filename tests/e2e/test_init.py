@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
 
 
 def dev(folder: Path) -> Launcher:
-    return Launcher(folder, command=("dev",), DRAIN_NOTICE="0", **NO_ICE)
+    return Launcher(folder, command=("dev",), DRAIN_NOTICE="0", **dict[str, Any](NO_ICE))
 
 
 @pytest.mark.parametrize("provider", phones.PROVIDERS, ids=lambda provider: provider.name)
