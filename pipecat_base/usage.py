@@ -35,7 +35,7 @@ COMMANDS: Mapping[str, Usage] = {
     "serve": Usage(
         "serve bot.py (this is the default)",
         {
-            "pipecat-base serve": "bot.py of this folder, on port 8080",
+            "pipecat-base serve": "bot.py, on port 8080",
             "MAX_SESSIONS=10 pipecat-base serve --port 9000": "for ten calls at once",
         },
     ),
@@ -43,7 +43,7 @@ COMMANDS: Mapping[str, Usage] = {
         "serve it with a page to talk to it, and reload it",
         {
             "pipecat-base dev --reload": "open http://localhost:8080",
-            "pipecat-base dev --host 0.0.0.0 --insecure": "for your network too, without a key",
+            "pipecat-base dev --host 0.0.0.0 --insecure": "for your network, without a key",
         },
     ),
     "check": Usage(
