@@ -35,6 +35,7 @@ class Service:
 
     def __init__(self) -> None:
         self.status = 200
+        self.content = b"{}"
         self.ahead = 0.0
         """Seconds, of its clock."""
         self.asked: list[tuple[str, str, str | None]] = []
@@ -47,10 +48,10 @@ class Service:
                 self.send_response_only(service.status)
                 self.send_header("date", formatdate(time.time() + service.ahead, usegmt=True))
                 self.send_header("location", "http://127.0.0.1:1/elsewhere")
-                self.send_header("content-length", "2")
+                self.send_header("content-length", str(len(service.content)))
                 self.end_headers()
                 if self.command == "GET":
-                    self.wfile.write(b"{}")
+                    self.wfile.write(service.content)
 
             do_HEAD = do_GET  # noqa: N815
 
@@ -169,6 +170,26 @@ def test_a_list_of_ice_servers_that_is_wrong_is_told(folder: Path) -> None:
     assert mistake["text"].startswith("ICE_CONFIG_URL did not give ICE servers (")
 
 
+def test_servers_that_the_ice_url_lists_are_asked(folder: Path, service: Service) -> None:
+    with StunServer() as stun:
+        servers = [{"urls": [f"stun:127.0.0.1:{port}"]} for port in (stun.port, free_port())]
+        service.content = json.dumps({"iceConfig": {"iceServers": servers}}).encode()
+        status, found = doctor(folder, ICE_CONFIG_URL=service.url)
+    assert status == 1
+    assert [each["status"] for each in found["stun"]] == ["ok", "problem"]
+    assert "ice servers" not in found
+
+
+def test_an_ice_url_that_hangs_holds_nothing_else_up(folder: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        status, found = doctor(folder, ICE_CONFIG_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/ice")
+    assert status == 0
+    assert [(each["status"], each["text"]) for each in found["ice servers"]] == [
+        ("not checked", "it took longer than 3 s")
+    ]
+    assert found["port"][0]["status"] == "ok"
+
+
 def test_a_stun_request_that_is_lost_is_sent_again() -> None:
     with StunServer(loses=2) as server:
         (finding,) = ice.stun("stun:here", "127.0.0.1", server.port, is_chosen=True)
@@ -283,6 +304,12 @@ def test_a_key_that_no_header_can_hold_is_not_shown(service: Service, key: str) 
 def test_a_service_that_is_not_reached_is_not_checked() -> None:
     (finding,) = services.daily(settings(daily_api_key=KEY, daily_api_url="http://127.0.0.1:1"))
     assert told(finding) == ("not checked", "127.0.0.1:1 cannot be reached: Connection refused")
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    (finding,) = services.daily(settings(daily_api_key=KEY, daily_api_url="http://me:s3cr3t@127.0.0.1:1/v1"))
+    assert finding.text.startswith("127.0.0.1:1 cannot be reached: ")
+    assert "s3cr3t" not in repr(finding)
 
 
 @pytest.mark.parametrize(

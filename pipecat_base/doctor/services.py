@@ -77,7 +77,7 @@ def whatsapp(settings: Settings, address: str) -> Sequence[Finding]:
 
 
 def _asked(check: str, name: str, url: str, headers: Mapping[str, str], source: str) -> Finding:
-    host = url.partition("://")[2].partition("/")[0]
+    host = _host(url)
     try:
         status = web.ask(url, headers).status
     except web.NotReached as error:
@@ -104,7 +104,7 @@ def clock(urls: Sequence[str]) -> Sequence[Finding]:
             there = parsedate_to_datetime(answer.date or "").timestamp()
         except ValueError:
             continue
-        return [_compared(here - there, url.partition("://")[2].partition("/")[0])]
+        return [_compared(here - there, _host(url))]
     return [not_checked("clock", f"no server could be asked for the time{reason}")]
 
 
@@ -117,3 +117,8 @@ def _compared(ahead: float, host: str) -> Finding:
         f"{abs(ahead):.0f} s {direction} {host}: signatures and tokens may be refused",
         "Synchronise it: timedatectl set-ntp true.",
     )
+
+
+def _host(url: str) -> str:
+    """With its port, and without a password."""
+    return url.partition("://")[2].partition("/")[0].rpartition("@")[2]

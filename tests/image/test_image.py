@@ -310,7 +310,15 @@ def test_it_asks_for_ice_servers_where_the_platform_has_them(tmp_path: Path) -> 
         assert "WARNING" not in container.log()
 
 
-@pytest.mark.parametrize(("argument", "says"), [("check", "is fine"), ("settings", "MAX_SESSIONS"), ("pwd", "/app")])
+@pytest.mark.parametrize(
+    ("argument", "says"),
+    [
+        ("check", "is fine"),
+        ("doctor", "the launcher's and yours fit each other"),
+        ("settings", "MAX_SESSIONS"),
+        ("pwd", "/app"),
+    ],
+)
 def test_a_command_can_be_given(tmp_path: Path, argument: str, says: str) -> None:
     with Container(SLIM, *project(tmp_path), command=(argument,)) as container:
         assert container.exit_status() == 0
