@@ -153,7 +153,8 @@ def turn(url: str, parsed: dict[str, Any], username: str | None, credential: str
         code, words = error.response.attributes.get("ERROR-CODE", (0, "no reason"))
         return [problem("turn", f"{url} refuses an allocation: {code} {words}", "Check username and credential.")]
     except ssl.SSLError as error:
-        return [problem("turn", f"{url}: {error.reason or 'TLS failed'}", "Check its certificate and its name.")]
+        why = getattr(error, "verify_message", "") or error.reason or "TLS failed"
+        return [problem("turn", f"{url}: {why}", "Check its certificate and its name.")]
     except (TimeoutError, TransactionError):
         text = f"{url} does not answer within {TURN_TIMEOUT:g} s"
         return [problem("turn", text, "Check its address, and firewalls on the way; try ?transport=tcp.")]
