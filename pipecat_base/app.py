@@ -10,15 +10,17 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import BaseRoute, Match, Mount, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipecat_base.errors import Refusal, Starting
 from pipecat_base.logs import logger
 from pipecat_base.packages import BOTS_MODULE
-from pipecat_base.paths import PROBES
+from pipecat_base.paths import PROBES, STATUS
+from pipecat_base.problem import HOST_HEADERS, Problem
 from pipecat_base.refusals import ON_REFUSAL, gone, lines_of, refuse, request_line, session_id_in, turn_away
 
 
@@ -97,15 +99,15 @@ class Entrance:
         self._patience = patience
         self._polled = polled
         self._state: dict[str, Any] = {}
-        self._excuse: tuple[str, str] | None = None
+        self._problem: Problem | None = None
 
     def swap(self, other: Entrance) -> None:
         """Lead where ``other`` does, from the next request on."""
         self._app = other._app
 
-    def stand_in(self, reason: str, page: str) -> None:
-        """Nobody knows when it will open: who comes is told why, and who opens ``/`` gets this page of HTML."""
-        self._excuse = (reason, page)
+    def stand_in(self, problem: Problem) -> None:
+        """Nobody knows when it will open: who comes is told why, ``/`` is the problem's page until then."""
+        self._problem = problem
 
     def open(self, state: Mapping[str, Any]) -> None:
         """The bot is set up, and its own routes may count on its lifespans: ``state`` is what those have yielded."""
@@ -135,14 +137,20 @@ class Entrance:
             await self._app(scope, receive, send)
 
     async def _turn_away(self, scope: Scope, receive: Receive, send: Send) -> None:
-        reason, page = self._excuse or ("The bot is still starting.", "")
-        if page and scope["type"] == "http" and scope["path"] == "/" and scope["method"] == "GET":
-            await HTMLResponse(page, 503)(scope, receive, send)
-        else:
-            await turn_away(Starting(reason), scope, receive, send)
+        problem = self._problem or Problem("The bot is still starting.")
+        if self._problem is not None and scope["type"] == "http" and scope["method"] == "GET":
+            headers = Headers(scope=scope)
+            problem = problem.for_visitor(value for name in HOST_HEADERS for value in headers.getlist(name))
+            if scope["path"] == "/":
+                await HTMLResponse(problem.as_page(), 503)(scope, receive, send)
+                return
+            if scope["path"] == STATUS:
+                await JSONResponse(problem.as_answer(), 503)(scope, receive, send)
+                return
+        await turn_away(Starting(problem.reason), scope, receive, send)
 
     async def _is_open(self) -> bool:
-        if not self._opened.is_set() and self._patience and self._excuse is None:
+        if not self._opened.is_set() and self._patience and self._problem is None:
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._opened.wait(), self._patience)
         return self._opened.is_set()

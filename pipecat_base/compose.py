@@ -350,11 +350,14 @@ def front(
     lifecycle: Lifecycle,
     observation: Observation,
     before: Front | None = None,
+    *,
+    shows_mistakes: bool = False,
 ) -> Front:
     """Our routes on the bot's app, and what is around them.
 
     Args:
         observation: Learns of refusals, and has the reports that callers may ask for.
+        shows_mistakes: Whether callers are those who work on the bot: they see what it raised, and where.
         before: What takes the place of it: what it has promised is kept.
     """
     pod = stage.pod
@@ -381,7 +384,18 @@ def front(
     missing = missing_routes(settings, pod.about, takes_whatsapp=calls is not None)
     inside = stage.build(routes, missing)
     guarded = [*routes, *(route for route in missing if getattr(route, "path", "") in STARTS)]
-    entrance = _entrance(settings, pod, inside, guarded, lifecycle, capabilities, tokens, invitations, observation)
+    entrance = _entrance(
+        settings,
+        pod,
+        inside,
+        guarded,
+        lifecycle,
+        capabilities,
+        tokens,
+        invitations,
+        observation,
+        shows_mistakes=shows_mistakes,
+    )
     return Front(calls, entrance, tokens, invitations)
 
 
@@ -477,6 +491,8 @@ def _entrance(
     tokens: Tokens | None,
     invitations: Invitations | None,
     observation: Observation,
+    *,
+    shows_mistakes: bool,
 ) -> application.Entrance:
     """What callers come through: with a gateway it is between them and the pod."""
     direct: ASGIApp = CapabilitiesRoute(inside, capabilities)
@@ -505,6 +521,7 @@ def _entrance(
         has_uploads=has_uploads,
         tokens=tokens,
         report_of=lambda session_id: None if observation.reports is None else observation.reports.get(session_id),
+        shows_mistakes=shows_mistakes,
     )
     outside = _from_allowed_origins(app, settings)
     return application.Entrance(

@@ -20,6 +20,7 @@ from pipecat_base import server
 from pipecat_base.env_file import EnvFile
 from pipecat_base.errors import StartupError
 from pipecat_base.logs import logger
+from pipecat_base.problem import Problem, mistake_of, serves_this_machine_alone
 from pipecat_base.settings import Settings, is_local, table
 
 HOST = "127.0.0.1"
@@ -29,30 +30,6 @@ CONTAINER = ("/.dockerenv", "/run/.containerenv")
 """Files that Docker and Podman put into every container: an address found in there is of no use outside."""
 LOOK = 100
 """Milliseconds between looks at what has changed."""
-EXCUSE = """<!doctype html>
-<html lang="en">
-  <head>
-    <meta charset="utf-8">
-    <noscript><meta http-equiv="refresh" content="5"></noscript>
-    <meta name="viewport" content="width=device-width">
-    <meta name="color-scheme" content="light dark">
-    <title>pipecat-base</title>
-  </head>
-  <body style="font: 1rem/1.5 system-ui, sans-serif; max-width: 40rem; margin: 4rem auto; padding: 0 1rem">
-    <main>
-      <h1>pipecat-base</h1>
-      <p>{reason}</p>
-      <p>This page goes on once it is fixed.</p>
-    </main>
-    <script>
-      setInterval(async () => {
-        const ready = await fetch("readyz").catch(() => null);
-        if (ready?.ok) location.reload();
-      }, 1000);
-    </script>
-  </body>
-</html>
-"""
 IGNORED = (".venv", "venv", "node_modules", "__pycache__", ".git", "site-packages")
 
 
@@ -151,10 +128,12 @@ class Development:
         else:
             logger.info(f"Changed: {await self._changes.next()}")
 
-    def excuse(self, error: StartupError) -> tuple[str, str]:
-        """What callers are told until the bot is fixed, and the page for who opens ``/``: it tries again by itself."""
+    def problem(self, error: StartupError, settings: Settings) -> Problem:
+        """What callers are told until the bot is fixed: here what the terminal says, elsewhere that it says so."""
+        from pipecat_base.gateway import pages
+
         reason = f"The bot cannot be served ({error.code}); its terminal says why."
-        return reason, EXCUSE.replace("{reason}", reason)
+        return Problem(reason, mistake_of(error) if serves_this_machine_alone(settings) else None, pages.broken())
 
     def tell(self, error: StartupError) -> None:
         """Say what is wrong with the bot."""

@@ -14,6 +14,7 @@ from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.lifecycle import Lifecycle, State
 from pipecat_base.logs import logger
 from pipecat_base.observe.recorder import Recorder
+from pipecat_base.problem import Problem, serves_this_machine_alone
 from pipecat_base.server import FORCED, LEFTOVERS, Server, http_address
 from pipecat_base.sessions.board import CLOSE_TIMEOUT
 from pipecat_base.sessions.outcomes import Outcome
@@ -70,7 +71,8 @@ class Launcher:
         self._ws = stage.ws
         self._renew = stage.renew
         self._board = self._pod.board
-        self._front = compose.front(settings, stage, self._lifecycle, self._observation)
+        self._shows_mistakes = development is not None and serves_this_machine_alone(settings)
+        self._front = self._make_front()
         self._warming: asyncio.Future[Any] | None = None
         self._following: asyncio.Future[Any] | None = None
         self._watching: asyncio.Future[Any] | None = None
@@ -121,6 +123,16 @@ class Launcher:
         logger.info("Stopped")
         return self._signals.exit_status if hurried else 0
 
+    def _make_front(self, before: compose.Front | None = None) -> compose.Front:
+        return compose.front(
+            self._settings,
+            self._stage,
+            self._lifecycle,
+            self._observation,
+            before,
+            shows_mistakes=self._shows_mistakes,
+        )
+
     async def _open(self, server: Server, serving: asyncio.Task[None]) -> Mapping[str, Any]:
         """Set the bot up; where a developer may fix one that cannot be, once that is done.
 
@@ -136,7 +148,7 @@ class Launcher:
                 self._watchdog.release()
                 await server.finish(serving)
                 raise
-            self._front.entrance.stand_in(*development.excuse(error))
+            self._front.entrance.stand_in(development.problem(error, self._settings))
             development.tell(error)
         while not await self._reload(development, self._renew):
             pass
@@ -164,16 +176,14 @@ class Launcher:
             development.env_file.read()
             development.tell_of_settings()
             await renew(environment.read())
-            renewed = compose.front(self._settings, self._stage, self._lifecycle, self._observation, before=self._front)
+            renewed = self._make_front(self._front)
         except StartupError as error:
-            self._lifecycle.problem = f"{development.excuse(error)[0]} Calls go to the code before it."
+            self._note_problem(development.problem(error, self._settings))
             development.tell(error)
             return False
         except Exception as error:
             logger.opt(exception=True).error(f"The change was not loaded: {type(error).__name__}")
-            self._lifecycle.problem = (
-                "The change was not loaded; its terminal says why. Calls go to the code before it."
-            )
+            self._note_problem(Problem("The change was not loaded; its terminal says why."))
             return False
         self._lifecycle.problem = None
         entrance = self._front.entrance
@@ -184,6 +194,13 @@ class Launcher:
         if self._lifecycle.state is State.READY:
             self._warming = asyncio.ensure_future(self._warm())
         return True
+
+    def _note_problem(self, problem: Problem) -> None:
+        """Of the newest code."""
+        if self._lifecycle.state is State.STARTING:
+            self._front.entrance.stand_in(problem)
+        else:
+            self._lifecycle.problem = replace(problem, reason=f"{problem.reason} Calls go to the code before it.")
 
     async def _warm(self) -> None:
         """Import what the first caller would wait for, when there is reason to expect one."""

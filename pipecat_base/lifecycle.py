@@ -5,6 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 from pipecat_base.errors import Draining, Refusal, Starting
+from pipecat_base.problem import Problem
 
 
 class State(Enum):
@@ -27,7 +28,7 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self.state = State.STARTING
-        self.problem: str | None = None
+        self.problem: Problem | None = None
         """Why the newest code is not what runs; None while it is."""
 
     def ready(self) -> None:

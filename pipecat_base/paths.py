@@ -13,7 +13,10 @@ TOKEN_PATHS = ("/ws/", "/ws-client/")
 CAPABILITIES = "/pcc/capabilities"
 """Of the platform."""
 
-OURS = (*PROBES, *STARTS, *STREAMS, "/whatsapp", "/start", "/sessions", "/status", "/", "/telephony")
+STATUS = "/status"
+"""What the page asks for, also while no bot can be served."""
+
+OURS = (*PROBES, *STARTS, *STREAMS, "/whatsapp", "/start", "/sessions", STATUS, "/", "/telephony")
 """Those of the launcher and of its gateway that a bot may have thought of too."""
 
 SESSION_ID = "x-daily-session-id"

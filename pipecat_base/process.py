@@ -125,7 +125,7 @@ class Process:
                 return compose.local_stage(settings, imported, lifecycle, logs, recorder)
         else:
             maker = nursery
-            template = self._template(maker, watchdog, development)
+            template = self._template(maker, settings, watchdog, development)
             # Whether something is installed is asked here too, and it may be beside the bot.
             sys.path.append(str(Path(settings.bot).absolute().parent))
             warnings = tuple(template.imported.warnings)
@@ -153,7 +153,9 @@ class Process:
         return server.run(run(), event_loop=settings.event_loop)
 
     @staticmethod
-    def _template(nursery: Nursery, watchdog: Watchdog, development: Development | None) -> Template:
+    def _template(
+        nursery: Nursery, settings: Settings, watchdog: Watchdog, development: Development | None
+    ) -> Template:
         """The process that has imported the bot; where a developer may fix one that cannot be, once that is done.
 
         Raises:
@@ -172,7 +174,7 @@ class Process:
             except StartupError as error:
                 if development is None or not development.reload:
                     raise
-                watchdog.stand_in(*development.excuse(error))
+                watchdog.stand_in(development.problem(error, settings))
                 development.wait_for_fix(error)
                 with contextlib.suppress(SettingsInvalid):  # it is told of when it is all that is wrong
                     development.env_file.read()

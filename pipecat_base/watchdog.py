@@ -23,6 +23,8 @@ from collections.abc import Callable
 from typing import Any
 
 from pipecat_base.errors import LAUNCHER_HEADER, Starting
+from pipecat_base.paths import STATUS
+from pipecat_base.problem import HOST_HEADERS, Problem
 from pipecat_base.signals import write_line
 from pipecat_base.stalls import BEAT, WORTH_A_LINE, Stalls
 
@@ -67,8 +69,7 @@ class Watchdog(threading.Thread):
         self._stall_limit = stall_limit
         self._stalls = Stalls(project, consequence="every session waits for it")
         self._holds = holds
-        self._reason = "The bot is still starting."
-        self._page: str | None = None
+        self._problem: Problem | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._protocol: Callable[[], asyncio.Protocol] | None = None
         self._pending: dict[socket.socket, float] = {}
@@ -92,14 +93,10 @@ class Watchdog(threading.Thread):
         self._loop = loop
         self._beat()
 
-    def stand_in(self, reason: str, page: str) -> None:
-        """There is no loop, and nobody knows when there will be: callers, those who wait too, get a 503 with this.
-
-        ``page`` is for who opens ``/``: HTML.
-        """
+    def stand_in(self, problem: Problem) -> None:
+        """There is no loop, and nobody knows when there will be: callers, those who wait too, get a 503 with this."""
         self._loop, self._protocol = None, None
-        self._reason = reason
-        self._page = page
+        self._problem = problem
         self._holds = False
 
     def release(self) -> None:
@@ -190,12 +187,26 @@ class Watchdog(threading.Thread):
             # Not for a hiccup: the loop may be back before the probe has given up.
             if self._stalls.silent > WORTH_A_LINE:
                 self._answer(sock, 503, {"ready": False, "state": "blocked"})
-        elif self._page is not None and line.startswith((b"GET / ", b"GET /?")):
-            self._send(sock, Starting.status, "text/html; charset=utf-8", self._page.encode())
-        elif self._loop is None and not self._holds:
-            self._answer(sock, Starting.status, Starting(self._reason).body())
         elif self._loop is not None:
             self._hand_over(sock)
+        elif self._problem is not None:
+            self._tell_why(sock, line.startswith(b"GET "), target, self._problem)
+        elif not self._holds:
+            self._answer(sock, Starting.status, Starting("The bot is still starting.").body())
+
+    def _tell_why(self, sock: socket.socket, is_get: bool, target: bytes, problem: Problem) -> None:
+        """Why nothing is served: all of it to whoever works on the bot."""
+        head, is_whole, _ = sock.recv(MAX_PEEK, socket.MSG_PEEK).partition(b"\r\n\r\n")
+        if not is_whole:
+            return  # more may come
+        fields = [line.decode("latin-1").partition(":") for line in head.split(b"\r\n")[1:]]
+        problem = problem.for_visitor(value.strip() for name, _, value in fields if name.lower() in HOST_HEADERS)
+        if is_get and target == b"/":
+            self._send(sock, Starting.status, "text/html; charset=utf-8", problem.as_page().encode())
+        elif is_get and target == STATUS.encode():
+            self._answer(sock, Starting.status, problem.as_answer())
+        else:
+            self._answer(sock, Starting.status, Starting(problem.reason).body())
 
     def _liveness(self) -> tuple[int, dict[str, Any]]:
         if self._loop is None:

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipecat_base.errors import Refusal, Unauthorized
 from pipecat_base.paths import PROBES
+from pipecat_base.problem import HOST_HEADERS, name_is_local, serves_this_machine_alone
 from pipecat_base.refusals import LAUNCHER, refuse, turn_away
 from pipecat_base.settings import Settings, is_local
 
@@ -29,7 +30,7 @@ class Visitors:
     def __init__(self, app: ASGIApp, settings: Settings, *, answer: Callable[[Refusal, str], Response]) -> None:
         self._app = app
         self._answer = answer
-        self._only_local = not (settings.has_keys or settings.insecure)
+        self._only_local = serves_this_machine_alone(settings)
         self._origins: Collection[str] = frozenset(origin.lower() for origin in settings.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,8 +49,8 @@ class Visitors:
     def _refusal_of_host(self, connection: HTTPConnection) -> Refusal | None:
         if not self._only_local:
             return None
-        for header in ("host", "x-forwarded-host"):
-            if not all(is_local(_hostname(f"//{value}")) for value in connection.headers.getlist(header)):
+        for header in HOST_HEADERS:
+            if not all(name_is_local(value) for value in connection.headers.getlist(header)):
                 return Unauthorized(
                     "This gateway has no keys, so it serves this machine alone: set PIPECAT_PUBLIC_API_KEYS, or say "
                     "--insecure.",

@@ -58,6 +58,7 @@ def build(
     has_uploads: bool,
     tokens: Tokens | None,
     report_of: Callable[[str], Mapping[str, Any] | None],
+    shows_mistakes: bool,
 ) -> ASGIApp:
     """The application that answers what is the gateway's, and leaves the rest to the pod.
 
@@ -69,6 +70,7 @@ def build(
         has_uploads: Whether files may be taken.
         tokens: Those that the pod's WebSockets ask for; None when they ask for none.
         report_of: Gives the report of a session that has ended lately.
+        shows_mistakes: Whether callers may see what the bot raised, and where.
     """
     telephony.require(settings)
     addresses = Addresses(settings.public_url)
@@ -98,9 +100,20 @@ def build(
     named = [Depends(_AgentName(settings.agent_name).check)]
     bearer = Depends(HTTPBearer(auto_error=False))
     keyed = [bearer, Depends(keys.check), *named]
-    session_api = SessionApi(pod.board, inside, invitations, has_uploads=has_uploads, report_of=report_of)
+    session_api = SessionApi(
+        pod.board, inside, invitations, has_uploads=has_uploads, report_of=report_of, shows_mistakes=shows_mistakes
+    )
     with_key = [starts.router(), session_api.router()]
-    with_key.append(Status(lifecycle, pod.board, pod.about.file, starts.transports, features.features, client).router())
+    status = Status(
+        lifecycle,
+        pod.board,
+        pod.about.file,
+        starts.transports,
+        features.features,
+        client,
+        shows_mistakes=shows_mistakes,
+    )
+    with_key.append(status.router())
     signed = [phones.router(), webhooks.router()]
     name = settings.agent_name or PurePath(pod.about.file).stem
     agents = Agents(pod.board, name=name, log_folder=settings.log_dir, stop=session_api.stop)

@@ -48,6 +48,15 @@ def client_folder() -> str | None:
     return path if os.path.isfile(os.path.join(path, "index.html")) else None
 
 
+def broken() -> str:
+    """The page while there is no bot to serve: on its own, as nothing else is served then."""
+    found = {}
+    for name in ("broken.html", "style.css", "broken.js"):
+        with open(os.path.join(FOLDER, name), encoding="utf-8") as file:
+            found[name] = file.read()
+    return found["broken.html"].replace("{style}", found["style.css"]).replace("{script}", found["broken.js"])
+
+
 def routes() -> list[BaseRoute]:
     """The routes to serve."""
     ours: list[BaseRoute] = [Route("/", _page), Mount("/page", _OurFiles(directory=FOLDER))]

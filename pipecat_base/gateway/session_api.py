@@ -37,6 +37,7 @@ class SessionApi:
         inside: The pod's own routes and the bot's.
         has_uploads: Whether the pod takes files.
         report_of: Gives the report of a session that has ended lately.
+        shows_mistakes: Whether callers may see what the bot raised, and where.
         patience: Seconds that a request waits for its bot.
     """
 
@@ -48,9 +49,11 @@ class SessionApi:
         *,
         has_uploads: bool,
         report_of: Callable[[str], Mapping[str, Any] | None],
+        shows_mistakes: bool = False,
         patience: float = PATIENCE,
     ) -> None:
         self._board = board
+        self._shows_mistakes = shows_mistakes
         self._inside = inside
         self._invitations = invitations
         self._has_uploads = has_uploads
@@ -86,14 +89,19 @@ class SessionApi:
         return JSONResponse({"sessions": [_line(session) for session in self._board]})
 
     async def tell(self, session_id: str) -> JSONResponse:
-        """As in the list; of one that has ended lately ``{"sessionId", "state", "outcome", "message", "report"}``."""
+        """As in the list; of one that has ended lately ``{"sessionId", "state", "outcome", "message", "report"}``.
+
+        To whoever works on a bot that failed also ``"mistake": {"said", "frames"}``.
+        """
         session = self._board.get(session_id)
         if session is not None:
             return JSONResponse(_line(session))
         report = self._board.report(session_id)
         if report is None:
             raise UnknownSession(session_id)
-        ended = {"state": "ended", "outcome": report.outcome.value, "message": report.message}
+        ended: dict[str, Any] = {"state": "ended", "outcome": report.outcome.value, "message": report.message}
+        if report.mistake is not None and self._shows_mistakes:
+            ended["mistake"] = {"said": report.mistake.said, "frames": report.mistake.frames}
         return JSONResponse({"sessionId": session_id, **ended, "report": self._report_of(session_id)})
 
     async def stop(self, session_id: str) -> JSONResponse:

@@ -21,6 +21,7 @@ class Status:
         bot: The file's name.
         features: Asked for with each request: finding packages costs nothing.
         client: Where the prebuilt client is served, or None.
+        shows_mistakes: Whether whoever asks works on the bot: a page looks more often then.
     """
 
     def __init__(
@@ -31,6 +32,8 @@ class Status:
         transports: Sequence[str],
         features: Callable[[], list[Feature]],
         client: str | None,
+        *,
+        shows_mistakes: bool,
     ) -> None:
         self._lifecycle = lifecycle
         self._board = board
@@ -38,6 +41,7 @@ class Status:
         self._transports = list(transports)
         self._features = features
         self._client = client
+        self._shows_mistakes = shows_mistakes
 
     def router(self) -> APIRouter:
         """The routes to serve."""
@@ -58,9 +62,10 @@ class Status:
             "status": self._lifecycle.state.value,
             "transports": self._transports,
             "bot": self._bot,
+            "development": self._shows_mistakes,
         }
         if self._lifecycle.problem is not None:
-            answer["problem"] = self._lifecycle.problem
+            answer |= self._lifecycle.problem.as_status()
         return JSONResponse({**answer, "features": features, "links": {"client": self._client}})
 
     async def agent(self, agent: str) -> JSONResponse:

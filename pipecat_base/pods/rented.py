@@ -133,7 +133,10 @@ class WorkerPlace(Held):
             return self._died(worker)
         except Failed as error:
             return self._ended(await self._report_of(worker, error))
-        return self._ended(Report(Outcome(outcome), message, seconds))
+        assert self._stint is not None
+        ended = self._stint.ended  # that is told first
+        mistake = ended.result().report().mistake if ended.done() else None
+        return self._ended(Report(Outcome(outcome), message, seconds, mistake))
 
     async def _report_of(self, worker: Worker, error: Failed) -> Report:
         """Of a run that was not replied to in order: that of its process, if the session has ended there."""

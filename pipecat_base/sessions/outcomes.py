@@ -28,6 +28,25 @@ MEANINGS = {
 """For the documentation."""
 
 
+MAX_LINE = 300
+"""Characters of a line of a mistake."""
+MAX_FRAMES = 13
+"""Those of :mod:`pipecat_base.stacks`, and how many more there were."""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """What the bot raised, for whoever works on it: no caller of a pod may see it, as it quotes.
+
+    Attributes:
+        said: ``KeyError: 'name'``, on one line.
+        frames: The user's own lines that were being run, outermost first.
+    """
+
+    said: str
+    frames: tuple[str, ...]
+
+
 @dataclass(frozen=True)
 class Report:
     """What a route learns of a session that has ended. ``message`` is fit for the caller: it quotes nothing."""
@@ -35,6 +54,7 @@ class Report:
     outcome: Outcome
     message: str
     seconds: float
+    mistake: Mistake | None = None
 
 
 MESSAGES = {

@@ -14,7 +14,7 @@ from typing import Any
 
 from pipecat_base import stacks
 from pipecat_base.logs import logger
-from pipecat_base.sessions.outcomes import MESSAGES, Outcome
+from pipecat_base.sessions.outcomes import MAX_LINE, MESSAGES, Mistake, Outcome
 from pipecat_base.stage.arguments import Arguments
 
 LONGEST_MESSAGE = 200
@@ -85,12 +85,14 @@ class Performance:
     Attributes:
         task: Done when the bot has ended; never raises what it raised.
         failure: Of what it raised, the type and the user's own line, as the fact ``failure`` has them; None without.
+        mistake: The same for whoever works on the bot.
     """
 
     def __init__(self, performer: Performer, session_id: str, arguments: Arguments) -> None:
         self._performer = performer
         self._session_id = session_id
         self.failure: dict[str, str] | None = None
+        self.mistake: Mistake | None = None
         self.task = asyncio.ensure_future(self._contain(arguments))
 
     def result(self) -> Result:
@@ -149,15 +151,19 @@ class Performance:
     def _note_failure(self, error: BaseException, what: str) -> None:
         frames = stacks.users_frames(error.__traceback__, self._performer.project)
         self.failure = {"exception_type": type(error).__name__, **({"where": frames[-1]} if frames else {})}
-        said = _message_of(error)
-        described = f"{type(error).__name__}{f': {said}' if said else ''}{f' at {frames[-1]}' if frames else ''}"
-        self._log_failure(error, self._performer.redact(self._session_id, f"{what}: {described}"))
+        message = _message_of(error)
+        said = f"{type(error).__name__}{f': {message}' if message else ''}"
+        self.mistake = Mistake(self._redact(said)[:MAX_LINE], tuple(self._redact(frame)[:MAX_LINE] for frame in frames))
+        self._log_failure(error, self._redact(f"{what}: {said}{f' at {frames[-1]}' if frames else ''}"))
+
+    def _redact(self, text: str) -> str:
+        return self._performer.redact(self._session_id, text)
 
     def _log_failure(self, error: BaseException, what: str) -> None:
         """With the traceback. Sinks write an exception as it is: one that holds a secret is for none of them."""
         seen = type(error), error, stacks.without_ours(error.__traceback__)
         text = "".join(traceback.format_exception(*seen))
-        shown = self._performer.redact(self._session_id, text)
+        shown = self._redact(text)
         if shown == text:
             logger.opt(exception=seen, depth=2).error("{} {}", self._performer.bot_name, what)
         else:

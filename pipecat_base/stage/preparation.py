@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from pipecat_base import stacks
 from pipecat_base.errors import SetupFailed, SetupTimedOut
 from pipecat_base.logs import logger
 from pipecat_base.stage import hooks, mistakes
@@ -85,6 +86,7 @@ class Preparation:
             raise SetupFailed(
                 f"{name} of {self._bot.file.name} raised {type(error).__name__}: {' '.join(str(error).split())}.",
                 "The log has the traceback.",
+                frames=stacks.users_frames(error.__traceback__, self._bot.project),
             ) from error
 
     async def _file_storage(self) -> Any:

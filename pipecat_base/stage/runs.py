@@ -92,7 +92,8 @@ class Runs:
                 listener.note("failure", performance.failure)
             self._note_process(session.id, cpu)
             span.end(outcome.value, message)
-        session.report = Report(outcome, message, before + seconds)
+        mistake = performance.mistake if outcome is Outcome.FAILED else None
+        session.report = Report(outcome, message, before + seconds, mistake)
         return session.report
 
     def note(self, session_id: str, name: str, fields: Mapping[str, Any]) -> None:

@@ -16,7 +16,7 @@ from pipecat_base import errors
 from pipecat_base.errors import Refusal, StartupError
 from pipecat_base.sessions import meetings
 from pipecat_base.sessions.meetings import Caller, Meeting, MoqServer, Stream
-from pipecat_base.sessions.outcomes import Outcome, Report
+from pipecat_base.sessions.outcomes import MAX_FRAMES, MAX_LINE, Mistake, Outcome, Report
 
 
 class Failed(Exception):
@@ -334,15 +334,18 @@ class Ended(Message):
     outcome: str
     message: str
     seconds: float
+    mistake: list[str] | None = None
+    """What the bot raised, then its frames."""
 
     @classmethod
     def of(cls, session_id: str, report: Report) -> Ended:
         """As JSON has it."""
-        return cls(session_id, report.outcome.value, report.message, report.seconds)
+        mistake = None if report.mistake is None else [report.mistake.said, *report.mistake.frames]
+        return cls(session_id, report.outcome.value, report.message, report.seconds, mistake)
 
     def report(self) -> Report:
         """The report again."""
-        return Report(Outcome(self.outcome), self.message, self.seconds)
+        return Report(Outcome(self.outcome), self.message, self.seconds, _mistake(self.mistake))
 
 
 @dataclass(frozen=True)
@@ -384,6 +387,14 @@ class Reply(Message):
         if isinstance(refusal, errors.FlowUnusable):
             refusal.reason = "the log of its process says why"
         raise refusal
+
+
+def _mistake(lines: Any) -> Mistake | None:
+    """Whatever a bot's process has sent: no longer than ours would be."""
+    if not isinstance(lines, list) or not lines:
+        return None
+    said, *frames = (str(line)[:MAX_LINE] for line in lines[: 1 + MAX_FRAMES])
+    return Mistake(said, tuple(frames))
 
 
 def _texts(values: Any, count: int) -> list[str | None]:

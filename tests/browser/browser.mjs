@@ -54,7 +54,7 @@ function microphone(kind) {
 
 async function open(browser, given, seen) {
   const context = await browser.newContext({
-    viewport: given.phone ? { width: 360, height: 740 } : { width: 1200, height: 800 },
+    viewport: given.phone ? { width: 360, height: 740 } : { width: given.width ?? 1200, height: given.height ?? 800 },
     isMobile: given.phone ?? false,
     hasTouch: given.phone ?? false,
     colorScheme: given.scheme ?? "light",
@@ -112,6 +112,38 @@ export const SPEAKER = `
     return connect.call(this, destination, ...rest);
   };
 `;
+
+/** What a state of the page looks like: how much wider it is than its window, and the least contrast of a text in it. */
+export async function looks(page, given, name) {
+  if (given.pictures) await page.screenshot({ path: `${given.pictures}-${name}.png` });
+  return page.evaluate(() => {
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+    const rgba = (color) => {
+      canvas.clearRect(0, 0, 1, 1);
+      canvas.fillStyle = color;
+      canvas.fillRect(0, 0, 1, 1);
+      return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const light = (color) => {
+      const [r, g, b] = rgba(color).map((part) => (part / 255 <= 0.04045 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4));
+      return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const ground = (element) => {
+      const color = element ? getComputedStyle(element).backgroundColor : "white";
+      return !element || rgba(color)[3] === 255 ? color : ground(element.parentElement);
+    };
+    const contrast = (element) => {
+      const [high, low] = [light(getComputedStyle(element).color), light(ground(element))].sort((a, b) => b - a);
+      return (high + 0.05) / (low + 0.05);
+    };
+    const speaks = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    const texts = [...document.querySelectorAll("body *")].filter(
+      (e) => speaks(e) && e.checkVisibility() && !e.closest(":disabled, .unseen, script, style"),
+    );
+    const faintest = texts.map((e) => [contrast(e), e.textContent.slice(0, 40)]).sort(([a], [b]) => a - b)[0];
+    return { overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth, faintest };
+  });
+}
 
 /** The sessions that the gateway lists. */
 export async function sessions(url, headers = {}) {

@@ -1,6 +1,6 @@
 // Call a bot that has its own mind, until it ends the call: everything that the page shows of it.
 
-import { play } from "./browser.mjs";
+import { looks, play } from "./browser.mjs";
 
 await play(async ({ page, given }) => {
   if (given.body !== undefined) {
@@ -11,8 +11,10 @@ await play(async ({ page, given }) => {
   await page.getByRole("button", { name: "Disconnect" }).waitFor();
   await page.getByRole("button", { name: "Connect", exact: true }).waitFor();
   await page.locator("#call:not([data-outcome=''])").waitFor();
+  const look = await looks(page, given, "watch");
   const shown = (list) => page.locator(list).allInnerTexts();
   return {
+    look,
     state: await page.locator("#state").innerText(),
     words: (await page.locator("#trouble").isVisible()) ? await page.locator("#trouble").innerText() : "",
     lines: await shown("#transcript .line p"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import signal
 from pathlib import Path
 from typing import Any
@@ -231,16 +232,17 @@ def test_a_broken_bot_is_told_and_the_old_one_goes_on_taking_calls(folder: Path)
         (folder / "bot.py").write_text("async def bot(args:\n")
         launcher.wait_for_log("Waiting for a change")
         assert "bot_syntax_error" in launcher.log()
-        problem = launcher.http.get("/status").json()["problem"]
-        assert problem == (
+        told = launcher.http.get("/status").json()
+        assert told["problem"] == (
             "The bot cannot be served (bot_syntax_error); its terminal says why. Calls go to the code before it."
         )
+        assert told["mistake"] == SYNTAX_ERROR
         assert launcher.http.get("/").status_code == 200
         assert launcher.http.post("/v1/public/agent/start").status_code == 200
         launcher.wait_for_log("bot 1")
         write(folder, 2)
         launcher.wait_for_log("Reloaded: ")
-        assert "problem" not in launcher.http.get("/status").json()
+        assert not {"problem", "mistake"} & set(launcher.http.get("/status").json())
         assert launcher.http.post("/v1/public/agent/start").status_code == 200
         launcher.wait_for_log("bot 2")
 
@@ -256,10 +258,79 @@ def test_a_bot_that_is_broken_at_first_is_told_and_fixed_without_a_new_start(fol
         assert refused.headers["content-type"] == "application/json"
         page = launcher.http.get("/?x=1")
         assert (page.status_code, page.headers["content-type"]) == (503, "text/html; charset=utf-8")
-        assert "(bot_syntax_error); its terminal says why" in page.text
+        assert "Fix that line: async def bot(args:" in page.text
+        told = launcher.http.get("/status")
+        assert (told.status_code, told.json()["mistake"]) == (503, SYNTAX_ERROR)
         write(folder, 2)
         launcher.wait_for_log("imported 2")
         until(launcher.is_ready, "ready")
+
+
+SYNTAX_ERROR = {
+    "code": "bot_syntax_error",
+    "message": "bot.py, line 1: '(' was never closed.",
+    "remedy": "Fix that line: async def bot(args:",
+    "frames": [],
+}
+
+
+@pytest.mark.parametrize(
+    "fails", ["async def bot(args:\n", "async def bot(args): ...\ndef setup(): raise ValueError\n"]
+)
+def test_who_takes_us_for_another_machine_sees_nothing_of_a_mistake(folder: Path, fails: str) -> None:
+    """Before there is a loop, and once there is one."""
+    (folder / "bot.py").write_text(fails)
+    elsewhere = [{"host": "evil.example"}, {"x-forwarded-host": "tunnel.example"}]
+    with Launcher(folder, command=("dev", "--reload"), wait=False) as launcher:
+        launcher.wait_for_log("Waiting for a change")
+        for headers in elsewhere:
+            told = launcher.http.get("/status", headers=headers)
+            page = launcher.http.get("/", headers=headers)
+            assert (told.status_code, "mistake" in told.json(), "bot.py" in page.text) == (503, False, False)
+            assert "its terminal says why" in page.text
+
+
+def test_with_keys_others_may_come_and_a_mistake_is_for_the_terminal(folder: Path) -> None:
+    key = {"authorization": "Bearer public-key-1"}
+    with dev(folder, "--reload", PIPECAT_PUBLIC_API_KEYS="public-key-1") as launcher:
+        (folder / "bot.py").write_text("async def bot(args): raise KeyError('name')\n")
+        launcher.wait_for_log("Reloaded: ")
+        session_id = launcher.http.post("/v1/public/agent/start", headers=key).json()["sessionId"]
+        ended = until(lambda: end_of(launcher, session_id, key), "the session's end")
+        assert ended["message"] == "The bot raised KeyError; its log has the traceback."
+        assert "mistake" not in ended
+        (folder / "bot.py").write_text("async def bot(args:\n")
+        launcher.wait_for_log("Waiting for a change")
+        told = launcher.http.get("/status", headers=key).json()
+        assert "its terminal says why" in told["problem"]
+        assert "mistake" not in told
+
+
+def end_of(launcher: Launcher, session_id: str, headers: dict[str, str] | None = None) -> dict[str, Any] | None:
+    """Of a session that has ended; None before that."""
+    told: dict[str, Any] = launcher.http.get(f"/sessions/{session_id}", headers=headers).json()
+    return told if told["state"] == "ended" else None
+
+
+@pytest.mark.parametrize("options", [(), ("--reload",)])
+def test_what_the_bot_raised_and_its_own_lines_are_told_here(folder: Path, options: tuple[str, ...]) -> None:
+    (folder / "helpers.py").write_text("def look_up(body):\n    return body['name']\n")
+    (folder / "bot.py").write_text("from helpers import look_up\nasync def bot(args):\n    look_up(args.body)\n")
+    with dev(folder, *options) as launcher:
+        session_id = launcher.http.post("/v1/public/agent/start").json()["sessionId"]
+        ended = until(lambda: end_of(launcher, session_id), "the session's end")
+        assert ended["mistake"] == {
+            "said": "KeyError: 'name'",
+            "frames": ["bot.py:3 in bot: look_up(args.body)", "helpers.py:2 in look_up: return body['name']"],
+        }
+
+
+def test_a_gateway_in_production_tells_nobody_what_the_bot_raised(folder: Path) -> None:
+    (folder / "bot.py").write_text("async def bot(args): raise KeyError('name')\n")
+    with Launcher(folder, PIPECAT_GATEWAY="1") as launcher:
+        session_id = launcher.http.post("/v1/public/agent/start").json()["sessionId"]
+        ended = until(lambda: end_of(launcher, session_id), "the session's end")
+        assert (ended["outcome"], "mistake" in ended) == ("failed", False)
 
 
 def test_module_globals_are_shared_between_calls(folder: Path) -> None:
@@ -292,8 +363,16 @@ def test_a_bot_whose_setup_fails_is_told_and_fixed(folder: Path) -> None:
         assert "setup_failed" in launcher.log()
         refused = launcher.http.post("/start")
         assert (refused.status_code, "(setup_failed)" in refused.text) == (503, True)
-        page = launcher.http.get("/")
-        assert (page.status_code, "(setup_failed)" in page.text) == (503, True)
+        frame = "bot.py:2 in setup: def setup(): raise ValueError('no key')"
+        assert launcher.http.get("/status").json()["mistake"] == {
+            "code": "setup_failed",
+            "message": "setup() of bot.py raised ValueError: no key.",
+            "remedy": "The log has the traceback.",
+            "frames": [frame],
+        }
+        assert f"<pre>{html.escape(frame)}</pre>" in launcher.http.get("/").text
+        (folder / "bot.py").write_text("async def bot(args:\n")  # another one
+        until(lambda: launcher.http.get("/status").json()["mistake"] == SYNTAX_ERROR, "the newer mistake")
         write(folder, 2)
         launcher.wait_until_ready()
         launcher.wait_for_log("Talk to your bot")

@@ -5,12 +5,14 @@ import { byId, duration, setText } from "./elements.js";
 import { Events, Sessions, showFeatures, Transcript } from "./lists.js";
 import { Meter } from "./meters.js";
 import { Microphones } from "./microphones.js";
+import { showNotice } from "./notice.js";
 import { clientReady, Conversation, isRtvi, textMessage } from "./rtvi.js";
 import { Server } from "./server.js";
-import { botFailed, botRaised, endedAtOnce, insecure, Trouble } from "./words.js";
+import { botFailed, botRaised, codeBroken, endedAtOnce, insecure, Trouble } from "./words.js";
 
 const REFRESH = 2_000;
-const STATUS_EVERY = 5; // refreshes
+const REFRESH_IN_DEVELOPMENT = 1_000;
+const STATUS_EVERY = 5; // refreshes; in development each
 const AT_ONCE = 5_000;
 const BODY = "pipecat-base.body";
 
@@ -27,7 +29,16 @@ const ENDS = {
   expired: "The session's time was up",
   drained: "The server was shut down",
 };
-const SERVER = { ready: "Ready", starting: "Starting", draining: "Shutting down" };
+const SERVER = {
+  ready: "Ready",
+  old: "Ready, with old code",
+  broken: "Waiting for a change",
+  starting: "Starting",
+  draining: "Shutting down",
+  locked: "Needs a key",
+  gone: "Unreachable",
+};
+const REFUSALS = { 401: "locked", 503: "starting" };
 
 const server = new Server();
 const transcript = new Transcript(byId("transcript"), byId("transcript-scroll"), byId("transcript-empty"));
@@ -44,6 +55,7 @@ let connectOnceKeyIsThere = false;
 let answered = false; // by any message of the bot
 let complained = false; // it told of an error that ends it
 let stopped = null; // the session that was stopped in the list
+let trouble = null; // the one that is shown
 let outcome = null; // of the call's session, where its bot's end was that of the call
 
 // --- the call
@@ -88,7 +100,7 @@ async function showOutcome(over, endedAt) {
   outcome = told.outcome;
   showCall();
   const brief = call.endedBy === "bot" && !answered && endedAt - over.connectedAt < AT_ONCE;
-  if (outcome === "failed" && !complained) showTrouble(botRaised(told.message));
+  if (outcome === "failed" && !complained) showTrouble(botRaised(told));
   else if (outcome === "completed" && brief) showTrouble(endedAtOnce());
 }
 
@@ -237,28 +249,27 @@ function report(error, { ofCall = false } = {}) {
 }
 
 function showTrouble(error) {
-  byId("trouble").hidden = error === null;
-  if (error === null) return;
-  const known = error instanceof Trouble;
+  const known = error === null || error instanceof Trouble;
   if (!known) console.error(error);
-  byId("trouble-title").textContent = known ? error.title : "The call could not be made.";
-  byId("trouble-help").textContent = known ? error.help : "";
-  byId("trouble-detail").textContent = known ? error.detail : `${error.name}: ${error.message}`;
+  trouble = known ? error : new Trouble("The call could not be made.", "", { detail: `${error.name}: ${error.message}` });
+  // What the code's own notice says is said once.
+  showNotice(byId("trouble"), trouble?.passing && !byId("problem").hidden ? null : trouble);
 }
 
 // --- the server
 
 let round = 0;
+let inDevelopment = false;
 let failures = 0; // in a row
 let refreshing = null;
 
 async function refresh({ all = false } = {}) {
   clearTimeout(refreshing);
-  refreshing = setTimeout(refresh, REFRESH);
+  refreshing = setTimeout(refresh, inDevelopment ? REFRESH_IN_DEVELOPMENT : REFRESH);
   if (document.visibilityState !== "visible") return;
   const connecting = call?.state === "connecting" ? call : null;
   try {
-    if (all || round++ % STATUS_EVERY === 0) showStatus(await server.status());
+    if (all || inDevelopment || round++ % STATUS_EVERY === 0) showStatus(await server.status());
     const { sessions: running, all: areAll } = await server.sessions(call?.sessionId);
     sessions.show(running, call?.state === "ended" ? null : call?.sessionId, areAll);
     failures = 0;
@@ -266,17 +277,21 @@ async function refresh({ all = false } = {}) {
     if (connecting && !running.some(({ sessionId }) => sessionId === connecting.sessionId)) connecting.lose();
   } catch (error) {
     if (error.status === 401) askForKey(error);
-    showServer(error.status === 401 ? "locked" : "gone");
+    if (error.answer) showNotice(byId("problem"), error);
+    if (error.answer && trouble?.passing) showTrouble(null);
+    showServer(error.answer ? "broken" : REFUSALS[error.status] ?? "gone");
     failures += 1;
     if (failures > 1) sessions.show(null); // not for one that was lost
     round = 0;
   }
 }
 
-function showStatus({ status, bot, problem = "", features = [], links = {} }) {
-  showServer(status);
-  setText(byId("problem"), problem);
-  byId("problem").hidden = !problem;
+function showStatus(told) {
+  const { status, bot, features = [], links = {}, development = false } = told;
+  inDevelopment = development;
+  showServer(status === "ready" && told.problem ? "old" : status);
+  showNotice(byId("problem"), codeBroken(told));
+  if (status === "ready" && trouble?.passing) showTrouble(null);
   setText(byId("bot"), bot || "pipecat-base");
   byId("client").hidden = !links.client;
   if (links.client) byId("client").href = links.client;
@@ -286,7 +301,7 @@ function showStatus({ status, bot, problem = "", features = [], links = {} }) {
 
 function showServer(status) {
   byId("server").dataset.status = status;
-  setText(byId("server"), SERVER[status] ?? { locked: "Needs a key", gone: "Unreachable" }[status] ?? status);
+  setText(byId("server"), SERVER[status] ?? status);
 }
 
 async function stopSession(sessionId) {

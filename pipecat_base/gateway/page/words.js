@@ -1,13 +1,18 @@
 // What went wrong, in words that help.
 
-/** Something that ends a call or a request. `title` says what happened, `help` what to do, `detail` is the server's own. */
+/**
+ * Something that ends a call or a request. `title` says what happened, `help` what to do, `detail` is the server's own,
+ * `frames` are lines of the bot's. `passing`: it is over once the server is ready.
+ */
 export class Trouble extends Error {
-  constructor(title, help = "", { detail = "", status = 0 } = {}) {
+  constructor(title, help = "", { detail = "", status = 0, frames = [], passing = false } = {}) {
     super(title);
     this.title = title;
     this.help = help;
     this.detail = detail;
     this.status = status;
+    this.frames = frames;
+    this.passing = passing;
   }
 }
 
@@ -65,15 +70,31 @@ export function iceServersUnusable(error) {
 export const networkLost = () =>
   new Trouble("The connection to the bot was lost.", "The network failed, or the server is gone. Connect again.");
 
-export const unreachable = () => new Trouble("The server cannot be reached.", "Is it still running? It may be restarting.");
+export const unreachable = () =>
+  new Trouble("The server cannot be reached.", "Is it still running? It may be restarting.", { passing: true });
 
 export const endedAtOnce = () =>
   new Trouble("The bot ended the call at once.", "bot() has returned. If that was not meant, the server's log may say why.");
 
-export const botRaised = (detail) => new Trouble("The bot failed.", "The server's log has its traceback.", { detail });
+/** How the bot failed: what it raised, and where, if the server says that here. */
+export function botRaised({ message, mistake }) {
+  if (mistake) return new Trouble(mistake.said, "", { frames: mistake.frames });
+  return new Trouble(message.replace(/; its log .*/, "."), "The server's log has the traceback.");
+}
 
 export const botFailed = (detail) =>
-  new Trouble("The bot reported an error that ends it.", "The server's log has its traceback.", { detail });
+  new Trouble("The bot reported an error that ends it.", "The server's log has the traceback.", { detail });
+
+/** Why the newest code is not served: what the terminal says, if the server says it here; null when all is well. */
+export function codeBroken({ problem, mistake, status }) {
+  if (!problem) return null;
+  if (!mistake) return new Trouble(problem);
+  const meanwhile = status === "ready" ? "Calls go to the code before it." : "";
+  return new Trouble(mistake.message, mistake.remedy, {
+    frames: mistake.frames,
+    detail: [mistake.code, meanwhile].filter(Boolean).join(" · "),
+  });
+}
 
 /** Why there is no microphone. */
 export function noMicrophone(error) {
@@ -84,10 +105,12 @@ export function noMicrophone(error) {
 
 /** Why the server refused. Its errors are `{reason, message}`; those of the bot's own server `{error: {code, message}}`. */
 export function refused(status, body) {
+  const broken = codeBroken(body ?? {});
+  if (broken) return Object.assign(broken, { status, passing: true, answer: body });
   const inner = typeof body?.error === "object" && body.error !== null ? body.error : body ?? {};
   const detail = typeof inner.message === "string" ? inner.message : "";
   let words = ANSWERS[status];
   if (status === 503) words = NOT_READY[inner.reason ?? inner.code] ?? NOT_READY.starting;
   words ??= status >= 500 ? ["The server failed to answer.", "Its log says why."] : ["The server refused this.", ""];
-  return new Trouble(words[0], words[1], { detail: detail || `HTTP ${status}`, status });
+  return new Trouble(words[0], words[1], { detail: detail || `HTTP ${status}`, status, passing: status === 503 });
 }

@@ -1,0 +1,143 @@
+"""The page of ``pipecat-base dev`` while code changes: on a small and a large screen, light and dark."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.browser import drive, url
+from tests.process import PYTHON, ROOT, Launcher, environment
+
+DEV = ("dev", "--reload")
+SCREENS = [{"width": width, "scheme": scheme} for width in (360, 1440) for scheme in ("light", "dark")]
+LEGIBLE = 4.5
+"""The contrast that WCAG 2.2 (1.4.3) asks of text."""
+GOOD = "async def bot(args): ...\n"
+BROKEN = """
+import os
+
+
+def connect():
+    return os.environ["A_KEY_OF_A_SERVICE_WITH_A_RATHER_LONG_NAME"]
+
+
+connect()
+
+
+async def bot(args): ...
+"""
+SAID = [
+    "bot.py:6 raised KeyError: 'A_KEY_OF_A_SERVICE_WITH_A_RATHER_LONG_NAME'.",
+    "It ran while the file was imported; fix it, or move it into bot() or setup().",
+    "bot.py:9",
+    "connect()",
+    "bot.py:6 in connect",
+    'return os.environ["A_KEY_OF_A_SERVICE_WITH_A_RATHER_LONG_NAME"]',
+    "bot_raised",
+]
+"""Each of these once, in this order."""
+
+screens = pytest.mark.parametrize("screen", SCREENS, ids=lambda screen: f"{screen['width']}-{screen['scheme']}")
+
+
+def dev(folder: Path, *, code: str | None = None, **variables: Any) -> Launcher:
+    if code is not None:
+        (folder / "bot.py").write_text(code)
+    return Launcher(folder, command=DEV, PIPECAT_ICE_SERVERS="[]", **variables)
+
+
+def lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def is_fine(look: dict[str, Any]) -> bool:
+    return bool(look["overflow"] == 0 and look["faintest"][0] >= LEGIBLE)
+
+
+@screens
+def test_an_edit_that_breaks_the_bot_is_told_as_the_terminal_tells_it_until_it_is_fixed(
+    tmp_path: Path, screen: dict[str, Any]
+) -> None:
+    with dev(tmp_path, code=GOOD) as launcher:
+        seen = drive("edit", url=url(launcher), file=str(tmp_path / "bot.py"), broken=BROKEN, mended=GOOD, **screen)
+    assert lines(seen["told"]) == [*SAID[:-1], "bot_raised · Calls go to the code before it."]
+    assert seen["pills"] == ["Ready, with old code", "Ready"]
+    assert seen["boxes"] == 0
+    assert is_fine(seen["look"]), seen["look"]
+
+
+def test_a_server_that_comes_back_broken_says_why_and_no_box_stays(tmp_path: Path) -> None:
+    with dev(tmp_path, code=GOOD) as launcher:
+        seen = drive(
+            "restart",
+            url=url(launcher),
+            pid=launcher.process.pid,
+            command=[PYTHON, "-m", "pipecat_base", *DEV],
+            environment=environment(PORT=str(launcher.port)),
+            folder=str(tmp_path),
+            file=str(tmp_path / "bot.py"),
+            broken=BROKEN,
+            mended=GOOD,
+        )
+    assert [lines(box) for box in seen["told"]] == [SAID]
+    assert seen["boxes"] == 0
+
+
+@screens
+def test_a_page_that_is_opened_while_the_bot_is_broken_says_why_and_goes_on(
+    tmp_path: Path, screen: dict[str, Any]
+) -> None:
+    (tmp_path / "bot.py").write_text(BROKEN)
+    with Launcher(tmp_path, command=DEV, wait=False) as launcher:
+        launcher.wait_for_log("Waiting for a change")
+        seen = drive(
+            "broken",
+            url=url(launcher),
+            file=str(tmp_path / "bot.py"),
+            worse="async def bot(<script>:\n",
+            worsened="async def bot(<script>:",
+            mended=GOOD,
+            **screen,
+        )
+    told = lines(seen["told"])
+    assert told[:2] == SAID[:2]
+    assert told[2:4] == ["bot.py:9: connect()", ": ".join(SAID[4:6])]
+    assert is_fine(seen["look"]), seen["look"]
+
+
+@screens
+def test_what_the_bot_raised_is_told_once_with_its_own_lines(
+    tmp_path: Path, microphone: str, screen: dict[str, Any]
+) -> None:
+    (tmp_path / "helpers.py").write_text(
+        "def name(body):\n    return body['a_name_that_nobody_has_given_it'].title()\n"
+    )
+    with dev(tmp_path, code="import helpers\n\n\nasync def bot(args):\n    helpers.name(args.body)\n") as launcher:
+        seen = drive("watch", url=url(launcher), microphone=microphone, **screen)
+    assert seen["state"] == "The bot failed"
+    assert lines(seen["words"]) == [
+        "KeyError: 'a_name_that_nobody_has_given_it'",
+        "bot.py:5 in bot",
+        "helpers.name(args.body)",
+        "helpers.py:2 in name",
+        "return body['a_name_that_nobody_has_given_it'].title()",
+    ]
+    assert is_fine(seen["look"]), seen["look"]
+
+
+def smallest_bot() -> str:
+    """The README's."""
+    text = (ROOT / "README.md").read_text()
+    return text.partition("## The smallest bot")[2].partition("```python\n")[2].partition("```")[0]
+
+
+def test_the_smallest_bot_works_on_the_page(tmp_path: Path, microphone: str) -> None:
+    with dev(tmp_path, code=smallest_bot()) as launcher:
+        seen = drive("watch", url=url(launcher), microphone=microphone, body='{"name": "Ada"}')
+        launcher.wait_for_log(" for Ada")
+        nameless = drive("watch", url=url(launcher), microphone=microphone)
+        launcher.wait_for_log(" for nobody")
+    assert {seen["state"], nameless["state"]} == {"The bot ended the call"}
+    assert "bot() has returned" in nameless["words"]
