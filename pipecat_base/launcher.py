@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 Renew = Callable[[Mapping[str, str]], Awaitable[None]]
 READERS_TIMEOUT = 5.0
 """Seconds that reports and events that wait get at the end."""
+MOST_TOLD = 5
+"""Sessions that one line names."""
 FORCE_AFTER = 1.0
 """Seconds past every bound of its own after which a shutdown that still runs is cut."""
 
@@ -189,11 +191,21 @@ class Launcher:
         entrance = self._front.entrance
         entrance.swap(renewed.entrance)
         self._front = replace(renewed, entrance=entrance)
-        running = f"; calls that run go on with the old one: {len(self._board)}" if len(self._board) else ""
-        logger.info(f"Reloaded: {self._pod.about.name}{running}")
+        logger.info(f"Reloaded: {self._pod.about.name}{self._what_old_code_runs_for()}")
         if self._lifecycle.state is State.READY:
             self._warming = asyncio.ensure_future(self._warm())
         return True
+
+    def _what_old_code_runs_for(self) -> str:
+        """Nothing where that has ended already."""
+        found = [session for i in self._pod.outdated() if (session := self._board.get(i)) is not None]
+        if not found:
+            return ""
+        told = ", ".join(f"{s.id} ({s.state.value}, {s.age:.0f} s)" for s in found[:MOST_TOLD])
+        more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
+        return (
+            f"; the old code goes on for {told}{more}: let it end, or stop it with DELETE /sessions/ID or on the page"
+        )
 
     def _note_problem(self, problem: Problem) -> None:
         """Of the newest code."""

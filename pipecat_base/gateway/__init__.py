@@ -101,7 +101,13 @@ def build(
     bearer = Depends(HTTPBearer(auto_error=False))
     keyed = [bearer, Depends(keys.check), *named]
     session_api = SessionApi(
-        pod.board, inside, invitations, has_uploads=has_uploads, report_of=report_of, shows_mistakes=shows_mistakes
+        pod.board,
+        inside,
+        invitations,
+        has_uploads=has_uploads,
+        report_of=report_of,
+        outdated=pod.outdated,
+        shows_mistakes=shows_mistakes,
     )
     with_key = [starts.router(), session_api.router()]
     status = Status(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 from urllib.parse import unquote_to_bytes, urlsplit, urlunsplit
 
@@ -37,6 +37,7 @@ class SessionApi:
         inside: The pod's own routes and the bot's.
         has_uploads: Whether the pod takes files.
         report_of: Gives the report of a session that has ended lately.
+        outdated: Gives the ids of sessions that have code from before a change.
         shows_mistakes: Whether callers may see what the bot raised, and where.
         patience: Seconds that a request waits for its bot.
     """
@@ -49,10 +50,12 @@ class SessionApi:
         *,
         has_uploads: bool,
         report_of: Callable[[str], Mapping[str, Any] | None],
+        outdated: Callable[[], Collection[str]] = tuple,
         shows_mistakes: bool = False,
         patience: float = PATIENCE,
     ) -> None:
         self._board = board
+        self._outdated = outdated
         self._shows_mistakes = shows_mistakes
         self._inside = inside
         self._invitations = invitations
@@ -85,8 +88,11 @@ class SessionApi:
         return router
 
     async def list(self) -> JSONResponse:
-        """``{"sessions": [{"sessionId", "state", "transport", "age"}]}``; the age in seconds, the oldest first."""
-        return JSONResponse({"sessions": [_line(session) for session in self._board]})
+        """``{"sessions": [{"sessionId", "state", "transport", "age"}]}``; the age in seconds, the oldest first.
+
+        Those that have code from before a change also have ``"outdated": true``.
+        """
+        return JSONResponse({"sessions": [self._line(session) for session in self._board]})
 
     async def tell(self, session_id: str) -> JSONResponse:
         """As in the list; of one that has ended lately ``{"sessionId", "state", "outcome", "message", "report"}``.
@@ -95,7 +101,7 @@ class SessionApi:
         """
         session = self._board.get(session_id)
         if session is not None:
-            return JSONResponse(_line(session))
+            return JSONResponse(self._line(session))
         report = self._board.report(session_id)
         if report is None:
             raise UnknownSession(session_id)
@@ -103,6 +109,15 @@ class SessionApi:
         if report.mistake is not None and self._shows_mistakes:
             ended["mistake"] = {"said": report.mistake.said, "frames": report.mistake.frames}
         return JSONResponse({"sessionId": session_id, **ended, "report": self._report_of(session_id)})
+
+    def _line(self, session: Session) -> dict[str, Any]:
+        return {
+            "sessionId": session.id,
+            "state": session.state.value,
+            "transport": session.transport.value,
+            "age": round(session.age, 1),
+            **({"outdated": True} if session.id in self._outdated() else {}),
+        }
 
     async def stop(self, session_id: str) -> JSONResponse:
         """Ask for a session's end: its bot is cancelled, its caller disconnected."""
@@ -185,12 +200,3 @@ class Passed(Response):
 
 def _over(report: Report) -> str:
     return f"This session has ended: {report.message}"
-
-
-def _line(session: Session) -> dict[str, Any]:
-    return {
-        "sessionId": session.id,
-        "state": session.state.value,
-        "transport": session.transport.value,
-        "age": round(session.age, 1),
-    }

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -109,6 +109,9 @@ class Pod(Protocol):
     @property
     def takes_files(self) -> bool:
         """Whether there is a storage for uploads. Known once it is open."""
+
+    def outdated(self) -> Collection[str]:
+        """Ids of sessions that have code from before a change."""
 
     async def open(self) -> Mapping[str, Any]:
         """Set the bot up; what its lifespans yield for requests.

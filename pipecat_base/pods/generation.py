@@ -201,6 +201,10 @@ class Generation:
         except Died as died:
             raise NotReached(f"The bot's lead process {died}.") from None
 
+    def has(self, worker: Worker) -> bool:
+        """Whether it is one of these processes, and lives."""
+        return worker in self._workers
+
     @property
     def counts(self) -> dict[str, int]:
         """Its processes, by what they do; the lead takes no call. Called in any thread."""

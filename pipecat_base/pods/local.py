@@ -88,6 +88,9 @@ class LocalPod:
     def takes_files(self) -> bool:
         return self._preparation.file_storage is not None
 
+    def outdated(self) -> tuple[str, ...]:
+        return ()
+
     async def open(self) -> Mapping[str, Any]:
         self._spans.open()
         await self._preparation.set_up()

@@ -104,6 +104,11 @@ class WorkerPool:
         """The workers that have a session, by its id."""
         return {session_id: stint.worker for session_id, stint in self._stints.items()}
 
+    def outdated(self) -> list[str]:
+        """Sessions that have code from before a change."""
+        stints = self._stints.values()
+        return [s.session_id for s in stints if not (s.is_left or self._generation.has(s.worker))]
+
     async def open(self) -> Mapping[str, Any]:
         if not self._is_open:
             self._nursery.attach()
@@ -203,11 +208,15 @@ class WorkerPool:
         self._old.add(old)
         self.about = about
         old.stop()
-        self._begin(self._finish(old))
+        for stint in tuple(self._stints.values()):
+            stint.on_superseded()
+        self._begin(self._finish(old, has_sessions=bool(self.outdated())))
 
-    async def _finish(self, old: Generation) -> None:
+    async def _finish(self, old: Generation, *, has_sessions: bool) -> None:
         await old.finish()
         self._old.discard(old)
+        if has_sessions:
+            logger.info(f"The last session of {old.imported.name} from before a change has ended")
 
     async def _import(self, variables: Mapping[str, str]) -> Template:
         try:
@@ -261,6 +270,14 @@ class WorkerPool:
             return answer
 
     async def _offer(self, stint: Stint, ask: Ask, content: Any) -> dict[str, str]:
+        stint.offers += 1
+        try:
+            return await self._ask_for_answer(stint, ask, content)
+        except BaseException:
+            stint.offers -= 1
+            raise
+
+    async def _ask_for_answer(self, stint: Stint, ask: Ask, content: Any) -> dict[str, str]:
         ice = await self.peers_ice_servers()
         try:
             answer: dict[str, str] = await stint.worker.ask(
@@ -334,9 +351,13 @@ class WorkerPool:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.limits.take_timeout):
                 # That a session has its process now is no change of the board's.
-                while session_id not in self._stints and self.board.get(session_id) is not None:  # noqa: ASYNC110
+                while self._current(session_id) is None and self.board.get(session_id) is not None:  # noqa: ASYNC110
                     await asyncio.sleep(LOOK)
-        return self._stints.get(session_id)
+        return self._current(session_id)
+
+    def _current(self, session_id: str) -> Stint | None:
+        stint = self._stints.get(session_id)
+        return None if stint is None or stint.is_left or stint.is_arriving else stint
 
     def _on_fact(self, noted: Noted) -> None:
         if noted.name not in OF_THE_LAUNCHER:

@@ -18,7 +18,7 @@ from pipecat_base.pods.limits import EXIT_GRACE, Limits
 from pipecat_base.pods.places import Held
 from pipecat_base.pods.worker import Died, Stint, Worker
 from pipecat_base.sessions.board import Board, Session, State
-from pipecat_base.sessions.meetings import Meeting, MoqServer, Stream, WhatsAppCall
+from pipecat_base.sessions.meetings import Meeting, MoqServer, OfferToCome, Stream, WhatsAppCall
 from pipecat_base.sessions.outcomes import CLOSE_CODES, MESSAGES, Outcome, Report
 from pipecat_base.wire import messages
 from pipecat_base.wire.messages import Cancel, Ended, Failed, caller_as_list, meeting_as_dict
@@ -35,6 +35,10 @@ MAX_PROCESSES = 3
 
 class NeverBegan(Exception):
     """A process has died before a session has begun in it."""
+
+
+class Outdated(NeverBegan):
+    """The session only waits for its peer: it may as well wait in newer code."""
 
 
 class Rents(Protocol):
@@ -74,6 +78,11 @@ class WorkerPlace(Held):
         """Whether what runs the session has come to its own end, a WebSocket's close included."""
         self._timer: asyncio.TimerHandle | None = None
         self._tried = 0
+        self._waits_for_offer = False
+        self._is_superseded = False
+        """Whether there is newer code than that which the session has."""
+        self._moves: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the session is to go to that."""
         self._has_entered = False
         """Whether the session has begun in a process."""
         self._was_accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -89,16 +98,20 @@ class WorkerPlace(Held):
         if self._stint is None:
             self._stint = await self._pool.take(self.session)
             self._stint.on_entered = self._enter
+            self._stint.on_superseded = self._note_superseded
+            self._stint.is_arriving = self._moves.done()
+            self._moves = asyncio.get_running_loop().create_future()
         return self._stint
 
     async def run(self, meeting: Meeting, body: Any, *, flow_config: str | None = None) -> Report:
         while True:
             try:
                 return await self._try_to_run(meeting, body, flow_config)
-            except NeverBegan:  # its process had died while it waited for a call: another one takes it
+            except NeverBegan:  # its process had died while it waited for a call, or is out of date
                 assert self._stint is not None
                 self._pool.give_back(self._stint)
                 self._stint = None
+                self._is_superseded = False
 
     async def _try_to_run(self, meeting: Meeting, body: Any, flow_config: str | None) -> Report:
         try:
@@ -109,6 +122,7 @@ class WorkerPlace(Held):
             outcome = self.session.stop.result()
             return self._ended(Report(outcome, MESSAGES[outcome], 0.0))
         worker = stint.worker
+        self._waits_for_offer = isinstance(meeting, OfferToCome)
         if isinstance(meeting, MoqServer):
             stint.on_serving = meeting.on_serving
         session = self.session
@@ -216,11 +230,19 @@ class WorkerPlace(Held):
         self._tell(messages.HangUp(self.session.id))
 
     async def answered(self, answering: asyncio.Future[Any]) -> None:
-        """Wait until the worker has answered, whatever it takes: the session's end is passed on, and enforced."""
+        """Wait until the worker has answered, whatever it takes: the session's end is passed on, and enforced.
+
+        Raises:
+            Outdated: another worker is to be asked.
+        """
         worker = (await self.take_worker()).worker
-        waited: set[asyncio.Future[Any]] = {answering, self.session.stop, self._overdue, self._peer_gone}
+        ends: set[asyncio.Future[Any]] = {self.session.stop, self._overdue, self._peer_gone}
         try:
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({answering, self._moves, *ends}, return_when=asyncio.FIRST_COMPLETED)
+            if not answering.done() and not any(end.done() for end in ends):
+                answering.cancel()
+                worker.tell(Cancel(self.session.id, Outcome.CANCELLED.value))
+                raise Outdated
             if not answering.done():
                 await self._end(worker, self._cause(), answering)
         except asyncio.CancelledError:
@@ -266,6 +288,8 @@ class WorkerPlace(Held):
 
     def _enter(self, state: str) -> None:
         self._has_entered = True
+        if self._stint is not None and state != State.ADMITTED.value:
+            self._stint.is_arriving = False
         if state == State.RUNNING.value:
             seconds_left = self._board.begin_run(self.session)
             if not self._was_accepted.done():
@@ -278,6 +302,22 @@ class WorkerPlace(Held):
                 self._began_at = time.monotonic()
         else:
             self._board.enter(self.session, State(state))
+            self._move_if_possible()
+
+    def _note_superseded(self) -> None:
+        self._is_superseded = True
+        self._move_if_possible()
+
+    def _move_if_possible(self) -> None:
+        """To newer code, while nobody has come and nothing is kept for the session here."""
+        stint = self._stint
+        if not (self._is_superseded and self._waits_for_offer and self.session.state is State.WAITING):
+            return
+        if stint is None or stint.offers or stint.uploads or self.session.stop.done() or self._moves.done():
+            return
+        logger.info(f"Session {self.session.id} ({self.session.age:.0f} s) has no caller yet: it gets the new code")
+        stint.is_left = True
+        self._moves.set_result(None)
 
     def _be_overdue(self) -> None:
         if not self._overdue.done():

@@ -13,6 +13,7 @@ from websockets.sync.client import connect
 
 from pipecat_base import development
 from pipecat_base.settings import Settings
+from tests.e2e.offers import NO_ICE, SDP
 from tests.process import ISOLATION, PATIENCE, Launcher, until
 
 BOT = """
@@ -207,7 +208,12 @@ def test_a_running_call_is_not_cut_and_the_next_one_gets_the_new_code_at_once(fo
             client.send("one")
             assert client.recv(timeout=10) == "one"
             write(folder, 2)
-            launcher.wait_for_log("Reloaded: bot in bot.py; calls that run go on with the old one: 1")
+            launcher.wait_for_log("Reloaded: bot in bot.py; the old code goes on for ")
+            (session,) = launcher.http.get("/sessions").json()["sessions"]
+            (line,) = launcher.lines("Reloaded: ")
+            assert f"goes on for {session['sessionId']} (running, " in line
+            assert "DELETE /sessions/ID" in line
+            assert session["outdated"] is True
             client.send("two")
             assert client.recv(timeout=10) == "two"
             assert launcher.http.post("/v1/public/agent/start").status_code == 200
@@ -217,14 +223,66 @@ def test_a_running_call_is_not_cut_and_the_next_one_gets_the_new_code_at_once(fo
             # A process for each call: those that had none are gone.
             assert ISOLATION == "process" or "torn down 1" not in launcher.log()
         launcher.wait_for_log("torn down 1")
+        launcher.wait_for_log("The last session of bot in bot.py from before a change has ended")
         assert launcher.stop() == 0
 
 
-def test_a_page_that_was_left_does_not_hold_a_change_back(folder: Path) -> None:
+def test_a_session_that_is_stopped_lets_go_of_the_old_code(folder: Path) -> None:
     with dev(folder, "--reload") as launcher:
-        assert launcher.http.post("/start").status_code == 200  # and no offer comes
-        write(folder, 2)
-        launcher.wait_for_log("imported 2")
+        with connect(launcher.websocket_url("/ws-client")) as client:
+            client.send("one")
+            assert client.recv(timeout=10) == "one"
+            write(folder, 2)
+            launcher.wait_for_log("Reloaded: ")
+            (session,) = launcher.http.get("/sessions").json()["sessions"]
+            assert launcher.http.delete(f"/sessions/{session['sessionId']}").status_code == 200
+            launcher.wait_for_log("The last session of bot in bot.py from before a change has ended")
+        assert launcher.lines("torn down 1")
+
+
+def test_a_session_that_waits_for_its_caller_gets_the_new_code_and_keeps_no_old(folder: Path) -> None:
+    """An abandoned /start, or a caller who takes her time: her id and her body stay good."""
+    (folder / "bot.py").write_text(TELLS.replace("{number}", "1"))
+    with dev(folder, "--reload", **NO_ICE) as launcher:
+        asked = {"transport": "webrtc", "body": {"name": "Ada"}}
+        session_id = launcher.http.post("/start", json=asked).json()["sessionId"]
+        until(lambda: waits(launcher), "the session waits")
+        (folder / "bot.py").write_text(TELLS.replace("{number}", "2"))
+        launcher.wait_for_log("has no caller yet: it gets the new code")
+        launcher.wait_for_log("Reloaded: ")
+        assert "the old code goes on" not in launcher.log()
+        offer = {"sdp": SDP, "type": "offer"}
+        assert launcher.http.post(f"/sessions/{session_id}/api/offer", json=offer).status_code == 200
+        launcher.wait_for_log(f"bot 2 {session_id} Ada")
+        launcher.wait_for_log("torn down 1")
+        assert "bot 1" not in launcher.log()
+
+
+def test_a_session_may_wait_for_its_caller_over_many_changes(folder: Path) -> None:
+    (folder / "bot.py").write_text(TELLS.replace("{number}", "1"))
+    with dev(folder, "--reload", **NO_ICE) as launcher:
+        session_id = launcher.http.post("/start", json={"body": {"name": "Ada"}}).json()["sessionId"]
+        for number in (2, 3, 4):
+            until(lambda: waits(launcher) == [session_id], "the session waits")
+            (folder / "bot.py").write_text(TELLS.replace("{number}", str(number)))
+            launcher.wait_for_log(f"torn down {number - 1}")
+        assert launcher.http.delete(f"/sessions/{session_id}").status_code == 200
+        until(lambda: end_of(launcher, session_id), "the session's end")
+
+
+TELLS = """
+async def bot(args):
+    print("bot {number}", args.session_id, args.body["name"], flush=True)
+
+async def teardown():
+    print("torn down {number}", flush=True)
+"""
+
+
+def waits(launcher: Launcher) -> list[str]:
+    """Sessions that wait for their caller."""
+    listed = launcher.http.get("/sessions").json()["sessions"]
+    return [session["sessionId"] for session in listed if session["state"] == "waiting"]
 
 
 def test_a_broken_bot_is_told_and_the_old_one_goes_on_taking_calls(folder: Path) -> None:
