@@ -5,7 +5,13 @@ import os
 from array import array
 
 from loguru import logger
-from pipecat.frames.frames import Frame, InputAudioRawFrame, OutputAudioRawFrame, TranscriptionFrame
+from pipecat.frames.frames import (
+    Frame,
+    InputAudioRawFrame,
+    LLMMessagesAppendFrame,
+    OutputAudioRawFrame,
+    TranscriptionFrame,
+)
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 from pipecat.runner.types import RunnerArguments
@@ -22,6 +28,11 @@ except ImportError:  # pipecat-ai < 1.3
     from pipecat.pipeline.runner import PipelineRunner as WorkerRunner
     from pipecat.pipeline.task import PipelineParams
     from pipecat.pipeline.task import PipelineTask as PipelineWorker
+
+try:
+    from pipecat.frames.frames import AggregatedTextFrame
+except ImportError:  # pipecat-ai < 0.0.95: typed text gets no answer
+    AggregatedTextFrame = None
 
 if importlib.util.find_spec("daily"):
     from pipecat.transports.daily.transport import DailyParams
@@ -66,7 +77,10 @@ class Ear:
 
 
 class Echo(FrameProcessor):
-    """Turns the caller's audio into the bot's, and tells clients what it was, as a speech-to-text service would."""
+    """Turns the caller's audio into the bot's, and tells clients what it was, as a speech-to-text service would.
+
+    What the caller types it answers in words.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,6 +88,9 @@ class Echo(FrameProcessor):
 
     async def process_frame(self, frame: Frame, direction: FrameDirection) -> None:
         await super().process_frame(frame, direction)
+        if isinstance(frame, LLMMessagesAppendFrame):
+            for message in frame.messages:
+                await self._write(f"You wrote: {message['content']}")
         if not isinstance(frame, InputAudioRawFrame):
             await self.push_frame(frame, direction)
             return
@@ -82,6 +99,13 @@ class Echo(FrameProcessor):
         if heard:
             # A client that speaks RTVI gets it as user-transcription; phones ignore it.
             await self.push_frame(TranscriptionFrame(heard, "caller", time_now_iso8601()))
+
+    async def _write(self, text: str) -> None:
+        """A client that speaks RTVI gets it as bot-output."""
+        if AggregatedTextFrame is not None:
+            frame = AggregatedTextFrame(text, "sentence")
+            frame.skip_tts = True  # or it waits for speech
+            await self.push_frame(frame)
 
 
 def phone() -> FastAPIWebsocketParams:

@@ -18,7 +18,7 @@ await play(async ({ page, given }) => {
 
   await page.getByLabel("Text for the bot").fill(given.say);
   await page.keyboard.press("Enter");
-  await page.locator("#transcript .line", { hasText: given.say }).waitFor();
+  await page.locator("#transcript .line.bot", { hasText: given.say }).waitFor();
   const event = page.locator("#events summary", { hasText: "bot-ready" });
   await event.waitFor();
   await page.locator("#sessions li").waitFor();

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
 from tests.browser.browser import drive, url
-from tests.process import PYTHON, ROOT, Launcher, environment
+from tests.process import PATIENCE, PYTHON, ROOT, Launcher, environment
 
 DEV = ("dev", "--reload")
 SCREENS = [{"width": width, "scheme": scheme} for width in (360, 1440) for scheme in ("light", "dark")]
@@ -125,6 +126,42 @@ def test_what_the_bot_raised_is_told_once_with_its_own_lines(
         "return body['a_name_that_nobody_has_given_it'].title()",
     ]
     assert is_fine(seen["look"]), seen["look"]
+
+
+@screens
+def test_a_session_that_keeps_old_code_is_marked_and_can_be_stopped(tmp_path: Path, screen: dict[str, Any]) -> None:
+    with (
+        dev(tmp_path, code=ECHO) as launcher,
+        connect(launcher.websocket_url("/ws-client")) as client,
+    ):
+        client.send("there?")
+        assert client.recv(timeout=PATIENCE) == "there?"
+        seen = drive("old", url=url(launcher), file=str(tmp_path / "bot.py"), changed=f"{ECHO}\n# changed\n", **screen)
+        launcher.wait_for_log("The last session of bot in bot.py from before a change has ended")
+    assert "old code" not in seen["before"]
+    assert "old code" in lines(seen["during"])
+    assert "still runs for one session. New calls get the new code." in seen["during"]
+    assert is_fine(seen["look"]), seen["look"]
+
+
+ECHO = """
+async def bot(args):
+    async for message in args.websocket.iter_text():
+        await args.websocket.send_text(message)
+"""
+
+
+@screens
+def test_what_one_can_do_comes_first_and_figures_move_nothing(screen: dict[str, Any], microphone: str) -> None:
+    with Launcher(ROOT / "examples" / "echo", command=DEV, PIPECAT_ICE_SERVERS="[]") as launcher:
+        seen = drive("idle", url=url(launcher), microphone=microphone, **screen)
+        assert f"{url(launcher)}/telephony/twilio" in seen["ways"]
+    assert lines(seen["ways"])[:2] == ["Talk on this page", "Press Connect and speak."]
+    assert not seen["listed"]
+    assert "ESP32" not in seen["ways"]
+    assert "ESP32" in seen["features"]
+    assert seen["before"] == seen["during"]
+    assert all(map(is_fine, seen["looks"])), seen["looks"]
 
 
 def smallest_bot() -> str:

@@ -33,6 +33,11 @@ def test_the_transcript_has_what_was_said_and_what_was_typed(talk: dict[str, Any
     assert [line.splitlines()[-1] for line in talk["lines"]].count(SAID) == 1
 
 
+def test_what_was_typed_is_answered_in_words_on_the_bots_side(talk: dict[str, Any]) -> None:
+    (answer,) = (line.splitlines() for line in talk["lines"] if f"You wrote: {SAID}" in line)
+    assert answer[0] == "Bot"
+
+
 def test_levels_and_the_round_trip_are_shown(talk: dict[str, Any]) -> None:
     assert all(0 < level <= 100 for level in talk["meters"])
     assert talk["roundTrip"].endswith(" ms")
@@ -78,9 +83,12 @@ def test_the_keyboard_alone_connects_mutes_and_disconnects(echo: Launcher, micro
 def test_a_key_is_asked_for_and_kept_in_the_tab_alone(microphone: str) -> None:
     with gateway(PIPECAT_PUBLIC_API_KEYS="the-right-key") as launcher:
         launcher.http.post("/start", headers={"authorization": "Bearer the-right-key"})  # somebody else's
-        seen = drive("key", url=url(launcher), microphone=microphone, key="the-right-key")
+        seen = drive("key", url=url(launcher), microphone=microphone, key="the-right-key", phone=True)
     assert seen["listed"] == 1
-    assert "asks for an API key" in seen["asked"]
+    assert "This server asks for one of the keys" in seen["asked"]
+    assert seen["red"] == 0  # nothing is wrong yet
+    assert "once you have entered a key" in seen["sessions"]
+    assert seen["look"]["overflow"] == 0
     assert "does not accept that API key" in seen["refused"]
     assert seen["kept"].count("the-right-key") == 1
     assert seen["lasting"] == 0

@@ -2,13 +2,13 @@
 
 import { Call } from "./call.js";
 import { byId, duration, setText } from "./elements.js";
-import { Events, Sessions, showFeatures, Transcript } from "./lists.js";
+import { Events, Sessions, showFeatures, showWays, Transcript } from "./lists.js";
 import { Meter } from "./meters.js";
 import { Microphones } from "./microphones.js";
 import { showNotice } from "./notice.js";
 import { clientReady, Conversation, isRtvi, textMessage } from "./rtvi.js";
 import { Server } from "./server.js";
-import { botFailed, botRaised, codeBroken, endedAtOnce, insecure, Trouble } from "./words.js";
+import { botFailed, botRaised, codeBroken, endedAtOnce, insecure, Trouble, ways } from "./words.js";
 
 const REFRESH = 2_000;
 const REFRESH_IN_DEVELOPMENT = 1_000;
@@ -43,7 +43,7 @@ const REFUSALS = { 401: "locked", 503: "starting" };
 const server = new Server();
 const transcript = new Transcript(byId("transcript"), byId("transcript-scroll"), byId("transcript-empty"));
 const events = new Events(byId("events"), byId("events-scroll"), byId("events-empty"), byId("events-count"));
-const sessions = new Sessions(byId("sessions"), byId("sessions-empty"), stopSession);
+const sessions = new Sessions(byId("sessions"), byId("sessions-empty"), byId("sessions-old"), stopSession);
 const meters = { in: new Meter(byId("in")), out: new Meter(byId("out")) };
 const microphones = new Microphones(byId("microphone-field"), byId("microphone"), changeMicrophone);
 const sound = byId("sound");
@@ -229,10 +229,11 @@ async function useKey(event) {
   connectOnceKeyIsThere = false;
 }
 
+/** Nothing is wrong before one was given. */
 function askForKey(error) {
   if (!byId("key-form").hidden) return;
   byId("key-form").hidden = false;
-  showTrouble(server.key ? new Trouble("This server does not accept that API key.", error.help) : error);
+  if (server.key) showTrouble(new Trouble("This server does not accept that API key.", error.help));
 }
 
 function showMuted(muted) {
@@ -260,6 +261,7 @@ function showTrouble(error) {
 
 let round = 0;
 let inDevelopment = false;
+let shown = ""; // of what the server says it can do
 let failures = 0; // in a row
 let refreshing = null;
 
@@ -281,20 +283,23 @@ async function refresh({ all = false } = {}) {
     if (error.answer && trouble?.passing) showTrouble(null);
     showServer(error.answer ? "broken" : REFUSALS[error.status] ?? "gone");
     failures += 1;
-    if (failures > 1) sessions.show(null); // not for one that was lost
+    if (error.status === 401) sessions.hide("They are shown once you have entered a key.");
+    else if (failures > 1) sessions.hide("The server does not tell."); // not for one that was lost
     round = 0;
   }
 }
 
 function showStatus(told) {
-  const { status, bot, features = [], links = {}, development = false } = told;
+  const { status, bot, features = [], development = false } = told;
   inDevelopment = development;
   showServer(status === "ready" && told.problem ? "old" : status);
   showNotice(byId("problem"), codeBroken(told));
   if (status === "ready" && trouble?.passing) showTrouble(null);
   setText(byId("bot"), bot || "pipecat-base");
-  byId("client").hidden = !links.client;
-  if (links.client) byId("client").href = links.client;
+  if (JSON.stringify(told) === shown) return; // what is selected there stays so
+  shown = JSON.stringify(told);
+  byId("ways-card").hidden = false;
+  showWays(byId("ways"), ways(told, document.baseURI));
   byId("features-card").hidden = features.length === 0;
   showFeatures(byId("features"), byId("features-count"), features);
 }

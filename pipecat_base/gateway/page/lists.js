@@ -29,9 +29,10 @@ export class Transcript {
       const line = this.#lines.get(key) ?? this.#add(key, who);
       line.className = open ? `line ${who} open` : `line ${who}`;
       line.querySelector(".who").textContent = who === "user" ? "You" : "Bot";
-      setText(line.querySelector(".note"), note);
-      setText(line.querySelector(".text"), text);
-      setText(line.querySelector(".rest"), rest ? ` ${rest.trim()}` : "");
+      const [said, unsaid] = [text.trim(), rest.trim()];
+      setText(line.querySelector(".note"), unsaid ? "grey: not said yet" : note);
+      setText(line.querySelector(".text"), said);
+      setText(line.querySelector(".rest"), said && unsaid ? ` ${unsaid}` : unsaid);
     });
   }
 
@@ -100,21 +101,31 @@ function summary({ data }) {
 export class Sessions {
   #list;
   #empty;
+  #old;
   #stop;
   #rows = new Map();
 
-  /** `stop` is called with a session's id; it resolves once that has been asked to stop. */
-  constructor(list, empty, stop) {
+  /**
+   * `old` is where it is said that old code goes on; `stop` is called with a session's id, and resolves once that has
+   * been asked to stop.
+   */
+  constructor(list, empty, old, stop) {
     this.#list = list;
     this.#empty = empty;
+    this.#old = old;
     this.#stop = stop;
   }
 
-  /** Without `sessions` it is not known what runs; unless `all`, those of others are not known. */
+  /** Unless `all`, those of others are not known. */
   show(sessions, own, all = true) {
-    const none = all ? "None is running." : "A public key shows only the session of this page.";
-    setText(this.#empty, sessions ? none : "The server does not tell.");
-    this.#replace(sessions ?? [], own);
+    setText(this.#empty, all ? "None is running." : "A public key shows only the session of this page.");
+    this.#replace(sessions, own);
+  }
+
+  /** It is not known what runs: `why`. */
+  hide(why) {
+    setText(this.#empty, why);
+    this.#replace([]);
   }
 
   #replace(sessions, own) {
@@ -126,6 +137,7 @@ export class Sessions {
       row.querySelector(".state").dataset.state = session.state;
       setText(row.querySelector(".about"), `${session.transport}, ${duration(session.age)}`);
       row.querySelector(".own").hidden = session.sessionId !== own;
+      row.querySelector(".outdated").hidden = !session.outdated;
     }
     for (const sessionId of gone) {
       const row = this.#rows.get(sessionId);
@@ -134,6 +146,9 @@ export class Sessions {
       this.#rows.delete(sessionId);
     }
     this.#empty.hidden = sessions.length > 0;
+    const old = sessions.filter(({ outdated }) => outdated).length;
+    setText(this.#old, old ? oldCode(old) : "");
+    this.#old.hidden = old === 0;
   }
 
   #add(sessionId) {
@@ -146,12 +161,27 @@ export class Sessions {
       button.disabled = true;
       await this.#stop(sessionId).finally(() => (button.disabled = false));
     });
-    const first = make("div", "", name, make("span", "own", "this call"), make("span", "state"));
+    const first = make("div", "", name, make("span", "own", "this call"), make("span", "state"), make("span", "outdated", "old code"));
     const row = make("li", "", make("div", "session", first, make("span", "about")), button);
     this.#rows.set(sessionId, row);
     this.#list.append(row);
     return row;
   }
+}
+
+const oldCode = (count) =>
+  `The code before your last change still runs for ${count === 1 ? "one session" : `${count} sessions`}. New calls get the new code.`;
+
+/** What one can do with this server: pairs of a title and a text, of which some are addresses. */
+export function showWays(list, ways) {
+  list.replaceChildren(
+    ...ways.map(({ title, text, address, href }) => {
+      const content = address ? make("code", "", address) : text;
+      const link = href ? make("a", "", content) : content;
+      if (href) link.href = href;
+      return make("div", "", make("dt", "", title), make("dd", "", link));
+    }),
+  );
 }
 
 const STATUS = { ENABLED: "on", DISABLED: "off", ERROR: "error", MISSING_CONFIG: "not configured" };

@@ -76,6 +76,23 @@ export const unreachable = () =>
 export const endedAtOnce = () =>
   new Trouble("The bot ended the call at once.", "bot() has returned. If that was not meant, the server's log may say why.");
 
+/** What one can do with a server that says `/status`: who wants to talk reads this, not what is installed. */
+export function ways({ transports = [], features = [], links = {}, development = false }, base) {
+  const feature = (name) => features.find((found) => found.name === name);
+  const found = [];
+  const webrtc = transports.includes("webrtc");
+  const needs = feature("SmallWebRTC Transport")?.required;
+  found.push({ title: "Talk on this page", text: webrtc ? "Press Connect and speak." : `Not installed${needs ? `: ${needs}` : ""}.` });
+  if (links.client) found.push({ title: "Talk in pipecat's own client", address: links.client.slice(1), href: links.client.slice(1) });
+  if (transports.includes("twilio"))
+    found.push({ title: "Be called by phone: the webhook", address: new URL("telephony/twilio", base).href });
+  if (development) found.push({ title: "Try a phone call from a terminal", address: "pipecat-base call FILE.wav" });
+  if (feature("WhatsApp Integration")?.status === "ENABLED")
+    found.push({ title: "Be called on WhatsApp: the webhook", address: new URL("whatsapp", base).href });
+  found.push({ title: "Call from your own page or app", address: `POST ${new URL("start", base).href}` });
+  return found;
+}
+
 /** How the bot failed: what it raised, and where, if the server says that here. */
 export function botRaised({ message, mistake }) {
   if (mistake) return new Trouble(mistake.said, "", { frames: mistake.frames });
