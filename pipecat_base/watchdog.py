@@ -196,7 +196,11 @@ class Watchdog(threading.Thread):
 
     def _tell_why(self, sock: socket.socket, is_get: bool, target: bytes, problem: Problem) -> None:
         """Why nothing is served: all of it to whoever works on the bot."""
-        head, is_whole, _ = sock.recv(MAX_PEEK, socket.MSG_PEEK).partition(b"\r\n\r\n")
+        try:
+            head, is_whole, _ = sock.recv(MAX_PEEK, socket.MSG_PEEK).partition(b"\r\n\r\n")
+        except OSError:  # reset
+            self._drop(sock)
+            return
         if not is_whole:
             return  # more may come
         fields = [line.decode("latin-1").partition(":") for line in head.split(b"\r\n")[1:]]

@@ -11,7 +11,7 @@ import pytest
 
 from pipecat_base.errors import AtCapacity, Malformed, Refusal, SetupFailed, UnknownSession
 from pipecat_base.sessions.meetings import DailyRoom, MoqRelay, MoqServer, Nowhere, OfferToCome, WhatsAppCall
-from pipecat_base.sessions.outcomes import Outcome, Report
+from pipecat_base.sessions.outcomes import MAX_FRAMES, MAX_LINE, Mistake, Outcome, Report
 from pipecat_base.wire.channel import HEAD, Channel
 from pipecat_base.wire.messages import (
     Connection,
@@ -183,3 +183,20 @@ def test_what_was_said_before_the_end_is_heard_though_another_process_holds_the_
         theirs.close()
 
     asyncio.run(scene())
+
+
+@pytest.mark.parametrize(
+    ("sent", "mistake"),
+    [
+        (["KeyError: 'name'", "bot.py:3 in bot: x"], Mistake("KeyError: 'name'", ("bot.py:3 in bot: x",))),
+        (["x" * 9999, *["frame"] * 9999], Mistake("x" * MAX_LINE, ("frame",) * MAX_FRAMES)),
+        ([None, {}], Mistake("None", ("{}",))),
+        ("no list", None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_a_mistake_that_a_bots_process_tells_is_bounded(sent: Any, mistake: Mistake | None) -> None:
+    ended = decode(encode(Ended("s", "failed", "The bot raised KeyError.", 1.0, sent)))
+    assert isinstance(ended, Ended)
+    assert ended.report().mistake == mistake

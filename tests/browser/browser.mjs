@@ -141,7 +141,8 @@ export async function looks(page, given, name) {
       (e) => speaks(e) && e.checkVisibility() && !e.closest(":disabled, .unseen, script, style"),
     );
     const faintest = texts.map((e) => [contrast(e), e.textContent.slice(0, 40)]).sort(([a], [b]) => a - b)[0];
-    return { overflow: document.documentElement.scrollWidth - document.documentElement.clientWidth, faintest };
+    const { scrollWidth, clientWidth } = document.documentElement;
+    return { overflow: Math.max(0, scrollWidth - clientWidth), faintest };
   });
 }
 

@@ -20,6 +20,22 @@ await play(async ({ page, given }) => {
   await page.keyboard.press("Enter");
   await page.locator("#transcript .line.bot").first().waitFor();
   await page.locator("#transcript-scroll").scrollIntoViewIfNeeded();
+  const lines = await page.evaluate(async () => {
+    const { Transcript } = await import("/page/lists.js");
+    const { Conversation } = await import("/page/rtvi.js");
+    const [list, scroll, empty] = ["ol", "div", "p"].map((tag) => document.createElement(tag));
+    const transcript = new Transcript(list, scroll, empty);
+    const conversation = new Conversation();
+    const told = [];
+    for (const [said, left] of [["", " One two."], [" One", " two."], [" One two.", ""]]) {
+      const progress = { accumulated_text: said, remaining_text: left };
+      const status = left ? "in-progress" : "completed";
+      const data = { text: " One two.", segment_id: 1, spoken_status: status, spoken_progress: progress };
+      transcript.show(conversation.read({ type: "bot-output", data }));
+      told.push([".note", ".text", ".rest"].map((part) => list.querySelector(part).textContent));
+    }
+    return told;
+  });
   const talking = await looks(page, given, "talking");
-  return { ways, listed, features, looks: [look, unfolded, talking], before, during };
+  return { ways, listed, features, looks: [look, unfolded, talking], lines, before, during };
 });

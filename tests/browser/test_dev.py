@@ -161,6 +161,8 @@ def test_what_one_can_do_comes_first_and_figures_move_nothing(screen: dict[str, 
     assert "ESP32" not in seen["ways"]
     assert "ESP32" in seen["features"]
     assert seen["before"] == seen["during"]
+    grey = "grey: not said yet"
+    assert seen["lines"] == [[grey, "", "One two."], [grey, "One", " two."], ["", "One two.", ""]]
     assert all(map(is_fine, seen["looks"])), seen["looks"]
 
 

@@ -234,7 +234,7 @@ RAISED = "The bot raised RuntimeError.\n\nThe server's log has the traceback."
     [
         ("raise RuntimeError('no key')", "The bot failed", RAISED),
         ("await connected(args); raise RuntimeError('no key')", "The bot failed", RAISED),
-        ("await connected(args)", "The bot ended the call", "at once"),
+        ("await connected(args)", "The bot ended the call", "bot() has returned"),
         ("await asyncio.sleep(60)", "The session's time was up", ""),
     ],
 )

@@ -74,6 +74,7 @@ function connect() {
   audio = new AudioContext();
   call = new Call(server, microphones);
   call.addEventListener("change", showCall);
+  call.addEventListener("open", () => refresh()); // now it is in the list
   call.addEventListener("microphone", ({ detail }) => meters.in.watch(audio, detail));
   call.addEventListener("sound", ({ detail }) => play(detail));
   call.addEventListener("open", () => send(clientReady()));

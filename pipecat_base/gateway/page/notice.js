@@ -8,6 +8,7 @@ export function showNotice(element, trouble) {
   if (element.dataset.content === (content ?? "") && element.hidden === (trouble === null)) return;
   element.dataset.content = content ?? "";
   element.hidden = trouble === null;
+  element.classList.toggle("calm", trouble?.calm ?? false);
   element.replaceChildren();
   if (trouble === null) return;
   element.append(make("strong", "", trouble.title));

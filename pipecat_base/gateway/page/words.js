@@ -2,10 +2,10 @@
 
 /**
  * Something that ends a call or a request. `title` says what happened, `help` what to do, `detail` is the server's own,
- * `frames` are lines of the bot's. `passing`: it is over once the server is ready.
+ * `frames` are lines of the bot's. `passing`: it is over once the server is ready. `calm`: nothing need be wrong.
  */
 export class Trouble extends Error {
-  constructor(title, help = "", { detail = "", status = 0, frames = [], passing = false } = {}) {
+  constructor(title, help = "", { detail = "", status = 0, frames = [], passing = false, calm = false } = {}) {
     super(title);
     this.title = title;
     this.help = help;
@@ -13,6 +13,7 @@ export class Trouble extends Error {
     this.status = status;
     this.frames = frames;
     this.passing = passing;
+    this.calm = calm;
   }
 }
 
@@ -74,7 +75,7 @@ export const unreachable = () =>
   new Trouble("The server cannot be reached.", "Is it still running? It may be restarting.", { passing: true });
 
 export const endedAtOnce = () =>
-  new Trouble("The bot ended the call at once.", "bot() has returned. If that was not meant, the server's log may say why.");
+  new Trouble("bot() has returned, and that ends the call.", "A bot that talks stays until its caller has left.", { calm: true });
 
 /** What one can do with a server that says `/status`: who wants to talk reads this, not what is installed. */
 export function ways({ transports = [], features = [], links = {}, development = false }, base) {
@@ -83,9 +84,13 @@ export function ways({ transports = [], features = [], links = {}, development =
   const webrtc = transports.includes("webrtc");
   const needs = feature("SmallWebRTC Transport")?.required;
   found.push({ title: "Talk on this page", text: webrtc ? "Press Connect and speak." : `Not installed${needs ? `: ${needs}` : ""}.` });
-  if (links.client) found.push({ title: "Talk in pipecat's own client", address: links.client.slice(1), href: links.client.slice(1) });
+  if (links.client)
+    found.push({ title: "Talk in pipecat's own client", text: "Open the prebuilt client", href: links.client.slice(1) });
   if (transports.includes("twilio"))
-    found.push({ title: "Be called by phone: the webhook", address: new URL("telephony/twilio", base).href });
+    found.push({
+      title: `Be called by phone${development ? ", through a tunnel" : ""}: the webhook`,
+      address: new URL("telephony/twilio", base).href,
+    });
   if (development) found.push({ title: "Try a phone call from a terminal", address: "pipecat-base call FILE.wav" });
   if (feature("WhatsApp Integration")?.status === "ENABLED")
     found.push({ title: "Be called on WhatsApp: the webhook", address: new URL("whatsapp", base).href });
