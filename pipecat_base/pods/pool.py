@@ -357,7 +357,7 @@ class WorkerPool:
 
     def _current(self, session_id: str) -> Stint | None:
         stint = self._stints.get(session_id)
-        return None if stint is None or stint.is_left or stint.is_arriving else stint
+        return None if stint is None or stint.is_left else stint
 
     def _on_fact(self, noted: Noted) -> None:
         if noted.name not in OF_THE_LAUNCHER:

@@ -99,7 +99,6 @@ class WorkerPlace(Held):
             self._stint = await self._pool.take(self.session)
             self._stint.on_entered = self._enter
             self._stint.on_superseded = self._note_superseded
-            self._stint.is_arriving = self._moves.done()
             self._moves = asyncio.get_running_loop().create_future()
         return self._stint
 
@@ -288,8 +287,6 @@ class WorkerPlace(Held):
 
     def _enter(self, state: str) -> None:
         self._has_entered = True
-        if self._stint is not None and state != State.ADMITTED.value:
-            self._stint.is_arriving = False
         if state == State.RUNNING.value:
             seconds_left = self._board.begin_run(self.session)
             if not self._was_accepted.done():

@@ -84,7 +84,6 @@ class Stint:
         uploads: Files that it keeps for the session.
         offers: Those of the session's peer that it has been asked to answer, less those that failed.
         is_left: Whether the session goes to another worker.
-        is_arriving: Whether it comes from another one, and cannot be asked anything yet.
         on_superseded: Called when newer code takes sessions.
     """
 
@@ -95,7 +94,6 @@ class Stint:
         self.uploads: list[str] = []
         self.offers = 0
         self.is_left = False
-        self.is_arriving = False
         self.on_entered: Callable[[str], None] = _nothing
         self.on_serving: Callable[[Sequence[str]], None] = _nothing
         self.on_superseded: Callable[[], None] = lambda: None

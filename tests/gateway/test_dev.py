@@ -249,10 +249,10 @@ def test_a_session_that_waits_for_its_caller_gets_the_new_code_and_keeps_no_old(
         until(lambda: waits(launcher), "the session waits")
         (folder / "bot.py").write_text(TELLS.replace("{number}", "2"))
         launcher.wait_for_log("has no caller yet: it gets the new code")
+        offer = {"sdp": SDP, "type": "offer"}  # at once, while it is on its way
+        assert launcher.http.post(f"/sessions/{session_id}/api/offer", json=offer).status_code == 200
         launcher.wait_for_log("Reloaded: ")
         assert "the old code goes on" not in launcher.log()
-        offer = {"sdp": SDP, "type": "offer"}
-        assert launcher.http.post(f"/sessions/{session_id}/api/offer", json=offer).status_code == 200
         launcher.wait_for_log(f"bot 2 {session_id} Ada")
         launcher.wait_for_log("torn down 1")
         assert "bot 1" not in launcher.log()
