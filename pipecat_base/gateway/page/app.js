@@ -100,6 +100,7 @@ async function showOutcome(over, endedAt) {
   if (call !== over || told === null) return;
   outcome = told.outcome;
   showCall();
+  refresh(); // it is in the list no longer
   const brief = call.endedBy === "bot" && !answered && endedAt - over.connectedAt < AT_ONCE;
   if (outcome === "failed" && !complained) showTrouble(botRaised(told));
   else if (outcome === "completed" && brief) showTrouble(endedAtOnce());
