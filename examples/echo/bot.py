@@ -31,7 +31,7 @@ except ImportError:  # pipecat-ai < 1.3
 
 try:
     from pipecat.frames.frames import AggregatedTextFrame
-except ImportError:  # pipecat-ai < 0.0.95: typed text gets no answer
+except ImportError:  # an older pipecat: typed text gets no answer
     AggregatedTextFrame = None
 
 if importlib.util.find_spec("daily"):
