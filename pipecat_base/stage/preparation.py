@@ -77,17 +77,15 @@ class Preparation:
             raise
         except BaseException as error:
             logger.opt(exception=True).error(f"{name} failed")
+            what, remedy = (
+                f"raised {type(error).__name__}: {' '.join(str(error).split())}.",
+                "The log has the traceback.",
+            )
             variable = mistakes.unset_variable(error)
             if variable is not None:
-                raise SetupFailed(
-                    f"{name} of {self._bot.file.name} reads the environment variable {variable}, which is not set.",
-                    mistakes.SET_VARIABLE,
-                ) from error
-            raise SetupFailed(
-                f"{name} of {self._bot.file.name} raised {type(error).__name__}: {' '.join(str(error).split())}.",
-                "The log has the traceback.",
-                frames=stacks.users_frames(error.__traceback__, self._bot.project),
-            ) from error
+                what, remedy = f"reads the environment variable {variable}, which is not set.", mistakes.SET_VARIABLE
+            frames = stacks.users_frames(error.__traceback__, self._bot.project)
+            raise SetupFailed(f"{name} of {self._bot.file.name} {what}", remedy, frames=frames) from error
 
     async def _file_storage(self) -> Any:
         if self._bot.create_file_storage is not None:
