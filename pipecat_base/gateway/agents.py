@@ -157,13 +157,12 @@ def _records(path: str) -> list[dict[str, Any]]:
     """Those in the last part of the file; what the cut goes through is left out."""
     try:
         with open(path, "rb") as file:
-            start = max(0, os.fstat(file.fileno()).st_size - TAIL)
-            file.seek(start)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
             lines = file.read(TAIL).splitlines()
     except OSError:
         return []
     found = []
-    for line in lines[1 if start else 0 :]:
+    for line in lines:
         try:
             record = json.loads(line)
         except ValueError:

@@ -31,14 +31,10 @@ def wanted(missing: ImportError) -> str | None:
 
 def _innermost(trace: TracebackType | None) -> str | None:
     """The name of pipecat's module whose import failed, in normal form; None where it is another package's."""
-    frame = None
-    while trace is not None:
-        if not trace.tb_frame.f_code.co_filename.startswith("<frozen "):
-            frame = trace.tb_frame
+    while trace is not None and trace.tb_next is not None:  # Python leaves its import system's frames out of it
         trace = trace.tb_next
-    if frame is None or frame.f_globals.get("__name__", "").partition(".")[0] != PACKAGE:
-        return None
-    return _normal(frame.f_globals["__name__"])
+    name = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return _normal(name) if name.partition(".")[0] == PACKAGE else None
 
 
 def _extras() -> dict[str, list[str]]:
