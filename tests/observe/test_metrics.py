@@ -15,10 +15,11 @@ import httpx
 import psutil
 import pytest
 from pipecat.utils.errors import ErrorCategory
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipecat_base.observe.facts import Fact
-from pipecat_base.observe.metrics import ERROR_CATEGORIES, MOST_NAMES, Metrics
+from pipecat_base.observe.metrics import ERROR_CATEGORIES, MOST_AT_ONCE, MOST_NAMES, MOST_PEERS, Metrics
 from pipecat_base.observe.scrapes import MOST
 from pipecat_base.pods.generation import Generation
 from tests.process import ISOLATION, Launcher, free_port, run, until
@@ -197,11 +198,60 @@ def test_labels_that_bots_make_up_are_bounded() -> None:
 def test_packets_are_counted_once_however_often_they_are_told() -> None:
     metrics = Metrics()
     metrics.read(Fact("session_admitted", "s", {"transport": "webrtc"}))
-    for received, lost in ((100, 3), (200, 3), (300, 5), (400, 4)):
+    for received, lost in ((100, 3), (200, 3), (300, 5), (400, 4), (350, 5)):
         metrics.read(Fact("webrtc_stats", "s", {"packets_received": received, "packets_lost": lost, "peer": "p"}))
     metrics.read(Fact("webrtc_stats", "s", {"packets_received": 50, "packets_lost": 2, "peer": "its next"}))
     assert metrics.registry.get_sample_value("pipecat_webrtc_packets_received_total") == 450
     assert metrics.registry.get_sample_value("pipecat_webrtc_packets_lost_total") == 7
+    metrics.read(Fact("session_ended", "s", {"transport": "webrtc", "outcome": "completed"}))
+    for number in range(2 * MOST_PEERS):  # of another session of this id
+        metrics.read(Fact("webrtc_stats", "s", {"packets_received": 10, "peer": "p" * number}))
+    assert metrics.registry.get_sample_value("pipecat_webrtc_packets_received_total") == 450 + 10 * MOST_PEERS
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "metric", "labels", "wanted"),
+    [
+        ("webrtc_connected", {"connect_secs": 0.25}, "webrtc_connect_seconds_sum", {}, 0.25),
+        ("process_wait", {"wait_secs": 0.25}, "process_wait_seconds_sum", {}, 0.25),
+        ("loop_lag", {"lag_secs": 0.25}, "event_loop_lag_seconds_sum", {"process": "launcher"}, 0.25),
+        ("process_loop_lag", {"lag_secs": 0.25}, "event_loop_lag_seconds_sum", {"process": "call"}, 0.25),
+        ("turn", {"interrupted": True}, "turns_total", {"interrupted": "true"}, 1),
+        ("turn", {}, "turns_total", {"interrupted": "false"}, 1),
+        ("service_usage", {"prompt_tokens": 1e10}, "tokens_total", {"direction": "in"}, MOST_AT_ONCE),
+        (
+            "speech_event",
+            {"kind": "bot_speech_stopped", "started_at": 100.0, "timestamp": 102.5},
+            "audio_seconds_total",
+            {"direction": "out"},
+            2.5,
+        ),
+        (  # the clock was set back
+            "speech_event",
+            {"kind": "bot_speech_stopped", "started_at": 102.5, "timestamp": 100.0},
+            "audio_seconds_total",
+            {"direction": "out"},
+            0,
+        ),
+    ],
+)
+def test_what_a_fact_tells_is_counted_in_its_unit(
+    name: str, fields: dict[str, Any], metric: str, labels: dict[str, str], wanted: float
+) -> None:
+    metrics = Metrics()
+    metrics.read(Fact(name, "s", fields))
+    assert metrics.registry.get_sample_value(f"pipecat_{metric}", labels) == wanted
+
+
+@pytest.mark.parametrize(("places", "wanted"), [(None, float("inf")), (3, 3)])
+def test_no_limit_of_sessions_is_no_limit_of_places(places: int | None, wanted: float) -> None:
+    metrics = Metrics()
+    metrics.describe(pipecat=None, places=places)
+    assert metrics.registry.get_sample_value("pipecat_places") == wanted
+
+
+def test_no_series_tells_when_another_one_began() -> None:
+    assert "_created" not in generate_latest(Metrics().registry).decode()
 
 
 @pytest.mark.parametrize(
@@ -215,6 +265,8 @@ def test_packets_are_counted_once_however_often_they_are_told() -> None:
         ("pipecat_turns_total", {"interrupted": "true"}),
         ("pipecat_tokens_total", {"direction": "out"}),
         ("pipecat_audio_seconds_total", {"direction": "in"}),
+        ("pipecat_event_loop_lag_seconds_count", {"process": "launcher"}),
+        ("pipecat_event_loop_lag_seconds_count", {"process": "call"}),
     ],
 )
 def test_what_has_not_happened_yet_is_zero_so_that_a_rate_sees_the_first(name: str, labels: dict[str, str]) -> None:
