@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +32,12 @@ def killed(folder: Path, *entries: Any) -> None:
 
 def test_a_call_that_had_not_ended_has_its_report(tmp_path: Path) -> None:
     killed(tmp_path, {"begun": {"id": "a", "session_id": "s", "transport": "webrtc", "started_at": "then"}})
+    os.utime(journals(tmp_path)[0], (0, 1_000_000_000))
     Journal(str(tmp_path), sends=False).adopt()
     (report,) = [json.loads(line) for line in (tmp_path / CALLS).read_text().splitlines()]
     assert (report["id"], report["session_id"], report["transport"]) == ("a", "s", "webrtc")
     assert (report["started_at"], report["seconds"]) == ("then", None)
+    assert report["ended_at"] == "2001-09-09T01:46:40.000+00:00"  # when the launcher last noted anything
     assert (report["outcome"], report["reason"]) == ("failed", "The launcher was killed.")
 
 
@@ -60,6 +65,33 @@ def test_what_was_not_sent_is_sent_by_the_next_one(tmp_path: Path) -> None:
     third.close()
     assert journals(tmp_path) == []
     assert filed(tmp_path) == ["sent", "unsent"]
+
+
+def test_what_was_not_sent_is_given_up_where_nothing_is_to_be_sent_any_more(tmp_path: Path) -> None:
+    killed(tmp_path, {"ended": {"id": "unsent"}}, {"filed": "unsent"})
+    kept = Journal(str(tmp_path), sends=False)
+    assert kept.adopt() == []
+    kept.close()
+    assert journals(tmp_path) == []
+
+
+def test_of_too_many_that_were_not_sent_the_oldest_are_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "MOST_UNSENT", 3)
+    kept = Journal(str(tmp_path), sends=True)
+    for name in "abcde":
+        kept.end({"id": name})
+    kept.close()
+    assert filed(tmp_path) == list("abcde")
+    assert [report["id"] for report in Journal(str(tmp_path), sends=True).adopt()] == list("cde")
+
+
+def test_nobody_else_on_the_machine_reads_a_journal(tmp_path: Path) -> None:
+    kept = Journal(str(tmp_path), sends=False)
+    (path,) = journals(tmp_path)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    kept.close()
 
 
 def test_a_line_that_was_cut_spoils_no_other(tmp_path: Path) -> None:
@@ -115,7 +147,33 @@ def test_it_does_not_grow_with_what_is_done(tmp_path: Path, monkeypatch: pytest.
     assert max(sizes) < 12_000
     assert len(filed(tmp_path)) == 300
     kept.close()
+    (tmp_path / CALLS).unlink()  # by a log rotation: the journal alone knows what was filed
     assert [report["id"] for report in Journal(str(tmp_path), sends=True).adopt()] == ["call-7", "runs"]
+    assert filed(tmp_path) == ["runs"]
+
+
+def test_a_disk_that_is_too_full_to_write_it_again_leaves_it_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = Journal(str(tmp_path), sends=False)
+    (path,) = journals(tmp_path)
+    write = journal._write
+
+    def write_to_old_file_alone(descriptor: int, content: bytes) -> None:
+        if not os.path.samestat(os.fstat(descriptor), path.stat()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(descriptor, content)
+
+    with monkeypatch.context() as full:
+        full.setattr(journal, "_write", write_to_old_file_alone)
+        full.setattr(kept, "_compact_at", 10)
+        with pytest.raises(OSError, match="No space left"):
+            kept.begin({"id": "a"})
+    assert journals(tmp_path) == [path]
+    kept.end({"id": "a"})
+    kept.close()
+    assert filed(tmp_path) == ["a"]
+    assert journals(tmp_path) == []
 
 
 def test_much_that_waits_does_not_have_it_written_again_each_time(
