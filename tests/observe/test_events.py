@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
 import uuid
 from typing import Any
 
 import pytest
 
-from pipecat_base.observe.facts import KINDS, fact
+from pipecat_base.observe.events import LANES, EventPublisher, envelope
+from pipecat_base.observe.facts import KINDS, Fact, fact
+from pipecat_base.observe.outbox import Outbox
 from tests.observe.sink import Sink
 from tests.process import Launcher
 
@@ -80,6 +83,62 @@ def test_ten_failures_in_a_row_silence_a_session_and_the_next_one_tries_again() 
     assert sent.count("s-2") == 1
     assert log.count("[pcc-observability] Event publish failed: 503") == 11
     assert log.count("this session sends no more") == 1
+
+
+def speech(session_id: str, kind: str, number: int = 0) -> Fact:
+    return Fact("speech_event", session_id, {"kind": kind, "timestamp": number})
+
+
+def test_failures_that_are_not_in_a_row_silence_no_session() -> None:
+    with Sink() as sink:
+        sink.refused = b'"bad"'
+        publisher = EventPublisher(sink.url(), content=True)
+        for kind in [*9 * ["bad"], "good", *9 * ["bad"], "good"]:
+            publisher.read(speech("s", kind))
+        publisher.close(30)
+        assert len(sink.posts) == 20
+
+
+def test_a_session_that_has_ended_silences_no_other_of_its_id() -> None:
+    with Sink(503) as sink:
+        publisher = EventPublisher(sink.url(), content=True)
+        for _ in range(2):
+            for _ in range(12):
+                publisher.read(speech("s", "bad"))
+            publisher.read(Fact("session_ended", "s"))
+        publisher.close(30)
+        assert len(sink.posts) == 20
+
+
+def test_the_events_of_a_session_come_in_order() -> None:
+    with Sink() as sink:
+        publisher = EventPublisher(sink.url(), content=True)
+        for number in range(100):
+            for session_id in ("a", "b", "c"):
+                publisher.read(speech(session_id, "good", number))
+        publisher.close(30)
+        events = sink.contents()
+    for session_id in ("a", "b", "c"):
+        found = [event["event_properties"]["timestamp"] for event in events if event["session_id"] == session_id]
+        assert found == list(range(100))
+
+
+def test_an_event_without_properties_has_no_object_for_them() -> None:
+    assert "event_properties" not in json.loads(envelope(Fact("speech_event", "s")))
+
+
+def test_what_hangs_shares_the_time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    times: list[float] = []
+
+    def close(self: Outbox[Fact], within: float) -> bool:
+        times.append(within)
+        time.sleep(0.01)
+        return True
+
+    monkeypatch.setattr(Outbox, "close", close)
+    EventPublisher("http://127.0.0.1:9/", content=True).close(10)
+    assert len(set(times)) == LANES
+    assert times == sorted(times, reverse=True)
 
 
 def test_a_publisher_that_hangs_or_is_not_there_costs_no_call_and_no_end() -> None:
