@@ -14,7 +14,9 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
+from pipecat_base.logs import logger
 from pipecat_base.observe.facts import Fact
+from pipecat_base.observe.listener import Listener, Options, current, listening
 from pipecat_base.observe.outbox import Outbox
 from pipecat_base.observe.posting import NotTaken, post
 from pipecat_base.observe.recorder import Recorder
@@ -33,6 +35,7 @@ class Reader:
 
     def __init__(self, error: Exception | None = None) -> None:
         self.facts: list[Fact] = []
+        self.within: float | None = None
         self._error = error
 
     def read(self, fact: Fact) -> None:
@@ -40,7 +43,20 @@ class Reader:
         if self._error is not None:
             raise self._error
 
-    def close(self, within: float) -> None: ...
+    def close(self, within: float) -> None:
+        self.within = within
+        time.sleep(0.01)
+        if self._error is not None:
+            raise self._error
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """What is logged meanwhile."""
+    found: list[str] = []
+    sink = logger.add(lambda message: found.append(message.record["message"]))
+    yield found
+    logger.remove(sink)
 
 
 async def lived(recorder: Recorder, *states: State) -> None:
@@ -70,12 +86,37 @@ def test_a_start_that_waited_for_its_peer_is_not_timed() -> None:
     assert "start_secs" not in dict(told(State.ADMITTED, State.WAITING, State.RUNNING))["session_running"]
 
 
-def test_a_reader_that_fails_costs_the_others_nothing() -> None:
+def test_an_id_that_comes_again_is_a_session_of_its_own() -> None:
+    facts = told(State.ADMITTED, State.WAITING, State.RUNNING, State.ENDED, State.ADMITTED, State.RUNNING, State.ENDED)
+    assert ["start_secs" in fields for name, fields in facts if name == "session_running"] == [False, True]
+
+
+def test_a_session_whose_bot_never_ran_has_no_duration() -> None:
+    assert dict(told(State.ADMITTED, State.RUNNING, State.ENDED))["session_ended"]["duration_secs"] == 1.0
+    assert "duration_secs" not in dict(told(State.ADMITTED, State.WAITING, State.ENDED))["session_ended"]
+
+
+def test_a_reader_that_fails_costs_the_others_nothing(lines: list[str]) -> None:
     bad, good = Reader(ValueError("broken")), Reader()
     recorder = Recorder([bad, good])
     for _ in range(3):
         recorder.note("turn", "s", {"number": 1})
     assert len(bad.facts) == len(good.facts) == 3
+    assert lines == ["Reader failed at a fact (turn); the others go on"]
+
+
+def test_readers_share_the_time_to_end_and_one_that_fails_then_keeps_no_other_from_it(lines: list[str]) -> None:
+    readers = [Reader(ValueError("broken")), Reader(), Reader()]
+    Recorder(readers).close(10)
+    times = [reader.within or 0 for reader in readers]
+    assert 10 >= times[0] > times[1] > times[2] > 0
+    assert lines == ["Reader did not end: ValueError"]
+
+
+def test_a_listener_is_found_within_and_no_longer() -> None:
+    with listening(Listener("s", Options(), lambda *fact: None)) as _:
+        assert current.get() is not None
+    assert current.get() is None
 
 
 def test_of_too_many_items_the_oldest_are_dropped_and_counted() -> None:
@@ -96,6 +137,20 @@ def test_of_too_many_items_the_oldest_are_dropped_and_counted() -> None:
     assert outbox.close(10)
     assert done == [0, 5, 6, 7]
     assert dropped == [1, 2, 3, 4]
+
+
+def test_an_item_that_fails_costs_no_other(lines: list[str]) -> None:
+    done: list[int] = []
+
+    def handle(item: int) -> None:
+        done.append(1 // item)
+
+    outbox: Outbox[int] = Outbox("test", handle, most=3, on_drop=lambda count: None)
+    for item in (0, 1):
+        outbox.put(item)
+    assert outbox.close(10)
+    assert done == [1]
+    assert lines == ["The thread test failed: ZeroDivisionError"]
 
 
 def test_the_end_waits_for_what_is_under_way_within_its_bound() -> None:
