@@ -90,8 +90,10 @@ def test_a_bot_whose_exception_cannot_say_what_it_is_fails_like_others(tmp_path:
 def test_the_transcript_is_in_it_on_request(tmp_path: Path) -> None:
     with launch(tmp_path, PIPECAT_REPORT_CONTENT="true") as launcher:
         launcher.post({"text": "what was said"})
+        launcher.post({"text": "is anybody there?", "answer": ""})
         assert launcher.stop() == 0
-    (report,) = filed(tmp_path)
+    report, silent = filed(tmp_path)
+    assert [entry["text"] for entry in silent["transcript"]] == ["is anybody there?"]
     assert {entry["role"]: entry["text"] for entry in report["transcript"]} == {
         "user": "what was said",
         "assistant": "hello to you",
@@ -123,6 +125,16 @@ def test_a_session_tells_of_its_report(tmp_path: Path) -> None:
         )
         assert (ended["outcome"], ended["report"]["outcome"]) == ("failed", "failed")
         assert ended["report"]["session_id"] == started
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
+def test_for_the_session_api_alone_turns_are_told_and_no_service_is_measured(isolation: str) -> None:
+    off: dict[str, Any] = {"PIPECAT_METRICS_PORT": "", "PIPECAT_REPORTS_DIR": ""}
+    with Launcher("observed", PIPECAT_GATEWAY="1", PIPECAT_ISOLATION=isolation, **off) as launcher:
+        started = launcher.http.post("/v1/public/agent/start", json={"body": {"turns": 1}}).json()["sessionId"]
+        until(lambda: launcher.http.get(f"/sessions/{started}").json()["state"] == "ended", "its end")
+        report = launcher.http.get(f"/sessions/{started}").json()["report"]
+    assert (len(report["latency"]["turns"]), report["usage"], report["ttfb"]) == (1, [], [])
 
 
 def test_a_call_of_a_phone_provider_is_found_by_its_own_id(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
+from pipecat_base.stage.spans import Spans
 from tests.process import Launcher, until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -87,12 +89,50 @@ def test_a_session_has_a_span_between_the_requests_and_pipecats() -> None:
 
 
 def test_a_bot_that_fails_fails_its_span() -> None:
-    with Collector() as collector, launch("observed", collector) as launcher:
+    with (
+        Collector() as collector,
+        Launcher("observed", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, OTEL_SERVICE_NAME="mine") as launcher,
+    ):
         launcher.post({"raise": "s3cr3t"})
         (session,) = until(lambda: collector.named("session"), "the session's span")
         assert session.status.code == 2
         assert attributes(session)["session.outcome"] == "failed"
         assert "s3cr3t" not in str(collector.spans)
+        assert collector.services == {"mine"}
+
+
+def test_a_bot_that_asks_pipecat_for_its_spans_itself_has_each_once() -> None:
+    with Collector() as collector, launch("observed", collector) as launcher:
+        launcher.post({"turns": 1, "trace": True})
+        (session,) = until(lambda: collector.named("session"), "the session's span")
+        assert launcher.stop() == 0
+        (conversation,) = collector.named("conversation")
+        assert conversation.trace_id == session.trace_id
+        turns = collector.named("turn")
+        numbers = [a.value.int_value for turn in turns for a in turn.attributes if a.key == "turn.number"]
+        assert len(numbers) == len(set(numbers)) == len(turns) > 1
+
+
+@pytest.mark.parametrize(
+    ("variables", "are_made"),
+    [
+        ({}, False),
+        ({"ENDPOINT": ""}, False),
+        ({"ENDPOINT": "http://127.0.0.1:9"}, True),
+        ({"TRACES_ENDPOINT": "http://127.0.0.1:9"}, True),
+        ({"ENDPOINT": "http://127.0.0.1:9", "PROTOCOL": "smoke"}, False),
+        ({"ENDPOINT": "http://127.0.0.1:9", "PROTOCOL": "smoke", "TRACES_PROTOCOL": "http/protobuf"}, True),
+    ],
+)
+@pytest.mark.parametrize("is_disabled", [False, True])
+def test_spans_are_made_where_opentelemetrys_variables_say_so(
+    variables: dict[str, str], are_made: bool, is_disabled: bool
+) -> None:
+    disabled = {"OTEL_SDK_DISABLED": "TRUE"} if is_disabled else {}
+    named = {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()}
+    spans = Spans({**named, **disabled}, bot_sets_up=lambda: True)
+    spans.open()
+    assert spans.is_on is (are_made and not is_disabled)
 
 
 def test_a_bot_that_sets_tracing_up_keeps_its_own_exporter(tmp_path: Path) -> None:
@@ -121,6 +161,29 @@ def test_a_collector_that_does_not_take_spans_delays_no_call_and_no_end(answers:
         with Launcher("observed", OTEL_EXPORTER_OTLP_ENDPOINT=url, DRAIN_NOTICE="0") as launcher:
             assert launcher.post({"return": True}).status_code == 200
             assert launcher.stop() == 0
+
+
+def test_a_collector_that_hangs_is_waited_for_within_a_bound_and_what_is_lost_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with Launcher("observed", OTEL_EXPORTER_OTLP_ENDPOINT=url, DRAIN_NOTICE="0") as launcher:
+            assert launcher.post({"return": True}).status_code == 200
+            assert launcher.stop() == 0
+            launcher.wait_for_log("OTEL_EXPORTER_OTLP_ENDPOINT does not take spans in time: some are lost")
+
+
+def test_a_provider_that_the_bots_packages_have_set_is_used(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "from opentelemetry import trace\n"
+        "from opentelemetry.sdk.trace import TracerProvider\n\n"
+        "getattr(trace, 'set_tracer' + '_provider')(TracerProvider())  # a source would name it\n"
+        "\n\nasync def bot(args): ...\n"
+    )
+    with Collector() as collector, launch(tmp_path, collector) as launcher:
+        assert launcher.post().status_code == 200
+        assert launcher.stop() == 0
+        assert "Overriding of current TracerProvider" not in launcher.log()
+        assert not collector.spans
 
 
 def test_sentry_of_the_bots_goes_on_beside_it(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ class Call(FrameProcessor):
             ]
             await self.push_frame(MetricsFrame(data=data))
         await self.push_frame(LLMFullResponseStartFrame())
-        await self.push_frame(LLMTextFrame("hello to you"))
+        await self.push_frame(LLMTextFrame(self.script.get("answer", "hello to you")))
         await self.push_frame(LLMFullResponseEndFrame())
         await self.push_frame(BotStartedSpeakingFrame())
         await asyncio.sleep(0.05)
@@ -124,7 +124,8 @@ async def bot(args: object) -> None:
     if script.get("return"):
         return
     pair = LLMContextAggregatorPair(LLMContext([]))
-    worker = PipelineWorker(Pipeline([Call(script), pair.user(), pair.assistant()]))
+    pipeline = Pipeline([Call(script), pair.user(), pair.assistant()])
+    worker = PipelineWorker(pipeline, enable_tracing=script.get("trace", False))
     runner = WorkerRunner(handle_sigint=False, handle_sigterm=False)
     await runner.add_workers(worker)
     await runner.run()
