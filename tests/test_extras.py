@@ -9,6 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from pipecat_base.stage import extras
 from tests.process import environment, run
 
 ROOT = Path(str(importlib.metadata.distribution("pipecat-ai").locate_file("pipecat")))
@@ -52,6 +55,39 @@ def test_it_is_the_extra_that_pipecat_names_itself() -> None:
     found = {name: extra for name, extra in json.loads(done.stdout.splitlines()[-1]).items() if extra is not None}
     assert len(found) > 20, found
     assert found == {name: asked[name] for name in found}
+
+
+EXTRAS = {"foo": ["foo"], "foo-bar": ["foo-bar-sdk", "shared"], "other": ["shared", "torch"]}
+
+
+def _asked(module: str, **missing: str) -> str | None:
+    """What is wanted where this module of somebody's could not import that."""
+    with pytest.raises(ModuleNotFoundError) as found:
+        exec("raise ModuleNotFoundError('no words', **missing)", {"__name__": module, "missing": missing})
+    return extras.wanted(found.value)
+
+
+@pytest.mark.parametrize(
+    ("module", "missing", "extra"),
+    [
+        ("pipecat.services.a", "foo.client", "foo"),
+        ("pipecat.services.a", "foobar", None),  # another package
+        ("pipecat.services.a", "torch", "other"),
+        ("pipecat.services.foo.stt", "shared", "foo-bar"),  # of those that bring it, the one that is named
+        ("pipecat.services.foo_bar.stt", "anything", "foo-bar"),
+        ("pipecat_tools.foo", "foo", None),  # not pipecat's
+        ("bot", "foo", None),
+    ],
+)
+def test_the_module_that_asked_counts_and_what_it_asked_for(
+    monkeypatch: pytest.MonkeyPatch, module: str, missing: str, extra: str | None
+) -> None:
+    monkeypatch.setattr(extras, "_extras", lambda: EXTRAS)
+    assert _asked(module, name=missing) == extra
+
+
+def test_an_import_error_that_names_no_module_wants_nothing() -> None:
+    assert _asked("pipecat.services.deepgram.stt") is None
 
 
 def test_a_bot_is_told_what_to_add(tmp_path: Path) -> None:

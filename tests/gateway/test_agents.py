@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from datetime import datetime
@@ -10,8 +11,10 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.responses import JSONResponse
 
 from pipecat_base.gateway import agents
+from pipecat_base.sessions.board import Board
 from tests.gateway.conftest import stop_all
 from tests.process import Launcher, until
 
@@ -97,7 +100,8 @@ def test_the_last_log_lines_are_those_of_the_file(agent: Launcher, folder: Path)
     assert lines[0]["log"] == f"INFO: {own[0]['line']}"
     (last,) = agent.http.get(f"{SERVICES}/my-agent/logs", params={"limit": 1, "sessionId": session_id}).json()["logs"]
     assert last == lines[-1]
-    assert agent.http.get(f"{SERVICES}/my-agent/logs", params={"limit": "many"}).status_code == 400
+    for limit in ("many", "0", "-1", ""):
+        assert agent.http.get(f"{SERVICES}/my-agent/logs", params={"limit": limit}).status_code == 400
 
 
 def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
@@ -106,7 +110,15 @@ def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
     count = agents.TAIL // len(line) + 100
     with path.open("w") as file:
         file.writelines(f"{line}\n" for _ in range(count))
-        file.write('{"@timestamp": "now", "stream": "stdout", "line": "printed"}\n{"half')
+        file.write('{"@timestamp": "now", "stream": "stdout", "line": "printed"}\n5\n{"half')
+
+    async def nobody(session_id: str) -> JSONResponse:
+        raise AssertionError(session_id)
+
+    board = Board(max_sessions=None, max_seconds=None, refusal=lambda: None)
+    kept = agents.Agents(board, name="a", log_folder=str(tmp_path), stop=nobody)
+    told = json.loads(bytes(asyncio.run(kept.logs(limit=str(10 * agents.MOST_LINES))).body))["logs"]
+    assert len(told) == agents.MOST_LINES
     found = agents._last_lines(str(path), 3, None)
     assert [entry["log"][:9] for entry in found] == ["INFO: xxx", "INFO: xxx", "printed"]
     assert agents._last_lines(str(tmp_path / "nothing"), 3, None) == []
