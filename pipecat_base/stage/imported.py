@@ -11,7 +11,7 @@ from pipecat_base.errors import StartupError
 from pipecat_base.logs import Logs
 from pipecat_base.packages import BOTS_MODULE, Packages, unused
 from pipecat_base.settings import Settings
-from pipecat_base.stage import compatibility, loader
+from pipecat_base.stage import compatibility, loader, stand_ins
 from pipecat_base.stage.argument_types import CLOUD
 from pipecat_base.stage.loader import Bot
 
@@ -51,12 +51,16 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
     if settings.observers:
         environment.append_setup_file(os.path.join(os.path.dirname(__file__), "observers.py"))
     has_pipecat = compatibility.require_release()
+    if is_dev:
+        stand_ins.provide()
     try:
         with logs.guard(), packages.explaining():
             bot = loader.load(settings.bot)
     except StartupError as error:
         compatibility.require_import(error)
         raise
+    if is_dev and "pipecat" in sys.modules:
+        stand_ins.keep_in_house()
     has_app, has_file_storage = BOTS_MODULE in sys.modules, bot.create_file_storage is not None
     packages.check(unused=unused(settings, has_app=has_app, has_file_storage=has_file_storage, is_dev=is_dev))
     wants_cloud = loader.mentions(bot.project, CLOUD_IN_SOURCES) or CLOUD in sys.modules

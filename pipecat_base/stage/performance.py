@@ -15,6 +15,7 @@ from typing import Any
 from pipecat_base import stacks
 from pipecat_base.logs import logger
 from pipecat_base.sessions.outcomes import MAX_LINE, MESSAGES, Mistake, Outcome
+from pipecat_base.stage import stand_ins
 from pipecat_base.stage.arguments import Arguments
 
 LONGEST_MESSAGE = 200
@@ -155,6 +156,9 @@ class Performance:
         said = f"{type(error).__name__}{f': {message}' if message else ''}"
         self.mistake = Mistake(self._redact(said)[:MAX_LINE], tuple(self._redact(frame)[:MAX_LINE] for frame in frames))
         self._log_failure(error, self._redact(f"{what}: {said}{f' at {frames[-1]}' if frames else ''}"))
+        advice = stand_ins.advice(error)
+        if advice is not None:
+            logger.error(advice)
 
     def _redact(self, text: str) -> str:
         return self._performer.redact(self._session_id, text)
