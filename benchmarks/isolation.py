@@ -21,9 +21,9 @@ import httpx
 import psutil
 
 from benchmarks.__main__ import COMMANDS, ECHO, HERE, running, wait_until_ready
+from benchmarks.calls import by_twilio
 from benchmarks.figures import Figure, Goal, Load, Spread
 from pipecat_base import audio
-from pipecat_base.call import phone
 from pipecat_base.call.figures import Call
 
 MODES = {"one process": {"PIPECAT_ISOLATION": "none"}, "processes": {"PIPECAT_ISOLATION": "process"}}
@@ -100,7 +100,7 @@ def carry(contender: str, count: int, seconds: float) -> Load:
         before = sum(one.memory_full_info().pss for one in [everyone, *everyone.children(recursive=True)])
 
         async def place() -> tuple[list[Call], float, float]:
-            calls = [asyncio.ensure_future(phone.place(f"ws://127.0.0.1:{port}/ws", speech, 1.0)) for _ in range(count)]
+            calls = [asyncio.ensure_future(by_twilio(port, speech)) for _ in range(count)]
             await asyncio.sleep(seconds / 4)  # they have begun
             began, used = time.monotonic(), cpu_of(process.pid)
             await asyncio.sleep(seconds / 2)
@@ -109,7 +109,7 @@ def carry(contender: str, count: int, seconds: float) -> Load:
             return await asyncio.gather(*calls), cores, after
 
         calls, cores, after = asyncio.run(place())
-    lost = sum(call.sent - call.received for call in calls)
+    lost = sum(call.lost if call.echo else call.sent - call.received for call in calls)
     gap = max(call.p99_gap() for call in calls)
     return Load(contender, count, cores, (after - before) / 1e6 / count, lost, gap)
 

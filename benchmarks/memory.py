@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import psutil
 
 from benchmarks.__main__ import ECHO, HERE, running
+from benchmarks.calls import by_twilio
 from pipecat_base import audio
-from pipecat_base.call import phone
 
 SETTLED = 0.5
 """Seconds after a call's end; the release is done then."""
@@ -26,7 +26,7 @@ def resident(sessions: int, seconds: float, *, release: bool) -> list[float]:
         launcher = psutil.Process(process.pid)
         found = [launcher.memory_info().rss / 1e6]
         for _ in range(sessions):
-            call = asyncio.run(phone.place(f"ws://127.0.0.1:{port}/ws", speech, 1.0))
+            call = asyncio.run(by_twilio(port, speech))
             assert call.received, "the bot said nothing"
             time.sleep(SETTLED)
             found.append(launcher.memory_info().rss / 1e6)

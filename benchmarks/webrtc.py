@@ -17,6 +17,7 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
 from pipecat_base.call.figures import Call
 from pipecat_base.call.peer import Recording
+from pipecat_base.call.scenario import Script, Speaker, Tail, Turn
 
 RATE = 16000
 TONE = (8000 * np.sin(2 * np.pi * 440 * np.arange(20 * RATE) / RATE)).astype(int).tolist()
@@ -26,7 +27,7 @@ LOUD = 1000
 async def call(port: int) -> tuple[float, float, float]:
     """Milliseconds from the offer to the answer, to the first audio, and to the first echoed tone."""
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    pc.addTrack(Recording(TONE, RATE, Call()))
+    pc.addTrack(Recording(Speaker(Script((Turn("tone", TONE),), RATE), Call(RATE), Tail(0)), RATE))
     heard: asyncio.Future[tuple[float, float]] = asyncio.get_running_loop().create_future()
 
     def on_track(track: Any) -> None:

@@ -17,7 +17,7 @@ from pipecat_base import settings as reference
 from pipecat_base.env_file import EnvFile
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
 from pipecat_base.packages import Packages, unused
-from pipecat_base.paths import CAPABILITIES
+from pipecat_base.paths import CAPABILITIES, PHONES
 from pipecat_base.process import Process
 from pipecat_base.settings import Settings
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 OPTIONS = {"PIPECAT_BOT": "bot", "PORT": "port", "PIPECAT_HOST": "host", "PIPECAT_INSECURE": "insecure"}
 """Variables, and the options that come before them."""
+DEFAULT_PORT = 8080
 
 
 def main(arguments: Sequence[str] | None = None, *, site: str | None = None) -> NoReturn:
@@ -175,7 +176,10 @@ def call(options: argparse.Namespace) -> int:
     """Call a running bot with a recording, as a phone provider or a browser would."""
     from pipecat_base.call import main as place_calls
 
-    return place_calls(options)
+    given = getattr(options, "port", None) or environment.read().get("PORT", "").strip() or str(DEFAULT_PORT)
+    if not given.isdecimal() or not 0 < int(given) < 65536:
+        raise SettingsInvalid([f"PORT: {given} is not a port (1 to 65535)"])
+    return place_calls(options, int(given))
 
 
 def token(options: argparse.Namespace) -> int:
@@ -292,22 +296,34 @@ def _parser() -> argparse.ArgumentParser:
     examiner.add_argument("--json", action="store_true", help="answer with one JSON object")
 
     caller = _command(commands, "call", call)
-    caller.add_argument("wav", metavar="FILE.wav", help="what the caller says: a WAV file of 16-bit PCM")
+    caller.add_argument(
+        "wav", nargs="?", default=None, metavar="FILE.wav", help="what the caller says: a WAV file of 16-bit PCM"
+    )
+    caller.add_argument("--scenario", metavar="FILE.toml", help="instead: several recordings, and when each is said")
     caller.add_argument(
         "--webrtc", action="store_true", help="call as a browser does, by WebRTC, and not as a phone provider"
     )
+    caller.add_argument("--provider", choices=PHONES, help="the phone provider (twilio)")
+    caller.add_argument("--from", dest="caller", metavar="NUMBER", help="the caller's number")
+    caller.add_argument("--to", dest="called", metavar="NUMBER", help="the number that is called")
+    caller.add_argument("--body", metavar="JSON|@FILE", help="the session's body")
+    caller.add_argument("--key", help="a gateway's API key: the session is asked for with POST /start")
     caller.add_argument(
-        "--url", help="the bot's address (ws://127.0.0.1:8080/ws; with --webrtc http://127.0.0.1:8080/api/offer)"
+        "--url",
+        help="the bot's address (ws://127.0.0.1:PORT/ws; with --webrtc http://127.0.0.1:PORT/api/offer), or a"
+        " gateway's: http://host:port",
     )
+    caller.add_argument("--port", default=argparse.SUPPRESS, help="the bot's port on this machine (PORT; 8080)")
     caller.add_argument("--calls", type=_count, default=1, metavar="N", help="how many calls at once (%(default)s)")
-    caller.add_argument("--out", metavar="FILE.wav", help="where to write what came back (FILE.reply.wav)")
     caller.add_argument(
         "--tail",
         type=float,
-        default=1.0,
         metavar="SECONDS",
-        help="how long to listen after the recording has ended (%(default)s)",
+        help="how long to listen after the last word (until the bot has answered; 1 s of an echo)",
     )
+    caller.add_argument("--out", metavar="FILE.wav", help="where to write what came back (FILE.reply.wav)")
+    caller.add_argument("--plot", metavar="FILE.svg", help="where to draw the call: both sides' levels, and latencies")
+    caller.add_argument("--json", action="store_true", help="answer with one JSON object")
 
     minter = _command(commands, "token", token, common)
     minter.add_argument(

@@ -9,6 +9,8 @@ STREAMS = ("/ws", "/ws-client")
 """They have tokens of their own, too: PIPECAT_WEBSOCKET_AUTH."""
 TOKEN_PATHS = ("/ws/", "/ws-client/")
 """What follows these is a token."""
+PHONES = ("twilio", "telnyx", "plivo", "exotel")
+"""Phone providers; a stream of theirs may come to /ws/ and their name."""
 
 CAPABILITIES = "/pcc/capabilities"
 """Of the platform."""

@@ -59,7 +59,7 @@ def run(*arguments: str, cwd: Path | str, **variables: str) -> subprocess.Comple
     return subprocess.run(
         [PYTHON, "-m", "pipecat_base", *arguments],
         cwd=cwd,
-        env=environment(PORT=str(free_port()), **variables),
+        env=environment(**{"PORT": str(free_port()), **variables}),
         capture_output=True,
         text=True,
         timeout=PATIENCE,

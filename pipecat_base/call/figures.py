@@ -1,113 +1,226 @@
-"""What a call sent and heard, and the line that is printed of it."""
+"""What a call sent and heard, and what is told of it."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
-from dataclasses import dataclass, field
+import time
+from typing import Any
 
 from pipecat_base import audio
+from pipecat_base.call import echo, speech
+from pipecat_base.call.echo import Echo
+from pipecat_base.call.speech import Conversation
+from pipecat_base.call.track import FRAME_SECONDS, Track
 
-FRAME_SECONDS = 0.02
-QUIET = 500
-"""Peak below which a frame counts as silence, of 32767."""
+LOG = "its log says why"
+NO_TOKEN = "unauthorized"  # noqa: S105
+"""The code of a 403 that a key may avoid, as each 401 may be: /start answers with a token."""
 
 
 class CallError(Exception):
     """The call could not be made; one line for a person."""
 
     @classmethod
-    def refused(cls, url: str, status: int, body: bytes) -> CallError:
-        """The bot's answer: ``{"error": {"code", "message"}}``, when it is a launcher's."""
-        words = " ".join(body.decode(errors="replace").split())[:200]
+    def refused(cls, address: str, status: int, body: bytes, *, key: str | None = None) -> CallError:
+        """The bot's answer: ``{"error": {"code", "message"}}``, when it is a launcher's; a gateway's is flat.
+
+        Args:
+            address: As it may be shown.
+            key: That was sent, if any.
+        """
+        words, code = " ".join(body.decode(errors="replace").split())[:200], ""
         with contextlib.suppress(ValueError, TypeError, KeyError):
-            error = json.loads(body)["error"]
-            words = f"{error['code']}: {error['message']}"
-        return cls(f"{url.split('?')[0]} refused the call: {status} {words}".strip())
+            content = json.loads(body)
+            error = content["error"] if isinstance(content["error"], dict) else content
+            code = str(error.get("code", ""))
+            words = f"{code}: {error.get('message', error.get('error'))}"
+        hint = (
+            ""
+            if status != 401 and code != NO_TOKEN
+            else " (call with --key KEY)"
+            if key is None
+            else " (not with this --key)"
+        )
+        return cls(f"{address} refused the call: {status} {words}".strip() + hint)
 
 
-@dataclass
 class Call:
-    """What one call sent and heard."""
+    """What one call sent and heard. Its clock begins when it is connected.
 
-    sent: int = 0
-    """Frames of 20 ms, of the recording."""
-    rate: int = audio.PHONE_RATE
-    """Samples a second of what is heard."""
-    connected_at: float = 0.0
-    spoke_at: float | None = None
-    """When the first frame that is not silence was sent."""
-    heard: list[int] = field(default_factory=list)
-    """Samples."""
-    heard_at: float | None = None
-    """When the first audio came."""
-    heard_speech_at: float | None = None
-    """When the first audio that is not silence came."""
-    last_at: float = 0.0
-    gaps: list[float] = field(default_factory=list)
-    """Seconds between two messages with audio."""
-    lost_packets: int | None = None
-    """As RTP counts them; None where there is no RTP."""
-    other: int = 0
-    """Messages that are not Twilio's."""
-    closed: str | None = None
-    """How the bot ended the call, when it was not the caller."""
-    was_cut: bool = False
-    """Whether that was no orderly end."""
+    Args:
+        rate: Samples a second of what is said.
+        heard_rate: And of what is heard.
+    """
+
+    def __init__(self, rate: int = audio.PHONE_RATE, heard_rate: int = audio.PHONE_RATE) -> None:
+        self.said = Track(rate)
+        self.heard = Track(heard_rate)
+        self.dialled_at = time.monotonic()
+        self.connected_at = self.dialled_at
+        self.hung_up_at: float | None = None
+        self.sent = 0
+        """Frames of 20 ms, silence among them."""
+        self.lost_packets: int | None = None
+        """As RTP counts them; None where there is no RTP."""
+        self.other = 0
+        """Messages that are not the provider's."""
+        self.unsaid: list[str] = []
+        """Recordings of the scenario that were not said: what they wait for did not happen."""
+        self.closed: str | None = None
+        """How the bot ended the call, when it was not the caller."""
+        self.was_cut = False
+        """Whether that was no orderly end."""
+        self.gaps: list[float] = []
+        """Seconds between two messages with audio."""
+        self._heard_at: float | None = None
+        self._last_at = 0.0
+        self._received = 0
 
     @property
     def received(self) -> int:
-        """Frames of 20 ms."""
-        return round(len(self.heard) / self.rate / FRAME_SECONDS)
+        """Frames of 20 ms, with those that were cleared before they were played."""
+        return round(self._received / self.heard.rate / FRAME_SECONDS)
+
+    @functools.cached_property
+    def echo(self) -> Echo | None:
+        """What came back of what was said, once the call is over; None when the bot talks."""
+        return echo.find(self.said, self.heard)
+
+    @functools.cached_property
+    def conversation(self) -> Conversation:
+        """The figures of a bot that talks, once the call is over."""
+        return speech.measure(self.said, self.heard)
 
     @property
     def lost(self) -> int:
         """Frames of 20 ms that did not come: what the network counted, else what is missing from an echo."""
-        return max(0, self.sent - self.received) if self.lost_packets is None else self.lost_packets
+        if self.lost_packets is not None:
+            return self.lost_packets
+        return self.echo.lost if self.echo is not None else 0
 
     @property
     def longest_gap(self) -> float:
         """Seconds between two messages with audio, at most."""
         return max(self.gaps, default=0.0)
 
+    @property
+    def first_audio(self) -> float | None:
+        """Seconds from the connection to the first audio, be it silence."""
+        return None if self._heard_at is None else self._heard_at
+
     def p99_gap(self) -> float:
         """Seconds that 99 of 100 such gaps do not exceed."""
         return sorted(self.gaps)[int(0.99 * len(self.gaps))] if self.gaps else 0.0
+
+    def connect(self) -> None:
+        """The clock begins."""
+        self.connected_at = time.monotonic()
+
+    def now(self) -> float:
+        """Seconds on the call's clock."""
+        return time.monotonic() - self.connected_at
 
     def end(self, code: int | None, reason: str | None) -> None:
         """Note with which code the bot's side closed the WebSocket; 1006 and None are none."""
         self.was_cut = code not in (1000, 1001)
         self.closed = "without a close frame" if code in (None, 1006) else f"{code} {reason or ''}".strip()
+        if code == 1011:
+            self.closed += f"; {LOG}"
 
-    def hear(self, samples: list[int], now: float) -> None:
-        """Note audio that came in."""
-        if self.heard_at is None:
-            self.heard_at = now
+    def hear(self, samples: list[int]) -> None:
+        """Note audio that has just come."""
+        now = self.now()
+        if self._heard_at is None:
+            self._heard_at = now
         else:
-            self.gaps.append(now - self.last_at)
-        self.last_at = now
-        if self.heard_speech_at is None and is_loud(samples):
-            self.heard_speech_at = now
-        self.heard += samples
+            self.gaps.append(now - self._last_at)
+        self._last_at = now
+        self._received += len(samples)
+        self.heard.add(samples, now)
 
     def line(self, number: int) -> str:
         """What is printed of it."""
         ended = f", {'cut off' if self.was_cut else 'ended by the bot'}: {self.closed}" if self.closed else ""
-        if self.heard_at is None:
-            other = f" but {self.other} messages that are not Twilio's" if self.other else ""
+        if self.unsaid:
+            ended += f"; not said, as what it waits for did not happen: {', '.join(self.unsaid)}"
+        if self._heard_at is None:
+            other = f" but {self.other} messages that are not the provider's" if self.other else ""
             return f"call {number}: sent {self.sent} frames, heard nothing{other}{ended}"
-        first = (self.heard_at - self.connected_at) * 1000
+        about = self._about_echo(self.echo) if self.echo is not None else self._about_talk(self.conversation)
+        return f"call {number}: {about}{ended}"
+
+    def _about_echo(self, found: Echo) -> str:
+        lost = f"lost {self.lost} ({100 * self.lost / max(1, self.sent):.1f} %)"
+        return (
+            f"an echo: sent {self.sent} frames, received {self.received}, {lost},"
+            f" first audio after {_ms(self._heard_at)}, speech came back after {_ms(found.delay)},"
+            f" longest gap {_ms(self.longest_gap)}"
+        )
+
+    def _about_talk(self, talk: Conversation) -> str:
         parts = [
-            f"call {number}: sent {self.sent} frames, received {self.received}",
-            f"lost {self.lost} ({100 * self.lost / max(1, self.sent):.1f} %)",
-            f"first audio after {first:.0f} ms",
+            f"connected after {_ms(self.connected_at - self.dialled_at)}",
+            f"first audio after {_ms(self._heard_at)}",
         ]
-        if self.heard_speech_at is not None and self.spoke_at is not None:
-            parts.append(f"speech came back after {(self.heard_speech_at - self.spoke_at) * 1000:.0f} ms")
-        parts.append(f"longest gap {self.longest_gap * 1000:.0f} ms")
-        return ", ".join(parts) + ended
+        if talk.first_speech is None:
+            return ", ".join(["heard silence alone", *parts])
+        parts.append(f"first word after {_ms(talk.first_speech)}")
+        latencies = [answer.latency for answer in talk.answers]
+        asked = len(latencies) + talk.unanswered
+        if latencies:
+            middle, slow = (speech.percentile(latencies, percent) for percent in (50, 95))
+            parts.append(f"answered {len(latencies)} of {asked} after {_ms(middle)} (p50), {_ms(slow)} (p95)")
+        elif asked:
+            parts.append(f"answered none of {asked}")
+        if talk.interruptions:
+            stopped = [i.stopped for i in talk.interruptions if i.stopped is not None]
+            heeded = f"heeded {len(stopped)} of {len(talk.interruptions)} interruptions"
+            parts.append(f"{heeded}{f' after {_ms(max(stopped))} at most' if stopped else ''}")
+        if self.lost_packets:
+            parts.append(f"lost {self.lost_packets} packets")
+        parts.append(f"spoke for {talk.spoken:.1f} s at {talk.level:.0f} dBFS")
+        return f"the bot talks: {', '.join(parts)}"
+
+    def document(self, number: int) -> dict[str, Any]:
+        """The same for programs: times in milliseconds, those of the call's clock in seconds."""
+        talk = self.conversation
+        latencies = [answer.latency for answer in talk.answers]
+        kind = "nothing" if self._heard_at is None else "echo" if self.echo else "talk" if talk.spoken else "silence"
+        return {
+            "call": number,
+            "kind": kind,
+            "connected_ms": _round_ms(self.connected_at - self.dialled_at),
+            "first_audio_ms": _round_ms(self._heard_at),
+            "first_speech_ms": _round_ms(talk.first_speech),
+            "answers": [
+                {"asked_s": round(a.asked, 2), "began_s": round(a.began, 2), "ms": _round_ms(a.latency)}
+                for a in talk.answers
+            ],
+            "answer_p50_ms": _round_ms(speech.percentile(latencies, 50)) if latencies else None,
+            "answer_p95_ms": _round_ms(speech.percentile(latencies, 95)) if latencies else None,
+            "unanswered": talk.unanswered,
+            "interruptions": [
+                {"at_s": round(i.at, 2), "heeded": i.stopped is not None, "stopped_ms": _round_ms(i.stopped)}
+                for i in talk.interruptions
+            ],
+            "bot_speech_s": round(talk.spoken, 2),
+            "bot_level_dbfs": None if talk.level is None else round(talk.level, 1),
+            "echo_delay_ms": _round_ms(self.echo.delay) if self.echo else None,
+            "frames_sent": self.sent,
+            "frames_received": self.received,
+            "frames_lost": self.lost if self.echo or self.lost_packets is not None else None,
+            "longest_gap_ms": _round_ms(self.longest_gap),
+            "unsaid": self.unsaid,
+            "ended_by_bot": self.closed,
+            "cut_off": self.was_cut,
+        }
 
 
-def is_loud(samples: list[int]) -> bool:
-    """Whether it is not silence."""
-    return max(map(abs, samples), default=0) > QUIET
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.0f} ms"
+
+
+def _round_ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 1)

@@ -7,34 +7,32 @@ import fractions
 import time
 from typing import Any
 
-import aiohttp
 import av
 import numpy as np
 from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError
 
-from pipecat_base.call.figures import FRAME_SECONDS, Call, CallError, is_loud
+from pipecat_base.call.address import OFFER, Address, shown
+from pipecat_base.call.figures import LOG, Call, CallError
+from pipecat_base.call.scenario import Script, Speaker, Tail
+from pipecat_base.call.track import FRAME_SECONDS, QUIET, level
 
 RATE = 48000
 """Opus, decoded."""
-ANSWER_TIMEOUT = 30.0
-"""Seconds from the offer to the answer: ICE servers that are gone cost the bot some."""
 CONNECT_TIMEOUT = 15.0
 """Seconds from the answer to media."""
 ENDED = ("closed", "failed")
 
 
 class Recording(MediaStreamTrack):
-    """Says the samples in real time, then silence."""
+    """What a speaker says, in real time, at this rate in Hz."""
 
     kind = "audio"
 
-    def __init__(self, samples: list[int], rate: int, call: Call) -> None:
+    def __init__(self, speaker: Speaker, rate: int) -> None:
         super().__init__()
-        self._samples = samples
+        self._speaker = speaker
         self._rate = rate
-        self._call = call
-        self._size = round(rate * FRAME_SECONDS)
         self._began: float | None = None
         self._frames = 0
         self.finished = asyncio.Event()
@@ -44,31 +42,26 @@ class Recording(MediaStreamTrack):
         self._began = self._began or time.monotonic()
         # By the clock, not by sleeps that add up.
         await asyncio.sleep(max(0.0, self._began + self._frames * FRAME_SECONDS - time.monotonic()))
-        said = self._samples[self._frames * self._size : (self._frames + 1) * self._size]
-        if said:
-            self._call.sent += 1
-            if self._call.spoke_at is None and is_loud(said):
-                self._call.spoke_at = time.monotonic()
-        else:
+        if self._speaker.finished:
             self.finished.set()
-        padded = np.array(said + [0] * (self._size - len(said)), dtype=np.int16)
-        frame = av.AudioFrame.from_ndarray(padded[None, :], format="s16", layout="mono")
+        said = np.array(self._speaker.next(), dtype=np.int16)
+        frame = av.AudioFrame.from_ndarray(said[None, :], format="s16", layout="mono")
         frame.sample_rate, frame.time_base = self._rate, fractions.Fraction(1, self._rate)
-        frame.pts = self._frames * self._size
+        frame.pts = self._frames * len(said)
         self._frames += 1
         return frame
 
 
-async def place(url: str, samples: list[int], rate: int, tail: float) -> Call:
-    """One call: say ``samples`` in real time, listen ``tail`` seconds longer, hang up.
+async def place(address: Address, script: Script, body: Any, tail: Tail) -> Call:
+    """One call: say the script in real time, listen, hang up.
 
     Raises:
         CallError: it could not be made.
     """
-    call = Call(rate=RATE)
+    call = Call(script.rate, RATE)
     # Host candidates only: who runs this reaches the bot by its URL.
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    recording = Recording(samples, rate, call)
+    recording = Recording(Speaker(script, call, tail), script.rate)
     connected, ended = asyncio.Event(), asyncio.Event()
     listening: list[asyncio.Task[None]] = []
 
@@ -77,7 +70,7 @@ async def place(url: str, samples: list[int], rate: int, tail: float) -> Call:
 
     def on_state() -> None:
         if pc.connectionState == "connected":
-            call.connected_at = time.monotonic()
+            call.connect()
             connected.set()
         elif pc.connectionState in ENDED:
             ended.set()
@@ -87,19 +80,22 @@ async def place(url: str, samples: list[int], rate: int, tail: float) -> Call:
     try:
         pc.addTrack(recording)
         await pc.setLocalDescription(await pc.createOffer())
-        answer = await _exchange(url, {"sdp": pc.localDescription.sdp, "type": pc.localDescription.type})
+        session_id, answer = await _exchange(
+            address, {"sdp": pc.localDescription.sdp, "type": pc.localDescription.type}, body
+        )
         try:
             await pc.setRemoteDescription(answer)
         except Exception as error:
-            raise CallError(f"{url} did not answer with usable SDP: {type(error).__name__}") from None
+            raise CallError(f"{address.shown()} did not answer with usable SDP: {type(error).__name__}") from None
         await _first(CONNECT_TIMEOUT, connected, ended)
         if not connected.is_set():
-            raise CallError(f"{url} answered, but no connection to the bot came about; is UDP blocked between you?")
+            raise CallError(
+                f"{address.shown()} answered, but no connection to the bot came about; is UDP blocked between you?"
+            )
         await _first(None, recording.finished, ended)
-        await _first(tail, ended)
-        if ended.is_set():
-            call.closed = f"its connection is {pc.connectionState}"
         call.lost_packets = await _lost(pc)
+        if ended.is_set():
+            await _note_end(call, address, session_id, pc.connectionState)
     finally:
         for task in listening:
             task.cancel()
@@ -107,24 +103,32 @@ async def place(url: str, samples: list[int], rate: int, tail: float) -> Call:
     return call
 
 
-async def _exchange(url: str, offer: dict[str, str]) -> RTCSessionDescription:
-    if not url.startswith(("http://", "https://")):
-        raise CallError(f"{url} is not an HTTP address (http://host:port/api/offer)")
+async def _exchange(address: Address, offer: dict[str, str], body: Any) -> tuple[str | None, RTCSessionDescription]:
+    """The session's id, where it is told, and the answer."""
+    url, session_id, content = address.url, None, dict[str, Any](offer)
+    if address.starts:
+        session_id = (await address.start("webrtc", body)).get("sessionId")
+        if not isinstance(session_id, str):
+            raise CallError(f"{address.shown()}/start did not answer with a sessionId")
+        url = f"{address.url}/sessions/{session_id}{OFFER}"
+    elif body is not None:
+        content["requestData"] = body
+    answer = await address.post(url, content)
     try:
-        timeout = aiohttp.ClientTimeout(total=ANSWER_TIMEOUT)
-        async with aiohttp.ClientSession(timeout=timeout) as session, session.post(url, json=offer) as response:
-            if response.status != 200:
-                raise CallError.refused(url, response.status, await response.read())
-            answer = await response.json(content_type=None)
-        return RTCSessionDescription(answer["sdp"], answer["type"])
-    except TimeoutError:
-        raise CallError(f"{url} did not answer the offer within {ANSWER_TIMEOUT:g} s") from None
-    except aiohttp.InvalidURL:
-        raise CallError(f"{url} is not an HTTP address (http://host:port/api/offer)") from None
+        return session_id or answer.get("sessionId"), RTCSessionDescription(answer["sdp"], answer["type"])
     except (KeyError, TypeError, ValueError):
-        raise CallError(f"{url} did not answer with SDP") from None
-    except aiohttp.ClientError as error:
-        raise CallError(f"nothing answers at {url}: {error}. Does the bot run there (pipecat-base dev)?") from None
+        raise CallError(f"{shown(url)} did not answer with SDP") from None
+
+
+async def _note_end(call: Call, address: Address, session_id: str | None, state: str) -> None:
+    """WebRTC has no close code: a gateway knows why the connection went."""
+    outcome = await address.outcome(session_id)
+    if outcome is None:
+        call.closed = f"its connection is {state}; {LOG}"
+        return
+    name, message = outcome
+    call.was_cut = name == "failed"
+    call.closed = f"the bot failed; {LOG}" if call.was_cut else f"{name}: {message}"
 
 
 async def _listen(track: Any, call: Call) -> None:
@@ -136,7 +140,10 @@ async def _listen(track: Any, call: Call) -> None:
             return
         for part in resampler.resample(frame):
             samples: list[Any] = part.to_ndarray().reshape(-1).tolist()
-            call.hear(samples, time.monotonic())
+            # As a player does: what has come late is made up for where nothing is said.
+            if call.heard.end > call.now() + FRAME_SECONDS and level(samples) < QUIET:
+                call.heard.catch_up(call.now())
+            call.hear(samples)
 
 
 async def _first(timeout: float | None, *events: asyncio.Event) -> None:

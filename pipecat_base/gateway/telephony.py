@@ -22,11 +22,12 @@ from pipecat_base.access.signatures import Pairs
 from pipecat_base.errors import Malformed, SettingsInvalid, SignatureMissing
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.logs import logger
+from pipecat_base.paths import PHONES
 from pipecat_base.routes import requests
 from pipecat_base.sessions.board import Board
 from pipecat_base.settings import Settings
 
-PROVIDERS = ("twilio", "telnyx", "plivo", "exotel")
+PROVIDERS = PHONES
 DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>'
 BUSY = {
     "twilio": '<Reject reason="busy"/>',

@@ -1,0 +1,21 @@
+"""Calls to a bot on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pipecat_base import audio
+from pipecat_base.call import phone
+from pipecat_base.call.address import Address
+from pipecat_base.call.figures import Call
+from pipecat_base.call.providers import Twilio, Who
+from pipecat_base.call.scenario import Script, Tail, Turn
+
+TAIL = 1.0
+"""Seconds to listen after the last word."""
+
+
+async def by_twilio(port: int, samples: Sequence[int]) -> Call:
+    """One call that says samples of 8 kHz."""
+    script = Script((Turn("speech", samples),), audio.PHONE_RATE)
+    return await phone.place(Address(f"ws://127.0.0.1:{port}/ws"), script, Twilio(Who()), Tail(TAIL))
