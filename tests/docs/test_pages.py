@@ -119,8 +119,6 @@ def variables(ports: Ports) -> dict[str, str]:
 
 def moved(text: str, ports: Ports) -> str:
     """To ports that nobody else uses."""
-    text = re.sub(r"(pipecat-base call \S+ --webrtc)", r"\1 --url http://127.0.0.1:8080/api/offer", text)
-    text = re.sub(r"(pipecat-base call \S+)(?! --webrtc)(?=\s)", r"\1 --url ws://127.0.0.1:8080/ws", text)
     return re.sub(rf"\b({'|'.join(ports)})\b", lambda match: str(ports[match[1]]), text)
 
 

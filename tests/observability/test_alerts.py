@@ -93,7 +93,7 @@ class Scene:
         recording = self.folder / "tone.wav"
         audio.write_wav(str(recording), tone(500, 3.0, 16000), 16000)
         url = f"http://127.0.0.1:{self.port}/api/offer"
-        line = [PYTHON, *command, "call", recording, "--webrtc", "--url", url]
+        line = [PYTHON, *command, "call", recording, "--webrtc", "--url", url, "--tail", "1"]
         subprocess.run([*map(str, line)], env=environment(), cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
 
     def sees(self, expression: str, what: str) -> None:

@@ -74,6 +74,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]
             "--webrtc",
             "--url",
             f"http://127.0.0.1:{echo.port}/api/offer",
+            "--tail",
+            "1",
         ]
         with subprocess.Popen([*map(str, call)], env=environment(), cwd=ROOT, stdout=subprocess.DEVNULL) as caller:
             conversation = {"turns": 2, "error": "no answer", "interrupted": True}
