@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 OPTIONS = {"PIPECAT_BOT": "bot", "PORT": "port", "PIPECAT_HOST": "host", "PIPECAT_INSECURE": "insecure"}
 """Variables, and the options that come before them."""
 DEFAULT_PORT = 8080
+MOST_SECONDS = 3600
 
 
 def main(arguments: Sequence[str] | None = None, *, site: str | None = None) -> NoReturn:
@@ -317,7 +318,7 @@ def _parser() -> argparse.ArgumentParser:
     caller.add_argument("--calls", type=_count, default=1, metavar="N", help="how many calls at once (%(default)s)")
     caller.add_argument(
         "--tail",
-        type=float,
+        type=_seconds,
         metavar="SECONDS",
         help="how long to listen after the last word (until the bot has answered; 1 s of an echo)",
     )
@@ -340,6 +341,13 @@ def _count(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
         raise argparse.ArgumentTypeError(f"{value} is not a whole number (1 or more)")
     return int(value)
+
+
+def _seconds(value: str) -> float:
+    with contextlib.suppress(ValueError):
+        if 0 <= float(value) <= MOST_SECONDS:
+            return float(value)
+    raise argparse.ArgumentTypeError(f"{value} is not a number of seconds (0 to {MOST_SECONDS})")
 
 
 def _command(

@@ -7,6 +7,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,8 @@ def _callers(
 
 
 async def _gather(callers: list[Coroutine[Any, Any, Call]]) -> list[Call | CallError]:
+    # Requests are made in threads: no call waits for another's.
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(len(callers)))
     return list(await asyncio.gather(*map(_unless_refused, callers)))
 
 

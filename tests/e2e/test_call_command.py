@@ -49,10 +49,11 @@ def phone() -> Iterator[Launcher]:
         yield launcher
 
 
-def place(launcher: Launcher, folder: Path, *arguments: str, seconds: float = 1.0) -> Any:
-    """One call of a tone; what ``--json`` says of it."""
-    audio.write_wav(str(folder / "tone.wav"), tone(500, seconds, 16000), 16000)
-    result = run("call", "tone.wav", "--port", str(launcher.port), "--json", *arguments, cwd=folder)
+def place(launcher: Launcher, folder: Path, *arguments: str, seconds: float = 1.5) -> Any:
+    """One call of a voice; what ``--json`` says of it."""
+    speech, rate = audio.read_wav(str(ROOT / "examples" / "speech.wav"))
+    audio.write_wav(str(folder / "speech.wav"), speech[: int(seconds * rate)], rate)
+    result = run("call", "speech.wav", "--port", str(launcher.port), "--json", *arguments, cwd=folder)
     assert result.stdout, result.stderr
     (call,) = json.loads(result.stdout)["calls"]
     return call
@@ -201,9 +202,9 @@ def test_a_bot_that_talks_is_measured_by_its_answers_and_interruptions(tmp_path:
     assert (call["kind"], call["frames_lost"], call["unsaid"]) == ("talk", None, [])
     assert all(answer["ms"] > 300 for answer in call["answers"][:2])
     (interruption,) = call["interruptions"]
-    assert interruption["heeded"] is heeds or interruption["stopped_ms"] > 1000
+    assert interruption["heeded"] is heeds
     assert call["answer_p50_ms"] <= call["answer_p95_ms"]
-    assert call["bot_speech_s"] == pytest.approx(2 + 0.7 + 2 if heeds else 2 + 2 + 2, abs=0.5)
+    assert (call["bot_speech_s"] < 5.5) is heeds  # of three times 2 s
     assert call["bot_level_dbfs"] == pytest.approx(-14.2, abs=0.5)
     assert "interrupted" in (tmp_path / "call.svg").read_text()
     assert audio.read_wav(str(tmp_path / "scene.reply.wav"))[1] == 8000

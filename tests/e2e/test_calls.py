@@ -186,9 +186,7 @@ def test_a_call_whose_bot_is_killed_is_cut_off(tmp_path: Path) -> None:
         killer.start()
         result = run("call", "tone.wav", "--url", launcher.websocket_url(), cwd=tmp_path)
     assert result.returncode == 1
-    assert re.search(
-        r"call 1: an echo: sent \d+ frames, received \d+, .*, cut off: without a close frame", result.stdout
-    ), result.stdout
+    assert re.search(r"call 1: .*, cut off: without a close frame", result.stdout), result.stdout
 
 
 def test_the_call_command_says_when_the_bot_ends_a_webrtc_call(tmp_path: Path) -> None:
