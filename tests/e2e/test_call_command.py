@@ -210,6 +210,53 @@ def test_a_bot_that_talks_is_measured_by_its_answers_and_interruptions(tmp_path:
     assert audio.read_wav(str(tmp_path / "scene.reply.wav"))[1] == 8000
 
 
+MARKS = """
+import base64, json, time
+from pipecat_base.audio import encode_mulaw
+
+SECOND = base64.b64encode(encode_mulaw([9000, -9000] * 4000)).decode()
+
+
+async def bot(args):
+    async def say(*messages):
+        for message in messages:
+            await args.websocket.send_text(json.dumps(message))
+
+    async def reached():
+        began = time.monotonic()
+        async for raw in args.websocket.iter_text():
+            message = json.loads(raw)
+            if message["event"] in ("mark", "playedStream"):
+                name = message["name"] if "name" in message else message["mark"]["name"]
+                print(name, "played" if time.monotonic() - began > 0.9 else "cleared", flush=True)
+                return
+
+    audio, mark, clear = MESSAGES
+    await say(audio, mark)
+    await reached()
+    await say(audio, mark, clear)
+    await reached()
+"""
+
+
+@pytest.mark.parametrize(
+    ("provider", "messages"),
+    [
+        ("twilio", '{"event": "media", "media": M}, {"event": "mark", "mark": {"name": "m1"}}, {"event": "clear"}'),
+        ("plivo", '{"event": "playAudio", "media": M}, {"event": "checkpoint", "name": "m1"}, {"event": "clearAudio"}'),
+    ],
+)
+def test_a_mark_comes_back_when_what_is_before_it_has_been_played_or_cleared(
+    tmp_path: Path, provider: str, messages: str
+) -> None:
+    (tmp_path / "bot.py").write_text(MARKS.replace("MESSAGES", messages.replace("M}", '{"payload": SECOND}}')))
+    with Launcher(tmp_path) as launcher:
+        call = place(launcher, tmp_path, "--provider", provider, "--tail", "10")
+        launcher.wait_for_log("m1 played")
+        launcher.wait_for_log("m1 cleared")
+    assert call["ended_by_bot"] == "1000 the bot returned"
+
+
 @pytest.mark.skipif(PIPECAT < (1, 14), reason="the cascade bot is written for pipecat-ai 1.14")
 def test_a_pipeline_of_pipecats_with_turns_is_no_echo_and_its_answer_is_timed(tmp_path: Path) -> None:
     speech, rate = audio.read_wav(str(ROOT / "examples" / "speech.wav"))
