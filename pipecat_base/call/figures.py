@@ -59,7 +59,6 @@ class Call:
         self.heard = Track(heard_rate)
         self.dialled_at = time.monotonic()
         self.connected_at = self.dialled_at
-        self.hung_up_at: float | None = None
         self.sent = 0
         """Frames of 20 ms, silence among them."""
         self.lost_packets: int | None = None
@@ -104,11 +103,6 @@ class Call:
     def longest_gap(self) -> float:
         """Seconds between two messages with audio, at most."""
         return max(self.gaps, default=0.0)
-
-    @property
-    def first_audio(self) -> float | None:
-        """Seconds from the connection to the first audio, be it silence."""
-        return None if self._heard_at is None else self._heard_at
 
     def p99_gap(self) -> float:
         """Seconds that 99 of 100 such gaps do not exceed."""
