@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import random
 from pathlib import Path
 from xml.etree import ElementTree
@@ -276,3 +278,20 @@ def test_a_key_or_a_gateways_address_asks_the_gateway(
 )
 def test_what_is_no_message_of_a_provider_is_none(raw: str | bytes) -> None:
     assert [kind(Who()).hear(raw) for kind in PROVIDERS.values()] == [None] * 4
+
+
+def test_each_provider_begins_goes_on_and_ends_in_its_own_way() -> None:
+    seen = {}
+    for name, kind in PROVIDERS.items():
+        provider = kind(Who())
+        media = json.loads(provider.media([0] * FRAME * provider.frames, 3))
+        sequence = next(value for key, value in media.items() if key.lower().startswith("sequence"))
+        payload = len(base64.b64decode(media["media"]["payload"]))
+        events = [json.loads(message)["event"] for message in (*provider.opening(), *provider.closing(4))]
+        seen[name] = (events, int(sequence), int(media["media"]["timestamp"]), payload)
+    assert seen == {
+        "twilio": (["connected", "start", "stop"], 5, 60, 160),
+        "telnyx": (["connected", "start", "stop"], 5, 60, 160),
+        "plivo": (["start"], 5, 60, 160),
+        "exotel": (["connected", "start", "stop"], 5, 300, 1600),
+    }

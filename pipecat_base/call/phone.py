@@ -58,14 +58,16 @@ async def place(address: Address, script: Script, provider: Provider, tail: Tail
 
 
 async def _speak(websocket: Any, provider: Provider, speaker: Speaker, call: Call, marks: Marks) -> None:
+    messages = 0
     while not speaker.finished:
-        await websocket.send(provider.media(speaker.next(), call.sent - 1))
-        # By the clock, not by sleeps that add up.
-        await asyncio.sleep(max(0.0, call.sent * FRAME_SECONDS - call.now()))
-        # A mark is reached when what was sent before it has been played, or is thrown away.
+        samples = [sample for _ in range(provider.frames) for sample in speaker.next()]
+        # By the clock, not by sleeps that add up; what is said has been spoken before it is sent.
+        await asyncio.sleep(max(0.0, (call.sent - 1) * FRAME_SECONDS - call.now()))
+        await websocket.send(provider.media(samples, messages))
+        messages += 1
         while marks and (marks[0][0] <= call.now() or call.heard.end <= call.now()):
-            await websocket.send(provider.reached(marks.popleft()[1], call.sent))
-    for message in provider.closing(call.sent):
+            await websocket.send(provider.reached(marks.popleft()[1], messages))
+    for message in provider.closing(messages):
         await websocket.send(message)
 
 
@@ -80,3 +82,7 @@ async def _listen(websocket: Any, provider: Provider, call: Call, marks: Marks) 
             marks.append((call.heard.end, heard.mark))
         elif heard.clears:
             call.heard.clear(call.now())
+            answer = provider.cleared()
+            if answer is not None:
+                marks.clear()
+                await websocket.send(answer)

@@ -1,8 +1,9 @@
 """What each phone provider sends over its media stream, and takes.
 
-Sources: twilio.com/docs/voice/media-streams/websocket-messages, developers.telnyx.com (media streaming over
-WebSockets), plivo.com/docs (audio streaming, events), support.exotel.com (stream and voicebot applet). Media are 20 ms
-in base64: mu-law at 8 kHz, Exotel's 16-bit PCM.
+Sources: twilio.com/docs/voice/media-streams/websocket-messages, developers.telnyx.com/api-reference/websockets,
+plivo.com/docs/voice/audio-streaming/audio-streaming, developer.exotel.com/docs/agentstream/stream-voicebot-applet.
+Media are base64: mu-law at 8 kHz, Exotel's 16-bit PCM. Exotel's ``stop`` and ``mark`` are taken to be Twilio's, with
+Exotel's names.
 """
 
 from __future__ import annotations
@@ -54,6 +55,8 @@ class Provider:
     has_query = True
     """Whether the address of a stream may have a query: then ``?body=`` is the bot's body."""
     has_numbers = True
+    frames = 1
+    """Of 20 ms, in a message."""
 
     def __init__(self, who: Who, body: Any = None) -> None:
         if (who.caller or who.called) and not self.has_numbers:
@@ -67,17 +70,21 @@ class Provider:
         return [json.dumps(message) for message in self._opening()]
 
     def media(self, samples: Sequence[int], number: int) -> str:
-        """Frame ``number``, from 0."""
+        """Message ``number``, from 0."""
         payload = base64.b64encode(self.encode(samples)).decode()
         return json.dumps(self._media(payload, number))
 
     def closing(self, number: int) -> list[str]:
-        """What comes last, after ``number`` frames."""
+        """What comes last, after ``number`` messages with media."""
         return [json.dumps(message) for message in self._closing(number)]
 
     def reached(self, name: str, number: int) -> str:
         """The answer to a mark."""
         return json.dumps(self._reached(name, number))
+
+    def cleared(self) -> str | None:
+        """The answer to a clear; None where the marks that were not reached come back instead."""
+        return None
 
     def hear(self, raw: str | bytes) -> Heard | None:
         """What a message of the bot's asks for; None when it is not this provider's."""
@@ -91,6 +98,10 @@ class Provider:
             return Heard(clears=True) if event == self.clear_event else None
         except (ValueError, TypeError, KeyError):
             return None
+
+    def _timestamp(self, number: int) -> str:
+        """Milliseconds from the stream's start to a message."""
+        return str(number * MS * self.frames)
 
     def _opening(self) -> list[Message]:
         raise NotImplementedError
@@ -138,7 +149,12 @@ class Twilio(Provider):
         ]
 
     def _media(self, payload: str, number: int) -> Message:
-        media = {"track": "inbound", "chunk": str(number + 1), "timestamp": str(number * MS), "payload": payload}
+        media = {
+            "track": "inbound",
+            "chunk": str(number + 1),
+            "timestamp": self._timestamp(number),
+            "payload": payload,
+        }
         return {"event": "media", "sequenceNumber": str(number + 2), "media": media, "streamSid": self.stream}
 
     def _closing(self, number: int) -> list[Message]:
@@ -172,7 +188,12 @@ class Telnyx(Provider):
         ]
 
     def _media(self, payload: str, number: int) -> Message:
-        media = {"track": "inbound", "chunk": str(number + 1), "timestamp": str(number * MS), "payload": payload}
+        media = {
+            "track": "inbound",
+            "chunk": str(number + 1),
+            "timestamp": self._timestamp(number),
+            "payload": payload,
+        }
         return {"event": "media", "sequence_number": str(number + 2), "media": media, "stream_id": self.stream}
 
     def _closing(self, number: int) -> list[Message]:
@@ -189,7 +210,7 @@ class Telnyx(Provider):
 
 
 class Plivo(Provider):
-    """No ``connected``, no numbers, and names of its own for what the bot sends."""
+    """No ``connected``, no ``stop``, no numbers, and names of its own for what the bot sends."""
 
     name = "plivo"
     media_event, clear_event, mark_event = "playAudio", "clearAudio", "checkpoint"
@@ -203,23 +224,33 @@ class Plivo(Provider):
             "tracks": ["inbound"],
             "mediaFormat": {"encoding": "audio/x-mulaw", "sampleRate": audio.PHONE_RATE},
         }
-        return [{"event": "start", "sequenceNumber": 0, "start": start, "extra_headers": ""}]
+        return [{"event": "start", "sequenceNumber": 1, "start": start, "extra_headers": ""}]
 
     def _media(self, payload: str, number: int) -> Message:
-        media = {"track": "inbound", "chunk": number + 1, "timestamp": str(number * MS), "payload": payload}
-        return {"event": "media", "sequenceNumber": number + 1, "streamId": self.stream, "media": media}
+        media = {
+            "track": "inbound",
+            "chunk": number + 1,
+            "timestamp": self._timestamp(number),
+            "payload": payload,
+        }
+        return {"event": "media", "sequenceNumber": number + 2, "streamId": self.stream, "media": media}
 
     def _closing(self, number: int) -> list[Message]:
-        return [{"event": "stop", "sequenceNumber": number + 1, "streamId": self.stream}]
+        return []
 
     def _reached(self, name: str, number: int) -> Message:
-        return {"event": "playedStream", "sequenceNumber": number + 1, "streamId": self.stream, "name": name}
+        return {"event": "playedStream", "streamId": self.stream, "name": name}
+
+    def cleared(self) -> str:
+        """What was not played is never told as played."""
+        return json.dumps({"event": "clearedAudio", "streamId": self.stream})
 
 
 class Exotel(Provider):
-    """PCM, and the numbers in the start."""
+    """PCM, a tenth of a second in a message, and the numbers in the start."""
 
     name = "exotel"
+    frames = 5
 
     @staticmethod
     def encode(samples: Sequence[int]) -> bytes:
@@ -246,7 +277,7 @@ class Exotel(Provider):
         ]
 
     def _media(self, payload: str, number: int) -> Message:
-        media = {"chunk": number + 1, "timestamp": str(number * MS), "payload": payload}
+        media = {"chunk": number + 1, "timestamp": self._timestamp(number), "payload": payload}
         return {"event": "media", "sequence_number": number + 2, "media": media, "stream_sid": self.stream}
 
     def _closing(self, number: int) -> list[Message]:

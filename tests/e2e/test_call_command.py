@@ -226,9 +226,8 @@ async def bot(args):
         began = time.monotonic()
         async for raw in args.websocket.iter_text():
             message = json.loads(raw)
-            if message["event"] in ("mark", "playedStream"):
-                name = message["name"] if "name" in message else message["mark"]["name"]
-                print(name, "played" if time.monotonic() - began > 0.9 else "cleared", flush=True)
+            if message["event"] in ("mark", "playedStream", "clearedAudio"):
+                print(message["event"], "played" if time.monotonic() - began > 0.9 else "cleared", flush=True)
                 return
 
     audio, mark, clear = MESSAGES
@@ -240,20 +239,30 @@ async def bot(args):
 
 
 @pytest.mark.parametrize(
-    ("provider", "messages"),
+    ("provider", "messages", "played", "cleared"),
     [
-        ("twilio", '{"event": "media", "media": M}, {"event": "mark", "mark": {"name": "m1"}}, {"event": "clear"}'),
-        ("plivo", '{"event": "playAudio", "media": M}, {"event": "checkpoint", "name": "m1"}, {"event": "clearAudio"}'),
+        (
+            "twilio",
+            '{"event": "media", "media": M}, {"event": "mark", "mark": {"name": "m1"}}, {"event": "clear"}',
+            "mark",
+            "mark",
+        ),
+        (
+            "plivo",
+            '{"event": "playAudio", "media": M}, {"event": "checkpoint", "name": "m1"}, {"event": "clearAudio"}',
+            "playedStream",
+            "clearedAudio",
+        ),
     ],
 )
 def test_a_mark_comes_back_when_what_is_before_it_has_been_played_or_cleared(
-    tmp_path: Path, provider: str, messages: str
+    tmp_path: Path, provider: str, messages: str, played: str, cleared: str
 ) -> None:
     (tmp_path / "bot.py").write_text(MARKS.replace("MESSAGES", messages.replace("M}", '{"payload": SECOND}}')))
     with Launcher(tmp_path) as launcher:
         call = place(launcher, tmp_path, "--provider", provider, "--tail", "10")
-        launcher.wait_for_log("m1 played")
-        launcher.wait_for_log("m1 cleared")
+        launcher.wait_for_log(f"{played} played")
+        launcher.wait_for_log(f"{cleared} cleared")
     assert call["ended_by_bot"] == "1000 the bot returned"
 
 
