@@ -187,7 +187,9 @@ def test_a_gateway_before_a_pod_with_a_token_knows_it() -> None:
 def test_a_gateway_that_others_can_reach_needs_keys(host: str) -> None:
     ended = run("serve", "--host", host, cwd=BOTS / "gateway", PIPECAT_GATEWAY="1")
     assert ended.returncode == 24
-    assert ended.stderr.startswith("PIPECAT_PUBLIC_API_KEYS: not set, and a gateway on ")
+    assert ended.stderr.startswith(
+        "pipecat-base: settings_invalid: PIPECAT_PUBLIC_API_KEYS: not set, and a gateway on "
+    )
     assert "--insecure" in ended.stderr
 
 
@@ -298,7 +300,9 @@ def test_without_keys_pages_of_this_machine_do(local: Launcher) -> None:
 def test_a_public_url_needs_keys() -> None:
     ended = run(cwd=BOTS / "gateway", PIPECAT_GATEWAY="1", PIPECAT_PUBLIC_URL="https://bot.example")
     assert ended.returncode == 24
-    assert ended.stderr.startswith("PIPECAT_PUBLIC_API_KEYS: not set, and PIPECAT_PUBLIC_URL says")
+    assert ended.stderr.startswith(
+        "pipecat-base: settings_invalid: PIPECAT_PUBLIC_API_KEYS: not set, and PIPECAT_PUBLIC_URL says"
+    )
 
 
 def test_pages_of_any_origin_may_ask_and_read_the_answers(gateway: Launcher) -> None:
