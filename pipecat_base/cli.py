@@ -89,12 +89,13 @@ def check(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     try:
+        packages = Packages(options.site, sys.path)
         env_file = None
         if options.env_file:
             env_file = EnvFile(_folder(options))
-            env_file.read()
+            with packages.explaining():
+                env_file.read()
         settings = _settings(options, env_file=env_file)
-        packages = Packages(options.site, sys.path)
         packages.check(unused=unused(settings))
         with packages.explaining():
             from feature_manager import FeatureManager
@@ -177,9 +178,14 @@ def call(options: argparse.Namespace) -> int:
     """Call a running bot with a recording, as a phone provider or a browser would."""
     from pipecat_base.call import main as place_calls
 
-    given = getattr(options, "port", None) or environment.read().get("PORT", "").strip() or str(DEFAULT_PORT)
+    env_file = EnvFile(_folder(options))
+    env_file.read()
+    name = f"{env_file.names['PORT']}: PORT" if "PORT" in env_file.names else "PORT"
+    given = environment.read().get("PORT", "").strip() or str(DEFAULT_PORT)
+    if "port" in options:
+        name, given = "--port", options.port
     if not given.isdecimal() or not 0 < int(given) < 65536:
-        raise SettingsInvalid([f"PORT: {given} is not a port (1 to 65535)"])
+        raise SettingsInvalid([f"{name}: {json.dumps(given)} is not a port (1–65535)"])
     return place_calls(options, int(given))
 
 

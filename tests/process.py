@@ -54,7 +54,7 @@ def environment(**variables: str | None) -> dict[str, str]:
     return {name: value for name, value in wanted.items() if value is not None}
 
 
-def run(*arguments: str, cwd: Path | str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path | str, **variables: str | None) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end."""
     return subprocess.run(
         [PYTHON, "-m", "pipecat_base", *arguments],

@@ -134,6 +134,8 @@ def test_percentiles_are_values_that_were_measured() -> None:
     assert speech.percentile([3, 1, 2], 50) == 2
     assert speech.percentile([3, 1, 2], 95) == 3
     assert speech.percentile([7], 95) == 7
+    assert speech.percentile([1, 2], 50) == 1
+    assert speech.percentile(range(1, 21), 95) == 19
 
 
 def scene(tmp_path: Path, text: str) -> Path:
@@ -180,6 +182,15 @@ def test_a_scenario_ends_when_the_bot_does_not_do_what_a_turn_waits_for(tmp_path
     play(Speaker(scenario.from_file(str(scene(tmp_path, TURNS))), call, Tail(1)), call, [])
     assert call.unsaid == ["b.wav", "a.wav"]
     assert call.sent * 0.02 == pytest.approx(0.6 + scenario.PATIENCE, abs=0.3)
+
+
+def test_a_scenario_goes_on_after_a_bot_that_speaks_for_long(tmp_path: Path) -> None:
+    call = Call()
+    play(Speaker(scenario.from_file(str(scene(tmp_path, TURNS))), call, Tail(1)), call, [(2.0, 30.0), (32.0, 35.0)])
+    assert call.unsaid == []
+    call = Call()
+    play(Speaker(scenario.from_file(str(scene(tmp_path, TURNS))), call, Tail(1)), call, [(2.0, 300.0)], until=200)
+    assert call.unsaid == ["b.wav", "a.wav"]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import http.client
 import json
+import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -20,7 +21,8 @@ OFFER = "/api/offer"
 ANSWER_TIMEOUT = 30.0
 """Seconds from a request to its answer: ICE servers that are gone cost the bot some."""
 OUTCOME_TIMEOUT = 3.0
-OUTCOME_TRIES, OUTCOME_WAIT = 20, 0.1
+"""Seconds in all, for what is asked after a call."""
+OUTCOME_WAIT = 0.1
 NAMED = (*PHONES, "generic")
 """What may follow /ws/ and is no token."""
 FORM = "http://host:port for a gateway, ws://host:port/ws for a bot"
@@ -118,9 +120,10 @@ class Address:
     async def outcome(self, session_id: str | None) -> tuple[str, str] | None:
         """How a session ended and a sentence, from a gateway; None where nobody tells."""
         url = f"{self.base}/sessions/{quote(str(session_id), safe='')}"
-        for _ in range(OUTCOME_TRIES):
+        until = time.monotonic() + OUTCOME_TIMEOUT
+        while (left := until - time.monotonic()) > 0:
             with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-                status, body, _headers = await asyncio.to_thread(self._request, url, None, OUTCOME_TIMEOUT)
+                status, body, _headers = await asyncio.to_thread(self._request, url, None, left)
                 if status != 200:
                     return None
                 answer = json.loads(body)
@@ -128,13 +131,19 @@ class Address:
             await asyncio.sleep(OUTCOME_WAIT)  # its connection ends before the session does
         return None
 
-    def _request(self, url: str, content: Any, timeout: float) -> tuple[int, bytes, Any]:
-        """POST with content, else GET. Never through a proxy: the bot is mostly on this machine."""
+    async def give_up(self, session_id: str) -> None:
+        """Tell the gateway that nobody comes for a session, if it can be told."""
+        url = f"{self.base}/sessions/{quote(session_id, safe='')}"
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            await asyncio.to_thread(self._request, url, None, OUTCOME_TIMEOUT, "DELETE")
+
+    def _request(self, url: str, content: Any, timeout: float, method: str | None = None) -> tuple[int, bytes, Any]:
+        """POST with content, else GET, unless a method is named. Never through a proxy: the bot is mostly here."""
         headers = {} if self.key is None else {"authorization": f"Bearer {self.key}"}
         data = None if content is None else json.dumps(content).encode()
         if data is not None:
             headers["content-type"] = "application/json"
-        request = urllib.request.Request(url, data, headers)  # noqa: S310  (its scheme is checked)
+        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310  (its scheme is checked)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
         try:
             with opener.open(request, timeout=timeout) as response:

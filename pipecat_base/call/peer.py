@@ -64,6 +64,7 @@ async def place(address: Address, script: Script, body: Any, tail: Tail) -> Call
     recording = Recording(Speaker(script, call, tail), script.rate)
     connected, ended = asyncio.Event(), asyncio.Event()
     listening: list[asyncio.Task[None]] = []
+    started: str | None = None
 
     def on_track(track: Any) -> None:
         listening.append(asyncio.ensure_future(_listen(track, call)))
@@ -80,9 +81,10 @@ async def place(address: Address, script: Script, body: Any, tail: Tail) -> Call
     try:
         pc.addTrack(recording)
         await pc.setLocalDescription(await pc.createOffer())
-        session_id, answer = await _exchange(
-            address, {"sdp": pc.localDescription.sdp, "type": pc.localDescription.type}, body
-        )
+        if address.starts:
+            started = await _start(address, body)
+        offer = {"sdp": pc.localDescription.sdp, "type": pc.localDescription.type}
+        session_id, answer = await _exchange(address, started, offer, body)
         try:
             await pc.setRemoteDescription(answer)
         except Exception as error:
@@ -96,6 +98,10 @@ async def place(address: Address, script: Script, body: Any, tail: Tail) -> Call
         call.lost_packets = await _lost(pc)
         if ended.is_set():
             await _note_end(call, address, session_id, pc.connectionState)
+    except CallError:
+        if started is not None:
+            await address.give_up(started)
+        raise
     finally:
         for task in listening:
             task.cancel()
@@ -103,19 +109,26 @@ async def place(address: Address, script: Script, body: Any, tail: Tail) -> Call
     return call
 
 
-async def _exchange(address: Address, offer: dict[str, str], body: Any) -> tuple[str | None, RTCSessionDescription]:
+async def _start(address: Address, body: Any) -> str:
+    """The id of a session that waits for its offer."""
+    session_id = (await address.start("webrtc", body)).get("sessionId")
+    if not isinstance(session_id, str):
+        raise CallError(f"{address.shown()}/start did not answer with a sessionId")
+    return session_id
+
+
+async def _exchange(
+    address: Address, started: str | None, offer: dict[str, str], body: Any
+) -> tuple[str | None, RTCSessionDescription]:
     """The session's id, where it is told, and the answer."""
-    url, session_id, content = address.url, None, dict[str, Any](offer)
-    if address.starts:
-        session_id = (await address.start("webrtc", body)).get("sessionId")
-        if not isinstance(session_id, str):
-            raise CallError(f"{address.shown()}/start did not answer with a sessionId")
-        url = f"{address.url}/sessions/{session_id}{OFFER}"
+    url, content = address.url, dict[str, Any](offer)
+    if started is not None:
+        url = f"{address.url}/sessions/{started}{OFFER}"
     elif body is not None:
         content["requestData"] = body
     answer = await address.post(url, content)
     try:
-        return session_id or answer.get("sessionId"), RTCSessionDescription(answer["sdp"], answer["type"])
+        return started or answer.get("sessionId"), RTCSessionDescription(answer["sdp"], answer["type"])
     except (KeyError, TypeError, ValueError):
         raise CallError(f"{shown(url)} did not answer with SDP") from None
 

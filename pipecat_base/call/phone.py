@@ -42,7 +42,9 @@ async def place(address: Address, script: Script, provider: Provider, tail: Tail
                 call.end(websocket.close_code, websocket.close_reason)
             for task in (listening, speaking):
                 task.cancel()
-            await asyncio.gather(listening, speaking, return_exceptions=True)
+            for failed in await asyncio.gather(listening, speaking, return_exceptions=True):
+                if isinstance(failed, Exception) and not isinstance(failed, ConnectionClosed):
+                    raise failed
     except InvalidURI:
         raise CallError(f"{shown(url)} is not a WebSocket address (ws://host:port/ws)") from None
     except InvalidStatus as error:

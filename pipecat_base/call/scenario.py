@@ -197,7 +197,11 @@ class Speaker:
 
     def _gives_up(self, turn: Turn) -> bool:
         """On a bot that does not do what the turn waits for."""
-        if turn.condition == "at" or self._now - self._ended < PATIENCE:
+        if turn.condition == "at":
+            return False
+        speech = self._call.heard.last(self._now)
+        quiet = self._now - max(self._ended, 0.0 if speech is None else speech.end)
+        if quiet < PATIENCE and self._now - self._ended < LONGEST_ANSWER:
             return False
         self._call.unsaid = [each.name for each in self._waiting]
         return True

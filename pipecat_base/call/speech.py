@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,7 +86,7 @@ def measure(caller: Track, bot: Track) -> Conversation:
 def percentile(values: Sequence[float], percent: float) -> float:
     """The value that so many of a hundred do not exceed."""
     ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(percent / 100 * len(ordered)))]
+    return ordered[max(0, math.ceil(percent * len(ordered) / 100) - 1)]
 
 
 def _answer(utterance: Utterance, until: float, speeches: Sequence[Utterance]) -> Answer | None:

@@ -12,7 +12,7 @@ import pytest
 
 from pipecat_base import audio
 from pipecat_base.stage.stand_ins import STAND_IN
-from tests.process import PIPECAT, ROOT, Launcher, run
+from tests.process import PIPECAT, ROOT, Launcher, run, until
 from tests.tones import tone
 
 KEY = "pk_of_the_call_tests"
@@ -122,7 +122,9 @@ def test_credentials_that_are_set_are_left_alone_and_empty_ones_are_not(tmp_path
     (tmp_path / ".env").write_text("TWILIO_AUTH_TOKEN=\n")
     with Launcher(tmp_path, command=("dev", "--reload"), TWILIO_ACCOUNT_SID="AC1") as launcher:
         launcher.http.post("/bot", json={})
-        launcher.wait_for_log(str(["AC1", STAND_IN, STAND_IN]))
+        printed = re.compile(rf"\['AC1', '({STAND_IN}\w{{32}})', '({STAND_IN}\w{{32}})'\]")
+        told = until(lambda: printed.search(launcher.log()), "the bot's line")
+        assert told[1] != told[2]
     with Launcher(tmp_path, TWILIO_ACCOUNT_SID="AC1") as launcher:
         launcher.http.post("/bot", json={})
         launcher.wait_for_log(str(["AC1", None, None]))
@@ -173,7 +175,12 @@ def test_the_port_is_that_of_the_environment(echo: Launcher, tmp_path: Path) -> 
     assert result.returncode == 0, result.stderr
     assert f"Calling ws://127.0.0.1:{echo.port}/ws" in result.stdout
     wrong = run("call", "tone.wav", cwd=tmp_path, PORT="http")
-    assert "PORT: http is not a port (1 to 65535)" in wrong.stderr
+    assert wrong.stderr == 'pipecat-base: settings_invalid: PORT: "http" is not a port (1–65535)\n'
+    wrong = run("call", "tone.wav", "--port", "0", cwd=tmp_path)
+    assert wrong.stderr == 'pipecat-base: settings_invalid: --port: "0" is not a port (1–65535)\n'
+    (tmp_path / ".env").write_text("\nPORT=http\n")
+    wrong = run("call", "tone.wav", cwd=tmp_path, PORT=None)
+    assert wrong.stderr == 'pipecat-base: settings_invalid: .env:2: PORT: "http" is not a port (1–65535)\n'
 
 
 SCENE = """
