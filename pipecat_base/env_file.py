@@ -48,7 +48,8 @@ class EnvFile:
         from dotenv.parser import parse_stream
 
         try:
-            text = self._path.read_text(encoding="utf-8") if self._path.is_file() else ""
+            # A FIFO too: password managers hand it out by one.
+            text = self._path.read_text(encoding="utf-8") if self._path.exists() and not self._path.is_dir() else ""
         except UnicodeDecodeError:
             raise SettingsInvalid([f"{self._path}: not UTF-8"]) from None
         except OSError as error:

@@ -33,7 +33,7 @@ SESSION_API = "fastapi"
 BOTS_MODULE = "pipecatcloud_system"
 UPLOADS = "python-multipart"
 DEVELOPMENT = ("python-dotenv", "segno", "watchfiles")
-"""Needed only by ``pipecat-base dev``."""
+"""Needed only by ``pipecat-base dev``; the first by ``check`` and ``doctor`` too, which read ``.env``."""
 
 Release = tuple[int, ...]
 

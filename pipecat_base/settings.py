@@ -642,11 +642,18 @@ def _misspelt(environment: Mapping[str, str]) -> Iterator[str]:
     """Variables that nobody reads, and that were probably meant for the launcher."""
     known = [field.metadata["name"] for field in _variables()]
     unset = [name for name in known if not environment.get(name, "").strip()]
-    for name in sorted(set(environment).difference(known)):
+    others = [name for name in sorted(set(environment).difference(known)) if not _is_service_link(environment[name])]
+    near = nearest(others, unset)
+    for name in others:
         bare = name.removeprefix("PIPECAT_")
-        meant = bare if bare != name and bare in unset else nearest(name, unset)
+        meant = bare if bare != name and bare in unset else near.get(name)
         if meant is not None:
-            yield f"{name}: nothing reads this variable; is {meant} meant?"
+            yield f"{name}: pipecat-base does not read this variable; is {meant} meant?"
+
+
+def _is_service_link(value: str) -> bool:
+    """What Kubernetes sets for a Service, PIPECAT_PORT for one that is called pipecat."""
+    return value.startswith(("tcp://", "udp://"))
 
 
 def _wrong_for_a_gateway(settings: Settings) -> Iterator[str]:

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 SHORTEST = 5
 """Letters: shorter names are near to too much."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that is one slip of a finger away, in a long one two; capitals and ``_`` count for nothing."""
-    folded = _fold(name)
-    best: tuple[int, str] | None = None
+def nearest(names: Iterable[str], known: Iterable[str]) -> dict[str, str]:
+    """Of names that look misspelt, the known one that each is nearest to.
+
+    That is one slip of a finger away, in a long one two; capitals and ``_`` count for nothing.
+    """
+    by_letter: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for other in known:
         wanted = _fold(other)
-        if len(wanted) < SHORTEST or folded[:1] != wanted[:1] or abs(len(folded) - len(wanted)) > 2:
-            continue
-        slips = _distance(folded, wanted)
-        if slips <= (1 if len(wanted) < 2 * SHORTEST else 2) and (best is None or slips < best[0]):
-            best = slips, other
-    return best[1] if best else None
+        if len(wanted) >= SHORTEST:
+            by_letter[wanted[0]].append((wanted, other))
+    found = {}
+    for name in names:
+        folded = _fold(name)
+        best: tuple[int, str] | None = None
+        for wanted, other in by_letter.get(folded[:1], ()):
+            most = 1 if len(wanted) < 2 * SHORTEST else 2
+            if abs(len(folded) - len(wanted)) <= most:
+                slips = _distance(folded, wanted)
+                if slips <= most and (best is None or slips < best[0]):
+                    best = slips, other
+        if best is not None:
+            found[name] = best[1]
+    return found
 
 
 def _fold(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,3 +52,15 @@ def test_the_bots_own_dotenv_still_warns(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("no variable\n")
     EnvFile(tmp_path).read()
     assert not logging.getLogger("dotenv.main").disabled
+
+
+def test_a_password_manager_may_hand_it_out_by_a_fifo(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / ".env")
+    writer = threading.Thread(target=lambda: (tmp_path / ".env").write_text("FROM_FIFO=1\n"))
+    writer.start()
+    try:
+        EnvFile(tmp_path).read()
+        assert os.environ["FROM_FIFO"] == "1"
+    finally:
+        writer.join()
+        os.environ.pop("FROM_FIFO", None)

@@ -119,6 +119,26 @@ def test_while_the_url_fails_the_last_good_answer_serves_with_one_warning(failur
     assert len(warnings) == (0 if failure == "hang" else 1)
 
 
+def test_a_url_may_hold_a_key_that_no_line_shows() -> None:
+    lines: list[str] = []
+    sink = logger.add(lambda message: lines.append(str(message)), level="DEBUG")
+
+    async def fails(url: str) -> Any:
+        raise OSError(f"cannot connect to {url}")
+
+    async def main() -> None:
+        await ice.IceServers(None, "http://127.0.0.1:9/ice?key=s3cr3t", fetch=fails).get()
+        await asyncio.sleep(0.01)
+
+    try:
+        asyncio.run(main())
+    finally:
+        logger.remove(sink)
+    (line,) = [line for line in lines if "did not give ICE servers" in line]
+    assert "cannot connect to the URL" in line
+    assert "s3cr3t" not in "".join(lines)
+
+
 def test_a_url_that_fails_is_asked_again_only_after_a_pause() -> None:
     now = 1000.0
     source = Source(OSError("down"))

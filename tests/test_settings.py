@@ -158,7 +158,8 @@ def test_what_the_replaced_image_goes_on_with_is_ignored_with_a_warning(name: st
     ],
 )
 def test_a_variable_that_is_nearly_ours_is_a_warning(name: str, meant: str) -> None:
-    assert Settings.load({name: "1"}).warnings == (f"{name}: nothing reads this variable; is {meant} meant?",)
+    warning = f"{name}: pipecat-base does not read this variable; is {meant} meant?"
+    assert Settings.load({name: "1"}).warnings == (warning,)
 
 
 @pytest.mark.parametrize(
@@ -174,6 +175,7 @@ def test_a_variable_that_is_nearly_ours_is_a_warning(name: str, meant: str) -> N
         },
         {"DAILY_API_KEY2": "the second", "DAILY_API_KEY": "the first"},
         {"BOT_PORT_8080_TCP_ADDR": "10.0.0.1", "BOT_SERVICE_PORT": "8080", "KUBERNETES_SERVICE_HOST": "10.0.0.1"},
+        {"PIPECAT_PORT": "tcp://10.0.0.1:80", "PIPECAT_SERVICE_PORT": "80"},
         {"LIVEKIT_TOKEN": "x", "TWILIO_ACCOUNT_SID": "x", "TWILIO_API_KEY": "x", "LOG_LEVEL": "DEBUG"},
     ],
 )

@@ -170,7 +170,8 @@ async def _allocate(address: Any, parsed: dict[str, Any], username: str, credent
 
     class Peer(asyncio.DatagramProtocol):
         def connection_lost(self, error: Exception | None) -> None:
-            is_over.set_result(None)
+            if not is_over.done():
+                is_over.set_result(None)
 
     is_tls = parsed["scheme"] == "turns"
     async with asyncio.timeout(TURN_TIMEOUT):

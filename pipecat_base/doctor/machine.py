@@ -76,6 +76,9 @@ def _packages_by_pip() -> Sequence[Finding]:
         return [ok("packages", "all fit each other")]
     # pip writes a line for each conflict, uv to standard error and after a heading.
     lines = [line for line in (checked.stdout or checked.stderr).splitlines() if " require" in line]
+    if not lines:
+        said = (checked.stdout or checked.stderr).strip().splitlines() or [f"it ended with status {checked.returncode}"]
+        return [not_checked("packages", f"pip check: {said[-1].strip()}")]
     return [warning("packages", line.strip().rstrip("."), "Install versions that fit.") for line in lines[:MAX_LINES]]
 
 
@@ -124,6 +127,9 @@ def _is_ours(host: str, number: int) -> bool:
 def limits(settings: Settings) -> Sequence[Finding]:
     """Open files, memory and CPUs."""
     raise_descriptor_limit()  # as the launcher does
+    if not (CGROUPS / "cgroup.controllers").exists():
+        said = "control groups of version 1 are not read"
+        return [open_files(settings, descriptor_limit()), not_checked("memory", said), not_checked("cpus", said)]
     return [
         open_files(settings, descriptor_limit()),
         memory(settings, lowest(OF_PROCESS, CGROUPS, "memory.max")),

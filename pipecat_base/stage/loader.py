@@ -187,11 +187,10 @@ def misnamed(bot: Bot) -> tuple[str, ...]:
         for name, value in vars(bot.module).items()
         if inspect.isfunction(value) and value.__module__ == bot.module.__name__ and _accepts(value, 0)
     ]
-    found = {name: nearest(name, unused) for name in own if name not in HOOKS}
+    found = nearest((name for name in own if name not in HOOKS), unused)
     return tuple(
         f"`{name}` in {bot.file.name} is not called by the launcher; is the hook {hook}() meant?"
         for name, hook in found.items()
-        if hook is not None
     )
 
 

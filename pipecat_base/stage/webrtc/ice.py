@@ -104,6 +104,9 @@ class IceServers:
             self._good_until = self._clock() + RETRY
             if not self._failed:
                 reason = " ".join(str(error).split()) or type(error).__name__
+                reason = reason.replace(url, "the URL")  # it may hold a key
+                if (status := getattr(error, "status", None)) is not None:  # of aiohttp's, whose text has the URL
+                    reason = f"status {status}"
                 level = "DEBUG" if self._is_default else "WARNING"
                 logger.log(level, f"{self._name} did not give ICE servers ({reason}); serving the last good ones")
             self._failed = True
