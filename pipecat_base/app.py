@@ -16,12 +16,13 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import BaseRoute, Match, Mount, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipecat_base.access.local import HOST_HEADERS
 from pipecat_base.errors import Refusal, Starting
 from pipecat_base.logs import logger
 from pipecat_base.packages import BOTS_MODULE
 from pipecat_base.paths import PROBES, STATUS
-from pipecat_base.problem import HOST_HEADERS, Problem
-from pipecat_base.refusals import ON_REFUSAL, gone, lines_of, refuse, request_line, session_id_in, turn_away
+from pipecat_base.problem import HEADERS, Problem
+from pipecat_base.refusals import LAUNCHER, ON_REFUSAL, gone, lines_of, refuse, request_line, session_id_in, turn_away
 
 
 def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlette:
@@ -141,11 +142,12 @@ class Entrance:
         if self._problem is not None and scope["type"] == "http" and scope["method"] == "GET":
             headers = Headers(scope=scope)
             problem = problem.for_visitor(value for name in HOST_HEADERS for value in headers.getlist(name))
+            told = Starting(problem.reason).headers(LAUNCHER)
             if scope["path"] == "/":
-                await HTMLResponse(problem.as_page(), 503)(scope, receive, send)
+                await HTMLResponse(problem.as_page(), 503, {**told, **HEADERS})(scope, receive, send)
                 return
             if scope["path"] == STATUS:
-                await JSONResponse(problem.as_answer(), 503)(scope, receive, send)
+                await JSONResponse(problem.as_answer(), 503, told)(scope, receive, send)
                 return
         await turn_away(Starting(problem.reason), scope, receive, send)
 

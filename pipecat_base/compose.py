@@ -20,6 +20,7 @@ from pipecat_base import app as application
 from pipecat_base import environment, installed
 from pipecat_base.access.internal_headers import InternalHeaders
 from pipecat_base.access.keys import KeyGuard, Keys
+from pipecat_base.access.local import serves_this_machine_alone
 from pipecat_base.access.origins import OriginGuard
 from pipecat_base.access.pod_token import PodTokenGuard
 from pipecat_base.access.tokens import Tokens
@@ -425,6 +426,7 @@ def _board(settings: Settings, lifecycle: Lifecycle) -> tuple[Board, MemoryRelea
         max_seconds=settings.max_session_seconds,
         start_grace=settings.start_grace,
         refusal=lifecycle.refusal,
+        keeps_mistakes=settings.gateway and serves_this_machine_alone(settings),
         after_each=memory,
     )
     return board, memory

@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pipecat_base import server
+from pipecat_base import environment, server
+from pipecat_base.access.local import serves_this_machine_alone
 from pipecat_base.env_file import EnvFile
 from pipecat_base.errors import StartupError
 from pipecat_base.logs import logger
-from pipecat_base.problem import Problem, mistake_of, serves_this_machine_alone
+from pipecat_base.problem import Problem, mistake_of
 from pipecat_base.settings import Settings, is_local, table
 
 HOST = "127.0.0.1"
@@ -28,6 +29,8 @@ EVERYWHERE = ("0.0.0.0", "::")
 LOCALHOST = ("127.0.0.1", "::1", "localhost")
 CONTAINER = ("/.dockerenv", "/run/.containerenv")
 """Files that Docker and Podman put into every container: an address found in there is of no use outside."""
+KUBERNETES = "KUBERNETES_SERVICE_HOST"
+"""A variable that every pod has."""
 LOOK = 100
 """Milliseconds between looks at what has changed."""
 IGNORED = (".venv", "venv", "node_modules", "__pycache__", ".git", "site-packages")
@@ -101,13 +104,16 @@ class Development:
         self._folder = folder
         self._changes: Changes | None = None
         self.env_file = EnvFile(folder)
+        self._told: tuple[str, ...] = ()
         # A cached file counts as fresh when the source has the same size and was written in the same second.
         sys.dont_write_bytecode = reload or sys.dont_write_bytecode
 
     def tell_of_settings(self) -> None:
         """Say what in ``.env`` is wrong, and which of its variables the launcher reads once, when it starts."""
         for line in self.env_file.warnings:
-            logger.warning(line)
+            if line not in self._told:
+                logger.warning(line)
+        self._told = self.env_file.warnings
         own = self.env_file.differing & {row.variable for row in table()}
         if own:
             logger.warning(f"{', '.join(sorted(own))}: what .env says of the launcher counts from its next start")
@@ -162,7 +168,7 @@ def banner(settings: Settings) -> str:
     local = server.http_address(host, settings.port)
     lines = ["", f"  Talk to your bot:  {local}"]
     reachable = not is_local(settings.host)
-    contained = any(map(os.path.exists, CONTAINER))
+    contained = any(map(os.path.exists, CONTAINER)) or KUBERNETES in environment.read()
     others = settings.public_url or (_address(settings) if reachable and not contained else None)
     if others is None and reachable and contained:
         lines.append(

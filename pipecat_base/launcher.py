@@ -10,11 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipecat_base import compose, environment, orchestrator
+from pipecat_base.access.local import serves_this_machine_alone
 from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.lifecycle import Lifecycle, State
 from pipecat_base.logs import logger
 from pipecat_base.observe.recorder import Recorder
-from pipecat_base.problem import Problem, serves_this_machine_alone
+from pipecat_base.problem import Problem
 from pipecat_base.server import FORCED, LEFTOVERS, Server, http_address
 from pipecat_base.sessions.board import CLOSE_TIMEOUT
 from pipecat_base.sessions.outcomes import Outcome

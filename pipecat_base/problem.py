@@ -7,27 +7,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from html import escape
 from typing import Any
-from urllib.parse import urlsplit
 
+from pipecat_base.access.local import name_is_local
 from pipecat_base.errors import Starting, StartupError
-from pipecat_base.settings import Settings, is_local
 
-HOST_HEADERS = ("host", "x-forwarded-host")
-"""What a visitor takes us for: behind a tunnel it is the tunnel's name."""
 HERE = "{problem}"
-
-
-def serves_this_machine_alone(settings: Settings) -> bool:
-    """Whether nobody else may use the gateway: without keys it refuses names of other machines."""
-    return not (settings.has_keys or settings.insecure)
-
-
-def name_is_local(host: str) -> bool:
-    """Whether a ``Host`` header's value names this machine."""
-    try:
-        return is_local(urlsplit(f"//{host}").hostname or "")
-    except ValueError:
-        return False
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "cache-control": "no-cache",
+}
+"""Of the page, which brings its own script and style: it asks no other origin, and no other origin may show it."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,7 @@ class Problem:
     template: str = ""
 
     def for_visitor(self, hosts: Iterable[str]) -> Problem:
-        """What one may know who takes us for ``hosts``: those headers of :data:`HOST_HEADERS` that were sent.
+        """What one may know who takes us for ``hosts``: what was sent of ``access.local.HOST_HEADERS``.
 
         A name of somebody's may lead here (DNS rebinding), and its page would read what we answer.
         """
@@ -55,7 +49,7 @@ class Problem:
         """Its fields in ``/status``."""
         return {"problem": self.reason, **({"mistake": self.mistake} if self.mistake is not None else {})}
 
-    def as_page(self) -> str:
+    def as_page(self) -> bytes:
         """HTML, whose text is all quoted; what it shows is in it as JSON too, to be compared with the next."""
         if self.mistake is None:
             shown = f"<h1>The bot cannot be served</h1><p>{escape(self.reason)}</p>"
@@ -66,7 +60,7 @@ class Problem:
             shown += f"<p class=detail>{code}</p>"
         data = escape(json.dumps(self.as_status()))
         section = f'<section class="card mistake" role="alert" data-problem="{data}">{shown}</section>'
-        return self.template.replace(HERE, section)
+        return self.template.replace(HERE, section).encode(errors="backslashreplace")
 
     def as_answer(self) -> dict[str, Any]:
         """The body of a 503 to ``/status``: a refusal like any other, with the same fields."""

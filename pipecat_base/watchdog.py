@@ -19,12 +19,14 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
+from pipecat_base.access.local import HOST_HEADERS
 from pipecat_base.errors import LAUNCHER_HEADER, Starting
 from pipecat_base.paths import STATUS
-from pipecat_base.problem import HOST_HEADERS, Problem
+from pipecat_base.problem import HEADERS, Problem
 from pipecat_base.signals import write_line
 from pipecat_base.stalls import BEAT, WORTH_A_LINE, Stalls
 
@@ -33,6 +35,7 @@ GLANCE = 0.05
 MAX_PENDING = 256
 """Connections at once that wait for the loop."""
 MAX_PEEK = 65536
+NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 """Bytes of a head that is looked at."""
 PATIENCE = 1.0
 """Seconds that it may take to come; then the loop gets the connection, or, without a loop yet, it is closed."""
@@ -206,7 +209,7 @@ class Watchdog(threading.Thread):
         fields = [line.decode("latin-1").partition(":") for line in head.split(b"\r\n")[1:]]
         problem = problem.for_visitor(value.strip() for name, _, value in fields if name.lower() in HOST_HEADERS)
         if is_get and target == b"/":
-            self._send(sock, Starting.status, "text/html; charset=utf-8", problem.as_page().encode())
+            self._send(sock, Starting.status, "text/html; charset=utf-8", problem.as_page(), HEADERS)
         elif is_get and target == STATUS.encode():
             self._answer(sock, Starting.status, problem.as_answer())
         else:
@@ -222,15 +225,23 @@ class Watchdog(threading.Thread):
     def _answer(self, sock: socket.socket, status: int, body: dict[str, Any]) -> None:
         self._send(sock, status, "application/json", json.dumps(body).encode())
 
-    def _send(self, sock: socket.socket, status: int, content_type: str, payload: bytes) -> None:
+    def _send(
+        self,
+        sock: socket.socket,
+        status: int,
+        content_type: str,
+        payload: bytes,
+        headers: Mapping[str, str] = NO_HEADERS,
+    ) -> None:
         reason = {200: "OK", 503: "Service Unavailable"}[status]
         retry = (
             f"retry-after: {Starting.retry_after}\r\n{LAUNCHER_HEADER}: {self._launcher}\r\n" if status != 200 else ""
         )
         head = (
             f"HTTP/1.1 {status} {reason}\r\ncontent-type: {content_type}\r\n"
-            f"content-length: {len(payload)}\r\n{retry}connection: close\r\n\r\n"
+            f"content-length: {len(payload)}\r\n{retry}connection: close\r\n"
         )
+        head += "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
         try:
             sock.sendall(head.encode() + payload)
             sock.shutdown(socket.SHUT_WR)

@@ -14,7 +14,7 @@ from pipecat_base.lifecycle import State as LauncherState
 from pipecat_base.sessions import board
 from pipecat_base.sessions.board import Session, State
 from pipecat_base.sessions.meetings import Transport
-from pipecat_base.sessions.outcomes import Outcome, Report
+from pipecat_base.sessions.outcomes import Mistake, Outcome, Report
 from pipecat_base.stage.argument_types import RunnerArguments
 from tests.parts import Bot, Sessions, make_sessions
 
@@ -148,6 +148,19 @@ def test_only_so_many_ends_are_remembered(monkeypatch: pytest.MonkeyPatch) -> No
         await run(sessions, "fourth")
         assert sessions.report("first") is None
         assert all(sessions.report(name) is not None for name in ("second", "third", "fourth"))
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+def test_what_a_bot_raised_is_kept_for_whoever_works_on_it_alone(keeps: bool) -> None:
+    async def main() -> None:
+        kept = board.Board(max_sessions=None, max_seconds=None, refusal=lambda: None, keeps_mistakes=keeps)
+        async with kept.admit("a", Transport.PLAIN) as session:
+            session.report = Report(Outcome.FAILED, "The bot failed.", 1.0, Mistake("KeyError: 'a secret'", ()))
+        report = kept.report("a")
+        assert report is not None
+        assert (report.mistake is not None) is keeps
 
     asyncio.run(main())
 

@@ -13,9 +13,9 @@ from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipecat_base.access.local import HOST_HEADERS, name_is_local, serves_this_machine_alone
 from pipecat_base.errors import Refusal, Unauthorized
 from pipecat_base.paths import PROBES
-from pipecat_base.problem import HOST_HEADERS, name_is_local, serves_this_machine_alone
 from pipecat_base.refusals import LAUNCHER, refuse, turn_away
 from pipecat_base.settings import Settings, is_local
 

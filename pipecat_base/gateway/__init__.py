@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from feature_manager import FeatureManager
 from pipecat_base.access.keys import Keys
+from pipecat_base.access.local import serves_this_machine_alone
 from pipecat_base.access.tokens import Tokens
 from pipecat_base.access.visitors import Visitors
 from pipecat_base.app import warn_of_clashes
@@ -122,7 +123,13 @@ def build(
     with_key.append(status.router())
     signed = [phones.router(), webhooks.router()]
     name = settings.agent_name or PurePath(pod.about.file).stem
-    agents = Agents(pod.board, name=name, log_folder=settings.log_dir, stop=session_api.stop)
+    agents = Agents(
+        pod.board,
+        name=name,
+        log_folder=settings.log_dir,
+        shows_log=settings.has_keys or serves_this_machine_alone(settings),
+        stop=session_api.stop,
+    )
     management = [session_api.management(), agents.router()]
     for router in management:
         app.include_router(router, dependencies=[bearer, Depends(keys.check_private), *named])

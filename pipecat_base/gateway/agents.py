@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -39,6 +39,7 @@ class Agents:
     Args:
         name: Its own, where it has one.
         log_folder: Where ``bot.jsonl`` is, or None.
+        shows_log: Whether those who may ask may also read the log.
         stop: Ends a session.
     """
 
@@ -48,13 +49,14 @@ class Agents:
         *,
         name: str,
         log_folder: str | None,
+        shows_log: bool,
         stop: Callable[[str], Awaitable[JSONResponse]],
     ) -> None:
         self._board = board
         self._name = name
         self._log_folder = log_folder
+        self._shows_log = shows_log
         self._stop = stop
-        self._started_at = _iso(datetime.now(UTC))
 
     def router(self) -> APIRouter:
         """Its routes: as on the platform, not for whoever may start a session."""
@@ -79,8 +81,8 @@ class Agents:
             "region": "here",
             "id": self._name,
             "activeDeploymentId": "here",
-            "createdAt": self._started_at,
-            "updatedAt": self._started_at,
+            "createdAt": _iso(self._board.made_at),
+            "updatedAt": _iso(self._board.made_at),
         }
         return JSONResponse({"services": [service]})
 
@@ -108,10 +110,12 @@ class Agents:
         session_id: Annotated[str | None, Query(alias="sessionId")] = None,
     ) -> JSONResponse:
         """``{"logs": [{"timestamp", "log"}]}``: the last lines, the oldest of them first."""
+        if not self._shows_log:
+            raise NotServed("The log is not shown to everybody: set PIPECAT_PRIVATE_API_KEYS.")
         if self._log_folder is None:
             raise NotServed("No log lines are kept: set PCC_LOG_DIR to a folder for them.")
-        if not limit.isdecimal() or int(limit) < 1:
-            raise Malformed("limit is not a whole number (1 or more).", field="limit")
+        if not limit.isdecimal() or len(limit) > 9 or int(limit) < 1:
+            raise Malformed("limit is not a whole number (1 to 999,999,999).", field="limit")
         path = os.path.join(self._log_folder, FILE)
         most = min(int(limit), MOST_LINES)
         return JSONResponse({"logs": await asyncio.to_thread(_last_lines, path, most, session_id)})
@@ -154,15 +158,11 @@ def _last_lines(path: str, limit: int, session_id: str | None) -> list[dict[str,
 
 
 def _records(path: str) -> list[dict[str, Any]]:
-    """Those in the last part of the file; what the cut goes through is left out."""
-    try:
-        with open(path, "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-            lines = file.read(TAIL).splitlines()
-    except OSError:
-        return []
+    """Those in the last part of the file, and of the one before it; what the cut goes through is left out."""
+    content = _end_of(path, TAIL)
+    content = _end_of(f"{path}.1", TAIL - len(content)) + content
     found = []
-    for line in lines:
+    for line in content.splitlines():
         try:
             record = json.loads(line)
         except ValueError:
@@ -170,3 +170,13 @@ def _records(path: str) -> list[dict[str, Any]]:
         if isinstance(record, dict):
             found.append(record)
     return found
+
+
+def _end_of(path: str, most: int) -> bytes:
+    """Its last bytes, so many at most; none where it is not there."""
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - most))
+            return file.read(most)
+    except OSError:
+        return b""

@@ -92,7 +92,8 @@ class SessionApi:
 
         Those that have code from before a change also have ``"outdated": true``.
         """
-        return JSONResponse({"sessions": [self._line(session) for session in self._board]})
+        outdated = frozenset(self._outdated())
+        return JSONResponse({"sessions": [self._line(session, outdated) for session in self._board]})
 
     async def tell(self, session_id: str) -> JSONResponse:
         """As in the list; of one that has ended lately ``{"sessionId", "state", "outcome", "message", "report"}``.
@@ -101,7 +102,7 @@ class SessionApi:
         """
         session = self._board.get(session_id)
         if session is not None:
-            return JSONResponse(self._line(session))
+            return JSONResponse(self._line(session, self._outdated()))
         report = self._board.report(session_id)
         if report is None:
             raise UnknownSession(session_id)
@@ -110,13 +111,13 @@ class SessionApi:
             ended["mistake"] = {"said": report.mistake.said, "frames": report.mistake.frames}
         return JSONResponse({"sessionId": session_id, **ended, "report": self._report_of(session_id)})
 
-    def _line(self, session: Session) -> dict[str, Any]:
+    def _line(self, session: Session, outdated: Collection[str]) -> dict[str, Any]:
         return {
             "sessionId": session.id,
             "state": session.state.value,
             "transport": session.transport.value,
             "age": round(session.age, 1),
-            **({"outdated": True} if session.id in self._outdated() else {}),
+            **({"outdated": True} if session.id in outdated else {}),
         }
 
     async def stop(self, session_id: str) -> JSONResponse:

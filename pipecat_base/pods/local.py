@@ -175,7 +175,7 @@ class LocalPlace(Held):
         pod, session = self._pod, self.session
         if isinstance(meeting, OfferToCome):
             calls = (await pod.webrtc(session.id).load()).calls
-            return await calls.wait(session, body, flow_config=flow_config, caller_left=self._caller_left)
+            return await calls.wait(session, meeting, body, flow_config=flow_config, caller_left=self._caller_left)
         if isinstance(meeting, WhatsAppCall):
             return await self._run_call(meeting)
         if isinstance(meeting, Stream):

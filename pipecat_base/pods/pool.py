@@ -106,8 +106,8 @@ class WorkerPool:
 
     def outdated(self) -> list[str]:
         """Sessions that have code from before a change."""
-        stints = self._stints.values()
-        return [s.session_id for s in stints if not (s.is_left or self._generation.has(s.worker))]
+        stints = [stint for stint in self._stints.values() if not stint.is_left]
+        return [s.session_id for s in stints if any(old.has(s.worker) for old in self._old)]
 
     async def open(self) -> Mapping[str, Any]:
         if not self._is_open:
@@ -275,6 +275,8 @@ class WorkerPool:
             return await self._ask_for_answer(stint, ask, content)
         except BaseException:
             stint.offers -= 1
+            if not stint.offers:
+                stint.on_offers_over()
             raise
 
     async def _ask_for_answer(self, stint: Stint, ask: Ask, content: Any) -> dict[str, str]:

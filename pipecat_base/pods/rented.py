@@ -99,6 +99,7 @@ class WorkerPlace(Held):
             self._stint = await self._pool.take(self.session)
             self._stint.on_entered = self._enter
             self._stint.on_superseded = self._note_superseded
+            self._stint.on_offers_over = self._move_if_possible
             self._moves = asyncio.get_running_loop().create_future()
         return self._stint
 
@@ -110,7 +111,9 @@ class WorkerPlace(Held):
                 assert self._stint is not None
                 self._pool.give_back(self._stint)
                 self._stint = None
-                self._is_superseded = False
+                self._is_superseded = self._has_entered = False
+                if isinstance(meeting, OfferToCome):
+                    meeting = OfferToCome(waited=self.session.age)
 
     async def _try_to_run(self, meeting: Meeting, body: Any, flow_config: str | None) -> Report:
         try:

@@ -85,6 +85,7 @@ class Stint:
         offers: Those of the session's peer that it has been asked to answer, less those that failed.
         is_left: Whether the session goes to another worker.
         on_superseded: Called when newer code takes sessions.
+        on_offers_over: Called when none of its offers is being answered any more.
     """
 
     def __init__(self, worker: Worker, session_id: str) -> None:
@@ -97,6 +98,7 @@ class Stint:
         self.on_entered: Callable[[str], None] = _nothing
         self.on_serving: Callable[[Sequence[str]], None] = _nothing
         self.on_superseded: Callable[[], None] = lambda: None
+        self.on_offers_over: Callable[[], None] = lambda: None
 
 
 class Worker:

@@ -11,7 +11,7 @@ import contextlib
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
 from typing import Any
@@ -113,6 +113,7 @@ class Board:
         max_seconds: The longest that any session may run; None for no limit.
         start_grace: Seconds for which a session that gives way has its place for sure.
         refusal: The launcher's reason to take no session now, or None.
+        keeps_mistakes: Whether whoever works on the bot may ask what it raised.
         after_each: Awaited at the end of each, when all that it held is closed; it still has its place.
     """
 
@@ -123,8 +124,11 @@ class Board:
         max_seconds: float | None,
         start_grace: float = 0.0,
         refusal: Callable[[], Refusal | None],
+        keeps_mistakes: bool = False,
         after_each: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
+        self.made_at = datetime.now(UTC)
+        self._keeps_mistakes = keeps_mistakes
         self._max_sessions = max_sessions
         self._max_seconds = max_seconds
         self._start_grace = start_grace
@@ -264,7 +268,8 @@ class Board:
             report = Report(outcome, message if refused is None else refused.message, 0.0)
         if session._farewell is not None:
             report = Report(Outcome.EXPIRED, session._farewell, report.seconds)
-        session.report = report
+        session.report = report if self._keeps_mistakes else replace(report, mistake=None)
+        report = session.report
         self._past[session.id] = Past(session.id, session.transport, report, session.started_at, datetime.now(UTC))
         self._past.move_to_end(session.id)
         if len(self._past) > MAX_REPORTS:

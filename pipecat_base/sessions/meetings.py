@@ -69,8 +69,13 @@ class LiveKitRoom:
 
 @dataclass(frozen=True)
 class OfferToCome:
-    """The caller will offer a WebRTC connection to ``/api/offer``, with the session's id."""
+    """The caller will offer a WebRTC connection to ``/api/offer``, with the session's id.
 
+    Attributes:
+        waited: Seconds for which the session has waited for it already, with older code.
+    """
+
+    waited: float = 0.0
     transport: ClassVar = Transport.WEBRTC
 
 

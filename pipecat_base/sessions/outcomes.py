@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from pipecat_base.stacks import MOST_FRAMES
+
 
 class Outcome(Enum):
     """How a session ended. The first cause counts: a bot that fails while it is being cancelled was cancelled."""
@@ -30,7 +32,7 @@ MEANINGS = {
 
 MAX_LINE = 300
 """Characters of a line of a mistake."""
-MAX_FRAMES = 13
+MAX_FRAMES = MOST_FRAMES + 1
 """Those of :mod:`pipecat_base.stacks`, and how many more there were."""
 
 

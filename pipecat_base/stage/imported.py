@@ -59,13 +59,15 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
     except StartupError as error:
         compatibility.require_import(error)
         raise
-    if is_dev and "pipecat" in sys.modules:
-        stand_ins.keep_in_house()
+    uses_pipecat = has_pipecat and ("pipecat" in sys.modules or loader.mentions(bot.project, PIPECAT_IN_SOURCES))
+    if is_dev and uses_pipecat:
+        with logs.unchanged():
+            stand_ins.keep_in_house()
     has_app, has_file_storage = BOTS_MODULE in sys.modules, bot.create_file_storage is not None
     packages.check(unused=unused(settings, has_app=has_app, has_file_storage=has_file_storage, is_dev=is_dev))
     wants_cloud = loader.mentions(bot.project, CLOUD_IN_SOURCES) or CLOUD in sys.modules
     verdict = compatibility.Verdict(() if has_pipecat else (WITHOUT_PIPECAT,))
-    if has_pipecat and ("pipecat" in sys.modules or loader.mentions(bot.project, PIPECAT_IN_SOURCES)):
+    if uses_pipecat:
         try:
             with logs.unchanged():
                 verdict = compatibility.require_session_types(cloud=wants_cloud)

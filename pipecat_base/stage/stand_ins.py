@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import importlib
+import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,8 @@ from typing import Any
 from pipecat_base import environment
 from pipecat_base.logs import logger
 
-STAND_IN = "stand-in-of-pipecat-base-dev"
+STAND_IN = "stand-in-of-pipecat-base-dev-"
+"""What each begins with. The rest is random: nobody signs requests with what is public."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,14 @@ def provide() -> None:
     """Set stand-ins for what is missing. For the bot alone: the gateway checks signatures with the same variables."""
     variables = environment.read()
     for wanted in WANTED:
-        environment.add(dict.fromkeys(wanted.missing(variables), STAND_IN))
+        environment.add({name: f"{STAND_IN}{secrets.token_hex(16)}" for name in wanted.missing(variables)})
 
 
 def keep_in_house() -> None:
-    """Have pipecat send no hang-up that has a stand-in's credentials. pipecat must be imported already."""
+    """Have pipecat send no hang-up that has a stand-in's credentials. It imports pipecat."""
     variables = environment.read()
     for wanted in WANTED:
-        names = [name for name in wanted.variables if variables.get(name) == STAND_IN]
+        names = [name for name in wanted.variables if _stands_in(variables.get(name))]
         with contextlib.suppress(ImportError, AttributeError):  # an extra that is missing, a pipecat of another age
             if names:
                 serializer: Any = getattr(importlib.import_module(wanted.module), wanted.serializer)
@@ -80,7 +82,7 @@ def _unless_stand_in(
 ) -> Callable[[Any], Awaitable[None]]:
     @functools.wraps(hang_up)
     async def hang_up_if_real(self: Any) -> None:
-        if STAND_IN in vars(self).values():
+        if any(map(_stands_in, vars(self).values())):
             logger.info(f"{provider} is not asked to hang up: {_listed(names)} not set, dev stands in")
         else:
             await hang_up(self)
@@ -88,9 +90,13 @@ def _unless_stand_in(
     return hang_up_if_real
 
 
+def _stands_in(value: object) -> bool:
+    return isinstance(value, str) and value.startswith(STAND_IN)
+
+
 def advice(error: BaseException) -> str | None:
     """What to do about a bot that failed for want of a provider's credentials; None for any other failure."""
-    if not isinstance(error, ValueError) or "auto_hang_up" not in str(error):
+    if type(error) is not ValueError or "auto_hang_up" not in str(error):
         return None
     variables = environment.read()
     trace = error.__traceback__

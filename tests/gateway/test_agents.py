@@ -116,7 +116,7 @@ def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
         raise AssertionError(session_id)
 
     board = Board(max_sessions=None, max_seconds=None, refusal=lambda: None)
-    kept = agents.Agents(board, name="a", log_folder=str(tmp_path), stop=nobody)
+    kept = agents.Agents(board, name="a", log_folder=str(tmp_path), shows_log=True, stop=nobody)
     told = json.loads(bytes(asyncio.run(kept.logs(limit=str(10 * agents.MOST_LINES))).body))["logs"]
     assert len(told) == agents.MOST_LINES
     found = agents._last_lines(str(path), 3, None)
@@ -124,10 +124,25 @@ def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
     assert agents._last_lines(str(tmp_path / "nothing"), 3, None) == []
 
 
-def test_without_a_folder_for_logs_it_says_how_to_have_them(gateway: Launcher) -> None:
-    answer = gateway.http.get(f"{SERVICES}/my-agent/logs")
+def test_just_after_a_rotation_the_file_before_it_is_read_too(tmp_path: Path) -> None:
+    for name, text in (("bot.jsonl.1", "before"), ("bot.jsonl", "after")):
+        (tmp_path / name).write_text(json.dumps({"@timestamp": "now", "stream": "stdout", "line": text}) + "\n")
+    found = agents._last_lines(str(tmp_path / "bot.jsonl"), 10, None)
+    assert [entry["log"] for entry in found] == ["before", "after"]
+
+
+def test_without_a_folder_for_logs_it_says_how_to_have_them() -> None:
+    with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher:
+        answer = launcher.http.get(f"{SERVICES}/my-agent/logs")
     assert (answer.status_code, answer.json()["reason"]) == (404, "not_served")
     assert "set PCC_LOG_DIR to a folder" in answer.json()["error"]
+
+
+def test_a_log_is_not_for_everybody(tmp_path: Path) -> None:
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_INSECURE="1", PCC_LOG_DIR=str(tmp_path)) as launcher:
+        answer = launcher.http.get(f"{SERVICES}/my-agent/logs")
+    assert (answer.status_code, answer.json()["reason"]) == (404, "not_served")
+    assert "set PIPECAT_PRIVATE_API_KEYS" in answer.json()["error"]
 
 
 @pytest.mark.parametrize("path", [SERVICES, f"{SERVICES}/my-agent/logs", f"{SESSIONS}/x", SESSIONS])

@@ -317,6 +317,7 @@ def test_a_bot_that_is_broken_at_first_is_told_and_fixed_without_a_new_start(fol
         page = launcher.http.get("/?x=1")
         assert (page.status_code, page.headers["content-type"]) == (503, "text/html; charset=utf-8")
         assert "Fix that line: async def bot(args:" in page.text
+        assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
         told = launcher.http.get("/status")
         assert (told.status_code, told.json()["mistake"]) == (503, SYNTAX_ERROR)
         write(folder, 2)
@@ -330,6 +331,14 @@ SYNTAX_ERROR = {
     "remedy": "Fix that line: async def bot(args:",
     "frames": [],
 }
+
+
+def test_a_mistake_in_words_that_are_no_text_is_told_all_the_same(folder: Path) -> None:
+    (folder / "bot.py").write_text("raise ValueError('half a \\ud800 pair')\n")
+    with Launcher(folder, command=("dev", "--reload"), wait=False) as launcher:
+        launcher.wait_for_log("Waiting for a change")
+        assert "half a" in launcher.http.get("/").text
+        assert launcher.http.get("/livez").status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -346,6 +355,9 @@ def test_who_takes_us_for_another_machine_sees_nothing_of_a_mistake(folder: Path
             page = launcher.http.get("/", headers=headers)
             assert (told.status_code, "mistake" in told.json(), "bot.py" in page.text) == (503, False, False)
             assert "its terminal says why" in page.text
+            for answer in (told, page):
+                assert answer.headers["retry-after"]
+                assert answer.headers["x-pipecat-launcher"]
 
 
 def test_with_keys_others_may_come_and_a_mistake_is_for_the_terminal(folder: Path) -> None:

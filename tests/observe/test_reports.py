@@ -74,9 +74,10 @@ def test_a_report_holds_what_was_measured(tmp_path: Path) -> None:
     assert journals(tmp_path) == []
 
 
-def test_a_bot_whose_exception_cannot_say_what_it_is_fails_like_others(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["Exception", "ValueError"])
+def test_a_bot_whose_exception_cannot_say_what_it_is_fails_like_others(tmp_path: Path, kind: str) -> None:
     (tmp_path / "bot.py").write_text(
-        "class Bad(Exception):\n    def __str__(self):\n        raise RuntimeError('no words')\n\n\n"
+        f"class Bad({kind}):\n    def __str__(self):\n        raise RuntimeError('no words')\n\n\n"
         "async def bot(args):\n    raise Bad\n"
     )
     with Launcher(tmp_path, PIPECAT_REPORTS_DIR=str(tmp_path), DRAIN_NOTICE="0") as launcher:

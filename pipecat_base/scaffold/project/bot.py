@@ -1,7 +1,5 @@
 """A voice bot that says back what it hears, in a browser and on the phone. It needs no keys."""
 
-import os
-
 from pipecat.frames.frames import Frame, InputAudioRawFrame, OutputAudioRawFrame
 from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineParams, PipelineWorker
@@ -11,11 +9,6 @@ from pipecat.runner.utils import create_transport
 from pipecat.transports.base_transport import BaseTransport, TransportParams
 from pipecat.transports.websocket.fastapi import FastAPIWebsocketParams
 from pipecat.workers.runner import WorkerRunner
-
-# pipecat hangs up phone calls through the provider's API, and takes no call without credentials. These stand in for
-# them until .env has yours.
-for name in ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN", "TELNYX_API_KEY", "PLIVO_AUTH_ID", "PLIVO_AUTH_TOKEN"):
-    os.environ.setdefault(name, "none")
 
 
 def phone() -> FastAPIWebsocketParams:

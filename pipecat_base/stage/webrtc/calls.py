@@ -15,7 +15,7 @@ from typing import Any
 from pipecat_base.errors import DuplicateSession, NoOffer, Refusal
 from pipecat_base.logs import logger
 from pipecat_base.sessions.board import Board, Session
-from pipecat_base.sessions.meetings import Caller, Transport
+from pipecat_base.sessions.meetings import Caller, OfferToCome, Transport
 from pipecat_base.sessions.outcomes import Outcome, Report
 from pipecat_base.stage.arguments import ArgumentFactory, Arguments
 from pipecat_base.stage.runs import Runs
@@ -73,7 +73,13 @@ class Calls:
         self._running: set[asyncio.Task[None]] = set()
 
     async def wait(
-        self, session: Session, body: Any, *, flow_config: str | None, caller_left: asyncio.Future[None]
+        self,
+        session: Session,
+        meeting: OfferToCome,
+        body: Any,
+        *,
+        flow_config: str | None,
+        caller_left: asyncio.Future[None],
     ) -> Report:
         """Run a session that begins without an offer; what became of it.
 
@@ -82,7 +88,8 @@ class Calls:
         """
         call = self._calls[session.id] = Call(body, flow_config)
         try:
-            outcome = await self._board.wait(session, call.next, caller_left, timeout=self._offer_timeout)
+            left = max(0.0, self._offer_timeout - meeting.waited)
+            outcome = await self._board.wait(session, call.next, caller_left, timeout=left)
             if outcome is not None:
                 return Report(outcome, "The session ended before an offer came.", 0.0)
             if not call.next.done():
