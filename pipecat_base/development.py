@@ -22,7 +22,7 @@ from pipecat_base.env_file import EnvFile
 from pipecat_base.errors import StartupError
 from pipecat_base.logs import logger
 from pipecat_base.problem import Problem, mistake_of
-from pipecat_base.settings import Settings, is_local, table
+from pipecat_base.settings import Settings, is_local, misspelt, table
 
 HOST = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
@@ -114,6 +114,9 @@ class Development:
             if line not in self._told:
                 logger.warning(line)
         self._told = self.env_file.warnings
+        for line in misspelt(environment.read()):
+            if line.partition(":")[0] in self.env_file.differing:
+                logger.warning(line)
         own = self.env_file.differing & {row.variable for row in table()}
         if own:
             logger.warning(f"{', '.join(sorted(own))}: what .env says of the launcher counts from its next start")

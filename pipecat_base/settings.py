@@ -610,7 +610,7 @@ class Settings:
         """
         values: dict[str, Any] = {}
         wrong: list[str] = []
-        warnings = list(_misspelt(environment))
+        warnings = list(misspelt(environment))
         for field in _variables():
             raw = environment.get(field.metadata["name"], "")
             name = (said_as or {}).get(field.metadata["name"], field.metadata["name"])
@@ -638,8 +638,8 @@ def _variables() -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(Settings) if "name" in field.metadata]
 
 
-def _misspelt(environment: Mapping[str, str]) -> Iterator[str]:
-    """Variables that nobody reads, and that were probably meant for the launcher."""
+def misspelt(environment: Mapping[str, str]) -> Iterator[str]:
+    """Lines about variables that were probably meant for the launcher, each beginning with its name."""
     known = [field.metadata["name"] for field in _variables()]
     unset = [name for name in known if not environment.get(name, "").strip()]
     others = [name for name in sorted(set(environment).difference(known)) if not _is_service_link(environment[name])]

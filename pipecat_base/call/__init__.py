@@ -44,7 +44,7 @@ def main(options: argparse.Namespace, port: int) -> int:
     except (OSError, ValueError, CallError) as error:
         print(f"pipecat-base call: {error}", file=sys.stderr)
         return 1
-    good = [call for call in calls if call.heard.samples and not call.was_cut and not call.unsaid]
+    good = [call for call in calls if call.heard_something and not call.was_cut and not call.unsaid]
     return 0 if len(good) == len(results) else 1
 
 

@@ -108,6 +108,16 @@ class Call:
         """Seconds that 99 of 100 such gaps do not exceed."""
         return speech.percentile(self.gaps, 99) if self.gaps else 0.0
 
+    @property
+    def silent_for(self) -> float:
+        """Seconds since audio came last, silence included; 0 before the first."""
+        return 0.0 if self._heard_at is None else self.now() - self._last_at
+
+    @property
+    def heard_something(self) -> bool:
+        """Whether anything but silence came back."""
+        return self.echo is not None or self.conversation.first_speech is not None
+
     def connect(self) -> None:
         """The clock begins."""
         self.connected_at = time.monotonic()

@@ -21,6 +21,8 @@ RATE = 48000
 """Opus, decoded."""
 CONNECT_TIMEOUT = 15.0
 """Seconds from the answer to media."""
+STALLED = 3.0
+"""Seconds without audio after which the bot is gone: RTP carries silence too."""
 ENDED = ("closed", "failed")
 
 
@@ -97,7 +99,10 @@ async def place(address: Address, script: Script, body: Any, tail: Tail) -> Call
         await _first(None, recording.finished, ended)
         call.lost_packets = await _lost(pc)
         if ended.is_set():
-            await _note_end(call, address, session_id, pc.connectionState)
+            await _note_end(call, address, session_id, f"its connection is {pc.connectionState}")
+        elif call.silent_for > STALLED:
+            call.was_cut = True
+            await _note_end(call, address, session_id, f"its audio stopped {call.silent_for:.0f} s before the end")
     except CallError:
         if started is not None:
             await address.give_up(started)
@@ -133,14 +138,14 @@ async def _exchange(
         raise CallError(f"{shown(url)} did not answer with SDP") from None
 
 
-async def _note_end(call: Call, address: Address, session_id: str | None, state: str) -> None:
+async def _note_end(call: Call, address: Address, session_id: str | None, seen: str) -> None:
     """WebRTC has no close code: a gateway knows why the connection went."""
     outcome = await address.outcome(session_id)
     if outcome is None:
-        call.closed = f"its connection is {state}; {LOG}"
+        call.closed = f"{seen}; {LOG}"
         return
     name, message = outcome
-    call.was_cut = name == "failed"
+    call.was_cut = call.was_cut or name == "failed"
     call.closed = f"the bot failed; {LOG}" if call.was_cut else f"{name}: {message}"
 
 

@@ -88,6 +88,9 @@ class Agents:
 
     async def sessions(self, end_state: Annotated[str | None, Query(alias="endState")] = None) -> JSONResponse:
         """Those that run; with ``endState`` those that have ended so, the last one first."""
+        known = (ACTIVE, *dict.fromkeys(END_STATES.values()), TERMINATED)
+        if end_state is not None and end_state not in known:
+            raise Malformed(f"endState is not one of {', '.join(known)}.", field="endState")
         if end_state in (None, ACTIVE):
             found = [_running(session) for session in self._board]
         else:

@@ -207,6 +207,8 @@ class WorkerPool:
         old, self._generation = self._generation, generation
         self._old.add(old)
         self.about = about
+        for line in template.imported.warnings:
+            logger.warning(line)
         old.stop()
         for stint in tuple(self._stints.values()):
             stint.on_superseded()

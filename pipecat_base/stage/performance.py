@@ -15,7 +15,7 @@ from typing import Any
 from pipecat_base import stacks
 from pipecat_base.logs import logger
 from pipecat_base.sessions.outcomes import MAX_LINE, MESSAGES, Mistake, Outcome
-from pipecat_base.stage import stand_ins
+from pipecat_base.stage import mistakes, stand_ins
 from pipecat_base.stage.arguments import Arguments
 
 LONGEST_MESSAGE = 200
@@ -152,7 +152,8 @@ class Performance:
     def _note_failure(self, error: BaseException, what: str) -> None:
         frames = stacks.users_frames(error.__traceback__, self._performer.project)
         self.failure = {"exception_type": type(error).__name__, **({"where": frames[-1]} if frames else {})}
-        message = _message_of(error)
+        variable = mistakes.unset_variable(error)
+        message = _message_of(error) if variable is None else f"the environment variable {variable} is not set"
         said = f"{type(error).__name__}{f': {message}' if message else ''}"
         self.mistake = Mistake(self._redact(said)[:MAX_LINE], tuple(self._redact(frame)[:MAX_LINE] for frame in frames))
         self._log_failure(error, self._redact(f"{what}: {said}{f' at {frames[-1]}' if frames else ''}"))

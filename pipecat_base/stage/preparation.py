@@ -76,7 +76,8 @@ class Preparation:
         except asyncio.CancelledError:
             raise
         except BaseException as error:
-            logger.opt(exception=True).error(f"{name} failed")
+            seen = type(error), error, stacks.without_ours(error.__traceback__)
+            logger.opt(exception=seen).error(f"{name} failed")
             what, remedy = (
                 f"raised {type(error).__name__}: {' '.join(str(error).split())}.",
                 "The log has the traceback.",
