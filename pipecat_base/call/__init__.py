@@ -41,6 +41,8 @@ def main(options: argparse.Namespace, port: int) -> int:
         else:
             _tell(results, calls)
         _write(options, what, results, calls)
+    except BrokenPipeError:
+        raise  # nobody reads on
     except (OSError, ValueError, CallError) as error:
         print(f"pipecat-base call: {error}", file=sys.stderr)
         return 1
