@@ -99,6 +99,15 @@ class Provider:
         except (ValueError, TypeError, KeyError):
             return None
 
+    def _chunk(self, payload: str, number: int) -> Message:
+        """What Twilio and Telnyx have alike in ``media``."""
+        return {
+            "track": "inbound",
+            "chunk": str(number + 1),
+            "timestamp": self._timestamp(number),
+            "payload": payload,
+        }
+
     def _timestamp(self, number: int) -> str:
         """Milliseconds from the stream's start to a message."""
         return str(number * MS * self.frames)
@@ -149,12 +158,7 @@ class Twilio(Provider):
         ]
 
     def _media(self, payload: str, number: int) -> Message:
-        media = {
-            "track": "inbound",
-            "chunk": str(number + 1),
-            "timestamp": self._timestamp(number),
-            "payload": payload,
-        }
+        media = self._chunk(payload, number)
         return {"event": "media", "sequenceNumber": str(number + 2), "media": media, "streamSid": self.stream}
 
     def _closing(self, number: int) -> list[Message]:
@@ -188,12 +192,7 @@ class Telnyx(Provider):
         ]
 
     def _media(self, payload: str, number: int) -> Message:
-        media = {
-            "track": "inbound",
-            "chunk": str(number + 1),
-            "timestamp": self._timestamp(number),
-            "payload": payload,
-        }
+        media = self._chunk(payload, number)
         return {"event": "media", "sequence_number": str(number + 2), "media": media, "stream_id": self.stream}
 
     def _closing(self, number: int) -> list[Message]:
