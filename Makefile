@@ -7,8 +7,8 @@ IMAGE_STAMP := $(VENV)/.installed-image
 PORT ?= 8080
 PYTHONS ?= 3.11 3.12 3.13
 JOBS ?= 1
-# The tests wait more than they compute: two processes share them, each with files of its own.
-WORKERS ?= 2
+# The tests wait more than they compute: three processes share two cores, each with files of its own.
+WORKERS ?= 3
 SPREAD = --numprocesses $(WORKERS) --dist loadfile
 # What "make test" runs, less what needs more than Python; with PYTEST, options for it: make test TESTS=tests/gateway.
 TESTS ?= tests
