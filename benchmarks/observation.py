@@ -1,7 +1,8 @@
 """``make bench-observation``: what each reader of facts costs while many calls talk, against none of them.
 
-The calls have no audio: a turn every five seconds, with the frames that a transport and services would push. So the
-difference is that of observing, and no noise of codecs hides it. Metrics are scraped as Prometheus does.
+The calls have a turn every five seconds, with the frames that a transport and services would push, and no audio: the
+difference is that of observing, and no noise of pipelines hides it. With ``--audio`` the caller's frames of 20 ms pass
+through the pipeline, too; one process has no time for 80 such calls. Metrics are scraped as Prometheus does.
 """
 
 from __future__ import annotations
@@ -57,11 +58,11 @@ def cpu_of(processes: list[psutil.Process]) -> float:
     return used
 
 
-async def converse(port: int, count: int, seconds: float, pid: int, *, scraped: bool) -> float:
+async def converse(port: int, count: int, seconds: float, pid: int, *, audio: bool, scraped: bool) -> float:
     """Cores that ``count`` calls take, over ``seconds``."""
     turns = round((seconds + 10) / PAUSE)
     async with httpx.AsyncClient(timeout=None, limits=httpx.Limits(max_connections=None)) as client:
-        body = {"turns": turns, "pause": PAUSE}
+        body = {"turns": turns, "pause": PAUSE, "audio": audio}
         calls = [asyncio.ensure_future(client.post(f"http://127.0.0.1:{port}/bot", json=body)) for _ in range(count)]
         await asyncio.sleep(5)
         launcher = psutil.Process(pid)
@@ -78,13 +79,14 @@ async def converse(port: int, count: int, seconds: float, pid: int, *, scraped: 
     return cores
 
 
-def measure(count: int, seconds: float, isolation: str, reader: str) -> float:
+def measure(count: int, seconds: float, isolation: str, reader: str, *, audio: bool) -> float:
     variables = {"PIPECAT_ISOLATION": isolation, "PIPECAT_IDLE_PROCESSES": str(min(count, 20)), **READERS[reader]}
     with tempfile.TemporaryDirectory() as folder:
         if "PIPECAT_REPORTS_DIR" in variables:
             variables["PIPECAT_REPORTS_DIR"] = folder
         with running("launcher", BOT, **variables) as (process, port):
-            return asyncio.run(converse(port, count, seconds, process.pid, scraped=reader == "metrics"))
+            is_scraped = reader == "metrics"
+            return asyncio.run(converse(port, count, seconds, process.pid, audio=audio, scraped=is_scraped))
 
 
 def main() -> None:
@@ -93,13 +95,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--isolation", choices=("none", "process"), default="none")
+    parser.add_argument("--audio", action="store_true")
     options = parser.parse_args()
     sink = Process(target=serve_sink, daemon=True)
     sink.start()
     found: dict[str, list[float]] = {reader: [] for reader in READERS}
     for _ in range(options.rounds):
         for reader, values in found.items():
-            values.append(measure(options.calls, options.seconds, options.isolation, reader))
+            values.append(measure(options.calls, options.seconds, options.isolation, reader, audio=options.audio))
     floor = statistics.median(found["none"])
     print(f"{options.calls} calls, isolation {options.isolation}: {100 * floor:.1f} % of a core without a reader")
     for reader in list(READERS)[1:]:

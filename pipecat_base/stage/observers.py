@@ -31,20 +31,91 @@ async def setup_pipeline_worker(worker: Any) -> None:
     """Add observers to a pipeline that is being set up."""
     module = sys.modules.get(LISTENER)
     listener = None if module is None else module.current.get()
-    _observe_timing(worker, listener)
-    if listener is None:
-        return
-    for setup in (_measure_services, _observe_services, _observe_turns, _observe_transcripts, _trace):
-        try:
-            setup(worker, listener)
-        except Exception as error:  # of a pipecat to come
-            logger.debug(f"{PREFIX} {setup.__name__.strip('_')} is not possible here: {type(error).__name__}: {error}")
+    observers: list[Any] = []
+    _observe_timing(worker, listener, observers)
+    if listener is not None:
+        for setup in (_measure_services, _observe_services, _observe_turns, _observe_transcripts, _trace):
+            try:
+                setup(worker, listener, observers)
+            except Exception as error:  # of a pipecat to come
+                what = setup.__name__.strip("_")
+                logger.debug(f"{PREFIX} {what} is not possible here: {type(error).__name__}: {error}")
+    if observers:
+        worker.add_observer(_together(observers))
 
 
 setup_pipeline_task = setup_pipeline_worker
 
 
-def _observe_timing(worker: Any, listener: Any) -> None:
+AUDIO_AND_VIDEO = (
+    "InputAudioRawFrame",
+    "UserAudioRawFrame",
+    "OutputAudioRawFrame",
+    "InputImageRawFrame",
+    "OutputImageRawFrame",
+    "UserSpeakingFrame",
+    "BotSpeakingFrame",
+)
+"""Frames that pass many times in a second, and that none of the observers here looks at."""
+
+
+def _together(observers: list[Any]) -> Any:
+    """One observer in place of several.
+
+    pipecat gives each that it knows a queue and a task of its own, which every frame of audio would wake.
+    """
+    from pipecat.frames import frames
+    from pipecat.observers.base_observer import BaseObserver
+
+    passed_over = {getattr(frames, name) for name in AUDIO_AND_VIDEO if hasattr(frames, name)}
+
+    class Together(BaseObserver):
+        is_started = False
+
+        @property
+        def observe_every_push(self) -> bool:
+            """How long processors take to start is told by a frame that each of them pushes on."""
+            return not self.is_started
+
+        async def setup(self, task_manager: Any) -> None:
+            await super().setup(task_manager)
+            await self._tell("setup", task_manager)
+
+        async def cleanup(self) -> None:
+            await super().cleanup()
+            await self._tell("cleanup")
+
+        async def on_processor_setup(self, data: Any) -> None:
+            await self._tell("on_processor_setup", data)
+
+        async def on_pipeline_started(self) -> None:
+            self.is_started = True
+            await self._tell("on_pipeline_started")
+
+        async def on_process_frame(self, data: Any) -> None:
+            if type(data.frame) not in passed_over:
+                await self._tell("on_process_frame", data)
+
+        async def on_push_frame(self, data: Any) -> None:
+            if type(data.frame) not in passed_over:
+                await self._tell("on_push_frame", data)
+
+        async def _tell(self, event: str, *data: Any) -> None:
+            for observer in tuple(observers):
+                is_repeated = event == "on_push_frame" and not getattr(data[0], "first_push", True)
+                if is_repeated and not observer.observe_every_push:
+                    continue
+                try:
+                    await getattr(observer, event)(*data)
+                except Exception as error:
+                    observers.remove(observer)
+                    kind = type(observer).__name__
+                    logger.debug(f"{PREFIX} {kind} failed and is left out: {type(error).__name__}: {error}")
+
+    return Together()
+
+
+def _observe_timing(worker: Any, listener: Any, observers: list[Any]) -> None:
     try:
         from pipecat.observers.startup_timing_observer import StartupTimingObserver
         from pipecat.observers.user_bot_latency_observer import UserBotLatencyObserver
@@ -82,11 +153,10 @@ def _observe_timing(worker: Any, listener: Any) -> None:
     latency.add_event_handler("on_latency_measured", on_latency)
     _add_if_known(latency, "on_latency_breakdown", on_breakdown)
     _add_if_known(latency, "on_first_bot_speech_latency", on_first_speech)
-    worker.add_observer(startup)
-    worker.add_observer(latency)
+    observers += [startup, latency]
 
 
-def _measure_services(worker: Any, listener: Any) -> None:
+def _measure_services(worker: Any, listener: Any, observers: list[Any]) -> None:
     """Have services measure themselves, where somebody wants to know and the bot has not asked for it."""
     if listener.options.metrics:
         worker.params.enable_metrics = True
@@ -105,7 +175,7 @@ OBSERVERS = {
 """By module: the class, and the fact that each of its events is."""
 
 
-def _observe_services(worker: Any, listener: Any) -> None:
+def _observe_services(worker: Any, listener: Any, observers: list[Any]) -> None:
     for module_name, (class_name, events) in OBSERVERS.items():
         try:
             module = importlib.import_module(f"pipecat.observers.{module_name}")
@@ -114,7 +184,7 @@ def _observe_services(worker: Any, listener: Any) -> None:
         observer = getattr(module, class_name)()
         for event, fact in events.items():
             _add_if_known(observer, event, _teller(listener, fact))
-        worker.add_observer(observer)
+        observers.append(observer)
 
 
 def _teller(listener: Any, fact: str) -> Any:
@@ -124,7 +194,7 @@ def _teller(listener: Any, fact: str) -> Any:
     return tell
 
 
-def _observe_turns(worker: Any, listener: Any) -> None:
+def _observe_turns(worker: Any, listener: Any, observers: list[Any]) -> None:
     from pipecat.frames.frames import CancelFrame, EndFrame
     from pipecat.observers.base_observer import BaseObserver
 
@@ -147,11 +217,11 @@ def _observe_turns(worker: Any, listener: Any) -> None:
         listener.note("turn", fields)
 
     endings = Endings()
-    worker.add_observer(endings)
+    observers.append(endings)
     tracker.add_event_handler("on_turn_ended", on_turn_ended)
 
 
-def _observe_transcripts(worker: Any, listener: Any) -> None:
+def _observe_transcripts(worker: Any, listener: Any, observers: list[Any]) -> None:
     """From the aggregators of the pipeline, where what is said may be told."""
     if not listener.options.content:
         return
@@ -191,7 +261,7 @@ def _processors(worker: Any) -> list[Any]:
     return found
 
 
-def _trace(worker: Any, listener: Any) -> None:
+def _trace(worker: Any, listener: Any, observers: list[Any]) -> None:
     """Have pipecat make its spans, below the session's, where the bot has not asked for them."""
     if not listener.options.traces or worker._enable_tracing or worker.turn_tracking_observer is None:
         return
@@ -207,8 +277,7 @@ def _trace(worker: Any, listener: Any) -> None:
         conversation_id=listener.session_id,
         tracing_context=context,
     )
-    worker.add_observer(latency)
-    worker.add_observer(tracer)
+    observers += [latency, tracer]
     worker._enable_tracing, worker._tracing_context, worker._turn_trace_observer = True, context, tracer
 
 

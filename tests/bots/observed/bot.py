@@ -12,6 +12,7 @@ from pipecat.frames.frames import (
     ClientConnectedFrame,
     EndTaskFrame,
     Frame,
+    InputAudioRawFrame,
     InterruptionFrame,
     LLMFullResponseEndFrame,
     LLMFullResponseStartFrame,
@@ -54,6 +55,16 @@ class Call(FrameProcessor):
         await self.push_frame(frame, direction)
         if isinstance(frame, StartFrame):
             self.create_task(self.converse(measured=self.metrics_enabled))
+            if self.script.get("audio"):
+                self.create_task(self.hear())
+
+    async def hear(self) -> None:
+        """Silence, in frames of 20 ms as they come from a phone."""
+        due = time.monotonic()
+        while True:
+            await self.push_frame(InputAudioRawFrame(bytes(320), 8000, 1))
+            due += 0.02
+            await asyncio.sleep(due - time.monotonic())
 
     async def converse(self, *, measured: bool) -> None:
         await self.push_frame(ClientConnectedFrame())

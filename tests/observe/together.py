@@ -1,0 +1,104 @@
+"""Run by test_observers: what the setup file's observer tells those in it, as JSON. pipecat is imported here alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from loguru import logger
+from pipecat.frames.frames import Frame, InputAudioRawFrame, StartFrame, TextFrame
+from pipecat.observers.base_observer import BaseObserver, FrameProcessed, FramePushed
+from pipecat.pipeline.pipeline import Pipeline
+from pipecat.pipeline.worker import PipelineWorker
+from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
+
+from pipecat_base.observe.listener import Listener, Options, listening
+from pipecat_base.stage import observers
+
+NOBODY: Any = None
+
+
+class Inner(BaseObserver):  # type: ignore[misc]
+    """Keeps what it is told."""
+
+    def __init__(self, *, every_push: bool = False, fails_at: str = "") -> None:
+        super().__init__(observe_every_push=every_push)
+        self.told: list[str] = []
+        self._fails_at = fails_at
+
+    def _tell(self, what: str) -> None:
+        self.told.append(what)
+        if what == self._fails_at:
+            raise KeyError(what)
+
+    async def setup(self, task_manager: Any) -> None:
+        self._tell("setup")
+
+    async def cleanup(self) -> None:
+        self._tell("cleanup")
+
+    async def on_pipeline_started(self) -> None:
+        self._tell("started")
+
+    async def on_process_frame(self, data: FrameProcessed) -> None:
+        self._tell(f"process {type(data.frame).__name__}")
+
+    async def on_push_frame(self, data: FramePushed) -> None:
+        self._tell(f"push {type(data.frame).__name__}")
+
+
+def pushed(frame: Frame, *, first: bool = True) -> FramePushed:
+    return FramePushed(NOBODY, NOBODY, frame, FrameDirection.DOWNSTREAM, 0, first)
+
+
+async def all_events() -> list[list[str]]:
+    """A pipeline's life, as two observers are told of it."""
+    inner = [Inner(), Inner()]
+    together = observers._together(list(inner))
+    await together.setup(NOBODY)
+    for frame in (StartFrame(), InputAudioRawFrame(bytes(320), 8000, 1), TextFrame("hello")):
+        await together.on_process_frame(FrameProcessed(NOBODY, frame, FrameDirection.DOWNSTREAM, 0))
+        await together.on_push_frame(pushed(frame))
+    await together.on_pipeline_started()
+    await together.cleanup()
+    return [one.told for one in inner]
+
+
+async def repeated_pushes() -> dict[str, Any]:
+    """A frame that is pushed on: who is told, and whether pipecat is asked for such before and after the start."""
+    once, always = Inner(), Inner(every_push=True)
+    together = observers._together([once, always])
+    before = together.observe_every_push
+    await together.on_push_frame(pushed(StartFrame(), first=False))
+    told = {"once": list(once.told), "always": list(always.told)}
+    await together.on_pipeline_started()
+    return {**told, "asks_for_every_push": [before, together.observe_every_push]}
+
+
+async def failing(at: str) -> dict[str, Any]:
+    """One that fails, and one beside it."""
+    lines: list[str] = []
+    logger.add(lines.append, format="{level} {message}")
+    one, other = Inner(fails_at=at), Inner()
+    together = observers._together([one, other])
+    await together.setup(NOBODY)
+    for _ in range(2):
+        await together.on_push_frame(pushed(TextFrame("hello")))
+    await together.cleanup()
+    return {"failing": one.told, "other": other.told, "log": [line for line in lines if "left out" in line]}
+
+
+async def added(heard: str) -> list[str]:
+    """What pipecat has observers of, after the setup file."""
+    worker = PipelineWorker(Pipeline([FrameProcessor()]))
+    before = len(worker._observer._observers)
+    with listening(Listener("id", Options(metrics=True, content=True), lambda *values: None) if heard else NOBODY):
+        await observers.setup_pipeline_worker(worker)
+    return [type(observer).__name__ for observer in worker._observer._observers[before:]]
+
+
+if __name__ == "__main__":
+    scenario, *arguments = sys.argv[1:]
+    print(json.dumps(asyncio.run(globals()[scenario](*arguments))))
