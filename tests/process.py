@@ -7,6 +7,7 @@ import dataclasses
 import importlib.metadata
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -42,9 +43,12 @@ PATIENCE = 30.0
 
 
 def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """Below those that the kernel gives to connections: or one of them could take it before it is listened on."""
+    while True:
+        port = random.SystemRandom().randrange(20_000, 32_000)
+        with socket.socket() as sock, contextlib.suppress(OSError):
+            sock.bind(("127.0.0.1", port))
+            return port
 
 
 def environment(**variables: str | None) -> dict[str, str]:
