@@ -88,6 +88,10 @@ def _together(observers: list[Any]) -> Any:
         async def on_processor_setup(self, data: Any) -> None:
             await self._tell("on_processor_setup", data)
 
+        async def on_startup_warmup(self, data: Any) -> None:
+            """Of pipecats before 1.12."""
+            await self._tell("on_startup_warmup", data)
+
         async def on_pipeline_started(self) -> None:
             self.is_started = True
             await self._tell("on_pipeline_started")
