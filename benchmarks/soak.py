@@ -31,7 +31,7 @@ from benchmarks.__main__ import HERE
 from pipecat_base.sessions.board import MAX_REPORTS
 from tests.e2e.phones import FRAME, twilio
 from tests.e2e.rtc import Browser
-from tests.process import Launcher
+from tests.process import Launcher, own_memory
 from tests.tones import tone
 
 MODES = ("none", "process")
@@ -234,7 +234,7 @@ class Soak:
         for name, process in named.items():
             figures[f"{name}: descriptors"] = process.num_fds()
             figures[f"{name}: threads"] = process.num_threads()
-            figures[f"{name}: memory (USS), MB"] = process.memory_full_info().uss / 1e6
+            figures[f"{name}: memory of its own, MB"] = own_memory(process.pid) / 1e6
         asked = list(named)[-1]
         figures[f"{asked}: tasks"] = alive["tasks"]
         # Without what the allocator holds beside them: what grows here is kept by somebody.
@@ -274,7 +274,7 @@ async def soak(launcher: Launcher, calls: int, at_once: int, seconds: float | No
             # However short of time, one round is what the others are compared with.
             await run.round(upcoming, min(ROUND, calls - run.calls), at_once, until if run.looks else float("inf"))
             figures = await run.look()
-            memory = figures["launcher: memory (USS), MB"]
+            memory = figures["launcher: memory of its own, MB"]
             blocks = next(value for name, value in figures.items() if "blocks" in name)
             rate = run.calls / run.seconds
             print(f"  {run.calls} calls, {rate:.0f}/s, launcher {memory:.1f} MB, {blocks:.0f} blocks", flush=True)

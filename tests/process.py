@@ -81,6 +81,16 @@ def until(condition: Callable[[], Any], what: str, timeout: float = PATIENCE) ->
     raise AssertionError(f"not within {timeout:g} s: {what}")
 
 
+def own_memory(pid: int) -> int:
+    """Bytes that the process has written and shares with no other.
+
+    Not psutil's USS: that counts a library's pages, too, as long as no other process on the machine has mapped them.
+    """
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    sizes = {name: int(size.split()[0]) for name, size in (line.split(":") for line in lines)}
+    return (sizes["Private_Dirty"] + sizes["SwapPss"]) * 1024
+
+
 class Launcher:
     """A running launcher. Leaving the context kills it if the test has not stopped it."""
 

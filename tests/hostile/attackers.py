@@ -14,7 +14,7 @@ from types import TracebackType
 
 import psutil
 
-from tests.process import Launcher
+from tests.process import Launcher, own_memory
 
 TEXT, BINARY, CONTINUATION, PING, PONG = 0x1, 0x2, 0x0, 0x9, 0xA
 FIN = 0x80
@@ -125,8 +125,8 @@ def memory(launcher: Launcher) -> int:
     process = psutil.Process(launcher.process.pid)
     total = 0
     for each in (process, *process.children(recursive=True)):
-        with contextlib.suppress(psutil.Error):
-            total += each.memory_full_info().uss
+        with contextlib.suppress(OSError):
+            total += own_memory(each.pid)
     return total
 
 
