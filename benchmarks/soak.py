@@ -1,10 +1,10 @@
 """``make soak``: thousands of short calls over every transport, and nothing of them stays.
 
-First two thousand calls that do not count: the launcher remembers how the last thousand ended, and its allocator
-settles over as many again. Then rounds of 500. After each the launcher comes to rest and is looked at: descriptors,
-threads, asyncio's tasks, memory of its own, processes. What there is after the first round is what there may be at the
-end: not one descriptor, thread, task, process or zombie more, and at most two per cent of memory. The exit status is 1
-when there is more, or when a call was not answered as it should be.
+First a thousand calls that do not count: the launcher remembers how the last thousand ended. Then rounds of 500. After
+each the launcher comes to rest and is looked at: descriptors, threads, asyncio's tasks, memory of its own, processes.
+What there is after the first round is what there may be at the end: not one descriptor, thread, task, process or zombie
+more, and at most two per cent of memory. The exit status is 1 when there is more, or when a call was not answered as it
+should be.
 """
 
 from __future__ import annotations
@@ -181,8 +181,8 @@ class Soak:
     looks: list[tuple[int, Figures]] = field(default_factory=list)
 
     async def fill(self, calls: Iterator[Callable[[Caller], Awaitable[None]]], at_once: int) -> None:
-        """Twice as many calls as the launcher remembers the ends of: it has room for that many, and no more."""
-        await self.round(calls, 2 * MAX_REPORTS, at_once, float("inf"))
+        """As many calls as the launcher remembers the ends of: it has room for that many, and no more."""
+        await self.round(calls, MAX_REPORTS, at_once, float("inf"))
         self.calls, self.seconds = 0, 0.0
 
     async def round(
