@@ -101,20 +101,19 @@ def _together(observers: list[Any]) -> Any:
                 await self._tell("on_process_frame", data)
 
         async def on_push_frame(self, data: Any) -> None:
-            if type(data.frame) not in passed_over:
-                await self._tell("on_push_frame", data)
+            if type(data.frame) in passed_over:
+                return
+            is_first = getattr(data, "first_push", True)  # pipecats that do not say tell all of every push
+            await self._tell("on_push_frame", data, to=[o for o in observers if is_first or o.observe_every_push])
 
-        async def _tell(self, event: str, *data: Any) -> None:
-            for observer in tuple(observers):
-                is_repeated = event == "on_push_frame" and not getattr(data[0], "first_push", True)
-                if is_repeated and not observer.observe_every_push:
-                    continue
+        async def _tell(self, event: str, *data: Any, to: list[Any] | None = None) -> None:
+            for observer in tuple(observers) if to is None else to:
                 try:
                     await getattr(observer, event)(*data)
                 except Exception as error:
                     observers.remove(observer)
                     kind = type(observer).__name__
-                    logger.debug(f"{PREFIX} {kind} failed and is left out: {type(error).__name__}: {error}")
+                    logger.warning(f"{PREFIX} {kind} failed and is left out: {type(error).__name__}: {error}")
 
     return Together()
 

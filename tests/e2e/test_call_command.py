@@ -149,6 +149,7 @@ def test_a_key_starts_a_session_at_the_gateway_and_is_never_shown(tmp_path: Path
     with Launcher("phone", command=("dev",), **variables) as launcher:
         call = place(launcher, tmp_path, *webrtc, "--key", KEY, "--body", '{"name": "Ada"}')
         assert call["bot_speech_s"] > 0.5
+        assert call["kind"] == "echo" or webrtc  # a busy machine tears one over WebRTC apart
         told = given(launcher)
         assert (told["body"] if webrtc else told["parameters"]) == {"name": "Ada"}
         port = ("--port", str(launcher.port))

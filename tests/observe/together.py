@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import inspect
 import json
+import re
 import sys
 from typing import Any
 
@@ -88,6 +91,15 @@ async def failing(at: str) -> dict[str, Any]:
         await together.on_push_frame(pushed(TextFrame("hello")))
     await together.cleanup()
     return {"failing": one.told, "other": other.told, "log": [line for line in lines if "left out" in line]}
+
+
+async def looked_at() -> list[str]:
+    """Of the frames that are passed over, those that an observer's module names."""
+    names = ["startup_timing_observer", "user_bot_latency_observer", *observers.OBSERVERS]
+    modules = [importlib.import_module(f"pipecat.observers.{name}") for name in names]
+    modules.append(importlib.import_module("pipecat.utils.tracing.turn_trace_observer"))
+    words = {word for module in modules for word in re.findall(r"\w+", inspect.getsource(module))}
+    return sorted(words.intersection(observers.AUDIO_AND_VIDEO))
 
 
 async def added(heard: str) -> list[str]:
