@@ -222,7 +222,7 @@ def test_a_turn_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> 
     assert told(turn(1, None)) == ("problem", "turn:there has no username or no credential")
 
 
-@pytest.mark.skipif(shutil.which("turnserver") is None, reason="coturn is not installed")
+@pytest.mark.skipif(shutil.which("turnserver") is None, reason="this machine lacks coturn: apt-get install coturn")
 @pytest.mark.parametrize("transport", ["udp", "tcp"])
 def test_coturn_is_a_turn_server(tmp_path: Path, transport: str) -> None:
     port = free_port()

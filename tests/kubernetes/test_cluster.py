@@ -117,9 +117,7 @@ def test_calls_outlast_the_drain_of_a_node(bot: Bot, exchange: Exchange) -> None
     none_was_cut_or_refused("a drained node", calls, newcomers)
 
 
-@pytest.mark.skipif(
-    not KUBE_PROXY, reason="KUBE_PROXY_PID is not set: kube-proxy of this cluster cannot be halted here"
-)
+@pytest.mark.skipif(not KUBE_PROXY, reason="this machine lacks a kube-proxy that can be halted: KUBE_PROXY_PID")
 def test_a_node_that_hears_late_refuses_no_call(bot: Bot, exchange: Exchange) -> None:
     old = bot.staying()
     with exchange.newcomers(bot.address) as newcomers:

@@ -29,7 +29,7 @@ HELD = "2s"
 """How long what is wrong must last, here."""
 needs_prometheus = pytest.mark.skipif(
     any(shutil.which(program, path=SEARCHED) is None for program in ("prometheus", "promtool")),
-    reason="prometheus and promtool are not installed: apt-get install --no-install-recommends prometheus",
+    reason="this machine lacks prometheus and promtool: apt-get install --no-install-recommends prometheus",
 )
 
 

@@ -61,6 +61,6 @@ def test_it_listens_on_ipv6_too() -> None:
     try:
         socket.create_server(("::1", 0), family=socket.AF_INET6).close()
     except OSError:
-        pytest.skip("no IPv6 here")
+        pytest.skip("this machine lacks IPv6")
     with listening("::1") as port:
         assert scrape(port, "[::1]") == 200

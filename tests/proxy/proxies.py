@@ -143,7 +143,7 @@ PROXIES = {"nginx": nginx, "caddy": caddy}
 def _program(name: str) -> str:
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{SYSTEM_PROGRAMS}")
     if found is None:
-        pytest.skip(f"{name} is not installed (apt-get install {name})")
+        pytest.skip(f"this machine lacks {name}: apt-get install {name}")
     return found
 
 

@@ -67,7 +67,7 @@ def test_every_file_that_is_named_is_there() -> None:
 def test_caddy_takes_its_file_with_these_variables(tmp_path: Path) -> None:
     program = shutil.which("caddy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
     if program is None:
-        pytest.skip("caddy is not installed (apt-get install caddy)")
+        pytest.skip("this machine lacks caddy: apt-get install caddy")
     adapted = subprocess.run(
         [
             program,

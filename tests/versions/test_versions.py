@@ -94,7 +94,7 @@ def python(combination: Combination, tmp_path_factory: pytest.TempPathFactory) -
     base = subprocess.run(finder, capture_output=True, text=True, check=False).stdout.strip()
     if not base:
         assert combination.python != "{}.{}".format(*sys.version_info), "find-python.sh does not find this very Python"
-        pytest.skip(f"Python {combination.python} is not installed")
+        pytest.skip(f"this machine lacks Python {combination.python}")
     folder = tmp_path_factory.mktemp("venv")
     subprocess.run([str(UV), "venv", "--quiet", "--python", base, str(folder)], check=True)
     interpreter = str(folder / "bin" / "python")
