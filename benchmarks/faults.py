@@ -155,7 +155,7 @@ def leaving_nothing(seen: Seen, launcher: Launcher) -> Iterator[None]:
 @contextlib.contextmanager
 def nobody_else_notices(seen: Seen, launcher: Launcher) -> Iterator[None]:
     """Two calls beside it lose no frame."""
-    with Bystanders(url(launcher)) as others:
+    with Bystanders(launcher) as others:
         time.sleep(0.2)
         yield
         time.sleep(0.2)
@@ -604,7 +604,7 @@ def _(mode: str, seen: Seen) -> None:
         found: set[int] = set()
         lost = 0
         while len(gaps) < 3 and min(gaps, default=A_GAP) >= A_GAP:
-            call = Bystander(url(launcher))
+            call = Bystander(launcher)
             time.sleep(0.2)
             connection = http.client.HTTPConnection("127.0.0.1", launcher.port, timeout=20)
             for _ in range(1000):

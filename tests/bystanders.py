@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from types import TracebackType
 
 from websockets.sync.client import ClientConnection, connect
+
+from tests.process import Launcher
 
 INTERVAL = 0.02
 """Seconds between frames, as phones send them."""
@@ -17,33 +20,55 @@ def opened(url: str, **headers: str) -> ClientConnection:
     return connect(url, additional_headers=headers).__enter__()
 
 
-class Bystander:
-    """An echo call."""
+def held(thread: str) -> float:
+    """Seconds that a thread has been ready to run while the machine ran others; 0 where the kernel does not tell.
 
-    def __init__(self, url: str) -> None:
-        self._socket = opened(url)
+    The second figure of schedstat: docs.kernel.org/scheduler/sched-stats.html.
+    """
+    try:
+        return int(Path(f"/proc/{thread}/schedstat").read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
+class Bystander:
+    """An echo call.
+
+    Attributes:
+        latencies: Seconds that each frame took to come back, without those in which the launcher or a reader here had
+            no processor: these say how busy the machine is, not what the launcher does.
+    """
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._socket = opened(launcher.websocket_url("/ws-client"))
+        self._between = [f"{launcher.process.pid}", f"self/task/{self._socket.recv_events_thread.native_id}"]
         self._stop = threading.Event()
         self.sent = 0
         self.latencies: list[float] = []
-        self._threads = [threading.Thread(target=self._send), threading.Thread(target=self._receive)]
+        self._threads = [threading.Thread(target=self._receive), threading.Thread(target=self._send)]
         for thread in self._threads:
             thread.start()
+
+    def _now(self) -> float:
+        """Seconds, on a clock that stands still while the machine runs others in place of one of those between."""
+        return time.monotonic() - sum(map(held, self._between))
 
     def _send(self) -> None:
         due = time.monotonic()
         while not self._stop.is_set():
-            self._socket.send(str(time.monotonic()))
+            self._socket.send(str(self._now()))
             self.sent += 1
             due += INTERVAL
             time.sleep(max(0.0, due - time.monotonic()))
         self._socket.send("last")
 
     def _receive(self) -> None:
+        self._between.append(f"self/task/{threading.get_native_id()}")
         while True:
             frame = str(self._socket.recv(timeout=20))
             if frame == "last":
                 return
-            self.latencies.append(time.monotonic() - float(frame))
+            self.latencies.append(max(0.0, self._now() - float(frame)))
 
     def end(self) -> None:
         """Stop sending, wait for the last frame."""
@@ -61,12 +86,12 @@ class Bystander:
 class Bystanders:
     """Two of them."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
         self.calls: list[Bystander] = []
 
     def __enter__(self) -> Bystanders:
-        self.calls = [Bystander(self._url) for _ in range(2)]
+        self.calls = [Bystander(self._launcher) for _ in range(2)]
         return self
 
     def __exit__(

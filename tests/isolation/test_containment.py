@@ -72,7 +72,7 @@ DEEDS = {
 def test_what_ends_a_process_ends_one_call(launcher: Launcher, deed: str) -> None:
     code, message = DEEDS[deed]
     session_id = f"s-{deed}"
-    with Bystanders(url(launcher)) as others:
+    with Bystanders(launcher) as others:
         socket = misbehave(launcher, deed, session_id)
         assert close_of(socket)[0] == code
         assert launcher.http.get("/livez").status_code == launcher.http.get("/readyz").status_code == 200
@@ -85,7 +85,7 @@ def test_what_ends_a_process_ends_one_call(launcher: Launcher, deed: str) -> Non
 @pytest.mark.parametrize("deed", ["sleep", "spin", "hold_lock", "ignore_cancellation"])
 def test_one_that_does_not_end_is_ended(launcher: Launcher, deed: str) -> None:
     session_id = f"s-{deed}"
-    with Bystanders(url(launcher)) as others:
+    with Bystanders(launcher) as others:
         socket = misbehave(launcher, deed, session_id, **{MAX_SECONDS: "1"})
         code, _ = close_of(socket)
         report = ended(launcher, session_id)
@@ -95,7 +95,7 @@ def test_one_that_does_not_end_is_ended(launcher: Launcher, deed: str) -> None:
 
 
 def test_a_bot_that_cancels_every_task_ends_its_own_call(launcher: Launcher) -> None:
-    with Bystanders(url(launcher)) as others:
+    with Bystanders(launcher) as others:
         code, _ = close_of(misbehave(launcher, "cancel_all", "s-cancel_all"))
         report = ended(launcher, "s-cancel_all")
         assert launcher.http.get("/livez").status_code == launcher.http.get("/readyz").status_code == 200
@@ -106,7 +106,7 @@ def test_a_bot_that_cancels_every_task_ends_its_own_call(launcher: Launcher) -> 
 
 @pytest.mark.parametrize("deed", ["many_tasks", "take_signals", "start_thread"])
 def test_what_harms_nobody_goes_on(launcher: Launcher, deed: str) -> None:
-    with Bystanders(url(launcher)) as others, misbehave(launcher, deed, f"s-{deed}") as socket:
+    with Bystanders(launcher) as others, misbehave(launcher, deed, f"s-{deed}") as socket:
         socket.send("still here")
         assert socket.recv(timeout=20) == "still here"
     assert others.lost == 0
@@ -155,7 +155,7 @@ def test_each_call_has_a_process_and_module_globals_of_its_own(launcher: Launche
 
 
 def test_a_process_that_is_killed_from_outside_costs_one_call(launcher: Launcher) -> None:
-    with Bystanders(url(launcher)) as others:
+    with Bystanders(launcher) as others:
         socket = opened(url(launcher), **{"x-daily-session-id": "killed"})
         socket.send("who")
         os.kill(int(str(socket.recv(timeout=20)).split()[0]), signal.SIGKILL)
