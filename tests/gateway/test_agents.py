@@ -90,11 +90,19 @@ def test_a_bot_that_fails_is_an_agent_error(agent: Launcher) -> None:
 
 def test_the_last_log_lines_are_those_of_the_file(agent: Launcher, folder: Path) -> None:
     session_id = start(agent, do="raise")
-    until(lambda: one(agent, session_id).get("endedAt"), "its end")
+
+    def own_records() -> list[dict[str, Any]]:
+        written = [json.loads(line) for line in (folder / "bot.jsonl").read_text().splitlines()]
+        return [record for record in written if record.get("session_id") == session_id]
+
+    def all_are_there() -> bool:
+        own = own_records()
+        printed = any(record["stream"] == "stdout" for record in own)  # through another process
+        return printed and any("Session ended" in record["line"] for record in own)
+
+    until(all_are_there, "its last lines")
     answer = agent.http.get(f"{SERVICES}/my-agent/logs", params={"limit": 1000, "sessionId": session_id})
-    lines = answer.json()["logs"]
-    written = [json.loads(line) for line in (folder / "bot.jsonl").read_text().splitlines()]
-    own = [record for record in written if record.get("session_id") == session_id]
+    lines, own = answer.json()["logs"], own_records()
     assert len(lines) == len(own) > 1
     assert [line["timestamp"] for line in lines] == [record["@timestamp"] for record in own]
     assert lines[0]["log"] == f"INFO: {own[0]['line']}"
