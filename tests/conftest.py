@@ -5,17 +5,12 @@ from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
-from hypothesis import settings
 
 from tests.gateway.daily_api import DailyApi
 from tests.process import Launcher
 
 NOTHING_IS_LACKING = bool(os.environ.get("NOTHING_IS_LACKING"))
 """Whether .ci/run has seen to all that tests need: one that is skipped for want of it has failed."""
-
-# How long an example takes says how busy the machine is.
-settings.register_profile("tests", deadline=None)
-settings.load_profile("tests")
 
 
 @pytest.hookimpl(wrapper=True)

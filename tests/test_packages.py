@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
@@ -68,6 +68,7 @@ versions = st.lists(st.integers(0, 3), min_size=1, max_size=4).map(lambda parts:
 operators = st.sampled_from([">=", ">", "<=", "<", "==", "!=", "~="])
 
 
+@settings(deadline=None)  # each example makes folders, on a disk that others use too
 @given(version=versions, operator=operators, limit=versions)
 def test_versions_are_compared_as_pip_compares_them(
     tmp_path_factory: pytest.TempPathFactory, version: str, operator: str, limit: str

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.process import PIPECAT, Launcher
+from tests.process import PIPECAT, Launcher, until
 
 TOKEN = "s3cr3t+moq/token=="
 RELAY = "https://relay.example:4443/moq?jwt=s3cr3t%2Bmoq%2Ftoken%3D%3D&x=1&sid=moq-session&env=pipecat_base"
@@ -65,7 +65,7 @@ def test_the_bot_gets_the_relay_and_nothing_shows_its_url(launcher: Launcher, fo
     envelope = {"body": {"a": 1}, "flow_config": "flow"}
     response = launcher.post(envelope, x_daily_session_id="moq-session", x_pcc_start_envelope="1", **HEADERS)
     assert response.status_code == 200
-    said = launcher.told("moq-session")  # what is printed passes through another process
+    (said,) = until(launcher.said, "what it was given")  # what is printed passes through another process
     assert said["type"] in ("MOQRunnerArguments", "MOQSessionArguments")
     assert said["args"] == {
         "session_id": "moq-session",
