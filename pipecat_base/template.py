@@ -108,7 +108,9 @@ class Template:
                 has_webrtc = False
                 with contextlib.suppress(Exception):  # a worker that needs it says what is wrong
                     has_webrtc = compose.import_for_sessions(imported, self._logs, webrtc=message.webrtc)
-                _settle()
+                gc.unfreeze()
+                gc.collect()
+                gc.freeze()
                 channel.send(WarmedUp(has_webrtc))
 
         def grow_worker(sock: socket.socket, request: Make) -> NoReturn:
@@ -117,7 +119,9 @@ class Template:
                 self._be_worker(Channel(sock), imported)
             leave(1)
 
-        _settle()
+        # What is there stays for good: no collection in a worker writes to its pages, so they stay shared. What is
+        # garbage among it is collected once the first workers are there: no start waits for that.
+        gc.freeze()
         Forks(channel, grow_worker, other).run()
 
     def _be_worker(self, channel: Channel, imported: Imported) -> None:
@@ -139,12 +143,6 @@ def _for_bots(settings: Settings) -> Settings:
     """Without what a process of the bot's has no use for, and its bot might show."""
     hidden: dict[str, Any] = {name: HIDDEN for name in UNKNOWN_TO_BOTS if getattr(settings, name) is not None}
     return replace(settings, **hidden)
-
-
-def _settle() -> None:
-    """What is there now stays for good: no collection in a worker writes to its pages, so they stay shared."""
-    gc.collect()
-    gc.freeze()
 
 
 def _about(imported: Imported) -> messages.Imported:

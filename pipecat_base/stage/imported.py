@@ -14,6 +14,7 @@ from pipecat_base.settings import Settings
 from pipecat_base.stage import compatibility, loader, stand_ins
 from pipecat_base.stage.argument_types import CLOUD
 from pipecat_base.stage.loader import Bot
+from pipecat_base.stage.memory import collecting_seldom
 
 WITHOUT_PIPECAT = (
     "pipecat-ai is not installed: sessions get objects with the fields of its arguments, and none of its transports can"
@@ -40,6 +41,7 @@ class Imported:
     webrtc_problem: str | None
 
 
+@collecting_seldom()
 def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bool = False) -> Imported:
     """Import and validate the bot, and build what its sessions will get.
 

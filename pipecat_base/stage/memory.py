@@ -1,4 +1,4 @@
-"""Gives back what a session leaves behind, once no other one runs.
+"""Looks for garbage when that costs least: seldom while the bot is imported, and after a session if no other one runs.
 
 A pipeline is full of reference cycles, and glibc keeps the pages of what is freed: without help a pod that takes one
 call after the other grows with each.
@@ -7,14 +7,33 @@ call after the other grows with each.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from pipecat_base.logs import logger
 
 TURNS = 3
 """Of the loop, before memory is looked at: callbacks that end a session's tasks hold on to them for two."""
+
+
+OBJECTS_BETWEEN_COLLECTIONS = 20_000
+"""While the bot is imported. Python's own number, 700 to 2,000, makes a tenth of an import a search for garbage that is
+not there."""
+
+
+@contextlib.contextmanager
+def collecting_seldom() -> Iterator[None]:
+    """While something is imported: it makes many objects that stay. A threshold that the bot sets is left to it."""
+    usual = gc.get_threshold()
+    seldom = (max(usual[0], OBJECTS_BETWEEN_COLLECTIONS) if usual[0] else 0, *usual[1:])
+    gc.set_threshold(*seldom)
+    try:
+        yield
+    finally:
+        if gc.get_threshold() == seldom:
+            gc.set_threshold(*usual)
 
 
 class MemoryRelease:

@@ -30,6 +30,8 @@ async def bot(args):
     pieces.append(pieces)
 """
 
+TELLS_THRESHOLD = "\n\nasync def bot(args):\n    print('calling', gc.get_threshold()[0])\n"
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -105,3 +107,24 @@ def test_no_session_is_halted_for_it(folder: Path) -> None:
         other.join()
         launcher.wait_for_log(RELEASED)
         assert len(launcher.lines(RELEASED)) == 1
+
+
+@pytest.mark.parametrize(
+    ("usual", "importing", "calling"), [("700", 20_000, 700), ("30_000", 30_000, 30_000), ("0", 0, 0)]
+)
+def test_garbage_is_looked_for_seldom_while_the_bot_is_imported(
+    tmp_path: Path, usual: str, importing: int, calling: int
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import gc\n\ngc.set_threshold({usual})\n")
+    (tmp_path / "bot.py").write_text(f"import gc\n\nprint('importing', gc.get_threshold()[0])\n{TELLS_THRESHOLD}")
+    with Launcher(tmp_path, PYTHONPATH=str(tmp_path)) as launcher:
+        launcher.post({})
+        assert launcher.lines("importing ") == [f"importing {importing}"]
+        assert launcher.lines("calling ") == [f"calling {calling}"]
+
+
+def test_the_threshold_that_a_bot_sets_is_its_own(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(f"import gc\n\ngc.set_threshold(1234)\n{TELLS_THRESHOLD}")
+    with Launcher(tmp_path) as launcher:
+        launcher.post({})
+        assert launcher.lines("calling ") == ["calling 1234"]
