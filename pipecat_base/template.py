@@ -108,8 +108,7 @@ class Template:
                 has_webrtc = False
                 with contextlib.suppress(Exception):  # a worker that needs it says what is wrong
                     has_webrtc = compose.import_for_sessions(imported, self._logs, webrtc=message.webrtc)
-                gc.unfreeze()
-                gc.collect()
+                gc.collect()  # of that alone
                 gc.freeze()
                 channel.send(WarmedUp(has_webrtc))
 
@@ -119,8 +118,8 @@ class Template:
                 self._be_worker(Channel(sock), imported)
             leave(1)
 
-        # What is there stays for good: no collection in a worker writes to its pages, so they stay shared. What is
-        # garbage among it is collected once the first workers are there: no start waits for that.
+        # What is there stays for good: no collection in a worker writes to its pages, so they stay shared. None comes
+        # before: it would look at everything, and a start would wait for it.
         gc.freeze()
         Forks(channel, grow_worker, other).run()
 
