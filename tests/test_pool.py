@@ -1,4 +1,4 @@
-"""Which process a WebRTC client's messages are for."""
+"""Which process a WebRTC client's messages are for, and when its session goes to another one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pipecat_base.pods.limits import Limits
 from pipecat_base.pods.nursery import Nursery, Template
 from pipecat_base.pods.pool import WorkerPool
 from pipecat_base.pods.worker import Stint, Worker
-from pipecat_base.sessions.board import Board
+from pipecat_base.sessions.board import Board, State
 from pipecat_base.sessions.meetings import Transport
 from pipecat_base.wire import messages
 from pipecat_base.wire.channel import Channel
@@ -30,6 +30,9 @@ class FakeWorker:
         self.name = name
         self.asked: list[Any] = []
 
+    def tell(self, message: Any) -> None:
+        self.asked.append(message)
+
     async def ask(self, kind: type, *fields: Any) -> Any:
         self.asked.append(fields)
         return (
@@ -37,22 +40,24 @@ class FakeWorker:
         )
 
 
+def pool_of(channels: list[Channel]) -> WorkerPool:
+    """One that makes no process."""
+    return WorkerPool(
+        Board(max_sessions=None, max_seconds=None, refusal=lambda: None),
+        cast(Nursery, type("Nothing", (), {"channel": channels[0]})()),
+        Template(IMPORTED, channels[1]),
+        "fork",
+        Limits(1, 1, 1, 1, 1, 1, None),
+        shared=False,
+        lines_of=lambda session_id: cast(Any, None),
+        note=lambda *args: None,
+    )
+
+
 def test_processes_that_name_connections_alike_are_told_apart() -> None:
     async def scene() -> None:
         channels = [Channel(end) for end in socket.socketpair()]
-        nursery = cast(Nursery, type("Nothing", (), {"channel": channels[0]})())
-        board = Board(max_sessions=None, max_seconds=None, refusal=lambda: None)
-        limits = Limits(1, 1, 1, 1, 1, 1, None)
-        pool = WorkerPool(
-            board,
-            nursery,
-            Template(IMPORTED, channels[1]),
-            "fork",
-            limits,
-            shared=False,
-            lines_of=lambda session_id: cast(Any, None),
-            note=lambda *args: None,
-        )
+        pool = pool_of(channels)
         workers = {name: FakeWorker(name) for name in ("a", "b")}
         for name, worker in workers.items():
             pool._stints[name] = Stint(cast(Worker, worker), name)
@@ -66,6 +71,32 @@ def test_processes_that_name_connections_alike_are_told_apart() -> None:
             assert (again["sdp"], again["pc_id"]) == (name, answer["pc_id"])
         with pytest.raises(UnknownPeer):
             await pool.offer(Ask("?", Transport.WEBRTC), {"pc_id": "none", "sdp": "", "type": "offer"})
+        for channel in channels:
+            channel.close()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("has_left", [False, True])
+def test_a_session_whose_caller_has_left_goes_to_no_newer_code(has_left: bool) -> None:
+    """Its process has been told; the next one would wait for an offer that nobody sends."""
+
+    async def scene() -> None:
+        channels = [Channel(end) for end in socket.socketpair()]
+        pool = pool_of(channels)
+        worker = FakeWorker("old")
+        async with pool.reserve(Ask("s", Transport.WEBRTC)) as place:
+            place._stint = stint = Stint(cast(Worker, worker), "s")
+            place._waits_for_offer = True
+            place._enter(State.WAITING.value)
+            if has_left:
+                place.caller_left()
+            place._note_superseded()
+            assert stint.is_left is not has_left
+            assert [message for message in worker.asked if isinstance(message, messages.CallerLeft)] == (
+                [messages.CallerLeft("s")] if has_left else []
+            )
+            place._stint = None
         for channel in channels:
             channel.close()
 

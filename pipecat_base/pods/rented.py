@@ -87,7 +87,6 @@ class WorkerPlace(Held):
         """Whether the session has begun in a process."""
         self._was_accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         session.after_end(self._give_back)
-        self._caller_left.add_done_callback(lambda _: self._tell(messages.CallerLeft(session.id)))
 
     async def take_worker(self) -> Stint:
         """The worker of this place, and its time for it.
@@ -231,6 +230,13 @@ class WorkerPlace(Held):
     async def hang_up(self) -> None:
         self._tell(messages.HangUp(self.session.id))
 
+    def caller_left(self) -> None:
+        super().caller_left()
+        if self._has_entered:
+            self._tell(messages.CallerLeft(self.session.id))
+        else:  # no process knows the session that this would be about
+            self._board.cancel(self.session.id, Outcome.DISCONNECTED)
+
     async def answered(self, answering: asyncio.Future[Any]) -> None:
         """Wait until the worker has answered, whatever it takes: the session's end is passed on, and enforced.
 
@@ -314,6 +320,8 @@ class WorkerPlace(Held):
         if not (self._is_superseded and self._waits_for_offer and self.session.state is State.WAITING):
             return
         if stint is None or stint.offers or stint.uploads or self.session.stop.done() or self._moves.done():
+            return
+        if self._caller_left.done():  # its process has been told, and another one would not be
             return
         logger.info(f"Session {self.session.id} ({self.session.age:.0f} s) has no caller yet: it gets the new code")
         stint.is_left = True

@@ -308,6 +308,22 @@ def test_a_session_that_is_ended_while_it_waits_for_a_process_was_cancelled(tmp_
         assert answers[0].headers["x-pipecat-session-outcome"] == "cancelled"
 
 
+def test_a_caller_who_leaves_while_there_is_no_process_frees_its_place_at_once(tmp_path: Path) -> None:
+    bot = f"""
+import asyncio, pathlib
+async def setup():
+    if pathlib.Path("lead").exists():
+        await asyncio.sleep(20)
+    pathlib.Path("lead").touch()
+{SILENT}"""
+    with launch(tmp_path, bot, MAX_SESSIONS="1", PIPECAT_GATEWAY="1") as launcher:
+        headers = {"x-daily-transport-type": "webrtc", "x-daily-session-id": "left"}
+        with pytest.raises(httpx.ReadTimeout):
+            launcher.http.post("/bot", json={}, headers=headers, timeout=0.5)
+        until(lambda: launcher.http.get("/readyz").status_code == 200, "its place", timeout=5)
+        assert launcher.http.get("/sessions/left").json()["outcome"] == "disconnected"
+
+
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_uploads_of_a_call_that_crashed_are_deleted(tmp_path: Path, start: str) -> None:
     folder = tmp_path / "uploads"
