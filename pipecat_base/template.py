@@ -108,7 +108,7 @@ class Template:
                 has_webrtc = False
                 with contextlib.suppress(Exception):  # a worker that needs it says what is wrong
                     has_webrtc = compose.import_for_sessions(imported, self._logs, webrtc=message.webrtc)
-                gc.collect()  # of that alone
+                gc.collect()  # looks only at what that has made
                 gc.freeze()
                 channel.send(WarmedUp(has_webrtc))
 
@@ -118,8 +118,8 @@ class Template:
                 self._be_worker(Channel(sock), imported)
             leave(1)
 
-        # What is there stays for good: no collection in a worker writes to its pages, so they stay shared. None comes
-        # before: it would look at everything, and a start would wait for it.
+        # What is there stays for good, garbage included: no collection in a worker writes to its pages, so they stay
+        # shared. None runs first: it would look at everything, and a start would wait for it.
         gc.freeze()
         Forks(channel, grow_worker, other).run()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from typing import Any, cast
 
@@ -14,8 +15,9 @@ from pipecat_base.pods.limits import Limits
 from pipecat_base.pods.nursery import Nursery, Template
 from pipecat_base.pods.pool import WorkerPool
 from pipecat_base.pods.worker import Stint, Worker
-from pipecat_base.sessions.board import Board, State
-from pipecat_base.sessions.meetings import Transport
+from pipecat_base.sessions.board import Board, Session, State
+from pipecat_base.sessions.meetings import OfferToCome, Transport
+from pipecat_base.sessions.outcomes import Outcome
 from pipecat_base.wire import messages
 from pipecat_base.wire.channel import Channel
 from pipecat_base.wire.messages import Imported
@@ -49,7 +51,7 @@ def pool_of(channels: list[Channel]) -> WorkerPool:
         "fork",
         Limits(1, 1, 1, 1, 1, 1, None),
         shared=False,
-        lines_of=lambda session_id: cast(Any, None),
+        lines_of=lambda session_id: contextlib.nullcontext(),
         note=lambda *args: None,
     )
 
@@ -97,6 +99,52 @@ def test_a_session_whose_caller_has_left_goes_to_no_newer_code(has_left: bool) -
                 [messages.CallerLeft("s")] if has_left else []
             )
             place._stint = None
+        for channel in channels:
+            channel.close()
+
+    asyncio.run(scene())
+
+
+def test_a_caller_who_leaves_while_the_session_goes_to_newer_code_ends_it() -> None:
+    class Waiting(FakeWorker):
+        """Runs a session until it is told to end it."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__(name)
+            self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            self.over = asyncio.Event()
+
+        def tell(self, message: Any) -> None:
+            super().tell(message)
+            if isinstance(message, messages.Cancel):
+                self.over.set()
+
+        async def ask(self, kind: type, *fields: Any) -> Any:
+            await super().ask(kind, *fields)
+            await self.over.wait()
+            return [Outcome.DISCONNECTED.value, "", 0.0]
+
+    async def scene() -> None:
+        channels = [Channel(end) for end in socket.socketpair()]
+        pool = pool_of(channels)
+        stints = [Stint(cast(Worker, Waiting(name)), "s") for name in ("old", "new")]
+        coming = iter(stints)
+
+        async def take(session: Session) -> Stint:
+            return next(coming)
+
+        pool.take = take  # type: ignore[method-assign]
+        pool.give_back = lambda stint: None  # type: ignore[method-assign]
+        async with pool.reserve(Ask("s", Transport.WEBRTC)) as place:
+            running = asyncio.ensure_future(place.run(OfferToCome(), None))
+            while not stints[0].worker.asked:  # type: ignore[attr-defined]
+                await asyncio.sleep(0)
+            place._enter(State.WAITING.value)
+            place._note_superseded()
+            place.caller_left()
+            report = await asyncio.wait_for(running, 5)
+            assert (report.outcome, stints[0].is_left) == (Outcome.DISCONNECTED, True)
+            assert stints[1].worker.asked[-1] == messages.Cancel("s", "disconnected")  # type: ignore[attr-defined]
         for channel in channels:
             channel.close()
 

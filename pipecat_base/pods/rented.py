@@ -111,6 +111,8 @@ class WorkerPlace(Held):
                 self._pool.give_back(self._stint)
                 self._stint = None
                 self._is_superseded = self._has_entered = False
+                if self._caller_left.done():
+                    self._board.cancel(self.session.id, Outcome.DISCONNECTED)
                 if isinstance(meeting, OfferToCome):
                     meeting = OfferToCome(waited=self.session.age)
 
@@ -234,7 +236,7 @@ class WorkerPlace(Held):
         super().caller_left()
         if self._has_entered:
             self._tell(messages.CallerLeft(self.session.id))
-        else:  # no process knows the session that this would be about
+        else:  # no process has said yet that it has the session
             self._board.cancel(self.session.id, Outcome.DISCONNECTED)
 
     async def answered(self, answering: asyncio.Future[Any]) -> None:

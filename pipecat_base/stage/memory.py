@@ -17,10 +17,9 @@ from pipecat_base.logs import logger
 TURNS = 3
 """Of the loop, before memory is looked at: callbacks that end a session's tasks hold on to them for two."""
 
-
-OBJECTS_BETWEEN_COLLECTIONS = 20_000
+OBJECTS_BETWEEN_COLLECTIONS = 20_011
 """While the bot is imported. Python's own number, 700 to 2,000, makes a tenth of an import a search for garbage that is
-not there."""
+not there. It is not round: one that the bot sets would be taken for it."""
 
 
 @contextlib.contextmanager
