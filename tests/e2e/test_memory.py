@@ -1,4 +1,4 @@
-"""What a session leaves behind is given back, once no other one runs."""
+"""What a session leaves behind is given back, once no other one runs; an import waits for few searches for garbage."""
 
 from __future__ import annotations
 
