@@ -193,7 +193,7 @@ def pool_stage(
     board, memory = _board(settings, lifecycle)
     board.on_change(recorder.on_change)
     if memory is not None:
-        memory.begin()
+        memory.keep_what_is_there()
     is_shared = settings.isolation == "none"
     bounds = ProcessLimits(
         idle=0 if is_shared else settings.idle_processes or min(4, os.cpu_count() or 1),

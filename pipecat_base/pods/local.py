@@ -96,12 +96,15 @@ class LocalPod:
         await self._preparation.set_up()
         self.arguments.file_storage = self._preparation.file_storage
         if self._memory is not None:
-            self._memory.begin()
+            self._memory.keep_what_is_there()
         return self._preparation.state
 
     async def warm_up(self, *, webrtc: bool) -> None:
+        await self.arguments.resolve()
         if self._webrtc is not None and (webrtc or self._expects_webrtc()):
             await self._webrtc.load()
+        if self._memory is not None and not len(self.board):
+            self._memory.keep_what_is_there()
 
     async def ready(self) -> dict[str, Any]:
         return await self._readiness.ask()

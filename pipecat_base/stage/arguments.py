@@ -61,16 +61,24 @@ class ArgumentFactory:
             assert self._types is not None
             return self._types
 
+    async def resolve(self) -> ArgumentTypes:
+        """The classes; imports what they come from, where that is still to be done."""
+        if self._is_resolved():
+            assert self._types is not None
+            return self._types
+        # Importing pipecat for the first time takes long enough to be heard in other calls.
+        return await asyncio.to_thread(self.types)
+
     async def plain(self, session_id: str, body: Any, *, flow_config: str | None = None) -> Arguments:
         """Neither room nor socket: the bot reaches its callers by itself."""
-        types = await self._resolve()
+        types = await self.resolve()
         return self._build(types.plain, {}, session_id, body, flow_config=flow_config)
 
     async def daily(
         self, session_id: str, body: Any, room_url: str, token: str | None, *, flow_config: str | None = None
     ) -> Arguments:
         """A Daily room to join; ``token`` may be None, for a public room."""
-        types = await self._resolve()
+        types = await self.resolve()
         values = {"room_url": room_url, "token": token}
         return self._build(types.daily, values, session_id, body, flow_config=flow_config)
 
@@ -87,7 +95,7 @@ class ArgumentFactory:
 
         ``transport_type`` None lets pipecat recognise a phone provider by its first messages.
         """
-        types = await self._resolve()
+        types = await self.resolve()
         values = {"websocket": websocket}
         return self._build(
             types.websocket, values, session_id, body, transport_type=transport_type, flow_config=flow_config
@@ -95,7 +103,7 @@ class ArgumentFactory:
 
     async def webrtc(self, session_id: str, body: Any, connection: Any, *, flow_config: str | None = None) -> Arguments:
         """A SmallWebRTC peer connection that has been answered."""
-        types = await self._resolve()
+        types = await self.resolve()
         values = {"webrtc_connection": connection}
         return self._build(types.webrtc, values, session_id, body, flow_config=flow_config)
 
@@ -107,7 +115,7 @@ class ArgumentFactory:
         Raises:
             MoqRefused: what is installed here does not take them. The URL is not in the reason.
         """
-        types = await self._resolve()
+        types = await self.resolve()
         values = {**RELAY, "relay_url": relay_url, "namespace": namespace}
         try:
             return self._build(types.moq, values, session_id, body, flow_config=flow_config)
@@ -124,7 +132,7 @@ class ArgumentFactory:
         Raises:
             NotSupported: this pipecat does not have it either.
         """
-        await self._resolve()
+        await self.resolve()
         module = sys.modules.get(RUNNER) or await asyncio.to_thread(self._import_runner)
         type_ = getattr(module, type_name, None)
         if type_ is None:
@@ -145,13 +153,6 @@ class ArgumentFactory:
             **{"handle_sigint": False, "handle_sigterm": False, "flow_config": None, **later},
         )
         return arguments
-
-    async def _resolve(self) -> ArgumentTypes:
-        if self._is_resolved():
-            assert self._types is not None
-            return self._types
-        # Importing pipecat for the first time takes long enough to be heard in other calls.
-        return await asyncio.to_thread(self.types)
 
     def _is_resolved(self) -> bool:
         return self._types is not None and (self._types.from_cloud or CLOUD not in sys.modules)

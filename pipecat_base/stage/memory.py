@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import time
 from collections.abc import Callable, Iterator
@@ -45,10 +46,10 @@ class MemoryRelease:
     def __init__(self, is_alone: Callable[[], bool]) -> None:
         self._is_alone = is_alone
 
-    def begin(self) -> None:
-        """Before the first session. What is there now, modules above all, stays for good: no collection looks at it.
+    def keep_what_is_there(self) -> None:
+        """Modules above all: no later collection looks at it. While there is no session.
 
-        One that did would halt the loop for a tenth of a second with a bot of usual size.
+        A collection that did would halt the loop for a tenth of a second with a bot of usual size.
         """
         gc.freeze()
 
@@ -71,9 +72,16 @@ class MemoryRelease:
 
 def _trim() -> bool:
     """Whether the allocator gave pages back to the system; only glibc's can be asked to."""
+    trim = _malloc_trim()
+    return trim is not None and bool(trim(0))
+
+
+@functools.cache
+def _malloc_trim() -> Callable[[int], int] | None:
     try:
         import ctypes  # a hundredth of a second that no start waits for
 
-        return bool(ctypes.CDLL(None).malloc_trim(0))
+        trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
     except (ImportError, OSError, AttributeError):
-        return False
+        return None
+    return trim

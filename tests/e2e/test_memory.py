@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.process import Launcher, in_one_process
+from tests.process import Launcher, in_one_process, until
 
 RELEASED = "Released session memory: collected "
 MEGABYTES = 100
@@ -92,6 +92,37 @@ def test_what_was_there_before_the_first_session_is_not_looked_at(tmp_path: Path
             launcher.post({})
             (line,) = launcher.lines("frozen ")
             assert (int(line.split()[1]) > 1000) is is_frozen
+
+
+KEEPS_TYPES = """
+import gc
+import sys
+
+
+def readyz():
+    # Not named in full: a bot that speaks of it has it imported before this.
+    modules = [module for name, module in list(sys.modules.items()) if name.endswith(".runner.types")]
+    types = [getattr(module, "RunnerArguments", None) for module in modules]
+    looked_at = {id(one) for one in gc.get_objects()}
+    print("kept", any(type_ is not None and id(type_) not in looked_at for type_ in types))
+    return True
+
+
+async def bot(args): ...
+"""
+
+
+@in_one_process
+def test_what_the_first_caller_would_wait_for_is_imported_before_any_call(tmp_path: Path) -> None:
+    """And no later search for garbage looks at it."""
+    (tmp_path / "bot.py").write_text(KEEPS_TYPES)
+    with Launcher(tmp_path) as launcher:
+
+        def is_kept() -> bool:
+            launcher.http.get("/readyz")
+            return launcher.lines("kept ")[-1:] == ["kept True"]
+
+        until(is_kept, "the first caller's modules, kept")
 
 
 @in_one_process
