@@ -35,6 +35,11 @@ class Reading:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether more is parsed in the next turn of the loop."""
+        return self._going_on is not None
+
     def feed(self, data: bytes) -> None:
         """This has been read."""
         if not (self._waiting or self._reasons) and len(data) <= SLICE:

@@ -55,6 +55,10 @@ CLOSES = {
 """Codes with which a connection is closed, whatever its session says (docs/reference/errors.md)."""
 
 
+# Not looked up for every frame: before Python 3.12 each look at an enum is a call.
+CONTINUATION, TEXT, CLOSE, PING = Opcode.CONT, Opcode.TEXT, Opcode.CLOSE, Opcode.PING
+DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
+
 NO_HANDSHAKE = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 31\r\n"
     b"connection: close\r\n\r\nThis is no WebSocket handshake."
@@ -152,11 +156,11 @@ class WebSocketConnection(asyncio.Protocol):
         self._protocol.receive_data(piece)
         frames = 0
         for event in self._protocol.events_received():
-            if isinstance(event, Request):
-                self._on_handshake(event)
-            elif isinstance(event, Frame):
+            if isinstance(event, Frame):
                 frames += 1
                 self._on_frame(event)
+            elif isinstance(event, Request):
+                self._on_handshake(event)
         if frames and not self._fragments:
             self._unfinished.clear()
         if self._protocol.handshake_exc is not None and not self._is_answered:
@@ -194,13 +198,13 @@ class WebSocketConnection(asyncio.Protocol):
         task.add_done_callback(self._server_state.tasks.discard)
 
     def _on_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.CLOSE:
+        if frame.opcode is CLOSE:
             self._on_close()
         elif self._is_over:
             return  # sent before the peer knew
-        elif frame.opcode in (Opcode.TEXT, Opcode.BINARY, Opcode.CONT):
+        elif frame.opcode in DATA:
             self._on_data(frame)
-        elif frame.opcode is Opcode.PING:
+        elif frame.opcode is PING:
             self._flush()  # the pong
             if not self._writable.is_set():
                 self._reading.hold("pongs")
@@ -208,8 +212,8 @@ class WebSocketConnection(asyncio.Protocol):
             self._ping = None  # answered
 
     def _on_data(self, frame: Frame) -> None:
-        if frame.opcode is not Opcode.CONT:
-            self._is_text = frame.opcode is Opcode.TEXT
+        if frame.opcode is not CONTINUATION:
+            self._is_text = frame.opcode is TEXT
         self._fragments.append(bytes(frame.data))
         if len(self._fragments) > MAX_FRAGMENTS:
             self._fail(POLICY_VIOLATION, "too many fragments")
@@ -287,6 +291,8 @@ class WebSocketConnection(asyncio.Protocol):
     async def _receive(self) -> Message:
         if self._messages.empty():
             self._given_out = 0
+            if self._reading.goes_on:
+                await asyncio.sleep(0)  # with which it parses: one turn for both
         else:
             self._given_out += 1
             if self._given_out > MAX_EARLY:
