@@ -13,7 +13,7 @@ from pipecat_base.installed import NO_WEBRTC
 from pipecat_base.logs import logger
 from pipecat_base.pods import About, Ask
 from pipecat_base.pods.places import Held, Reservations
-from pipecat_base.sessions.board import Board, Session
+from pipecat_base.sessions.board import Board, Session, State
 from pipecat_base.sessions.meetings import (
     DailyRoom,
     LiveKitRoom,
@@ -95,15 +95,19 @@ class LocalPod:
         self._spans.open()
         await self._preparation.set_up()
         self.arguments.file_storage = self._preparation.file_storage
-        if self._memory is not None:
-            self._memory.keep_what_is_there()
+        self._keep_what_is_there()
         return self._preparation.state
 
     async def warm_up(self, *, webrtc: bool) -> None:
         await self.arguments.resolve()
+        self._keep_what_is_there()
         if self._webrtc is not None and (webrtc or self._expects_webrtc()):
             await self._webrtc.load()
-        if self._memory is not None and not len(self.board):
+            self._keep_what_is_there()
+
+    def _keep_what_is_there(self) -> None:
+        """Unless the bot has been called already: what it holds is not to be kept."""
+        if self._memory is not None and all(session.state is State.ADMITTED for session in self.board):
             self._memory.keep_what_is_there()
 
     async def ready(self) -> dict[str, Any]:

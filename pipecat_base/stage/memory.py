@@ -47,7 +47,7 @@ class MemoryRelease:
         self._is_alone = is_alone
 
     def keep_what_is_there(self) -> None:
-        """Modules above all: no later collection looks at it. While there is no session.
+        """Modules above all: no later collection looks at it.
 
         A collection that did would halt the loop for a tenth of a second with a bot of usual size.
         """

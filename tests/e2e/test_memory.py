@@ -30,6 +30,17 @@ async def bot(args):
     pieces.append(pieces)
 """
 
+HOLDS = f"""
+import asyncio
+import os
+
+
+async def bot(args):
+    pieces = [bytearray(1000) for _ in range({MEGABYTES} * 1000)]
+    pieces.append(pieces)
+    while not os.path.exists(args.body["until"]):
+        await asyncio.sleep(0.05)
+"""
 TELLS_THRESHOLD = "\n\nasync def bot(args):\n    print('calling', gc.get_threshold()[0])\n"
 
 
@@ -123,6 +134,23 @@ def test_what_the_first_caller_would_wait_for_is_imported_before_any_call(tmp_pa
             return launcher.lines("kept ")[-1:] == ["kept True"]
 
         until(is_kept, "the first caller's modules, kept")
+
+
+@in_one_process
+def test_what_a_session_holds_while_imports_go_on_is_released(tmp_path: Path) -> None:
+    """A call that comes as soon as the launcher is ready, to a bot whose next one may need WebRTC."""
+    (tmp_path / "bot.py").write_text(f"{HOLDS}\n\n# SmallWebRTC\n")
+    over = tmp_path / "over"
+    with Launcher(tmp_path, PCC_LOG_FEATURES_SUMMARY="true") as launcher:
+        before = resident(launcher)
+        calling = threading.Thread(target=launcher.post, args=({"until": str(over)},))
+        calling.start()
+        launcher.wait_for_log("Features available in this base image")  # it comes after all imports
+        during = resident(launcher)
+        over.touch()
+        calling.join()
+        assert during > before + MEGABYTES
+        assert resident(launcher) < during - MEGABYTES / 2
 
 
 @in_one_process
