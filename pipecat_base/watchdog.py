@@ -16,6 +16,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import threading
 import time
@@ -27,7 +28,7 @@ from pipecat_base.access.local import HOST_HEADERS
 from pipecat_base.errors import LAUNCHER_HEADER, Starting
 from pipecat_base.paths import STATUS
 from pipecat_base.problem import HEADERS, Problem
-from pipecat_base.signals import write_line
+from pipecat_base.signals import SIGNALS, write_line
 from pipecat_base.stalls import BEAT, WORTH_A_LINE, Stalls
 
 GLANCE = 0.05
@@ -117,6 +118,9 @@ class Watchdog(threading.Thread):
 
     def run(self) -> None:
         """The thread."""
+        # A thread that makes another one sees what has come meanwhile, and would take it: where the bot blocks the loop
+        # in a system call, Python would never get to its handler.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         while True:
             if self._released.is_set():
                 self._close_all()

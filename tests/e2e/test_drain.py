@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -89,6 +90,18 @@ def test_a_bot_that_will_not_end_is_left_behind() -> None:
         assert "ignored its cancellation" in launcher.log()
 
 
+TELLS_WHAT_WATCHDOG_BLOCKS = """
+import threading
+
+
+async def bot(args):
+    (thread,) = [one for one in threading.enumerate() if one.name == "watchdog"]
+    for line in open(f"/proc/self/task/{thread.native_id}/status"):
+        if line.startswith("SigBlk:"):
+            print("blocked", line.split()[1])
+"""
+
+
 @in_one_process
 def test_a_bot_that_blocks_the_loop_can_not_hold_up_the_deadline() -> None:
     variables: dict[str, Any] = {
@@ -104,6 +117,17 @@ def test_a_bot_that_blocks_the_loop_can_not_hold_up_the_deadline() -> None:
         launcher.signal()
         assert launcher.wait(timeout=12) == 70
         assert "shutdown deadline passed; forced out" in launcher.log()
+
+
+@in_one_process
+def test_no_thread_of_the_launchers_takes_a_signal_that_the_main_one_waits_for(tmp_path: Path) -> None:
+    """The kernel gives it to whichever looks first; while the main one is in a system call nobody would act on it."""
+    (tmp_path / "bot.py").write_text(TELLS_WHAT_WATCHDOG_BLOCKS)
+    with Launcher(tmp_path) as launcher:
+        post(launcher, {})
+        (line,) = launcher.lines("blocked ")
+        blocked = int(line.split()[1], 16)
+        assert all(blocked & 1 << number - 1 for number in (signal.SIGTERM, signal.SIGINT))
 
 
 @pytest.mark.parametrize("body", [{"do": "hang"}, {"do": "swallow", "seconds": 60}, {"do": "block", "seconds": 60}])
