@@ -216,7 +216,7 @@ class Launcher:
             self._lifecycle.problem = replace(problem, reason=f"{problem.reason} Calls go to the code before it.")
 
     async def _warm(self) -> None:
-        """Import what the first caller would wait for, when there is reason to expect one."""
+        """Import what the first caller would wait for; of WebRTC and WhatsApp when there is reason to expect one."""
         with contextlib.suppress(Refusal):  # logged where it arose; the first caller gets it
             if self._front.whatsapp is not None:
                 await self._front.whatsapp.load()

@@ -292,7 +292,7 @@ class WebSocketConnection(asyncio.Protocol):
         if self._messages.empty():
             self._given_out = 0
             if self._reading.goes_on:
-                await asyncio.sleep(0)  # with which it parses: one turn for both
+                await asyncio.sleep(0)  # the parser runs in this turn: one serves both
         else:
             self._given_out += 1
             if self._given_out > MAX_EARLY:

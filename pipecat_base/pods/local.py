@@ -107,7 +107,8 @@ class LocalPod:
 
     def _keep_what_is_there(self) -> None:
         """Unless the bot has been called already: what it holds is not to be kept."""
-        if self._memory is not None and all(session.state is State.ADMITTED for session in self.board):
+        was_called = self.board.past() or any(session.state is not State.ADMITTED for session in self.board)
+        if self._memory is not None and not was_called:
             self._memory.keep_what_is_there()
 
     async def ready(self) -> dict[str, Any]:

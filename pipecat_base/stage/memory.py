@@ -47,9 +47,9 @@ class MemoryRelease:
         self._is_alone = is_alone
 
     def keep_what_is_there(self) -> None:
-        """Modules above all: no later collection looks at it.
+        """What is in memory now stays for good, modules above all: no later collection looks at it.
 
-        A collection that did would halt the loop for a tenth of a second with a bot of usual size.
+        One that did would halt the loop for a tenth of a second with a bot of usual size.
         """
         gc.freeze()
 

