@@ -100,10 +100,13 @@ def test_the_last_log_lines_are_those_of_the_file(agent: Launcher, folder: Path)
         printed = any(record["stream"] == "stdout" for record in own)  # through another process
         return printed and any("Session ended" in record["line"] for record in own)
 
+    def lines_and_own() -> tuple[list[dict[str, str]], list[dict[str, Any]]] | None:
+        answer = agent.http.get(f"{SERVICES}/my-agent/logs", params={"limit": 1000, "sessionId": session_id})
+        lines, own = answer.json()["logs"], own_records()
+        return (lines, own) if len(lines) == len(own) > 1 else None  # else one came meanwhile, through another process
+
     until(all_are_there, "its last lines")
-    answer = agent.http.get(f"{SERVICES}/my-agent/logs", params={"limit": 1000, "sessionId": session_id})
-    lines, own = answer.json()["logs"], own_records()
-    assert len(lines) == len(own) > 1
+    lines, own = until(lines_and_own, "as many lines as the file has")
     assert [line["timestamp"] for line in lines] == [record["@timestamp"] for record in own]
     assert lines[0]["log"] == f"INFO: {own[0]['line']}"
     (last,) = agent.http.get(f"{SERVICES}/my-agent/logs", params={"limit": 1, "sessionId": session_id}).json()["logs"]
