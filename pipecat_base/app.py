@@ -17,12 +17,15 @@ from starlette.routing import BaseRoute, Match, Mount, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipecat_base.access.local import HOST_HEADERS
-from pipecat_base.errors import Refusal, Starting
+from pipecat_base.edge.request_path import PathSet
+from pipecat_base.errors import Malformed, Refusal, Starting
 from pipecat_base.logs import logger
 from pipecat_base.packages import BOTS_MODULE
-from pipecat_base.paths import PROBES, STATUS
+from pipecat_base.paths import POD, PROBES, STATUS
 from pipecat_base.problem import HEADERS, Problem
 from pipecat_base.refusals import LAUNCHER, ON_REFUSAL, gone, lines_of, refuse, request_line, session_id_in, turn_away
+
+POD_PATHS = PathSet(POD, below=True)
 
 
 def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlette:
@@ -49,7 +52,7 @@ def build_apart(
     bots: ASGIApp,
     *,
     has_app: bool,
-    passed_on: Collection[str],
+    passed_on: Sequence[str],
     clashing: Sequence[BaseRoute],
 ) -> Starlette:
     """An app of ours for a bot that is in another process.
@@ -62,9 +65,10 @@ def build_apart(
     """
     app = Starlette()
     rest = Router(missing, redirect_slashes=False, default=app.router.default)
+    elsewhere = PathSet(passed_on)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await (bots if has_app or scope["path"] in passed_on else rest)(scope, receive, send)
+        await (bots if has_app or scope["path"] in elsewhere else rest)(scope, receive, send)
 
     app.router.default = serve
     warn_of_clashes(routes, clashing)
@@ -127,6 +131,11 @@ class Entrance:
             self._on_refusal(refusal)
 
         scope[ON_REFUSAL] = note_refusal
+        try:
+            POD_PATHS.check_slashes(scope["raw_path"])
+        except Malformed as refusal:
+            await turn_away(refusal, scope, receive, send)
+            return
         if not await self._is_open():
             await self._turn_away(scope, receive, send)
             return

@@ -15,6 +15,9 @@ PHONES = ("twilio", "telnyx", "plivo", "exotel")
 CAPABILITIES = "/pcc/capabilities"
 """Of the platform."""
 
+POD = (*PROBES, *STARTS, *STREAMS, "/whatsapp", CAPABILITIES)
+"""Routes of a pod's own."""
+
 STATUS = "/status"
 """What the page asks for, also while no bot can be served."""
 

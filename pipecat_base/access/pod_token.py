@@ -6,6 +6,7 @@ import hmac
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipecat_base.edge.request_path import PathSet
 from pipecat_base.errors import PodTokenMissing
 from pipecat_base.refusals import turn_away
 
@@ -23,19 +24,16 @@ class PodTokenGuard:
     def __init__(self, app: ASGIApp, token: str | None, paths: tuple[str, ...]) -> None:
         self._app = app
         self._token = None if token is None else token.encode(errors="surrogateescape")
-        self._paths = paths
+        self._limited = PathSet(paths, below=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._is_limited(scope["path"]) and not has_token(scope, self._token):
+        if scope["path"] in self._limited and not has_token(scope, self._token):
             reason = "This route is for the gateway"
             reason += ": POST /start instead." if self._token is None else ", which has the pod's token."
             refusal = PodTokenMissing(reason, field=TOKEN_HEADER)
             await turn_away(refusal, scope, receive, send)
         else:
             await self._app(scope, receive, send)
-
-    def _is_limited(self, path: str) -> bool:
-        return any(path == limited or path.startswith(f"{limited}/") for limited in self._paths)
 
 
 def has_token(scope: Scope, token: bytes | None) -> bool:

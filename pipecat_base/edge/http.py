@@ -14,6 +14,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
+from pipecat_base.edge import request_path
 from pipecat_base.edge.crowd import Crowd
 from pipecat_base.edge.limits import MAX_HEADERS, MAX_TRAILERS
 from pipecat_base.edge.reading import Reading
@@ -208,7 +209,9 @@ class HttpConnection(H11Protocol):
             raise Malformed("Both Content-Length and Transfer-Encoding are set.")
         if b"sec-websocket-key" in names and any(name in names for name in FRAMING):
             raise Malformed("A WebSocket handshake has no body.")
-        if self._is_excess and head.target.partition(b"?")[0].decode("latin-1") not in PROBES:
+        path = head.target.partition(b"?")[0]
+        request_path.check(path)
+        if self._is_excess and path.decode("latin-1") not in PROBES:
             raise TooBusy("There are too many connections here (PIPECAT_MAX_CONNECTIONS).")
 
     def _after_events(self) -> None:

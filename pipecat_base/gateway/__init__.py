@@ -25,7 +25,8 @@ from pipecat_base.access.local import serves_this_machine_alone
 from pipecat_base.access.tokens import Tokens
 from pipecat_base.access.visitors import Visitors
 from pipecat_base.app import warn_of_clashes
-from pipecat_base.errors import Refusal, UnknownAgent
+from pipecat_base.edge.request_path import check_slashes
+from pipecat_base.errors import Malformed, Refusal, UnknownAgent
 from pipecat_base.gateway import answers, pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.agents import Agents
@@ -38,7 +39,7 @@ from pipecat_base.gateway.webhooks import Webhooks
 from pipecat_base.lifecycle import Lifecycle
 from pipecat_base.paths import SESSION_ID, STARTS
 from pipecat_base.pods import Pod
-from pipecat_base.refusals import LAUNCHER, gone, refuse
+from pipecat_base.refusals import LAUNCHER, gone, refuse, turn_away
 from pipecat_base.settings import Settings
 
 OPENAPI = "/v1/openapi.json"
@@ -141,9 +142,8 @@ def build(
     others += streams.routes(inside, direct, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
     app.router.routes += others
     # Not the application's: FastAPI may hide those of a router.
-    warn_of_clashes(
-        [*(route for router in (*management, *with_key, *signed) for route in router.routes), *others], pod.about.routes
-    )
+    ours = [*(route for router in (*management, *with_key, *signed) for route in router.routes), *others]
+    warn_of_clashes(ours, pod.about.routes)
     app.router.default = direct
     routes = list(app.router.routes)
     with_cors = CORSMiddleware(
@@ -155,7 +155,7 @@ def build(
         allow_headers=("*",),
         expose_headers=(ANSWERED_SESSION_ID, SESSION_ID, "retry-after"),
     )
-    return Visitors(_Front(with_cors, direct, routes, pod.about.routes), settings, answer=answers.of)
+    return Visitors(_Front(with_cors, direct, routes, pod.about.routes, ours), settings, answer=answers.of)
 
 
 class _AgentName:
@@ -176,6 +176,7 @@ class _Front:
     Args:
         gateway: With CORS around it.
         direct: What is behind it.
+        ours: The gateway's own routes, those of its routers one by one.
     """
 
     def __init__(
@@ -184,13 +185,20 @@ class _Front:
         direct: ASGIApp,
         routes: Sequence[BaseRoute],
         bots_routes: Sequence[BaseRoute],
+        ours: Sequence[BaseRoute],
     ) -> None:
         self._gateway = gateway
         self._direct = direct
         self._routes = routes
         self._bots_routes = bots_routes
+        self._ours = ours
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            check_slashes(scope, self._ours)
+        except Malformed as refusal:
+            await turn_away(refusal, scope, receive, send)
+            return
         matches = [route.matches(scope)[0] for route in self._routes]
         if scope["path"] in STARTS or Match.FULL in matches:
             is_ours = True

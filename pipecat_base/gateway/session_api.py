@@ -12,20 +12,22 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from pipecat_base.edge.request_path import PathSet
 from pipecat_base.errors import NotServed, UnknownSession
 from pipecat_base.gateway import paths
 from pipecat_base.gateway.forwarding import forwarded, rest_of_path
 from pipecat_base.gateway.invitations import Invitations
 from pipecat_base.logs import logger
-from pipecat_base.paths import PROBES, SESSION_ID, STREAMS
+from pipecat_base.paths import POD, PROBES, SESSION_ID, STREAMS
 from pipecat_base.sessions.board import Board, Session
 from pipecat_base.sessions.outcomes import Report
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
-BEFORE_THE_BOT = ("/api/offer", "/files")
+BEFORE_THE_BOT = PathSet(("/api/offer", "/files"))
 """A session takes these before its bot runs: the first is what the bot waits for."""
-POD_ALONE = (*PROBES, *STREAMS, "/bot", "/whatsapp")
+POD_ALONE = PathSet((*PROBES, *STREAMS, "/bot", "/whatsapp"))
 """What these do is asked for at the gateway's own routes, which check it."""
+POD_PATHS = PathSet(POD, below=True)
 PATIENCE = 10.0
 """Seconds that a request waits for a bot that does not run yet."""
 
@@ -141,7 +143,8 @@ class SessionApi:
 
     async def _pass_on(self, request: Request, session_id: str, parts: int) -> Passed:
         raw_path = rest_of_path(request, parts)
-        path = unquote_to_bytes(raw_path).decode(errors="replace")
+        POD_PATHS.check_slashes(raw_path)
+        path = unquote_to_bytes(raw_path).decode()
         if path in POD_ALONE:
             raise NotServed("Through a session its bot's own routes are reached, /api/offer and /files.")
         if self._board.get(session_id) is None:

@@ -40,11 +40,19 @@ def test_every_file_that_the_page_names_is_served_with_its_type(gateway: Launche
         assert answer.headers["content-security-policy"]
 
 
-@pytest.mark.parametrize("path", ["/page/../pages.py", "/page/%2e%2e/pages.py", "/page//etc/passwd", "/page/nothing"])
-def test_nothing_else_is_served_beside_it(gateway: Launcher, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/page/../pages.py", b"400"),
+        ("/page/%2e%2e/pages.py", b"400"),
+        ("/page//etc/passwd", b"404"),
+        ("/page/nothing", b"404"),
+    ],
+)
+def test_nothing_else_is_served_beside_it(gateway: Launcher, path: str, status: bytes) -> None:
     with socket.create_connection(("127.0.0.1", gateway.port)) as sock:  # a client would tidy the path up
         sock.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
-        assert sock.makefile("rb").readline().split()[1] == b"404"
+        assert sock.makefile("rb").readline().split()[1] == status
 
 
 def test_the_prebuilt_client_is_served_where_it_is_installed(gateway: Launcher) -> None:

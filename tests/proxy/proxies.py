@@ -77,9 +77,9 @@ class Proxy:
     def log(self) -> str:
         return "".join(path.read_text(errors="replace") for path in self.folder.glob("*.log"))
 
-    def dial(self) -> ssl.SSLSocket:
-        """A connection, for what no client would send."""
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+    def dial(self, source: str = "127.0.0.1") -> ssl.SSLSocket:
+        """A connection from an address of this machine, for what no client would send."""
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=20, source_address=(source, 0))
         return self.certificate.context().wrap_socket(plain, server_hostname="localhost")
 
 

@@ -168,6 +168,17 @@ def test_a_head_that_is_too_large_is_refused(proxy: Proxy) -> None:
         assert sock.recv(100).split(b" ")[1] in (b"400", b"431")
 
 
+@pytest.mark.parametrize(
+    "path",
+    ["/readyz", "/readyz%0a", "/readyz%00", "/%72eadyz", "//readyz", "/./readyz", "/x/../readyz", "/x/%2e%2e/readyz"],
+)
+def test_no_spelling_of_a_path_passes_the_proxys_own_rules(proxy: Proxy, path: str) -> None:
+    with proxy.dial("127.0.0.2") as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost:{proxy.port}\r\nconnection: close\r\n\r\n".encode())
+        sock.settimeout(20)
+        assert sock.recv(100).split(b" ")[1] in (b"400", b"403", b"404")
+
+
 def test_who_never_ends_a_head_is_cut_off(proxy: Proxy) -> None:
     with proxy.dial() as sock:
         sock.sendall(b"GET /status HTTP/1.1\r\nhost: loc")
