@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from pipecat_base.pods.family import adopt_orphans, relations
 from pipecat_base.signals import flush_streams
 from pipecat_base.wire.channel import Channel
 from pipecat_base.wire.messages import Close, Exited, Made, Make, Message, NotMade
@@ -49,11 +50,20 @@ class Forks:
         self._grow = grow
         self._other = other
         self._children: dict[int, int | None] = {}
+        self._inherited: set[int] = set()
+        """Children that the bot's import has started; they are no call's."""
+        self._ends_orphans = False
+        self._on_child: Any = signal.SIG_DFL
 
     def run(self) -> NoReturn:
         """Serve until the launcher is gone."""
+        # The bot may wait for every child, or ignore SIGCHLD: their ends would be lost.
+        self._on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._inherited = {pid for pid, relation in relations().items() if relation.parent == os.getpid()}
+        adopt_orphans()
         while True:
             self._reap()
+            self._end_orphans()
             try:
                 received = self._channel.receive(0)
             except TimeoutError:
@@ -77,7 +87,7 @@ class Forks:
         for pidfd in self._children.values():
             if pidfd is not None:
                 poll.register(pidfd, select.POLLIN)
-        is_blind = None in self._children.values()
+        is_blind = None in self._children.values() or self._ends_orphans
         with contextlib.suppress(InterruptedError):
             poll.poll(LOOK * 1000 if is_blind else None)
 
@@ -93,7 +103,11 @@ class Forks:
             self._channel.send(NotMade(request.number, error.strerror or str(error)))
             return
         if child == 0:
+            os.setpgid(0, 0)  # before any of the bot's code: signals to its group reach no other call
             die_with(parent)
+            adopt_orphans()
+            if self._on_child is not None:  # it is no handler of Python's
+                signal.signal(signal.SIGCHLD, self._on_child)
             self._forget()
             self._grow(sock, request)
         sock.close()
@@ -115,14 +129,37 @@ class Forks:
         for child, pidfd in list(self._children.items()):
             try:
                 found, status, usage = os.wait4(child, os.WNOHANG)
-                used = (usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
-            except ChildProcessError:  # the bot waits for every child, or ignores SIGCHLD
-                found, status, used = child, 0, (0.0, 0)
-            if found:
-                del self._children[child]
-                if pidfd is not None:
-                    os.close(pidfd)
-                self._channel.send(Exited(child, status, *used))
+                if not found:
+                    continue
+                exited = Exited(child, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+            except ChildProcessError:  # a thread of the bot's waits for every child
+                exited = Exited(child, 0)
+            del self._children[child]
+            if pidfd is not None:
+                os.close(pidfd)
+            self._ends_orphans = True
+            self._channel.send(exited)
+
+    def _end_orphans(self) -> None:
+        """Kill and reap what workers have left behind, in whichever process groups, until nothing is found."""
+        if not self._ends_orphans:
+            return
+        ours, group = os.getpid(), os.getpgrp()
+        kept = self._inherited | set(self._children)
+        orphans = {
+            pid: relation.group
+            for pid, relation in relations().items()
+            # A child of the import's may have forked, too: that is in our group.
+            if relation.parent == ours and pid not in kept and relation.group != group
+        }
+        self._ends_orphans = bool(orphans)
+        for orphan in orphans:
+            # A bot can move a child into the group of another call.
+            is_alone = orphans[orphan] in self._children
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(orphan, signal.SIGKILL) if is_alone else os.killpg(orphans[orphan], signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(orphan, os.WNOHANG)
 
 
 def leave(status: int) -> NoReturn:

@@ -1,11 +1,13 @@
-"""Bounds what a session's process may eat: looked at every second, as its proportional set size (PSS)."""
+"""Bounds the memory of a session's process and its children: proportional set size (PSS), measured every second."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Protocol
 
 from pipecat_base.logs import logger
+from pipecat_base.pods.family import family, relations
 from pipecat_base.pods.worker import Worker
 
 LOOK = 1.0
@@ -26,19 +28,26 @@ async def watch_memory(pool: Busy, limit: int) -> None:
         await asyncio.sleep(LOOK)
         busy = pool.busy()
         warned &= set(busy)
+        sizes = await asyncio.to_thread(family_sizes, [worker.pid for worker in busy.values()])
         for session_id, worker in busy.items():
-            size = await asyncio.to_thread(proportional_size, worker.pid)
+            size, processes = sizes.get(worker.pid, (0, 1))
+            owner = "process has" if processes == 1 else f"{processes} processes have"
             with logger.contextualize(session_id=session_id):
                 if size > limit:
                     logger.error(
-                        f"The session's process has {size} bytes, MAX_SESSION_MEMORY_BYTES is {limit}: it is ended"
+                        f"The session's {owner} {size} bytes, MAX_SESSION_MEMORY_BYTES is {limit}: it is ended"
                     )
                     worker.kill(f"was ended, as it had more than {limit} bytes (MAX_SESSION_MEMORY_BYTES)")
                 elif size > WARN_AT * limit and session_id not in warned:
                     warned.add(session_id)
-                    logger.warning(
-                        f"The session's process has {size} bytes; it ends at {limit} (MAX_SESSION_MEMORY_BYTES)"
-                    )
+                    logger.warning(f"The session's {owner} {size} bytes; it ends at {limit} (MAX_SESSION_MEMORY_BYTES)")
+
+
+def family_sizes(pids: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """Of each worker with all that its bot has started: bytes, and the number of processes."""
+    known = relations()
+    families = {pid: family(pid, known) for pid in pids}
+    return {pid: (sum(map(proportional_size, members)), len(members)) for pid, members in families.items()}
 
 
 def proportional_size(pid: int) -> int:

@@ -64,6 +64,12 @@ DEEDS = {
     "crash": (1011, "The bot's process was killed by SIGSEGV."),
     "be_killed": (1011, "The bot's process was killed by SIGKILL."),
     "eat": (1011, f"The bot's process was ended, as it had more than {250 * 2**20} bytes (MAX_SESSION_MEMORY_BYTES)."),
+    "eat_in_child": (
+        1011,
+        f"The bot's process was ended, as it had more than {250 * 2**20} bytes (MAX_SESSION_MEMORY_BYTES).",
+    ),
+    "kill_group": (1011, "The bot's process was killed by SIGKILL."),
+    "run_script_that_kills": (1011, "The bot's process was killed by SIGKILL."),
     "close_all": (1011, "The bot's process ended with exit status 1."),  # the event loop without its own descriptors
 }
 
@@ -92,6 +98,71 @@ def test_one_that_does_not_end_is_ended(launcher: Launcher, deed: str) -> None:
         assert launcher.http.get("/livez").status_code == launcher.http.get("/readyz").status_code == 200
     assert others.lost == 0
     assert (code, report["outcome"]) in {(4008, "expired"), (4009, "cancelled")}
+
+
+@pytest.mark.parametrize("deed", ["leave_child", "leave_session", "leave_daemon"])
+@pytest.mark.parametrize("end", ["bye", "exit_now"])
+def test_what_a_bot_has_started_ends_with_its_call(launcher: Launcher, deed: str, end: str) -> None:
+    before = len(launcher.said())
+    with Bystanders(launcher) as others:
+        with misbehave(launcher, deed, f"s-{deed}-{end}") as socket:
+            child = until(lambda: launcher.said()[before:], "its child")[0]["child"]
+            assert psutil.pid_exists(child)
+            socket.send(end)
+            socket.recv(timeout=20) if end == "bye" else close_of(socket)
+        until(lambda: not psutil.pid_exists(child), "the end of the child")
+    assert others.lost == 0
+
+
+@pytest.mark.parametrize("deed", ["leave_hopper", "leave_hopper_in_session"])
+def test_a_child_that_is_never_the_same_process_ends_too(launcher: Launcher, deed: str) -> None:
+    before = len(launcher.said())
+    with misbehave(launcher, deed, f"s-{deed}") as socket:
+        child = until(lambda: launcher.said()[before:], "its child")[0]["child"]
+        socket.send("who")
+        worker = int(str(socket.recv(timeout=20)).split()[0])
+        group = child if deed.endswith("session") else worker
+
+    def is_over() -> bool:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    until(is_over, "the end of the group")
+
+
+def test_what_a_bot_has_started_outlives_the_calls_of_others(launcher: Launcher) -> None:
+    before = len(launcher.said())
+    with misbehave(launcher, "leave_daemon", "s-stays") as socket:
+        daemon = until(lambda: launcher.said()[before:], "its child")[0]["child"]
+        with misbehave(launcher, "leave_session", "s-leaves"):
+            other = until(lambda: launcher.said()[before + 1 :], "the other's child")[0]["child"]
+        until(lambda: not psutil.pid_exists(other), "the end of the other's child")
+        assert psutil.pid_exists(daemon)
+        socket.send("still here")
+        assert socket.recv(timeout=20) == "still here"
+
+
+def test_a_child_that_was_moved_to_another_calls_group_takes_no_call_with_it(launcher: Launcher) -> None:
+    with Bystanders(launcher) as others:
+        with misbehave(launcher, "move_child_to_another_call", "s-mover") as socket:
+            socket.send("still here")
+            assert socket.recv(timeout=20) == "still here"
+        assert ended(launcher, "s-mover")["outcome"] in {"completed", "disconnected"}
+    assert others.lost == 0
+
+
+def test_no_two_calls_share_a_process_group(launcher: Launcher) -> None:
+    with contextlib.ExitStack() as calls:
+        groups = []
+        for _ in range(2):
+            socket = calls.enter_context(connect(url(launcher)))
+            socket.send("who")
+            groups.append(os.getpgid(int(str(socket.recv(timeout=20)).split()[0])))
+        groups += [os.getpgid(process.pid) for process in processes(launcher)[:2]]
+        assert len({*groups, os.getpgid(launcher.process.pid)}) == 5
 
 
 def test_a_bot_that_cancels_every_task_ends_its_own_call(launcher: Launcher) -> None:

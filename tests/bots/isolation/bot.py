@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import sys
@@ -52,6 +53,68 @@ async def eat() -> None:
     await asyncio.sleep(60)
 
 
+WAIT = "import os, time; print(os.getpid(), flush=True); time.sleep(300)"
+EAT = f"eaten = bytearray({300 * 2**20}); eaten[::4096] = b'x' * len(eaten[::4096]); {WAIT}"
+BE_DAEMON = f"import os; os.fork() and os._exit(0); os.setsid(); {WAIT}"
+
+HOP = "\n".join(
+    (
+        "import os, time",
+        "print(os.getpid(), flush=True)",
+        "until = time.monotonic() + 30",
+        "while time.monotonic() < until:",
+        "    os.fork() and os._exit(0)",
+    )
+)
+
+
+async def kill_group() -> None:
+    os.killpg(0, signal.SIGKILL)
+
+
+async def run_script_that_kills() -> None:
+    await (await asyncio.create_subprocess_exec("sh", "-c", "trap 'kill -9 0' EXIT; exit 1")).wait()
+
+
+async def leave_child(code: str = WAIT, **how: Any) -> None:
+    child = await asyncio.create_subprocess_exec(sys.executable, "-c", code, stdout=asyncio.subprocess.PIPE, **how)
+    assert child.stdout is not None
+    print(json.dumps({"said": True, "child": int(await child.stdout.readline())}), flush=True)
+
+
+async def leave_session() -> None:
+    await leave_child(start_new_session=True)
+
+
+async def leave_daemon() -> None:
+    await leave_child(BE_DAEMON)
+
+
+async def leave_hopper() -> None:
+    await leave_child(HOP)
+
+
+async def leave_hopper_in_session() -> None:
+    await leave_child(HOP, start_new_session=True)
+
+
+async def move_child_to_another_call() -> None:
+    others = [int(pid) for pid in os.listdir("/proc") if pid.isdecimal() and parent_of(pid) == os.getppid()]
+    worker = max(pid for pid in others if pid != os.getpid())
+    await leave_child(f"import os; os.setpgid(0, {worker}); {WAIT}")
+
+
+def parent_of(pid: str) -> int:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return int(file.read().rpartition(")")[2].split()[1])
+    return 0
+
+
+async def eat_in_child() -> None:
+    await leave_child(EAT, start_new_session=True)
+    await asyncio.sleep(60)
+
+
 async def many_tasks() -> None:
     await asyncio.gather(*(asyncio.sleep(0.5) for _ in range(10_000)))
 
@@ -95,6 +158,15 @@ MISDEEDS = {
         spin,
         hold_lock,
         eat,
+        kill_group,
+        run_script_that_kills,
+        leave_child,
+        leave_session,
+        leave_daemon,
+        leave_hopper,
+        leave_hopper_in_session,
+        move_child_to_another_call,
+        eat_in_child,
         many_tasks,
         cancel_all,
         close_all,
