@@ -34,8 +34,10 @@ from pipecat_base.settings import Settings
 from pipecat_base.signals import flush_streams
 from pipecat_base.stage.imported import Imported
 from pipecat_base.stalls import watch_lag, watch_own_loop
+from pipecat_base.wire.allowance import FactAllowance
 from pipecat_base.wire.channel import Channel
 from pipecat_base.wire.messages import (
+    MAX_URL,
     Began,
     CallerLeft,
     Cancel,
@@ -62,6 +64,7 @@ from pipecat_base.wire.messages import (
     Serving,
     Stored,
     Trickle,
+    encode,
     meeting_from,
 )
 
@@ -87,18 +90,45 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
     lifecycle = Lifecycle()
     lifecycle.ready()
 
-    def take(session_id: str | None, name: str, fields: Mapping[str, Any], at: float) -> None:
-        told = fact(name, session_id, fields, at)  # what is not allowed in it does not cross
-        if told is not None:
-            channel.send(Noted(session_id, name, dict(told.fields), told.at))
+    facts = FactSender(channel)
 
     is_heard = settings.is_observed or settings.gateway
     is_timed = settings.metrics_port is not None
-    pod = compose.local_pod(compose.for_worker(settings), imported, lifecycle, logs, take if is_heard else None)
-    routes = compose.upload_routes(settings, pod, lambda session_id, url: channel.send(Stored(session_id, url)))
+    pod = compose.local_pod(compose.for_worker(settings), imported, lifecycle, logs, facts.send if is_heard else None)
+    routes = compose.upload_routes(settings, pod, lambda session_id, url: _tell_of_file(channel, session_id, url))
     app = application.build(routes, compose.missing_routes(settings, pod.about, takes_whatsapp=True))
-    measuring = [watch_lag(lambda lag: take(None, "process_loop_lag", lag, time.time()), LAG_EVERY)] if is_timed else []
+    measuring = []
+    if is_timed:
+        measuring.append(watch_lag(lambda lag: facts.send(None, "process_loop_lag", lag, time.time()), LAG_EVERY))
     await Worker(channel, pod, app, compose.limits(settings), imported.bot.project, measuring).run()
+
+
+class FactSender:
+    """Sends what is allowed in facts, and no more of them than the launcher takes."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._allowance = FactAllowance()
+        self._has_warned = False
+
+    def send(self, session_id: str | None, name: str, fields: Mapping[str, Any], at: float) -> None:
+        """One fact, with the time at which it happened."""
+        found = fact(name, session_id, fields, at)
+        if found is None:
+            return
+        if self._allowance.take(name):
+            self._channel.send(Noted(session_id, name, dict(found.fields), found.at))
+        elif not self._has_warned:
+            self._has_warned = True
+            logger.warning("This process has too many facts to report: some are in no metric and no report")
+
+
+def _tell_of_file(channel: Channel, session_id: str, url: str) -> None:
+    """Have the launcher remember a file, for when this process dies."""
+    if len(url) <= MAX_URL:
+        channel.send(Stored(session_id, url))
+    else:
+        logger.warning(f"A file's URL has {len(url)} characters: the file stays if the bot's process dies")
 
 
 class Call:
@@ -234,8 +264,9 @@ class Worker:
     async def _reply(self, request: Request, answering: Awaitable[Any]) -> None:
         try:
             value = await answering
-            json.dumps(value)
             reply = Reply(request.number, value)
+            if len(encode(reply)) > Reply.max_bytes:
+                raise ValueError(f"the answer has more than {Reply.max_bytes} bytes")
         except Refusal as refusal:
             reply = Reply.refusing(request.number, refusal)
         except asyncio.CancelledError:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from pipecat_base.pods.nursery import Child
-from pipecat_base.pods.worker import Allowance, Worker
+from pipecat_base.pods.worker import MESSAGES_PER_SECOND, Worker
+from pipecat_base.wire.allowance import Allowance
 from pipecat_base.wire.channel import Channel
-from pipecat_base.wire.messages import Exited, Message, Noted, Stored
+from pipecat_base.wire.messages import SMALL, Ended, Entered, Exited, Message, Noted, Reply, Run, Serving, Stored
 
 NOBODY = 2**22 + 1
 """No process has this id (proc(5), pid_max)."""
@@ -39,10 +40,6 @@ def said(*messages: Message) -> tuple[list[Noted], list[str]]:
 @pytest.mark.parametrize(
     "nonsense",
     [
-        ("s", "turn", []),
-        ("s", 5, {}),
-        ("s", None, {}),
-        (["s"], "turn", {}),
         (None, "turn", {}),
         ("another", "turn", {}),
     ],
@@ -52,6 +49,61 @@ def test_what_is_no_fact_of_a_session_here_is_not_heard(nonsense: tuple[Any, Any
     lag = Noted(None, "process_loop_lag", {"lag_secs": 0.1}, 5.0)
     heard, _ = said(Noted(*nonsense, 5.0), fact, lag)
     assert heard == [fact, lag]
+
+
+def ended_by(*messages: Message) -> str:
+    """How a process ends that sends this."""
+
+    async def scene() -> str:
+        ours, end = Channel.pair()
+        theirs = Channel(end)
+        exited: asyncio.Future[Exited | None] = asyncio.get_running_loop().create_future()
+        worker = Worker(Child(NOBODY, ours, exited), lambda fact: None)
+        worker.take("s")
+        theirs.attach(asyncio.get_running_loop(), lambda message, descriptors: None, lambda: None)
+        for message in messages:
+            theirs.send(message)
+        try:
+            await asyncio.wait({worker.died}, timeout=0.3)
+            exited.set_result(None)
+            return await worker.died if worker.reason else ""
+        finally:
+            theirs.close()
+
+    return asyncio.run(scene())
+
+
+ILL_TYPED: Any = [
+    (Noted("s", "turn", [], 1.0), "wrong type (Noted.fields)"),  # type: ignore[arg-type]
+    (Noted("s", 5, {}, 1.0), "wrong type (Noted.name)"),  # type: ignore[arg-type]
+    (Noted(["s"], "turn", {}, 1.0), "wrong type (Noted.session_id)"),  # type: ignore[arg-type]
+    (Noted("s", "turn", {}, float("nan")), "wrong type (Noted.at)"),
+    (Reply(True), "wrong type (Reply.number)"),
+    (Reply(1, None, "Malformed"), "wrong type (Reply.refusal)"),  # type: ignore[arg-type]
+    (Reply(10**6), "sent Reply, which workers do not"),
+    (Serving("s", "abc"), "wrong type (Serving.fingerprints)"),  # type: ignore[arg-type]
+    (Entered("s", "asleep"), "a state that no session has"),
+    (Ended("s", "failed", "", 1.0, [1]), "wrong type (Ended.mistake)"),  # type: ignore[list-item]
+    (Stored("s", "u" * 2 * SMALL), f"more than {2 * SMALL} bytes (Stored)"),
+    (Run(1, "s", "daily", None, {}, None, None, []), "that only the launcher sends (Run)"),
+]
+
+
+@pytest.mark.parametrize(("message", "how"), ILL_TYPED)
+def test_the_first_message_that_no_worker_sends_ends_the_process(message: Message, how: str) -> None:
+    said = ended_by(message, *[Entered("s", "running")] * 3)
+    assert said.startswith("was killed, as it sent "), said
+    assert said.endswith(how)
+
+
+def test_a_flood_of_good_messages_ends_the_process() -> None:
+    good = Entered("s", "running")
+    assert ended_by(*[good] * 10 * MESSAGES_PER_SECOND) == ""
+    assert ended_by(*[good] * (10 * MESSAGES_PER_SECOND + 100)) == "was killed, as it sent too many messages"
+
+
+def test_replies_that_nothing_waits_for_count_as_messages() -> None:
+    assert ended_by(*[Reply(0)] * (10 * MESSAGES_PER_SECOND + 100)) == "was killed, as it sent too many messages"
 
 
 def test_no_more_uploads_are_remembered_than_this(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,7 +120,7 @@ def test_a_process_that_was_silent_for_long_may_not_say_more_at_once(monkeypatch
         def monotonic() -> float:
             return now
 
-    monkeypatch.setattr("pipecat_base.pods.worker.time", Clock)
+    monkeypatch.setattr("pipecat_base.wire.allowance.time", Clock)
     allowance = Allowance(5)
     for _ in range(2):
         assert [allowance.take() for _ in range(60)].count(True) == 50

@@ -8,15 +8,14 @@ import itertools
 import os
 import signal
 import socket
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from pipecat_base.errors import StartupError
-from pipecat_base.logs import logger
 from pipecat_base.pods.forks import how_it_ended
 from pipecat_base.pods.nursery import Child
 from pipecat_base.sessions.board import State
+from pipecat_base.wire.allowance import Allowance, FactAllowance
 from pipecat_base.wire.messages import (
     Began,
     Close,
@@ -38,38 +37,18 @@ from pipecat_base.wire.messages import (
 STATUS_WAIT = 1.0
 """Seconds between the end of a worker's channel and the news of how it ended."""
 
-FACTS_PER_SECOND = 100
-"""Of one process, on average over ten; what is more is dropped."""
-
-VITAL_FACTS = ("failure", "process", "caller", "error")
-"""A process that tells too much of other things may still tell these."""
-VITAL_FACTS_PER_SECOND = 5
 PROCESS_FACT = "process_loop_lag"
 """Of no session."""
+
+MESSAGES_PER_SECOND = 100
+"""Of one process, on average over ten: beside facts within their allowance, and replies that are waited for."""
+
+STATES = frozenset(state.value for state in State)
 
 MAX_UPLOADS = 1000
 """Files of one session that are remembered, however many its process says it has stored."""
 
 R = TypeVar("R", bound=Request)
-
-
-class Allowance:
-    """So many a second, on average over ten seconds."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._left = 10 * rate
-        self._at = time.monotonic()
-
-    def take(self) -> bool:
-        """Whether one more is within it."""
-        now = time.monotonic()
-        self._left = min(10 * self._rate, self._left + (now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
 
 
 class Died(Exception):
@@ -116,9 +95,8 @@ class Worker:
         self.exited: Exited | None = None
         """How it has ended and what it has used, if that is known."""
         self._on_fact = on_fact
-        self._facts = Allowance(FACTS_PER_SECOND)
-        self._vital_facts = Allowance(VITAL_FACTS_PER_SECOND)
-        self._has_told_too_much = False
+        self._facts = FactAllowance()
+        self._messages = Allowance(MESSAGES_PER_SECOND)
         self.began: asyncio.Future[None] = loop.create_future()
         self.idle: asyncio.Future[Idle] = loop.create_future()
         self.died: asyncio.Future[str] = loop.create_future()
@@ -129,6 +107,7 @@ class Worker:
         self._child = child
         self._channel = child.channel
         self._numbers = itertools.count(1)
+        self._last_number = 0
         self._asked: dict[int, asyncio.Future[Any]] = {}
         self._status: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -163,7 +142,7 @@ class Worker:
             Refusal: that of the worker.
             Died: it ended first.
         """
-        number = next(self._numbers)
+        number = self._last_number = next(self._numbers)
         asked = self._asked[number] = asyncio.get_running_loop().create_future()
         if self.died.done():
             raise Died(self.died.result())
@@ -208,36 +187,34 @@ class Worker:
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
-        if isinstance(message, Reply):
-            asked = self._asked.get(message.number)
-            if asked is not None and not asked.done():
-                asked.set_result(message)
+        if isinstance(message, Reply) and message.number in self._asked:
+            _settle(self._asked[message.number], message)
+        elif isinstance(message, Noted) and self._facts.take(message.name):
+            if message.session_id in self._stints or message.name == PROCESS_FACT:
+                self._on_fact(message)
+        elif not self._messages.take():
+            self._reject("was killed, as it sent too many messages")
+        elif isinstance(message, Noted):
+            pass  # an honest process drops it itself, and says so
         elif isinstance(message, Began):
             _settle(self.began, None)
         elif isinstance(message, Idle):
             _settle(self.idle, message)
         elif isinstance(message, NotServed):
             self._fail(message.error())
-        elif isinstance(message, Noted):
-            self._hear(message)
+        elif isinstance(message, Entered) and message.state not in STATES:
+            self._reject("was killed, as it sent a state that no session has")
         elif isinstance(message, Entered | Serving | Stored | Ended):
             self._note(message)
-        elif not isinstance(message, Imported):  # one that is alone says that first
-            self.kill(f"said {type(message).__name__}, which workers do not")
+        elif isinstance(message, Reply) and message.number <= self._last_number:
+            pass  # nothing waits for it any more
+        elif not isinstance(message, Imported):  # one that is alone sends that first
+            self._reject(f"was killed, as it sent {type(message).__name__}, which workers do not")
 
-    def _hear(self, noted: Noted) -> None:
-        """Pass a fact on, if it is one, is of a session here, and there are not too many."""
-        texts = (noted.name, noted.session_id or "")
-        if not (all(isinstance(text, str) for text in texts) and isinstance(noted.fields, dict)):
-            return
-        if noted.session_id not in self._stints and noted.name != PROCESS_FACT:
-            return
-        allowance = self._vital_facts if noted.name in VITAL_FACTS else self._facts
-        if allowance.take():
-            self._on_fact(noted)
-        elif not self._has_told_too_much:
-            self._has_told_too_much = True
-            logger.warning(f"The bot's process {self.pid} tells too much: some of it is in no metric and no report")
+    def _reject(self, reason: str) -> None:
+        """End a process that sends what no worker of ours would."""
+        self.kill(reason)
+        self._on_end()
 
     def _note(self, message: Entered | Serving | Stored | Ended) -> None:
         if isinstance(message, Entered) and message.state == State.RUNNING.value:
@@ -256,6 +233,10 @@ class Worker:
             _settle(stint.ended, message)
 
     def _on_end(self) -> None:
+        if self._status is not None:
+            return
+        if self._channel.fault is not None:
+            self.kill(f"was killed, as it sent {self._channel.fault}")
         self._channel.close()
         self._status = asyncio.ensure_future(self._learn_of_end())
 

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from pipecat_base.wire.messages import Message, decode, encode
+from pipecat_base.wire.untrusted import decode_untrusted
 
 HEAD = struct.Struct("!IB")
 CHUNK = 64 * 1024
@@ -50,6 +51,8 @@ class Channel:
         self._on_message: Callable[[Message, list[int]], None] = _drop
         self._on_end: Callable[[], None] = _nothing
         self.ended = False
+        self.fault: str | None = None
+        """What the other end has sent in place of a message."""
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
@@ -179,7 +182,7 @@ class Channel:
             return None
         length, count = HEAD.unpack_from(self._incoming)
         if length > (MAX_REPLY if self._is_launchers else MAX_MESSAGE):
-            self.ended = True
+            self.ended, self.fault = True, f"a message of {length} bytes"
             return None
         end = HEAD.size + length
         if len(self._incoming) < end:
@@ -188,9 +191,9 @@ class Channel:
         del self._incoming[:end]
         descriptors = [self._descriptors.popleft() for _ in range(min(count, len(self._descriptors)))]
         try:
-            return decode(content), descriptors
-        except (ValueError, TypeError, KeyError, RecursionError):
-            self.ended = True
+            return (decode_untrusted if self._is_launchers else decode)(content), descriptors
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            self.ended, self.fault = True, str(error)
             return None
 
     def _write(self) -> None:

@@ -18,6 +18,13 @@ from pipecat_base.sessions import meetings
 from pipecat_base.sessions.meetings import Caller, Meeting, MoqServer, Stream
 from pipecat_base.sessions.outcomes import MAX_FRAMES, MAX_LINE, Mistake, Outcome, Report
 
+SMALL, LARGE = 16 * 1024, 256 * 1024
+"""Bytes of a message to the launcher: all calls wait while it is parsed."""
+MAX_TEXT = 20_000
+"""Characters of what a startup error says."""
+MAX_URL = 4096
+"""Characters of an uploaded file's URL."""
+
 
 class Failed(Exception):
     """An error in another process."""
@@ -28,6 +35,8 @@ class Message:
     """What crosses."""
 
     kinds: ClassVar[dict[str, type[Message]]] = {}
+    max_bytes: ClassVar[int] = 0
+    """Of one that a process sends to the launcher, as it crosses; none of those that only the launcher sends."""
 
     def __init_subclass__(cls) -> None:
         Message.kinds[cls.__name__] = cls
@@ -54,6 +63,8 @@ class Make(Message):
 class Made(Message):
     """A process runs."""
 
+    max_bytes = SMALL
+
     number: int
     pid: int
 
@@ -61,6 +72,8 @@ class Made(Message):
 @dataclass(frozen=True)
 class NotMade(Message):
     """The system would not give one."""
+
+    max_bytes = SMALL
 
     number: int
     reason: str
@@ -74,6 +87,8 @@ class Exited(Message):
         cpu: Seconds that it has used.
         peak: The most memory that it had resident, in bytes.
     """
+
+    max_bytes = SMALL
 
     pid: int
     status: int
@@ -94,6 +109,8 @@ class Imported(Message):
         threads: Names of the threads that its import has left running: a fork would lose them.
     """
 
+    max_bytes = 4 * 1024 * 1024
+
     name: str
     file: str
     warnings: list[str]
@@ -109,6 +126,8 @@ class Imported(Message):
 class NotServed(Message):
     """A startup error: the bot was not imported, or could not be set up."""
 
+    max_bytes = LARGE
+
     kind: str
     message: str
     remedy: str
@@ -117,7 +136,8 @@ class NotServed(Message):
     @classmethod
     def of(cls, error: StartupError) -> NotServed:
         """In words for another process."""
-        return cls(type(error).__name__, error.message, error.remedy, list(error.frames))
+        frames = [frame[:MAX_LINE] for frame in error.frames[:MAX_FRAMES]]
+        return cls(type(error).__name__, error.message[:MAX_TEXT], error.remedy[:MAX_TEXT], frames)
 
     def error(self) -> StartupError:
         """The error again."""
@@ -137,6 +157,8 @@ class WarmUp(Message):
 @dataclass(frozen=True)
 class WarmedUp(Message):
     """It is imported; WebRTC's part too, or not."""
+
+    max_bytes = SMALL
 
     webrtc: bool
 
@@ -284,10 +306,14 @@ class Close(Message):
 class Began(Message):
     """Its loop runs."""
 
+    max_bytes = SMALL
+
 
 @dataclass(frozen=True)
 class Idle(Message):
     """It is set up and waits for a session."""
+
+    max_bytes = SMALL
 
     takes_files: bool
 
@@ -295,6 +321,8 @@ class Idle(Message):
 @dataclass(frozen=True)
 class Entered(Message):
     """A session has come so far."""
+
+    max_bytes = SMALL
 
     session_id: str
     state: str
@@ -304,6 +332,8 @@ class Entered(Message):
 class Serving(Message):
     """A session's bot serves MoQ."""
 
+    max_bytes = SMALL
+
     session_id: str
     fingerprints: list[str]
 
@@ -312,6 +342,8 @@ class Serving(Message):
 class Stored(Message):
     """A file was uploaded for a session."""
 
+    max_bytes = 2 * SMALL
+
     session_id: str
     url: str
 
@@ -319,6 +351,8 @@ class Stored(Message):
 @dataclass(frozen=True)
 class Noted(Message):
     """A fact of a session, or of the process; checked by whoever reads it."""
+
+    max_bytes = LARGE
 
     session_id: str | None
     name: str
@@ -329,6 +363,8 @@ class Noted(Message):
 @dataclass(frozen=True)
 class Ended(Message):
     """A session has ended, and all that it held is closed."""
+
+    max_bytes = LARGE
 
     session_id: str
     outcome: str
@@ -351,6 +387,8 @@ class Ended(Message):
 @dataclass(frozen=True)
 class Reply(Message):
     """To a request: a value, or a refusal as its class, message, field and session id."""
+
+    max_bytes = LARGE
 
     number: int
     value: Any = None

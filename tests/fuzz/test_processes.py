@@ -23,6 +23,7 @@ from pipecat_base.errors import FlowUnusable, Refusal
 from pipecat_base.pods import handover, http
 from pipecat_base.wire.channel import HEAD, MAX_REPLY, Channel
 from pipecat_base.wire.messages import Failed, Message, Reply, Run, decode, encode
+from pipecat_base.wire.untrusted import decode_untrusted
 from tests.fuzz.values import ANY_TEXT, HEADER_VALUE, JSON, fuzz, objects
 
 NONE_OF_OURS = (ValueError, TypeError, KeyError, RecursionError)
@@ -42,6 +43,20 @@ def test_any_bytes_are_a_message_or_none(content: bytes) -> None:
     except NONE_OF_OURS:
         return
     assert isinstance(message, Message)
+
+
+@fuzz
+@given(MESSAGES | st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_from_a_bots_process_are_a_message_of_the_right_types_or_none(content: bytes) -> None:
+    try:
+        message = decode_untrusted(content)
+    except ValueError as error:
+        assert len(str(error)) < 200
+        assert str(error).isprintable()
+        return
+    assert type(message).max_bytes >= len(content)
+    for field in dataclasses.fields(message):
+        assert field.type != "str" or isinstance(getattr(message, field.name), str)
 
 
 FINITE = st.recursive(

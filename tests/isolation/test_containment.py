@@ -154,6 +154,23 @@ def test_a_child_that_was_moved_to_another_calls_group_takes_no_call_with_it(lau
     assert others.lost == 0
 
 
+@pytest.mark.parametrize("deed", ["send_large", "send_frames", "send_ill_typed", "send_flood"])
+def test_what_a_bots_process_sends_to_the_launcher_is_bounded(launcher: Launcher, deed: str) -> None:
+    front = psutil.Process(launcher.process.pid)
+    tracebacks = launcher.log().count("Traceback")
+    with Bystanders(launcher) as others:
+        before = front.memory_info().rss
+        code, _ = close_of(misbehave(launcher, deed, f"s-{deed}"))
+        report = ended(launcher, f"s-{deed}")
+        assert launcher.http.get("/livez").status_code == launcher.http.get("/readyz").status_code == 200
+    assert others.lost == 0
+    assert (code, report["outcome"]) == (1011, "failed")
+    assert report["message"].startswith("The bot's process was killed, as it sent ")
+    assert launcher.log().count("Traceback") == tracebacks
+    assert len(launcher.lines(f"| s-{deed} - Session ended: failed")) == 1
+    assert front.memory_info().rss - before < 20 * 2**20
+
+
 def test_no_two_calls_share_a_process_group(launcher: Launcher) -> None:
     with contextlib.ExitStack() as calls:
         groups = []

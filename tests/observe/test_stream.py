@@ -289,4 +289,4 @@ def test_a_flood_of_facts_is_bounded(tmp_path: Path) -> None:
         allowed = 1000 + 100 * (time.monotonic() - began) + 1
         assert 1000 <= report["turns"] <= allowed
         assert report["process"] is not None
-        assert len(telling.lines("tells too much")) == 1
+        assert len(telling.lines("too many facts")) == 1

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import signal
+import struct
 import sys
 import threading
 import time
@@ -115,6 +117,41 @@ async def eat_in_child() -> None:
     await asyncio.sleep(60)
 
 
+def channel() -> Any:
+    """That to the launcher."""
+    from pipecat_base.wire.channel import Channel
+
+    return next(found for found in gc.get_objects() if isinstance(found, Channel) and not found.ended)
+
+
+def send(content: bytes) -> None:
+    sock = channel()._sock
+    sock.setblocking(True)
+    with contextlib.suppress(OSError):
+        sock.sendall(struct.pack("!IB", len(content), 0) + content)
+
+
+async def send_large() -> None:
+    for number in range(120):
+        url = "u" * 3_500_000
+        send(json.dumps(["Stored", {"session_id": f"s{number}", "url": url}]).encode())
+
+
+async def send_frames() -> None:
+    for _ in range(30):
+        send(json.dumps(["Reply", {"number": 1, "value": [[]] * 1_000_000}]).encode())
+
+
+async def send_ill_typed() -> None:
+    for _ in range(5000):
+        send(b'["Entered",{"session_id":["s"],"state":5}]')
+
+
+async def send_flood() -> None:
+    for _ in range(100_000):
+        send(b'["Entered",{"session_id":"s","state":"running"}]')
+
+
 async def many_tasks() -> None:
     await asyncio.gather(*(asyncio.sleep(0.5) for _ in range(10_000)))
 
@@ -163,6 +200,10 @@ MISDEEDS = {
         leave_child,
         leave_session,
         leave_daemon,
+        send_large,
+        send_frames,
+        send_ill_typed,
+        send_flood,
         leave_hopper,
         leave_hopper_in_session,
         move_child_to_another_call,
