@@ -15,6 +15,7 @@ OPERATORS = {">=", ">", "<=", "<", "==", "!=", "~="}
 def main(site: str) -> None:
     """For the Python that runs this."""
     packages = {normalized(found.metadata["Name"]): entry(found) for found in distributions(path=[site])}
+    relax(packages["pipecat-base"]["needs"], site)
     listed = {"python": "{}.{}".format(*sys.version_info), "packages": packages}
     (Path(site) / "packages.json").write_text(json.dumps(listed, sort_keys=True))
 
@@ -26,6 +27,16 @@ def entry(found: Distribution) -> dict[str, Any]:
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             needs.setdefault(normalized(requirement.name), []).extend(bounds(requirement))
     return {"version": found.version, "needs": needs}
+
+
+def relax(needs: dict[str, list[tuple[str, list[int]]]], site: str) -> None:
+    """Let a bot's older pins start: a security fix that they lack is a warning, not a conflict."""
+    sys.path.append(site)
+    from pipecat_base.advisories import FIXES
+
+    for name, fixes in FIXES.items():
+        others = [bound for bound in needs[name] if bound[0] != ">="]
+        needs[name] = [(">=", list(fixes.works_from)), *others]
 
 
 def bounds(requirement: Requirement) -> list[tuple[str, list[int]]]:

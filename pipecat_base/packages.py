@@ -67,7 +67,12 @@ class Packages:
                 listed = json.load(file)
             self._python = listed["python"]
             self._packages = {name: _package(name, entry) for name, entry in listed["packages"].items()}
-        self._theirs = _versions([entry for entry in path if entry != site], self._packages)
+        self._theirs = _versions([entry for entry in path if entry != site])
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """By package, the version that is imported."""
+        return {name: package.version for name, package in self._packages.items()} | self._theirs
 
     def check(self, *, unused: Collection[str] = ()) -> None:
         """Everything that the launcher will use: all but what is ``unused`` here.
@@ -123,9 +128,9 @@ class Packages:
     def _check(self, package: Package, needed: str) -> None:
         version = self._theirs.get(needed)
         bounds = package.needs[needed]
-        if version is None or all(_is_within(_release(version), bound) for bound in bounds):
+        if version is None or all(_is_within(release_of(version), bound) for bound in bounds):
             return
-        wanted = ",".join(f"{operator}{'.'.join(map(str, release))}" for operator, release in bounds)
+        wanted = ",".join(f"{operator}{text_of(release)}" for operator, release in bounds)
         if package.name == LAUNCHER:
             raise PackagesConflict(
                 f"{LAUNCHER} {package.version} needs {needed}{wanted}, but your environment has {needed} {version}.",
@@ -147,8 +152,8 @@ def _package(name: str, entry: Mapping[str, Any]) -> Package:
     return Package(name, entry["version"], needs)
 
 
-def _versions(path: Sequence[str], wanted: Mapping[str, Package]) -> dict[str, str]:
-    """The version of each wanted package that is on the path, as its ``.dist-info`` folder says."""
+def _versions(path: Sequence[str]) -> dict[str, str]:
+    """The version of each package on the path, as its ``.dist-info`` folder says."""
     found: dict[str, str] = {}
     for folder in path:
         try:
@@ -157,19 +162,21 @@ def _versions(path: Sequence[str], wanted: Mapping[str, Package]) -> dict[str, s
             continue
         for entry in entries:
             stem, extension = os.path.splitext(entry)
-            if extension != ".dist-info":
-                continue
-            distribution, _, version = stem.rpartition("-")
-            name = re.sub(r"[-_.]+", "-", distribution).lower()
-            if name in wanted:
-                found.setdefault(name, version)
+            if extension == ".dist-info":
+                distribution, _, version = stem.rpartition("-")
+                found.setdefault(re.sub(r"[-_.]+", "-", distribution).lower(), version)
     return found
 
 
-def _release(version: str) -> Release:
+def release_of(version: str) -> Release:
     """``1.2.3rc1+local`` as (1, 2, 3): a release candidate counts as its release."""
     match = re.match(r"(?:\d+!)?(\d+(?:\.\d+)*)", version)
     return tuple(map(int, match[1].split("."))) if match else ()
+
+
+def text_of(release: Release) -> str:
+    """``(1, 2, 3)`` as 1.2.3."""
+    return ".".join(map(str, release))
 
 
 def _is_within(version: Release, bound: tuple[str, Release]) -> bool:

@@ -6,10 +6,10 @@ import os
 import sys
 from dataclasses import dataclass
 
-from pipecat_base import environment
+from pipecat_base import advisories, environment
 from pipecat_base.errors import StartupError
 from pipecat_base.logs import Logs
-from pipecat_base.packages import BOTS_MODULE, Packages, unused
+from pipecat_base.packages import BOTS_MODULE, UPLOADS, Packages, unused
 from pipecat_base.settings import Settings
 from pipecat_base.stage import compatibility, loader, stand_ins
 from pipecat_base.stage.argument_types import CLOUD
@@ -66,7 +66,11 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
         with logs.unchanged():
             stand_ins.keep_in_house()
     has_app, has_file_storage = BOTS_MODULE in sys.modules, bot.create_file_storage is not None
-    packages.check(unused=unused(settings, has_app=has_app, has_file_storage=has_file_storage, is_dev=is_dev))
+    not_needed = unused(settings, has_app=has_app, has_file_storage=has_file_storage, is_dev=is_dev)
+    packages.check(unused=not_needed)
+    # Routes of the bot's own may parse forms.
+    not_imported = not_needed - {UPLOADS} if has_app else not_needed
+    outdated = advisories.warnings(packages.versions, unused=not_imported)
     wants_cloud = loader.mentions(bot.project, CLOUD_IN_SOURCES) or CLOUD in sys.modules
     verdict = compatibility.Verdict(() if has_pipecat else (WITHOUT_PIPECAT,))
     if uses_pipecat:
@@ -77,4 +81,5 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
             raise
         except Exception as error:  # a fault of the check's own
             verdict = compatibility.Verdict((f"The pipecat-ai check did not run ({type(error).__name__}: {error})",))
-    return Imported(bot, wants_cloud, (*verdict.warnings, *loader.misnamed(bot)), verdict.webrtc_problem)
+    warnings = (*outdated, *verdict.warnings, *loader.misnamed(bot))
+    return Imported(bot, wants_cloud, warnings, verdict.webrtc_problem)
