@@ -15,8 +15,8 @@ TESTS ?= tests
 DOCKER ?= docker
 VERSION ?= $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' pipecat_base/__init__.py)
 # What the image is built on, and what its variant for an old Python, which the tests also use.
-BASE_IMAGE ?= python:3.12-slim-trixie
-OLD_BASE_IMAGE ?= python:3.11-slim-trixie
+BASE_IMAGE ?= $(shell sh scripts/containers.sh pinned python:3.12-slim-trixie)
+OLD_BASE_IMAGE ?= $(shell sh scripts/containers.sh pinned python:3.11-slim-trixie)
 # Options of make soak: SOAK="--seconds 150".
 SOAK ?=
 # Options of make bench-report: BENCH="--rounds 8".
@@ -28,9 +28,9 @@ BOT_IMAGE ?= bot:1
 BUILD = DOCKER_BUILDKIT=1 $(DOCKER) build --quiet --build-arg VERSION=$(VERSION) $(IMAGE_ARGS)
 
 LOCK_ARGS ?=
-# Without addresses, and for every Python from the oldest.
+# Without addresses, and for every Python from the oldest. No package is built to be resolved, but docopt, which has no wheel.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
-    --no-header --no-annotate --python-version 3.11 $(LOCK_ARGS)
+    --no-header --no-annotate --python-version 3.11 --only-binary :all: --no-binary docopt $(LOCK_ARGS)
 
 .PHONY: help run call call-webrtc test isolated lint format bench bench-isolation bench-memory bench-report bench-observation browser clients proxy observability veth network matrix lowest versions reference docs test-docs image test-image lint-image bench-image kubernetes test-kubernetes soak faults wheels lock clean
 
