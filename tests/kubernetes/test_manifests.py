@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from pathlib import Path
@@ -50,14 +51,17 @@ def test_every_file_is_applied() -> None:
 
 
 def test_the_overlay_of_the_readme_is_one(tmp_path: Path) -> None:
-    (overlay,) = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    overlay, rule = re.findall(r"```yaml\n(.*?)```", (FOLDER / "README.md").read_text(), re.DOTALL)
+    overlay += rule.removeprefix("patches:\n")
     base = os.path.relpath(FOLDER, tmp_path)
     (tmp_path / "kustomization.yaml").write_text(overlay.replace("../pipecat-base/deploy/kubernetes", base))
     made = tool("kubectl", "kustomize", str(tmp_path))
     assert made.returncode == 0, made.stderr
-    container = container_of(named("Deployment", list(yaml.safe_load_all(made.stdout))))
+    objects = list(yaml.safe_load_all(made.stdout))
+    container = container_of(named("Deployment", objects))
     assert container["image"] == "registry.example.com/my-bot:7"
     assert container["resources"]["requests"]["cpu"] == "500m"
+    assert named("NetworkPolicy", objects)["spec"]["egress"][-1]["ports"] == [{"port": 6379}]
 
 
 def test_pods_are_restricted(deployment: manifests.Manifest) -> None:
@@ -125,6 +129,53 @@ def test_the_other_objects_are_about_these_pods(deployment: manifests.Manifest) 
     assert [port["targetPort"] for port in service["spec"]["ports"]] == ["http"]
     target = autoscaler["spec"]["scaleTargetRef"]
     assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+
+
+@pytest.fixture
+def policy() -> manifests.Manifest:
+    spec: manifests.Manifest = named("NetworkPolicy")["spec"]
+    return spec
+
+
+def test_the_policy_is_about_these_pods_in_both_directions(
+    deployment: manifests.Manifest, policy: manifests.Manifest
+) -> None:
+    assert policy["podSelector"]["matchLabels"] == deployment["spec"]["template"]["metadata"]["labels"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_calls_and_monitoring_alone_reach_a_pod(deployment: manifests.Manifest, policy: manifests.Manifest) -> None:
+    calls, metrics = policy["ingress"]
+    assert calls == {"ports": [{"port": "http"}]}
+    assert metrics["ports"] == [{"port": "metrics"}]
+    assert metrics["from"] == [
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}},
+    ]
+    assert {port["name"] for port in container_of(deployment)["ports"]} == {"http", "metrics"}
+
+
+def test_a_pod_reaches_names_https_and_webrtc_and_nothing_else(policy: manifests.Manifest) -> None:
+    names, world = policy["egress"]
+    assert {(port["protocol"], port["port"]) for port in names["ports"]} == {("UDP", 53), ("TCP", 53)}
+    reached = {(port["protocol"], port["port"], port.get("endPort")) for port in world["ports"]}
+    tcp = {("TCP", port, None) for port in (443, 3478, 5349, 7881)}
+    assert reached == {*tcp, ("UDP", 1024, 65535)}
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "169.254.170.2", "fd00:ec2::254", "fe80::1"])
+def test_a_pod_does_not_reach_its_nodes_credentials(policy: manifests.Manifest, address: str) -> None:
+    asked = ipaddress.ip_address(address)
+    for peer in (peer for rule in policy["egress"] for peer in rule["to"] if "ipBlock" in peer):
+        block = peer["ipBlock"]
+        excepted = any(asked in ipaddress.ip_network(network) for network in block.get("except", []))
+        assert excepted or asked not in ipaddress.ip_network(block["cidr"])
+
+
+def test_a_pod_has_a_limit_of_memory_and_of_what_it_writes(deployment: manifests.Manifest) -> None:
+    resources = container_of(deployment)["resources"]
+    assert resources["limits"]["memory"] == "1Gi"
+    assert "cpu" not in resources["limits"]
+    assert all(volume["emptyDir"]["sizeLimit"] for volume in pod_of(deployment)["volumes"])
 
 
 def test_a_drained_node_leaves_a_pod_for_new_calls() -> None:

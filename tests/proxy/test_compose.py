@@ -55,6 +55,13 @@ def test_a_container_is_killed_only_after_its_calls_had_their_time() -> None:
     assert int(bot["stop_grace_period"].removesuffix("s")) >= int(bot["environment"]["SHUTDOWN_TIMEOUT"]) + 30
 
 
+def test_every_container_has_limits_of_memory_and_processes() -> None:
+    example = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for service in [*services().values(), *example.values()]:
+        assert re.fullmatch(r"[1-9]\d*[gm]", service["mem_limit"])
+        assert 256 <= service["pids_limit"] <= 1024
+
+
 def test_only_the_proxy_is_published() -> None:
     assert [name for name, service in services().items() if "ports" in service] == ["caddy"]
 
