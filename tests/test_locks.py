@@ -16,12 +16,13 @@ import yaml
 from tests.process import ROOT
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
+NEWER = DIGEST.replace("0", "1")
 REGISTRY = f"""#!/bin/sh
 # As docker buildx imagetools inspect NAME.
 [ "$*" = "buildx imagetools inspect $4" ] || exit 2
 [ "$4" != "$UNKNOWN" ] || exit 1
 echo "Name: docker.io/library/$4"
-echo "Digest: {DIGEST}"
+echo "Digest: ${{NOW:-{DIGEST}}}"
 echo "Manifests:"
 echo "  Digest: {DIGEST.replace("0", "f")}"
 """
@@ -88,13 +89,13 @@ def test_each_python_that_is_published_has_a_base(python: str) -> None:
 
 
 def test_digests_are_written_wherever_an_image_is_named(copy: Path) -> None:
-    for _ in range(2):  # the second time in place of the first ones
-        assert script(copy, "containers.sh", "renew").returncode == 0
+    for digest in (DIGEST, NEWER):
+        assert script(copy, "containers.sh", "renew", NOW=digest).returncode == 0
         assert script(copy, "containers.sh", "write").returncode == 0
-        assert all(pin.endswith(f"@{DIGEST}") for pin in pins(copy))
-        assert sorted(images(copy)) == [f"caddy:2@{DIGEST}", f"python:3.12-slim-trixie@{DIGEST}"]
-    pinned = script(copy, "containers.sh", "pinned", "python:3.12-slim-trixie")
-    assert pinned.stdout == f"python:3.12-slim-trixie@{DIGEST}\n"
+        assert all(pin.endswith(f"@{digest}") for pin in pins(copy))
+        assert sorted(images(copy)) == [f"caddy:2@{digest}", f"python:3.12-slim-trixie@{digest}"]
+        pinned = script(copy, "containers.sh", "pinned", "python:3.12-slim-trixie")
+        assert pinned.stdout == f"python:3.12-slim-trixie@{digest}\n"
 
 
 def test_without_an_answer_of_the_registry_the_lock_stays(copy: Path) -> None:
@@ -103,6 +104,13 @@ def test_without_an_answer_of_the_registry_the_lock_stays(copy: Path) -> None:
     assert "the registry has no digest of caddy:2" in renewed.stderr
     assert pins(copy) == pins(ROOT)
     assert script(copy, "containers.sh", "pinned", "caddy:3").returncode == 1
+
+
+def test_no_package_is_built_to_be_resolved_but_the_one_without_a_wheel() -> None:
+    planned = subprocess.run(["make", "-n", "lock"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    commands = re.split(r"(?=uv pip compile)", planned.replace("\\\n", ""))[1:]
+    assert len(commands) == 4
+    assert all(" --only-binary :all: --no-binary docopt " in command for command in commands)
 
 
 @pytest.fixture
