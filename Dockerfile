@@ -22,7 +22,7 @@ RUN --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     && cp -r "$(python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"/uv-*.dist-info /opt/uv/notices/
 COPY . launcher
 RUN uv pip install --system --target /opt/pipecat-base/site --offline --no-deps --no-build-isolation ./launcher \
-    && rm -rf /opt/pipecat-base/site/bin \
+    && rm -rf /opt/pipecat-base/site/bin /opt/pipecat-base/site/.lock \
     && python launcher/image/list-packages.py /opt/pipecat-base/site \
     && python launcher/image/write-notices.py /opt/notices/third-party-notices.txt \
         --locks launcher.lock bootstrap.lock --folders /opt/pipecat-base/site /opt/uv/notices \
@@ -52,6 +52,7 @@ RUN --mount=type=secret,id=ca-bundle,target=/etc/ssl/certs/ca-certificates.crt \
     uv pip install --system --prefix /opt/full --require-hashes --only-binary :all: --no-binary docopt \
         --build-constraints /build/build.lock -r /build/full.lock \
     && uv pip install --system --prefix /opt/full --require-hashes --no-deps -r /build/client.lock \
+    && rm -f /opt/full/.lock \
     && python /build/write-notices.py /opt/notices/third-party-notices-full.txt \
         --locks /build/full.lock /build/client.lock --folders /opt/full/lib/python3.*/site-packages
 
@@ -63,11 +64,13 @@ LABEL org.opencontainers.image.title="pipecat-base" \
       org.opencontainers.image.version="${VERSION}" \
       daily.co/pipecat-cloud-base-version="${VERSION}"
 # Without versions, so that a rebuild has the newest security fixes. debconf would copy its database, and ask nothing.
+# su, mount and the like keep working for root; no other user gets rights from a file.
 # hadolint ignore=DL3008
 RUN --mount=type=bind,from=builder,source=/build,target=/build --mount=type=tmpfs,target=/var/cache/debconf \
     apt-get update \
     && apt-get install -y --no-install-recommends /build/no-gl-driver.deb libgl1 libglib2.0-0 tini \
-    && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log
+    && rm -rf /var/lib/apt/lists/* /var/log/apt /var/log/dpkg.log \
+    && find / -xdev -type f -perm /6000 -exec chmod a-s {} +
 # Python's own library comes without bytecode, and each start of a container would compile it again: on half a CPU that is
 # a second and more.
 RUN python -m compileall -q -j 0 \

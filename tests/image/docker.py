@@ -23,6 +23,7 @@ from tests.tones import tone
 DOCKER = os.environ.get("DOCKER", "docker")
 SLIM = "pipecat-base:slim"
 FULL = "pipecat-base:full"
+VARIANTS = [SLIM, FULL, f"{SLIM}-nonroot", f"{FULL}-nonroot"]
 CASES = Path(__file__).parent
 TOOLS = Path(sys.executable).parent
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.image.docker import FULL, SLIM, TOOLS, Container, docker
+from tests.image.docker import FULL, SLIM, TOOLS, VARIANTS, Container, docker
 from tests.process import ROOT
 
 
@@ -72,8 +72,9 @@ def test_nltks_data_is_where_the_replaced_image_has_it() -> None:
     assert docker("run", "--rm", "--entrypoint", "ls", SLIM, "/usr/local/share/nltk_data") == "tokenizers"
 
 
-def test_no_layer_wastes_a_megabyte(archive: tuple[str, str]) -> None:
-    rules = ["--lowestEfficiency", "0.99", "--highestWastedBytes", "1MB", "--highestUserWastedPercent", "0.01"]
+def test_no_layer_wastes_two_megabytes(archive: tuple[str, str]) -> None:
+    """Three quarters of one are Debian's programs without their suid bits, which count twice."""
+    rules = ["--lowestEfficiency", "0.99", "--highestWastedBytes", "2MB", "--highestUserWastedPercent", "0.03"]
     command = [str(TOOLS / "dive"), "--source", "docker-archive", archive[1], "--ci", *rules]
     result = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "CI": "true"})
     assert result.returncode == 0, result.stdout
@@ -123,11 +124,22 @@ def test_nothing_of_the_machine_that_built_it_stays(archive: tuple[str, str]) ->
     assert docker("run", "--rm", "--entrypoint", files[0], image, *files[1:]) == ""
 
 
-def test_it_adds_nothing_that_gives_rights() -> None:
-    find = ["--rm", "--entrypoint", "find", SLIM, "/", "-xdev", "-perm", "/6000", "-type", "f"]
-    image = set(docker("run", *find).splitlines())
-    base = os.environ["BASE_IMAGE"]
-    assert image == set(docker("run", *(base if argument == SLIM else argument for argument in find)).splitlines())
+def found(image: str, *tests: str) -> str:
+    """Files and folders of the image, as root sees them."""
+    return docker("run", "--rm", "--user", "0", "--entrypoint", "find", image, "/", "-xdev", *tests)
+
+
+@pytest.mark.parametrize("image", VARIANTS)
+def test_no_file_gives_rights(image: str) -> None:
+    assert found(image, "-type", "f", "-perm", "/6000") == ""
+    assert "/usr/bin/su" in found(image, "-name", "su")
+
+
+@pytest.mark.parametrize("image", VARIANTS)
+def test_only_sticky_folders_are_for_everyone_to_write(image: str) -> None:
+    everyone = ["-perm", "-0002", "!", "-type", "l"]
+    assert found(image, *everyone, "!", "(", "-type", "d", "-perm", "-1000", ")") == ""
+    assert "/tmp" in found(image, *everyone)
 
 
 def test_it_holds_no_build_tools_lists_or_caches() -> None:

@@ -72,6 +72,9 @@ def test_the_projects_versions_are_used(tmp_path: Path) -> None:
         assert versions["starlette"][0].startswith("0.41.")
         assert all(path.startswith("/app/.venv/") for _, path in versions.values())
         assert container.post("/bot", json={}).status_code == 200
+        (warning,) = [line for line in container.log().splitlines() if "lacks the security fixes of" in line]
+        assert f"starlette {versions['starlette'][0]} lacks" in warning
+        assert "CVE-2025-54121" in warning
 
 
 def test_packages_that_do_not_fit_are_named(tmp_path: Path) -> None:
