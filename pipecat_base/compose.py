@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from pipecat_base.observe.metrics import Metrics
     from pipecat_base.observe.reports import Reports
     from pipecat_base.pods.nursery import Nursery, Template
+    from pipecat_base.scrapes import Scrapes
 
 STARTING_WAIT = 30.0
 """Seconds that a request to the gateway waits for a bot that is still set up."""
@@ -92,12 +94,21 @@ class Observation:
 
     Attributes:
         metrics: None without PIPECAT_METRICS_PORT.
+        scrapes: Serves the metrics.
         reports: None where nobody asks for them.
     """
 
     recorder: Recorder
     metrics: Metrics | None = None
+    scrapes: Scrapes | None = None
     reports: Reports | None = None
+
+    def close(self, within: float) -> None:
+        """Let every reader finish, and answer no more scrapes. Called in a thread."""
+        deadline = time.monotonic() + within
+        self.recorder.close(within)
+        if self.scrapes is not None:
+            self.scrapes.close(max(0.0, deadline - time.monotonic()))
 
 
 def observation(settings: Settings) -> Observation:
@@ -109,12 +120,15 @@ def observation(settings: Settings) -> Observation:
     """
     readers: list[Reader] = []
     metrics: Metrics | None = None
+    scrapes: Scrapes | None = None
     reports: Reports | None = None
     if settings.metrics_port is not None:
         from pipecat_base.observe.metrics import Metrics
+        from pipecat_base.scrapes import Scrapes
 
         metrics = Metrics()
-        metrics.serve(settings.metrics_host or settings.host, settings.metrics_port)
+        host = settings.metrics_host or settings.host
+        scrapes = Scrapes(host, settings.metrics_port, metrics.registry, limits(settings))
         metrics.describe(pipecat=versions(None).get("pipecat_version"), places=settings.max_sessions)
         readers.append(metrics)
     if settings.reports_dir is not None or settings.report_url is not None or settings.gateway:
@@ -133,7 +147,7 @@ def observation(settings: Settings) -> Observation:
         from pipecat_base.observe.events import EventPublisher
 
         readers.append(EventPublisher(settings.event_publisher, content=not settings.exclude_content))
-    return Observation(Recorder(readers), metrics, reports)
+    return Observation(Recorder(readers), metrics, scrapes, reports)
 
 
 def _listening(settings: Settings) -> Options:

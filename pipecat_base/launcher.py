@@ -122,7 +122,7 @@ class Launcher:
         self._lifecycle.stopped()
         self._watchdog.release()
         await server.finish(serving)
-        await asyncio.to_thread(self._recorder.close, READERS_TIMEOUT)
+        await asyncio.to_thread(self._observation.close, READERS_TIMEOUT)
         logger.info("Stopped")
         return self._signals.exit_status if hurried else 0
 

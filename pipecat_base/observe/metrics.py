@@ -6,17 +6,14 @@ Sums are made where facts are read, in the launcher: they are the same with a pr
 from __future__ import annotations
 
 import platform
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.metrics import MetricWrapperBase
 
 from pipecat_base import __version__
-from pipecat_base.errors import PortUnavailable, refusal_codes
-from pipecat_base.observe import scrapes
+from pipecat_base.errors import refusal_codes
 from pipecat_base.observe.facts import Fact
 from pipecat_base.sessions.meetings import Transport
 from pipecat_base.sessions.outcomes import Outcome
@@ -72,8 +69,6 @@ class Metrics:
         # One more series for each, which nobody asks for.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
-        self._server: WSGIServer | None = None
-        self._thread: threading.Thread | None = None
         self._names: dict[str, set[str]] = {}
         """Labels so far that bots have named, by what they are of."""
         self._packets: dict[str, dict[str, tuple[float, float]]] = {}
@@ -257,22 +252,6 @@ class Metrics:
         for state in count():
             self._processes.labels(state).set_function(lambda state=state: count()[state])  # type: ignore[misc]
 
-    def serve(self, host: str, port: int) -> None:
-        """Answer scrapes, in a thread.
-
-        Raises:
-            PortUnavailable: the port cannot be listened on.
-        """
-        try:
-            self._server = scrapes.listen(host, port, self.registry)
-        except OSError as error:
-            raise PortUnavailable(
-                f"PIPECAT_METRICS_PORT: {host}:{port} cannot be listened on ({error.strerror})",
-                "Free the port, or choose another one with PIPECAT_METRICS_PORT.",
-            ) from None
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
-        self._thread.start()
-
     def read(self, fact: Fact) -> None:
         """One more."""
         reader = self._readers.get(fact.name)
@@ -280,11 +259,7 @@ class Metrics:
             reader(fact)
 
     def close(self, within: float) -> None:
-        """Answer no more scrapes."""
-        if self._server is not None and self._thread is not None:
-            self._server.shutdown()
-            self._thread.join(within)
-            self._server.server_close()
+        """Nothing is under way."""
 
     def _begin_at_zero(self) -> None:
         """Show what can be counted before it happens: no rate or increase would see the first one otherwise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -18,11 +19,13 @@ from pipecat.utils.errors import ErrorCategory
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from pipecat_base.edge.limits import SPARE_CONNECTIONS
 from pipecat_base.observe.facts import Fact
 from pipecat_base.observe.metrics import ERROR_CATEGORIES, MOST_AT_ONCE, MOST_NAMES, MOST_PEERS, Metrics
-from pipecat_base.observe.scrapes import MOST
 from pipecat_base.pods.generation import Generation
-from tests.process import ISOLATION, Launcher, free_port, run, until
+from pipecat_base.scrapes import MOST
+from tests.hostile.attackers import Flood
+from tests.process import ISOLATION, PATIENCE, Launcher, free_port, measured, run, until
 
 
 class Scraped:
@@ -114,23 +117,30 @@ def test_a_request_that_is_refused_before_it_is_one_is_counted_too() -> None:
         assert "session_id" not in scraped.text()
 
 
-def test_whoever_keeps_scrapes_busy_costs_no_descriptor() -> None:
+def test_a_scrape_is_answered_at_once_beside_connections_that_are_slow() -> None:
     scraped = Scraped()
-    with scraped.launcher:
+    with scraped.launcher, contextlib.ExitStack() as stack:
         process = psutil.Process(scraped.launcher.process.pid)
-        before = process.num_threads()
-        idle = [socket.create_connection(("127.0.0.1", scraped.port)) for _ in range(50)]
-        for sock in idle:
-            sock.sendall(b"GET /metrics HTTP/1.1\r\n")
-        gone = 0
-        for sock in idle:
-            sock.settimeout(30)
-            gone += sock.recv(1) == b""
-        assert process.num_threads() - before <= MOST
-        assert gone == len(idle)
-        for sock in idle:
-            sock.close()
-        assert scraped.value("pipecat_state", state="ready") == 1
+        threads, files = process.num_threads(), process.num_fds()
+        slow = [stack.enter_context(socket.create_connection(("127.0.0.1", scraped.port))) for _ in range(200)]
+        for letter in b"GET /metrics HTTP/1.1\r\nx: "[:5]:
+            for sock in slow:
+                with contextlib.suppress(OSError):  # one more than may be
+                    sock.send(bytes([letter]))
+            with measured() as seconds:
+                assert scraped.value("pipecat_state", state="ready") == 1
+                assert seconds() < 1
+            assert process.num_threads() <= threads
+            assert process.num_fds() - files <= MOST + SPARE_CONNECTIONS
+        assert scraped.launcher.stop() == 0
+
+
+def test_a_scrape_whose_head_never_ends_is_cut_off_in_the_time_of_any_head() -> None:
+    scraped = Scraped(PIPECAT_HEAD_TIMEOUT="0.5")
+    with scraped.launcher, socket.create_connection(("127.0.0.1", scraped.port), timeout=PATIENCE) as sock:
+        with Flood(sock, b"G", rate=20) as flood:
+            until(lambda: flood.is_refused, "the end of it")
+        assert flood.sent < 200
 
 
 def test_a_name_that_cannot_be_encoded_spoils_no_scrape(tmp_path: Path) -> None:
