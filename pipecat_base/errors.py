@@ -288,8 +288,11 @@ class DuplicateSession(Refusal):
 
 class AtCapacity(Refusal):
     code, status, retry_after, log_level = "at_capacity", 429, 5, "WARNING"
-    meaning = "`MAX_SESSIONS` are running."
-    advice = "Retry later or on another pod; add pods, or raise `MAX_SESSIONS`."
+    meaning = (
+        "`MAX_SESSIONS` are running. The gateway: 1,000 sessions that `/start` has promised to WebSocket clients, or"
+        " 64 MiB of their bodies, wait for these clients."
+    )
+    advice = "Retry later or on another pod; add pods, or raise `MAX_SESSIONS`. A promise is kept for 300 seconds."
 
 
 class Starting(Refusal):

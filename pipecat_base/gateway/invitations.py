@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipecat_base.access.tokens import LIFETIME
+from pipecat_base.errors import AtCapacity, TooLarge
 
 MOST = 1000
-"""Invitations at once; the oldest goes first."""
+"""Invitations at once."""
 LARGEST = 64 * 1024 * 1024
-"""Bytes of all their bodies; the oldest goes first."""
+"""Bytes of all their bodies."""
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,21 @@ class Invitations:
         self._open: dict[str, Invitation] = {}
 
     def invite(self, session_id: str, body: Any) -> None:
-        """Promise a session."""
+        """Promise a session. Promises that were made before are kept.
+
+        Raises:
+            TooLarge: the body alone is larger than all may be.
+            AtCapacity: too many sessions, or too large ones, wait for their clients.
+        """
         now = self._clock()
         self._open = {key: value for key, value in self._open.items() if value.until > now}
-        self._open[session_id] = Invitation(json.dumps(body).encode(), now + self._lifetime)
+        content = json.dumps(body).encode()
+        if len(content) > LARGEST:
+            raise TooLarge(f"The body of a session that is yet to begin takes more than {LARGEST} bytes.", field="body")
         size = sum(len(invitation.body) for invitation in self._open.values())
-        while len(self._open) > MOST or size > LARGEST:
-            size -= len(self._open.pop(next(iter(self._open))).body)
+        if len(self._open) >= MOST or size + len(content) > LARGEST:
+            raise AtCapacity(f"{len(self._open)} sessions that /start has promised wait for their clients.")
+        self._open[session_id] = Invitation(content, now + self._lifetime)
 
     def withdraw(self, session_id: str) -> bool:
         """Its session has ended, or is not wanted; False when there is no such invitation."""

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import pytest
+
+from pipecat_base.errors import AtCapacity, TooLarge
 from pipecat_base.gateway import invitations
 from pipecat_base.gateway.invitations import Invitations
 
@@ -17,20 +20,31 @@ def test_an_invitation_is_good_until_its_time_is_over() -> None:
     assert open_ones.find("b") is None
 
 
-def test_there_are_never_more_than_the_most() -> None:
-    open_ones = Invitations(clock=lambda: 0.0)
-    for number in range(invitations.MOST + 5):
+def test_beyond_the_most_the_next_is_refused_and_every_promise_is_kept() -> None:
+    now = [0.0]
+    open_ones = Invitations(lifetime=300, clock=lambda: now[0])
+    for number in range(invitations.MOST):
         open_ones.invite(str(number), None)
-    assert open_ones.find("4") is None
-    assert open_ones.find("5") is not None
-    assert open_ones.find(str(invitations.MOST + 4)) is not None
+    for number in range(5):
+        with pytest.raises(AtCapacity):
+            open_ones.invite(f"late {number}", None)
+    assert all(open_ones.find(str(number)) for number in range(invitations.MOST))
+    assert open_ones.find("late 0") is None
+    open_ones.withdraw("7")
+    open_ones.invite("later", None)
+    now[0] += 300
+    open_ones.invite("much later", None)
 
 
 def test_their_bodies_never_take_more_than_the_largest() -> None:
     open_ones = Invitations(clock=lambda: 0.0)
-    for number in range(10):
+    for number in range(3):
         open_ones.invite(str(number), "x" * (invitations.LARGEST // 4))
-    assert [str(n) for n in range(10) if open_ones.find(str(n))] == ["7", "8", "9"]
+    with pytest.raises(AtCapacity):
+        open_ones.invite("3", "x" * (invitations.LARGEST // 4))
+    with pytest.raises(TooLarge):
+        open_ones.invite("4", "x" * invitations.LARGEST)
+    assert [str(n) for n in range(5) if open_ones.find(str(n))] == ["0", "1", "2"]
 
 
 def test_one_that_was_withdrawn_is_gone() -> None:

@@ -195,6 +195,25 @@ def test_a_caller_who_leaves_before_its_request_has_come_leaves_no_traceback(gat
     assert "ClientDisconnect" not in gateway.log()
 
 
+def test_starts_beyond_what_can_be_promised_are_429_and_cost_no_caller_a_promise() -> None:
+    with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher:
+        promised = launcher.http.post("/start", json={"transport": "websocket", "body": {"name": "Ada"}}).json()
+        large = {"transport": "websocket", "body": "x" * 10_000_000}
+        answers = [launcher.http.post("/start", json=large) for _ in range(8)]
+        assert [answer.status_code for answer in answers] == [200] * 6 + [429] * 2
+        assert (answers[-1].json()["reason"], answers[-1].headers["retry-after"]) == ("at_capacity", "5")
+        with connect(launcher.websocket_url(f"/sessions/{promised['sessionId']}/ws-client"), proxy=None):
+            assert arguments(launcher, promised["sessionId"])["args"]["body"] == {"name": "Ada"}
+
+
+def test_webrtc_starts_beyond_the_places_are_429_and_take_none_from_a_caller_who_is_awaited() -> None:
+    with Launcher("gateway", PIPECAT_GATEWAY="1", MAX_SESSIONS="1", PIPECAT_START_GRACE="0") as launcher:
+        promised = launcher.http.post("/start").json()
+        answers = [launcher.http.post("/start") for _ in range(5)]
+        assert {(answer.status_code, answer.headers["retry-after"]) for answer in answers} == {(429, "5")}
+        assert [session["sessionId"] for session in sessions(launcher)] == [promised["sessionId"]]
+
+
 def test_a_websocket_of_a_session_that_nobody_started_is_404(gateway: Launcher) -> None:
     with pytest.raises(InvalidStatus) as refused:
         connect(gateway.websocket_url(f"/sessions/{uuid.uuid4()}/ws-client"))
