@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,14 @@ from hypothesis import strategies as st
 
 from pipecat_base.errors import Malformed
 from pipecat_base.routes.requests import decode_body, parse_json
+from tests.process import Launcher
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Launcher]:
+    with Launcher("obedient", PIPECAT_GATEWAY="1") as launcher:
+        yield launcher
+
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -61,6 +70,25 @@ def test_a_cut_body_is_refused_or_still_whole(body: Any, cut: int) -> None:
 def test_what_python_would_take_or_choke_on_is_refused(raw: bytes) -> None:
     with pytest.raises(Malformed):
         parse_json(raw)
+
+
+@pytest.mark.parametrize("number", ["1e999", "-1e999", "1e309", "1.8E+308", "9" * 400 + ".0"])
+@pytest.mark.parametrize("form", ["%s", '{"a": [%s]}', '{"a": {"b": %s}, "c": 1}'])
+def test_a_number_that_is_no_finite_float_is_refused_and_the_message_says_so(form: str, number: str) -> None:
+    with pytest.raises(Malformed, match="A number in the JSON is too large"):
+        parse_json((form % number).encode())
+
+
+@pytest.mark.parametrize("path", ["/bot", "/start", "/api/offer"])
+def test_a_route_answers_400_to_a_number_that_is_no_finite_float(api: Launcher, path: str) -> None:
+    answer = api.http.post(path, content=b'{"sdp": "x", "type": "offer", "body": {"a": 1e999}}')
+    assert answer.status_code == 400
+    assert "A number in the JSON is too large" in answer.text
+
+
+@pytest.mark.parametrize("number", ["1e308", "-1.7976931348623157e308", "1e-999", "0.1", "-0.0"])
+def test_a_finite_number_is_taken_as_it_is(number: str) -> None:
+    assert parse_json(number.encode()) == float(number)
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "bnVsbA==", "bnVsbA"])

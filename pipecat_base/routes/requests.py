@@ -124,7 +124,7 @@ def parse_json(raw: bytes) -> Any:
     if raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS or raw.count(b",") > MAX_VALUES:
         raise TooLarge(f"More than {MAX_CONTAINERS} arrays and objects, or {MAX_VALUES} values.", field="body")
     try:
-        value = json.loads(raw.decode(), parse_constant=_no_constant)
+        value = json.loads(raw.decode(), parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise Malformed("JSON nested too deeply.", field="body") from None
     except UnicodeDecodeError:
@@ -139,3 +139,10 @@ def parse_json(raw: bytes) -> Any:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise Malformed("A number in the JSON is too large.", field="body")
+    return number

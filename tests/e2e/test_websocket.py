@@ -97,7 +97,7 @@ def test_a_long_body_in_the_query_is_read(obedient: Launcher, size: int) -> None
         assert websocket.recv(timeout=10) == "arrived"
 
 
-@pytest.mark.parametrize("value", ["%%%", "eyJ", "bm90IGpzb24=", "e30x", "YQ", "eyJhIjog"])
+@pytest.mark.parametrize("value", ["%%%", "eyJ", "bm90IGpzb24=", "e30x", "YQ", "eyJhIjog", "eyJhIjoxZTk5OX0="])
 def test_a_body_that_cannot_be_decoded_costs_no_call(obedient: Launcher, value: str) -> None:
     session_id = f"broken-{value}"
     url = f"{obedient.websocket_url()}?body={value}"
