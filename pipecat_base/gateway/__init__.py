@@ -76,7 +76,7 @@ def build(
     """
     telephony.require(settings)
     addresses = Addresses(settings.public_url)
-    daily = Daily(settings.daily_api_key, settings.daily_api_url)
+    daily = Daily(settings.daily_api_key, settings.daily_api_url, settings.max_session_seconds)
     stream_path = streams.StreamPath(settings, tokens)
     starts = Starts(
         pod,

@@ -35,9 +35,11 @@ class Daily:
     Args:
         api_key: None where Daily is not configured.
         api_url: Without a slash at its end.
+        max_session_seconds: Rooms may live as long as sessions, if that is longer than ROOM_HOURS.
     """
 
-    def __init__(self, api_key: str | None, api_url: str) -> None:
+    def __init__(self, api_key: str | None, api_url: str, max_session_seconds: float | None = None) -> None:
+        self._longest = max(ROOM_HOURS * 3600, max_session_seconds or 0)
         self.api_key = api_key
         self.api_url = api_url.rstrip("/")
 
@@ -52,6 +54,7 @@ class Daily:
         async with self._helper(hidden) as (helper, daily):
             expires = {"exp": time.time() + ROOM_HOURS * 3600, "eject_at_room_exp": True}
             room_properties = _checked(daily.DailyRoomProperties, {**expires, **properties}, "dailyRoomProperties")
+            self._bound(room_properties)
             tokens = _checked(daily.DailyMeetingTokenProperties, token_properties, "dailyMeetingTokenProperties")
             name = f"pipecat-{uuid.uuid4().hex[:12]}"
             room = await helper.create_room(daily.DailyRoomParams(name=name, properties=room_properties))
@@ -67,6 +70,14 @@ class Daily:
         """A room that a phone call can be connected to."""
         sip = {"display_name": caller, "video": False, "sip_mode": "dial-in", "num_endpoints": 1}
         return await self.create({"sip": sip, "start_video_off": True}, {}, hidden=caller)
+
+    def _bound(self, room: Any) -> None:
+        """Have the room end with everyone in it: it would cost, and let people in, long after its call."""
+        latest = time.time() + self._longest
+        if room.exp is None or not 0 <= room.exp <= latest:  # NaN too
+            logger.warning(f"Daily: dailyRoomProperties.exp is shortened: a room lives for {self._longest:g} s at most")
+            room.exp = latest
+        room.eject_at_room_exp = True
 
     @contextlib.asynccontextmanager
     async def given_back_on_failure(self, room: Room) -> AsyncIterator[None]:

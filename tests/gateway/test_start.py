@@ -78,6 +78,31 @@ def test_a_daily_room_is_made_with_the_properties_that_were_asked_for(gateway: L
     assert session["transport"] == "daily"
 
 
+@pytest.mark.parametrize("exp", [4_000_000_000, 1e300, None, "inf", "nan", "-inf", -1])
+def test_no_room_outlives_the_documented_hours_whatever_is_asked_for(
+    gateway: Launcher, daily: DailyApi, exp: object
+) -> None:
+    asked = {"exp": exp, "eject_at_room_exp": False}
+    answer = gateway.http.post("/start", json={"createDailyRoom": True, "dailyRoomProperties": asked})
+    assert answer.status_code == 200, answer.text
+    room = daily.rooms[answer.json()["dailyRoom"].rpartition("/")[2]]
+    assert time.time() < room["exp"] <= time.time() + 4 * 3600
+    assert room["eject_at_room_exp"] is True
+    assert "dailyRoomProperties.exp is shortened: a room lives for 14400 s at most" in gateway.log()
+
+
+def test_a_room_may_end_sooner_and_may_live_as_long_as_a_session(daily: DailyApi) -> None:
+    variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url, "MAX_SESSION_SECONDS": "20000"}
+    with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
+        for seconds, expected in ((60, 60), (19_000, 19_000), (30_000, 20_000)):
+            exp = time.time() + seconds
+            wanted = {"createDailyRoom": True, "dailyRoomProperties": {"exp": exp}}
+            answer = launcher.http.post("/start", json=wanted)
+            room = daily.rooms[answer.json()["dailyRoom"].rpartition("/")[2]]
+            assert room["exp"] == pytest.approx(exp - seconds + expected, abs=30)
+        assert len(launcher.lines("exp is shortened")) == 1
+
+
 def test_what_daily_refuses_is_told_to_the_caller_and_starts_nothing(gateway: Launcher, daily: DailyApi) -> None:
     daily.failure = 400
     answer = gateway.http.post("/start", json={"createDailyRoom": True})
