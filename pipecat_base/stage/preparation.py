@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -39,6 +39,7 @@ class Preparation:
         self._uploads_folder = uploads_folder
         self._setup_timeout = setup_timeout
         self._teardown_timeout = teardown_timeout
+        self._close_uploads: Callable[[], Coroutine[Any, Any, None]] | None = None
         self.state: dict[str, Any] = {}
         """What the lifespans yield, for every request."""
         self.file_storage: Any = None
@@ -99,13 +100,18 @@ class Preparation:
         except ImportError:
             logger.warning("PIPECAT_UPLOADS_FOLDER is set, but uploads need pipecat-ai >= 1.13; they are off")
             return None
-        return UploadsFolder(self._uploads_folder)
+        folder = UploadsFolder(self._uploads_folder)
+        await folder.sweep()
+        self._close_uploads = folder.close
+        return folder
 
     async def tear_down(self) -> None:
         """``teardown()`` and the lifespans' ends. Whatever they do, this returns."""
         if self._bot.teardown is not None:
             await self._last("teardown()", hooks.call(self._bot.teardown))
         await self._leave_lifespan()
+        if self._close_uploads is not None:
+            await self._last("deleting uploads", self._close_uploads())
 
     async def _leave_lifespan(self) -> None:
         await self._last("a lifespan", self._lifespan.stop())

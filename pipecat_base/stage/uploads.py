@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import mimetypes
-from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -34,6 +34,7 @@ AROUND = 64 * 1024
 MAX_FILES_PER_SESSION = 100
 FILES_IN_MEMORY = 2
 """At once: a storage takes a file whole."""
+Save = Callable[[str, bytes], Awaitable[str]]
 OFF = "Uploads are off: the bot has no create_file_storage(), and PIPECAT_UPLOADS_FOLDER is not set."
 
 
@@ -60,8 +61,6 @@ class UploadRoutes:
         self._on_stored = on_stored
         self._stored: dict[str, list[str]] = {}
         self._coming: Counter[str] = Counter()
-        self._loose: deque[str] = deque()
-        """Files of no session, the oldest first."""
         self._in_memory = asyncio.Semaphore(FILES_IN_MEMORY)
 
     def routes(self) -> list[Route]:
@@ -80,7 +79,7 @@ class UploadRoutes:
             if session is None:
                 raise UnknownSession(session_id)
         with self._counted(session):
-            name, kind, url = await self._store(request, storage)
+            name, kind, url = await self._store(request, _saving(storage, session))
         if session is not None:
             if self._board.get(session.id) is not session:
                 await _delete(storage, url)
@@ -91,18 +90,7 @@ class UploadRoutes:
             self._stored[session.id].append(url)
             if self._on_stored is not None:
                 self._on_stored(session.id, url)
-        else:
-            await self._keep_loose(storage, url)
         return JSONResponse({"name": name, "source": {"type": "url", "url": url}, "format": kind})
-
-    async def _keep_loose(self, storage: Any, url: str) -> None:
-        """Of no session, so that none's end deletes it. A storage of the bot's own has bounds of its own."""
-        most = getattr(storage, "max_loose_files", None)
-        if most is None:
-            return
-        self._loose.append(url)
-        if len(self._loose) > most:
-            await _delete(storage, self._loose.popleft())
 
     @contextlib.contextmanager
     def _counted(self, session: Session | None) -> Iterator[None]:
@@ -124,7 +112,7 @@ class UploadRoutes:
             if not self._coming[session.id]:
                 del self._coming[session.id]
 
-    async def _store(self, request: Request, storage: Any) -> tuple[str, str, str]:
+    async def _store(self, request: Request, save: Save) -> tuple[str, str, str]:
         """The file's name, its media type and its URL."""
         try:
             async with self._file(request) as file:
@@ -133,7 +121,7 @@ class UploadRoutes:
                 guessed, _ = mimetypes.guess_type(name, strict=False)
                 kind = guessed or file.content_type or "application/octet-stream"
                 async with self._in_memory:
-                    return name, kind, await storage.save(name, await file.read(file.size or -1))
+                    return name, kind, await save(name, await file.read(file.size or -1))
         except (Refusal, HTTPException, ClientDisconnect):
             raise
         except Exception as error:
@@ -184,6 +172,12 @@ class UploadRoutes:
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"The file is larger than {self._max_bytes} bytes (PIPECAT_MAX_UPLOAD_BYTES).", field=FIELD)
+
+
+def _saving(storage: Any, session: Session | None) -> Save:
+    """A storage of the bot's own has bounds of its own for files of no session."""
+    save: Save = storage.save if session is not None else getattr(storage, "save_loose", storage.save)
+    return save
 
 
 async def _delete(storage: Any, url: str) -> None:

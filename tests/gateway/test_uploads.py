@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import stat
+import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from tests.gateway.conftest import stop_all
-from tests.process import PIPECAT, Launcher, until
+from tests.process import PATIENCE, PIPECAT, Launcher, until
 
+needs_uploads = pytest.mark.skipif(PIPECAT < (1, 13), reason="uploads need pipecat-ai >= 1.13")
 LIMIT = 2_000_000
 TEXT_PART = b'--x\r\ncontent-disposition: form-data; name="file"\r\n\r\na\r\n--x--\r\n'
 
@@ -165,4 +171,98 @@ def test_pipecats_own_storage_keeps_files_in_the_folder_of_the_variable(tmp_path
         assert stored.startswith("pipecat:")
         assert (tmp_path / stored.removeprefix("pipecat:")).read_bytes() == b"hello"
         launcher.http.delete(url.removesuffix("/files"))
-        until(lambda: not list(tmp_path.iterdir()), "deleted")
+        until(lambda: not visible(tmp_path), "deleted")
+        launcher.stop()
+    assert not list(tmp_path.iterdir())
+
+
+def visible(folder: Path) -> set[str]:
+    """Names of what is in it, without the launchers' locks."""
+    return {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+
+
+def upload(launcher: Launcher, url: str = "/files") -> str:
+    """The name of the file in PIPECAT_UPLOADS_FOLDER."""
+    answer = launcher.http.post(url, files={"file": ("notes.txt", b"hello")})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["source"]["url"]).removeprefix("pipecat:")
+
+
+def with_foreign_files(folder: Path) -> set[str]:
+    """Files that no launcher has made: one of a user's, and one as pipecat's own storage names them."""
+    names = {"notes.txt", uuid.uuid4().hex, ".uploads-mine.lock"}
+    for name in names:
+        (folder / name).write_text("mine")
+        os.utime(folder / name, (0, 0))
+    return names
+
+
+@needs_uploads
+def test_files_of_no_session_are_bounded_over_restarts(tmp_path: Path) -> None:
+    foreign = with_foreign_files(tmp_path)
+    stored: list[str] = []
+    for _ in range(3):
+        with Launcher("gateway", PIPECAT_UPLOADS_FOLDER=str(tmp_path)) as launcher:
+            stored += [upload(launcher) for _ in range(60)]
+            launcher.stop()
+    assert {path.name for path in tmp_path.iterdir()} - foreign == set(stored[-100:])
+    assert foreign <= {path.name for path in tmp_path.iterdir()}
+
+
+@needs_uploads
+def test_a_start_deletes_what_a_killed_launcher_has_left_of_its_sessions_and_nothing_else(tmp_path: Path) -> None:
+    foreign = with_foreign_files(tmp_path)
+    variables: dict[str, Any] = {"PIPECAT_GATEWAY": "1", "PIPECAT_UPLOADS_FOLDER": str(tmp_path)}
+    with Launcher("gateway", **variables) as alive, Launcher("gateway", **variables) as killed:
+        loose, kept = upload(alive), upload(alive, started_plain(alive))
+        left = {upload(killed, started_plain(killed)) for _ in range(2)}
+        assert visible(tmp_path) >= left
+        kill_at_once(killed)
+        with Launcher("gateway", **variables) as restarted:
+            assert visible(tmp_path) == {loose, kept} | {name for name in foreign if not name.startswith(".")}
+            assert upload(restarted, started_plain(restarted)) in visible(tmp_path)
+        assert alive.http.get("/sessions").json()["sessions"]
+    assert {path.name for path in tmp_path.iterdir()} >= foreign
+
+
+@needs_uploads
+def test_a_call_whose_process_dies_leaves_no_file_behind(tmp_path: Path) -> None:
+    variables: dict[str, Any] = {"PIPECAT_GATEWAY": "1", "PIPECAT_UPLOADS_FOLDER": str(tmp_path)}
+    with Launcher("gateway", PIPECAT_ISOLATION="process", **variables) as launcher:
+        url = started_plain(launcher)
+        name = upload(launcher, url)
+        ours = psutil.Process(launcher.process.pid).children(recursive=True)
+        (holder,) = [p for p in ours if any(f.path.startswith(str(tmp_path)) for f in p.open_files())]
+        assert name in visible(tmp_path)
+        holder.kill()
+        until(lambda: not list(tmp_path.iterdir()), "all of it to be deleted")
+
+
+@needs_uploads
+def test_no_other_user_reads_uploads(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "here"
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_UPLOADS_FOLDER=str(folder)) as launcher:
+        upload(launcher)
+        upload(launcher, started_plain(launcher))
+        assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o600}
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (folder, folder.parent)} == {0o700}
+
+
+def kill_at_once(launcher: Launcher) -> None:
+    """As a container is killed: with all of its processes, so that none cleans up after another."""
+    below = psutil.Process(launcher.process.pid).children(recursive=True)
+    launcher.signal(signal.SIGSTOP)
+    for process in below:
+        process.suspend()
+    for process in below:
+        process.kill()
+    launcher.signal(signal.SIGKILL)
+    launcher.wait()
+    psutil.wait_procs(below, PATIENCE)
+
+
+def started_plain(launcher: Launcher) -> str:
+    """Where a session takes files whose bot stays."""
+    answer = launcher.http.post("/v1/public/agent/start", json={"body": {"do": "stay"}}).json()
+    launcher.told(answer["sessionId"])
+    return str(answer["fileUploadUrl"])
