@@ -6,6 +6,8 @@ import contextlib
 import os
 from collections.abc import Mapping
 
+from pipecat_base import private
+
 TERMINATION_LOG = "/dev/termination-log"
 """Where Kubernetes reads why a container has ended (kubernetes.io/docs/tasks/debug/debug-application)."""
 LONGEST_MESSAGE = 4096
@@ -26,7 +28,7 @@ def write_termination_message(message: str, environment: Mapping[str, str]) -> N
     content = line.encode(errors="replace")[:LONGEST_MESSAGE]
     flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | (os.O_CREAT if chosen else 0)
     with contextlib.suppress(OSError, ValueError):
-        descriptor = os.open(chosen or TERMINATION_LOG, flags, 0o644)
+        descriptor = os.open(chosen or TERMINATION_LOG, flags, private.FILE)
         try:
             os.write(descriptor, content)
         finally:

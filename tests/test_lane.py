@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import textwrap
@@ -389,6 +390,52 @@ def test_the_level_is_for_log_lines_alone(tmp_path: Path) -> None:
         scene.run("print", "log")
         scene.find("printed by s-1")
         assert not [r for r in scene.records() if r["line"] == "logged once"]
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {path.name: stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.iterdir())}
+
+
+def test_no_other_user_reads_the_log_also_after_a_rotation(tmp_path: Path) -> None:
+    folder = tmp_path / "made" / "logs"
+    records = Records(str(folder), max_bytes=100)
+    for number in range(3):
+        records.append(record("app", f"{number} {'x' * 50}"))
+    assert modes(folder) == {"logs": 0o700, "bot.jsonl": 0o600, "bot.jsonl.1": 0o600}
+    assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
+
+
+def test_no_other_user_reads_what_a_launcher_writes_of_its_calls(tmp_path: Path) -> None:
+    logs, reports = tmp_path / "logs", tmp_path / "reports"
+    with Launcher("obedient", PCC_LOG_DIR=str(logs), PIPECAT_REPORTS_DIR=str(reports)) as launcher:
+        assert launcher.post({}).status_code == 200
+        until((reports / "calls.jsonl").exists, "the call's report")
+        found = {**modes(logs), **modes(reports)}
+    assert {found.pop("logs"), found.pop("reports")} == {0o700}
+    assert {"bot.jsonl", "calls.jsonl"} <= found.keys()
+    assert set(found.values()) == {0o600}
+
+
+@pytest.mark.parametrize(
+    ("of_folder", "of_file"),
+    [
+        (0o700, 0o600),
+        (0o755, 0o600),
+        (0o1777, 0o600),  # /tmp
+        (0o777, 0o644),  # a volume that containers share
+        (0o2777, 0o644),
+        (0o2770, 0o640),  # the same with a group of its own
+        (0o770, 0o600),  # whose file is our group's, not the folder's
+    ],
+)
+def test_a_log_shipper_reads_the_log_on_a_volume_that_it_shares(tmp_path: Path, of_folder: int, of_file: int) -> None:
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    folder.chmod(of_folder)
+    records = Records(str(folder), max_bytes=100)
+    for number in range(3):
+        records.append(record("app", f"{number} {'x' * 50}"))
+    assert modes(folder) == {"logs": of_folder, "bot.jsonl": of_file, "bot.jsonl.1": of_file}
 
 
 def test_the_file_is_rotated_and_one_old_one_is_kept(tmp_path: Path) -> None:

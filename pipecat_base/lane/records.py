@@ -11,7 +11,10 @@ import datetime
 import fcntl
 import json
 import os
+import stat
 import time
+
+from pipecat_base import private
 
 FILE = "bot.jsonl"
 MAX_BYTES = 64_000_000
@@ -68,7 +71,8 @@ class Records:
     """
 
     def __init__(self, folder: str, *, max_bytes: int = MAX_BYTES) -> None:
-        os.makedirs(folder, exist_ok=True)
+        private.make_folder(folder)
+        self._folder = folder
         self._path = os.path.join(folder, FILE)
         self._max_bytes = max_bytes
         self._descriptor = self._open()
@@ -101,7 +105,7 @@ class Records:
 
     def _open(self) -> int:
         # Not to wait for whoever reads a FIFO of that name.
-        return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o644)
+        return private.open_file(self._path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK, _mode_in(self._folder))
 
     def _reopen(self) -> None:
         descriptor = self._open()
@@ -125,3 +129,15 @@ class Records:
         finally:
             os.close(lock)
         self._reopen()
+
+
+def _mode_in(folder: str) -> int:
+    """The file's own user reads it, and so may others who could replace it: on a volume shared with a log shipper.
+
+    A volume of Kubernetes' that containers share can be written to by all (0777), or by its own group (2770). In
+    /tmp (1777) nobody can replace another user's file.
+    """
+    mode = os.stat(folder).st_mode
+    by_group = stat.S_IRGRP if mode & stat.S_IWGRP and mode & stat.S_ISGID else 0
+    by_others = stat.S_IRGRP | stat.S_IROTH if mode & stat.S_IWOTH and not mode & stat.S_ISVTX else 0
+    return private.FILE | by_group | by_others

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipecat_base import private
 from pipecat_base.observe.call_report import of_killed
 
 CALLS = "calls.jsonl"
@@ -38,7 +39,7 @@ class Journal:
     """
 
     def __init__(self, folder: str, *, sends: bool) -> None:
-        os.makedirs(folder, exist_ok=True)
+        private.make_folder(folder)
         self._folder = folder
         self._sends = sends
         self._open: dict[str, Mapping[str, Any]] = {}
@@ -99,7 +100,7 @@ class Journal:
     def _file(self, report: Mapping[str, Any]) -> None:
         report_id = report["id"]
         line = json.dumps(report, separators=(",", ":")).encode() + b"\n"
-        descriptor = os.open(os.path.join(self._folder, CALLS), os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = private.open_file(os.path.join(self._folder, CALLS), os.O_RDWR | os.O_APPEND)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             size = os.fstat(descriptor).st_size
@@ -189,7 +190,7 @@ class Journal:
 
     @staticmethod
     def _create(path: str) -> int:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = private.open_file(path, os.O_RDWR | os.O_APPEND)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return descriptor
 

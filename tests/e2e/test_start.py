@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,12 @@ def test_why_a_start_failed_is_the_termination_message(
     (refused,) = [record for record in records if record["line"].startswith("Refusing to start: ")]
     assert (refused["stream"], refused["level"]) == ("app", "CRITICAL")
     assert refused["line"].replace("[", "(").replace("]", ")") == said
+
+
+def test_a_termination_message_that_is_made_is_for_its_own_user_alone(tmp_path: Path) -> None:
+    message = tmp_path / "message"
+    assert run("serve", "--port", "abc", cwd=BOTS / "obedient", PCC_TERMINATION_LOG_PATH=str(message)).returncode == 24
+    assert stat.S_IMODE(message.stat().st_mode) == 0o600
 
 
 def test_a_machine_that_is_no_pod_is_not_littered() -> None:

@@ -188,3 +188,19 @@ def test_much_that_waits_does_not_have_it_written_again_each_time(
     assert len(names) < 12
     kept.close()
     assert len(Journal(str(tmp_path), sends=True).adopt()) == 200
+
+
+def test_no_other_user_reads_reports_in_a_folder_that_is_made_and_a_users_keeps_its_mode(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs", tmp_path / "made" / "ours"
+    theirs.mkdir()
+    theirs.chmod(0o755)
+    for folder in (theirs, ours):
+        ending = Journal(str(folder), sends=True)
+        ending.end({"id": "a"})
+        ending._compact()
+        killed(folder, "[]", '{"begun": 1}')
+        Journal(str(folder), sends=True).adopt()
+        made = [path for path in folder.iterdir() if not path.name.endswith(".unreadable")]  # by this test
+        assert len(made) == 3
+        assert {stat.S_IMODE(path.stat().st_mode) for path in made} == {0o600}
+    assert [stat.S_IMODE(folder.stat().st_mode) for folder in (theirs, ours, ours.parent)] == [0o755, 0o700, 0o700]
