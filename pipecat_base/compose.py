@@ -458,6 +458,7 @@ def _webrtc_options(settings: Settings) -> webrtc.Options:
         ice_servers=settings.ice_servers,
         ice_config_url=settings.ice_config_url,
         default_ice_config_url=webrtc.PLATFORMS_ICE_CONFIG_URL if is_image else None,
+        ice_deny=settings.ice_deny,
         esp32_host=settings.esp32_host if settings.esp32_enabled else None,
         connect_timeout=settings.webrtc_connect_timeout,
         disconnect_timeout=settings.webrtc_disconnect_timeout,

@@ -138,6 +138,13 @@ def _origins(value: str) -> tuple[str, ...]:
     return origins
 
 
+def _networks(value: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+    try:
+        return tuple(ipaddress.ip_network(part) for part in _list(value))
+    except ValueError:
+        raise ValueError("is not a comma list of networks (10.0.0.0/8,fd00::/8)") from None
+
+
 def _route_patterns(value: str) -> tuple[str, ...]:
     patterns = _list(value)
     if not all(pattern.startswith("/") for pattern in patterns):
@@ -570,6 +577,12 @@ class Settings:
     )
     ice_servers: str | None = variable(
         "PIPECAT_ICE_SERVERS", None, _text, "ICE servers: comma-separated URLs, or a JSON object or array", secret=True
+    )
+    ice_deny: tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...] = variable(
+        "PIPECAT_ICE_DENY",
+        (),
+        _networks,
+        "Comma-separated networks: WebRTC candidates in them are not used, whatever an offer names: `10.0.0.0/8`",
     )
     esp32_enabled: bool = variable("ESP32_ENABLED", False, _boolean, "Adapt SDP answers for ESP32 peers")
     esp32_host: str | None = variable("ESP32_HOST", None, _text, "The address at which ESP32 peers reach this machine")

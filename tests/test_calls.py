@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from pipecat_base.errors import Malformed
-from pipecat_base.sessions.meetings import UNKNOWN
+from pipecat_base.sessions.meetings import UNKNOWN, Caller
 from pipecat_base.sessions.outcomes import Outcome
 from pipecat_base.stage.arguments import ArgumentFactory
 from pipecat_base.stage.webrtc.calls import Calls
@@ -35,7 +35,7 @@ class Peers:
         self.open_ones: dict[Peer, str] = {}
         self.gates: dict[str, asyncio.Event] = {}
 
-    async def open(self, offer: Offer) -> Peer:
+    async def open(self, offer: Offer, caller: Caller) -> Peer:
         await self.gates.setdefault(offer.sdp, asyncio.Event()).wait()
         if offer.sdp.startswith("bad"):
             raise Malformed("It is bad.", field="sdp")

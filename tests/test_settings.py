@@ -5,6 +5,7 @@ import json
 import math
 import re
 import string
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -82,6 +83,16 @@ def test_the_defaults_are_those_of_the_replaced_image() -> None:
             'PIPECAT_ALLOWED_ORIGINS: "https://a.example/" is not a comma list of origins (https://app.example.com)',
         ),
         (
+            "PIPECAT_ICE_DENY",
+            "10.0.0.0/8, metadata",
+            'PIPECAT_ICE_DENY: "10.0.0.0/8, metadata" is not a comma list of networks (10.0.0.0/8,fd00::/8)',
+        ),
+        (
+            "PIPECAT_ICE_DENY",
+            "10.0.0.1/8",
+            'PIPECAT_ICE_DENY: "10.0.0.1/8" is not a comma list of networks (10.0.0.0/8,fd00::/8)',
+        ),
+        (
             "ESP32_ENABLED",
             "true",
             "ESP32_HOST: not set, and ESP32_ENABLED needs the address that ESP32 peers reach",
@@ -113,6 +124,12 @@ def test_a_wrong_value_ends_the_program_with_its_status() -> None:
         ("PCC_LOG_FEATURES_SUMMARY", "TRUE", "log_features_summary", True),
         ("PCC_LOG_FEATURES_SUMMARY", "0", "log_features_summary", False),
         ("PIPECAT_ALLOWED_ORIGINS", "https://a, ,https://b", "allowed_origins", ("https://a", "https://b")),
+        (
+            "PIPECAT_ICE_DENY",
+            "10.0.0.0/8, fd00::/8,192.0.2.7",
+            "ice_deny",
+            tuple(map(ip_network, ("10.0.0.0/8", "fd00::/8", "192.0.2.7/32"))),
+        ),
         ("PIPECAT_SETUP_FILES", "/a.py:/b.py", "setup_files", ("/a.py", "/b.py")),
     ],
 )

@@ -54,7 +54,7 @@ def max_seconds(connection: HTTPConnection, session_id: str) -> float | None:
 
 
 def caller(connection: HTTPConnection) -> Caller:
-    """Who has sent this, for logs, reports and traces; nothing is decided by it."""
+    """Who has sent this, for logs, reports and traces. Only the use of loopback candidates depends on it."""
     return Caller(_peer(connection), connection.headers.get("traceparent"))
 
 

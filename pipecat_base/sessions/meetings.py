@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -36,6 +37,14 @@ class Caller:
 
     peer: str | None = None
     traceparent: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on this machine. A local proxy without ``X-Forwarded-For`` makes all its callers local."""
+        try:
+            return ipaddress.ip_address(self.peer or "").is_loopback
+        except ValueError:  # unknown, or "ADDRESS through PROXY"
+            return False
 
 
 UNKNOWN = Caller()

@@ -6,7 +6,7 @@ at the first offer, or right after the launcher is ready when the bot's sources 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from pipecat_base.stage.runs import Runs
 
 if TYPE_CHECKING:
     from pipecat_base.stage.webrtc.calls import Calls
+    from pipecat_base.stage.webrtc.destinations import Network
     from pipecat_base.stage.webrtc.ice import IceServers
     from pipecat_base.stage.webrtc.offers import Offer, Trickle
     from pipecat_base.stage.webrtc.peers import Peers
@@ -33,6 +34,7 @@ class Options:
         ice_servers: PIPECAT_ICE_SERVERS.
         ice_config_url: ICE_CONFIG_URL.
         default_ice_config_url: Tried without it.
+        ice_deny: PIPECAT_ICE_DENY.
         esp32_host: Adapt answers for an ESP32 that reaches us at this address; None for other clients.
         connect_timeout: For a peer to connect.
         disconnect_timeout: Of silence, after which a peer is gone.
@@ -42,6 +44,7 @@ class Options:
     ice_servers: str | None
     ice_config_url: str | None
     default_ice_config_url: str | None
+    ice_deny: Sequence[Network]
     esp32_host: str | None
     connect_timeout: float
     disconnect_timeout: float
@@ -115,6 +118,7 @@ class WebRTC:
             ice.prefetch()
         peers = Peers(
             ice,
+            denied=options.ice_deny,
             esp32_host=options.esp32_host,
             connect_timeout=options.connect_timeout,
             disconnect_timeout=options.disconnect_timeout,

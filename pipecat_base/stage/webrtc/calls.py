@@ -117,7 +117,7 @@ class Calls:
             number = call.offers
             call.opening += 1
             try:
-                peer, answer = await self._answer(offer)
+                peer, answer = await self._answer(offer, caller)
             except BaseException:
                 call.opening -= 1
                 await self._give_up(call)
@@ -135,8 +135,8 @@ class Calls:
                 await self._peers.close(superseded)
             return answer
 
-    async def _answer(self, offer: Offer) -> tuple[Peer, dict[str, str]]:
-        peer = await self._peers.open(offer)
+    async def _answer(self, offer: Offer, caller: Caller) -> tuple[Peer, dict[str, str]]:
+        peer = await self._peers.open(offer, caller)
         try:
             return peer, self._peers.answer(peer)
         except BaseException:

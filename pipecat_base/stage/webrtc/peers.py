@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from aiortc.rtcicetransport import RTCIceCandidate
 from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
 from pipecat_base.errors import Malformed, Refusal, UnknownPeer
 from pipecat_base.logs import logger
+from pipecat_base.sessions.meetings import UNKNOWN, Caller
+from pipecat_base.stage.webrtc.destinations import Destinations, Network
 from pipecat_base.stage.webrtc.ice import IceServers
 from pipecat_base.stage.webrtc.offers import MOST_CANDIDATES, Offer, Trickle, candidates_in
 
@@ -35,12 +38,21 @@ class Peer:
     """One client's connection.
 
     Args:
+        destinations: Where it may send packets.
         connect_timeout: Seconds for it to come about.
         disconnect_timeout: Seconds of silence after which the client is gone.
     """
 
-    def __init__(self, connection: SmallWebRTCConnection, *, connect_timeout: float, disconnect_timeout: float) -> None:
+    def __init__(
+        self,
+        connection: SmallWebRTCConnection,
+        destinations: Destinations,
+        *,
+        connect_timeout: float,
+        disconnect_timeout: float,
+    ) -> None:
         self.connection = connection
+        self._destinations = destinations
         self.candidates = 0
         """Those of the last offer, and those that came after it."""
         self._connect_timeout = connect_timeout
@@ -54,6 +66,12 @@ class Peer:
         """The id that the client names it by; a restart changes it."""
         return str(self.connection.pc_id)
 
+    async def begin(self, offer: Offer) -> None:
+        """Answer the first offer of a client."""
+        self.candidates = candidates_in(offer.sdp)
+        await self.connection.initialize(sdp=self._destinations.begin(offer.sdp), type="offer")
+        self._destinations.guard(self.connection.pc)
+
     async def renegotiate(self, offer: Offer) -> None:
         """Answer another offer of the same client, after those that are being answered.
 
@@ -62,7 +80,12 @@ class Peer:
         """
         async with self._renegotiating:
             self._check_open()
-            await self.connection.renegotiate(sdp=offer.sdp, type="offer", restart_pc=offer.restart)
+            self.candidates = candidates_in(offer.sdp)
+            sdp = self._destinations.begin(offer.sdp)
+            try:
+                await self.connection.renegotiate(sdp=sdp, type="offer", restart_pc=offer.restart)
+            finally:
+                self._destinations.guard(self.connection.pc)
             if self._closed:
                 # A restart tells the bot that its client is gone, and makes a new connection: it may outlive the bot.
                 await self._disconnect()
@@ -71,6 +94,14 @@ class Peer:
     def _check_open(self) -> None:
         if self._closed:
             raise UnknownPeer("This connection's call has ended.", field="pc_id")
+
+    async def trickle(self, candidates: Sequence[RTCIceCandidate | None]) -> None:
+        """Add candidates that came after the offer, but for those that are not used."""
+        for candidate in candidates:
+            if candidate is None or self._destinations.takes(candidate):
+                await self.connection.add_ice_candidate(candidate)
+            else:
+                logger.debug("A candidate is not used")
 
     async def measure(self, note: Note) -> None:
         """Tell when it is connected, and of what it has received ever since."""
@@ -171,30 +202,37 @@ class Peers:
 
     Args:
         ice: Where the servers come from.
+        denied: Networks to which nothing is sent.
         esp32_host: Adapt answers for an ESP32 that reaches us at this address; None for other clients.
         connect_timeout: Seconds that a peer gets to connect.
         disconnect_timeout: Seconds of silence after which a peer is gone.
     """
 
     def __init__(
-        self, ice: IceServers, *, esp32_host: str | None, connect_timeout: float, disconnect_timeout: float
+        self,
+        ice: IceServers,
+        *,
+        denied: Sequence[Network],
+        esp32_host: str | None,
+        connect_timeout: float,
+        disconnect_timeout: float,
     ) -> None:
         self._ice = ice
+        self._denied = denied
         self._timeouts = {"connect_timeout": connect_timeout, "disconnect_timeout": disconnect_timeout}
         self._esp32_host = esp32_host
         self._peers: dict[str, Peer] = {}
 
-    async def open(self, offer: Offer) -> Peer:
-        """A new connection that answers the offer.
+    async def open(self, offer: Offer, caller: Caller = UNKNOWN) -> Peer:
+        """A new connection that answers the offer; this machine's own clients may have loopback addresses.
 
         Raises:
             Malformed: aiortc cannot make an answer of it. Nothing is left behind.
         """
         connection = SmallWebRTCConnection(ice_servers=await self._ice.get())
-        peer = Peer(connection, **self._timeouts)
-        peer.candidates = candidates_in(offer.sdp)
+        peer = Peer(connection, Destinations(self._denied, loopback=caller.is_local), **self._timeouts)
         try:
-            await connection.initialize(sdp=offer.sdp, type="offer")
+            await peer.begin(offer)
         except asyncio.CancelledError:
             await peer.close()
             raise
@@ -212,7 +250,6 @@ class Peers:
             Malformed: aiortc cannot make an answer of it.
         """
         peer = self._find(offer.pc_id)
-        peer.candidates = candidates_in(offer.sdp)
         try:
             await peer.renegotiate(offer)
         except Refusal:
@@ -238,11 +275,10 @@ class Peers:
         peer.candidates += len(trickle.candidates)
         if peer.candidates > MOST_CANDIDATES:
             raise Malformed(f"More than {MOST_CANDIDATES} of one peer.", field="candidates")
-        for candidate in trickle.candidates:
-            try:
-                await peer.connection.add_ice_candidate(candidate)
-            except Exception as error:
-                raise Malformed(f"Not a candidate of this offer: {type(error).__name__}.", field="candidates") from None
+        try:
+            await peer.trickle(trickle.candidates)
+        except Exception as error:
+            raise Malformed(f"Not a candidate of this offer: {type(error).__name__}.", field="candidates") from None
 
     async def close(self, peer: Peer) -> None:
         """Close a connection and forget it."""
