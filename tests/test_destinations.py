@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+from aioice.stun import Class, Message, Method
 from aiortc.sdp import candidate_from_sdp
 
 from pipecat_base.sessions.meetings import Caller
-from pipecat_base.stage.webrtc.destinations import MOST_NAMES, Destinations
+from pipecat_base.stage.webrtc.destinations import MOST_ADDRESSES, MOST_NAMES, MOST_PACKETS, Destinations
 from tests.e2e.receiver import candidate
 
 NO_ADDRESS_OF_A_BROWSER = [
@@ -129,3 +133,80 @@ def test_an_offer_keeps_all_but_the_candidates_that_are_not_used() -> None:
     good, name = f"a={candidate('203.0.113.7', 5)}", f"a={candidate('abc.local', 5)}"
     lines = ["v=0", good, f"a={candidate('224.0.0.1', 5)}", "a=candidate:", "a=candidate:1 1", name, "a=mid:0"]
     assert of_a_caller().begin("\n".join(lines)).split("\r\n") == ["v=0", good, name, "a=mid:0", ""]
+
+
+HERE = ("203.0.113.7", 50000)
+ELSEWHERE = [(f"198.51.100.{number}", 50000) for number in range(1, 100)]
+
+
+class Protocol:
+    """aioice's, as far as it sends: to whom it did."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, int]] = []
+
+    def send_stun(self, message: Message, address: tuple[str, int]) -> None:
+        self.sent.append(address)
+
+    async def request(self, message: Message, address: tuple[str, int], **options: Any) -> str:
+        return f"answered with {sorted(options)}"
+
+
+def guarded(destinations: Destinations) -> Protocol:
+    protocol = Protocol()
+    connection = SimpleNamespace(_protocols=[protocol])
+    part = SimpleNamespace(transport=SimpleNamespace(transport=SimpleNamespace(_connection=connection)))
+    pc = SimpleNamespace(getTransceivers=lambda: [SimpleNamespace(receiver=part)], sctp=part)
+    for _ in range(2):  # an offer that renegotiates guards again
+        destinations.guard(pc)
+    return protocol
+
+
+def sent_to(protocol: Protocol, kind: Class, addresses: list[tuple[str, int]], times: int = 1) -> int:
+    """How many of so many packets to each of them were sent."""
+    before = len(protocol.sent)
+    for address in addresses * times:
+        protocol.send_stun(Message(Method.BINDING, kind), address)
+    return len(protocol.sent) - before
+
+
+def answer(protocol: Protocol, address: tuple[str, int]) -> None:
+    reply = asyncio.run(protocol.request(Message(Method.BINDING, Class.REQUEST), address, retransmissions=0))
+    assert cast(Any, reply) == "answered with ['retransmissions']"
+
+
+def test_packets_to_an_address_that_has_answered_are_not_counted() -> None:
+    destinations = of_a_caller()
+    protocol = guarded(destinations)
+    assert sent_to(protocol, Class.REQUEST, [HERE], MOST_PACKETS + 50) == MOST_PACKETS
+    answer(protocol, HERE)
+    assert sent_to(protocol, Class.REQUEST, [HERE], 1000) == 1000
+    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 2) == 2 * MOST_ADDRESSES
+
+
+def test_checks_are_answered_though_nothing_is_left_for_addresses_that_were_named() -> None:
+    protocol = guarded(of_a_caller())
+    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 50) == MOST_PACKETS
+    assert sent_to(protocol, Class.REQUEST, [HERE]) == 0
+    assert sent_to(protocol, Class.RESPONSE, [HERE]) == 1
+    assert sent_to(protocol, Class.REQUEST, [HERE], 10) == 10
+    assert sent_to(protocol, Class.RESPONSE, ELSEWHERE) == MOST_ADDRESSES - 1
+
+
+def test_another_offer_of_a_peer_has_more_packets_only_if_someone_has_answered() -> None:
+    destinations = of_a_caller()
+    protocol = guarded(destinations)
+    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 50) == MOST_PACKETS
+    destinations.begin("")
+    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 50) == 0
+    answer(protocol, HERE)
+    destinations.begin("")
+    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 50) == MOST_PACKETS
+
+
+@pytest.mark.parametrize("kind", [Class.REQUEST, Class.RESPONSE, Class.ERROR])
+def test_no_packet_of_any_kind_is_sent_to_a_denied_network(kind: Class) -> None:
+    protocol = guarded(of_a_caller("198.51.100.0/24"))
+    answer(protocol, ELSEWHERE[0])
+    assert sent_to(protocol, kind, [*ELSEWHERE, ("169.254.169.254", 80), HERE]) == 1
+    assert protocol.sent == [HERE]
