@@ -6,15 +6,17 @@ import asyncio
 import socket
 import struct
 import threading
+import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import dns.message
 import pytest
 from aioice import mdns
 from aioice.stun import Class, Message, Method
 
-from pipecat_base.stage.webrtc.destinations import MOST_ADDRESSES, MOST_PACKETS
+from pipecat_base.stage.webrtc.destinations import MOST_ADDRESSES, MOST_NAMES, MOST_PACKETS
 from tests.e2e.graph import VARIABLES, Graph, call_id, connect, deliver
 from tests.e2e.offers import NO_ICE, SDP
 from tests.e2e.receiver import LOOPBACK, Receiver, candidate, offer_of
@@ -26,7 +28,7 @@ DENIED, PERMITTED = "127.0.0.2", "127.0.0.66"
 DENY = "198.51.100.0/24, 127.0.0.0/28, fd00:9::/64"
 OWN_ADDRESS = next(line.split()[4] for line in SDP.splitlines() if line.startswith("a=candidate") and "." in line)
 GROUP = "239.255.77.7"
-WAYS = ["offer", "trickle"]
+WAYS = ["offer", "trickle", "restart"]
 CHECK, ANSWER = b"\x00\x01", b"\x01\x01"
 """How a STUN packet begins."""
 
@@ -41,22 +43,24 @@ def receiver() -> Iterator[Receiver]:
         yield receiver
 
 
-def call(launcher: Launcher, candidates: list[str], **headers: str) -> dict[str, str]:
-    """Offer them; the answer."""
-    content = {"sdp": offer_of(candidates), "type": "offer", "requestData": {"do": "hang"}}
+def call(launcher: Launcher, sdp: str, headers: dict[str, str] | None = None, **fields: Any) -> dict[str, str]:
+    """Offer it; the answer."""
+    content = {"sdp": sdp, "type": "offer", "requestData": {"do": "hang"}, **fields}
     response = launcher.http.post("/api/offer", json=content, headers=headers)
     assert response.status_code == 200, response.text
     answer: dict[str, str] = response.json()
     return answer
 
 
-def name(launcher: Launcher, way: str, candidates: list[str], **headers: str) -> None:
+def name(launcher: Launcher, way: str, candidates: list[str], headers: dict[str, str] | None = None) -> None:
     """Have a caller name these candidates; return when its connection has been given up."""
     if way == "offer":
-        call(launcher, candidates, **headers)
+        call(launcher, offer_of(candidates), headers)
+    elif way == "restart":
+        pc_id = call(launcher, SDP, headers)["pc_id"]
+        call(launcher, offer_of(candidates), headers, pc_id=pc_id, restart_pc=True)
     else:
-        content = {"sdp": SDP.replace("a=end-of-candidates\r\n", ""), "type": "offer", "requestData": {"do": "hang"}}
-        pc_id = launcher.http.post("/api/offer", json=content, headers=headers).json()["pc_id"]
+        pc_id = call(launcher, SDP.replace("a=end-of-candidates\r\n", ""), headers)["pc_id"]
         trickled = [{"candidate": text, "sdp_mid": "0", "sdp_mline_index": 0} for text in candidates]
         patch = launcher.http.patch("/api/offer", json={"pc_id": pc_id, "candidates": trickled}, headers=headers)
         assert patch.status_code == 200, patch.text
@@ -80,8 +84,7 @@ def test_sections_that_are_not_bundled_share_what_a_peer_may_send(receiver: Rece
             sdp += [f"a={candidate(next(addresses), receiver.port)}" for _ in range(30)]
         sdp.append(line)
     with launch(WEBRTC_CONNECT_TIMEOUT="8") as launcher:
-        content = {"sdp": "\r\n".join(sdp), "type": "offer", "requestData": {"do": "hang"}}
-        assert launcher.http.post("/api/offer", json=content).status_code == 200
+        call(launcher, "\r\n".join(sdp))
         launcher.wait_for_log("The peer is gone: it did not connect")
         assert 1 <= len(receiver.addresses) <= MOST_ADDRESSES
         assert receiver.packets <= MOST_PACKETS
@@ -93,7 +96,7 @@ def test_a_stranger_has_no_packets_sent_to_loopback_or_multicast_addresses(recei
     receiver.socket.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
     with launch() as launcher:
         named = [*LOOPBACK[:5], "127.0.0.1", GROUP, OWN_ADDRESS]
-        name(launcher, way, [candidate(address, receiver.port) for address in named], **STRANGER)
+        name(launcher, way, [candidate(address, receiver.port) for address in named], STRANGER)
         assert receiver.addresses == {OWN_ADDRESS}
 
 
@@ -101,6 +104,13 @@ def test_a_stranger_has_no_packets_sent_to_loopback_or_multicast_addresses(recei
 def test_nothing_is_sent_to_a_denied_network(receiver: Receiver, way: str) -> None:
     with launch(PIPECAT_ICE_DENY=DENY) as launcher:
         name(launcher, way, [candidate(address, receiver.port) for address in (DENIED, PERMITTED)])
+        assert receiver.addresses == {PERMITTED}
+
+
+def test_nothing_is_sent_to_a_broadcast_address(receiver: Receiver) -> None:
+    with launch() as launcher:
+        named = ["127.255.255.255", "255.255.255.255", PERMITTED]
+        name(launcher, "offer", [candidate(address, receiver.port) for address in named])
         assert receiver.addresses == {PERMITTED}
 
 
@@ -133,6 +143,29 @@ def published(**names: str) -> Iterator[None]:
     thread.join(10)
 
 
+@contextmanager
+def asked() -> Iterator[set[str]]:
+    """Names that mDNS is asked for on this machine, once the block has ended."""
+    names: set[str] = set()
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(("", mdns.MDNS_PORT))
+        membership = struct.pack("4s4s", socket.inet_aton(mdns.MDNS_ADDRESS), bytes(4))
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+        yield names
+        for data in waiting(sock):
+            names |= {str(question.name).rstrip(".") for question in dns.message.from_wire(data).question}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_few_mdns_names_are_asked_for_and_no_more(way: str) -> None:
+    names = [f"{way}-{number}-{uuid.uuid4().hex[:8]}.local" for number in range(30)]
+    with launch(WEBRTC_CONNECT_TIMEOUT="12") as launcher, asked() as found:
+        name(launcher, way, [candidate(host, 50000) for host in names])
+    assert found & set(names) == set(names[:MOST_NAMES])
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_mdns_names_are_resolved_and_denied_by_their_addresses(receiver: Receiver, way: str) -> None:
     with published(good=OWN_ADDRESS, bad=DENIED), launch(PIPECAT_ICE_DENY=DENY) as launcher:
@@ -156,7 +189,7 @@ def check(answer: dict[str, str]) -> tuple[bytes, int]:
 
 def test_a_check_from_a_denied_network_is_not_answered() -> None:
     with ExitStack() as stack, launch(PIPECAT_ICE_DENY=DENY, WEBRTC_CONNECT_TIMEOUT="20") as launcher:
-        data, port = check(call(launcher, [candidate("203.0.113.9", 50000)]))
+        data, port = check(call(launcher, offer_of([candidate("203.0.113.9", 50000)])))
         senders = {
             address: stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for address in (DENIED, PERMITTED)
         }
@@ -173,7 +206,7 @@ def test_a_check_from_a_denied_network_is_not_answered() -> None:
 
 def test_checks_from_many_addresses_are_answered_at_a_few() -> None:
     with ExitStack() as stack, launch(WEBRTC_CONNECT_TIMEOUT="8") as launcher:
-        data, port = check(call(launcher, [candidate("203.0.113.9", 50000)]))
+        data, port = check(call(launcher, offer_of([candidate("203.0.113.9", 50000)])))
         senders = [stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in LOOPBACK]
         for address, sender in zip(LOOPBACK, senders, strict=True):
             sender.bind((address, 0))
