@@ -120,6 +120,11 @@ def test_a_candidate_in_a_denied_network_is_not_used(network: str, host: str) ->
     assert takes(of_a_caller(network), "198.51.100.7")
 
 
+@pytest.mark.parametrize("host", ["::ffff:10.1.2.3", "::ffff:a01:203"])
+def test_an_ipv4_address_in_an_ipv6_one_does_not_escape_a_denied_network(host: str) -> None:
+    assert not takes(of_a_caller("10.0.0.0/8"), host)
+
+
 def test_a_few_mdns_names_are_asked_for_and_no_more() -> None:
     destinations = of_a_caller()
     taken = [name for name in (f"{number}.local" for number in range(30)) if takes(destinations, name)]
@@ -131,7 +136,15 @@ def test_a_few_mdns_names_are_asked_for_and_no_more() -> None:
 
 def test_an_offer_keeps_all_but_the_candidates_that_are_not_used() -> None:
     good, name = f"a={candidate('203.0.113.7', 5)}", f"a={candidate('abc.local', 5)}"
-    lines = ["v=0", good, f"a={candidate('224.0.0.1', 5)}", "a=candidate:", "a=candidate:1 1", name, "a=mid:0"]
+    lines = [
+        "v=0",
+        good,
+        f"a={candidate('224.0.0.1', 5)}",
+        "a=candidate:1 x udp 1 h 5 typ host",
+        "a=candidate:1 1",
+        name,
+        "a=mid:0",
+    ]
     assert of_a_caller().begin("\n".join(lines)).split("\r\n") == ["v=0", good, name, "a=mid:0", ""]
 
 
@@ -191,6 +204,14 @@ def test_checks_are_answered_though_nothing_is_left_for_addresses_that_were_name
     assert sent_to(protocol, Class.RESPONSE, [HERE]) == 1
     assert sent_to(protocol, Class.REQUEST, [HERE], 10) == 10
     assert sent_to(protocol, Class.RESPONSE, ELSEWHERE) == MOST_ADDRESSES - 1
+
+
+def test_packets_to_an_address_that_sent_a_check_and_has_answered_are_not_counted() -> None:
+    protocol = guarded(of_a_caller())
+    for address in (HERE, ELSEWHERE[0]):
+        assert sent_to(protocol, Class.RESPONSE, [address]) == 1
+        assert sent_to(protocol, Class.REQUEST, [address], MOST_PACKETS + 50) == MOST_PACKETS
+        answer(protocol, address)
 
 
 def test_another_offer_of_a_peer_has_more_packets_only_if_someone_has_answered() -> None:

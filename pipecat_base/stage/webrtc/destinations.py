@@ -34,7 +34,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 Address = tuple[str, int]
 
 THIS_NETWORK = ipaddress.ip_network("0.0.0.0/8")
-"""Source addresses only (RFC 1122, 3.2.1.3)."""
+"""Source addresses only (RFC 1122, 3.2.1.3). IPv6's unspecified address is reserved."""
 
 
 class Destinations:
@@ -100,7 +100,7 @@ class Destinations:
             return False
         if address.is_loopback:
             return loopback
-        is_special = address.is_multicast or address.is_unspecified or address.is_link_local or address.is_reserved
+        is_special = address.is_multicast or address.is_link_local or address.is_reserved
         return not is_special and address not in THIS_NETWORK
 
     def _takes_line(self, line: str) -> bool:
@@ -163,5 +163,6 @@ def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> list[ip
     """IPv4 addresses inside of an IPv6 one, which packets to it may reach in the end."""
     if isinstance(address, ipaddress.IPv4Address):
         return []
+    # From Python 3.13 on, a mapped address is not reserved.
     ends = [address.ipv4_mapped, address.sixtofour, *(address.teredo or ())]
     return [end for end in ends if end is not None]
