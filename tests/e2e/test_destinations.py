@@ -25,7 +25,7 @@ from tests.process import Launcher, until
 STRANGER = {"x-forwarded-for": "203.0.113.9"}
 """As a proxy on this machine says it."""
 DENIED, PERMITTED = "127.0.0.2", "127.0.0.66"
-DENY = "198.51.100.0/24, 127.0.0.0/28, fd00:9::/64"
+DENY = "198.18.0.0/15, 127.0.0.0/28, fd00:9::/64"
 OWN_ADDRESS = next(line.split()[4] for line in SDP.splitlines() if line.startswith("a=candidate") and "." in line)
 GROUP = "239.255.77.7"
 WAYS = ["offer", "trickle", "restart"]
