@@ -81,7 +81,7 @@ COPY --from=nltk-data /opt/nltk_data /usr/local/share/nltk_data
 COPY --from=builder /opt/notices /usr/share/doc/pipecat-base
 COPY --from=builder /opt/pipecat-base /opt/pipecat-base
 COPY --chmod=755 image/pipecat-base /usr/local/bin/pipecat-base
-COPY --chmod=755 image/entrypoint image/health /opt/pipecat-base/
+COPY --chmod=755 image/start image/with-environment image/entrypoint image/health /opt/pipecat-base/
 WORKDIR /app
 COPY --chmod=755 pre-app.sh /app/pre-app.sh
 ENV PATH=/app/.venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
@@ -91,7 +91,7 @@ ENV PATH=/app/.venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:
 EXPOSE 8080
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s CMD ["/opt/pipecat-base/health"]
 # A start or an end that SIGTERM has cut short is a stop as asked: 143 becomes 0.
-ENTRYPOINT ["/usr/bin/tini", "-s", "-e", "143", "--", "/opt/pipecat-base/entrypoint"]
+ENTRYPOINT ["/opt/pipecat-base/start"]
 
 FROM slim AS full
 COPY --from=packages /opt/full /usr/local

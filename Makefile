@@ -68,7 +68,7 @@ $(IMAGE_STAMP): $(STAMP) requirements/image.lock
 
 lint-image: $(IMAGE_STAMP)  ## hadolint, shellcheck, actionlint and zizmor
 	@$(BIN)/hadolint Dockerfile examples/*/Dockerfile pipecat_base/scaffold/project/Dockerfile
-	@$(BIN)/shellcheck image/entrypoint image/health image/pipecat-base pre-app.sh scripts/*.sh .ci/run
+	@$(BIN)/shellcheck image/start image/entrypoint image/health image/pipecat-base pre-app.sh scripts/*.sh .ci/run
 	@$(BIN)/actionlint -shellcheck $(BIN)/shellcheck
 	@$(BIN)/zizmor --offline --quiet .github
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 ENV_START = 50
 """The field of /proc/PID/stat that says where the block begins, counted from 1."""
 PIPECAT_SETUP_FILES = "PIPECAT_SETUP_FILES"
+PR_SET_DUMPABLE = 4
 
 
 def read() -> Mapping[str, str]:
@@ -54,6 +55,12 @@ def scrub(names: Collection[str]) -> None:
             if name.decode(errors="replace") in names and value:
                 ctypes.memset(begin + at + len(name + equals), ord("x"), len(value))
             at += len(entry) + 1
+
+
+def hide_from_other_processes() -> None:
+    """Let no process of the same user read this one's memory or environment (PR_SET_DUMPABLE, prctl(2))."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def append_setup_file(path: str) -> None:

@@ -710,6 +710,19 @@ GATEWAYS_SECRETS = (
 """Of the launcher and its gateway alone: no process that runs a bot has them. What pipecat reads itself is not here."""
 
 
+HIDDEN = "known to the launcher alone"
+"""In place of a secret that is set."""
+
+
+def hide_secrets(settings: Settings) -> None:
+    """Overwrite the gateway's secrets in place: copies are not enough, as a bot could find what they were made of."""
+    for field in _variables():
+        value = getattr(settings, field.name)
+        if field.metadata["name"] in GATEWAYS_SECRETS and value:
+            hidden = (HIDDEN,) if isinstance(value, tuple) else HIDDEN
+            object.__setattr__(settings, field.name, hidden)
+
+
 def is_local(host: str) -> bool:
     """Whether an address is reached from this machine alone."""
     if host == "localhost":

@@ -9,7 +9,6 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any, NoReturn
 
 from starlette.routing import BaseRoute, Match, Mount, WebSocketRoute
@@ -21,7 +20,7 @@ from pipecat_base.logs import Logs, logger
 from pipecat_base.packages import Packages
 from pipecat_base.paths import OURS
 from pipecat_base.pods.forks import Forks, forget_exit_handlers, leave, leave_signals_to_launcher
-from pipecat_base.settings import GATEWAYS_SECRETS, Settings
+from pipecat_base.settings import GATEWAYS_SECRETS, Settings, hide_secrets
 from pipecat_base.stage.imported import Imported, import_bot
 from pipecat_base.wire import messages
 from pipecat_base.wire.channel import Channel
@@ -29,16 +28,6 @@ from pipecat_base.wire.messages import Make, Message, NotServed, WarmedUp, WarmU
 
 OOM_SCORE = 300
 """Added for workers: where memory runs out, the kernel takes a call, not the launcher."""
-HIDDEN = "known to the launcher alone"
-"""In place of a secret that is set."""
-UNKNOWN_TO_BOTS = (
-    "pod_token",
-    "websocket_secret",
-    "whatsapp_app_secret",
-    "whatsapp_verification_token",
-    "dialin_secret",
-    "report_secret",
-)
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -77,7 +66,7 @@ class Template:
                 environment.replace(request.variables)
                 self._settings = self._find_settings()
                 environment.remove(GATEWAYS_SECRETS)
-            self._settings = _for_bots(self._settings)
+            hide_secrets(self._settings)
             self._grow(channel, alone=request.alone)
             status = 0
         except StartupError as error:
@@ -136,12 +125,6 @@ class Template:
             logger.opt(exception=True).error(f"A process of the bot's failed: {type(error).__name__}")
             leave(1)
         leave(0)
-
-
-def _for_bots(settings: Settings) -> Settings:
-    """Without what a process of the bot's has no use for, and its bot might show."""
-    hidden: dict[str, Any] = {name: HIDDEN for name in UNKNOWN_TO_BOTS if getattr(settings, name) is not None}
-    return replace(settings, **hidden)
 
 
 def _about(imported: Imported) -> messages.Imported:

@@ -25,6 +25,24 @@ async def bot(args):
 """
 
 
+SPY = """
+import os
+
+def readable():
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        for name in ("environ", "cmdline"):
+            try:
+                yield open(f"/proc/{pid}/{name}").read()
+            except OSError:
+                pass
+
+async def bot(args):
+    found = "".join(readable())
+    assert "seen-by-all" in found and "seen-from-pre-app" in found
+    assert "s3cret" not in found, found
+"""
+
+
 def project(folder: Path, bot: str = "async def bot(args): ...\n", pre_app: str | None = None) -> list[str]:
     """The options that mount a project."""
     (folder / "bot.py").write_text(bot)
@@ -190,6 +208,15 @@ def test_a_pre_app_that_fails_stops_the_container_and_is_named(
         assert f"pre_app_failed: {reason}" in container.log()
         assert "Ready" not in container.log()
         assert "/tmp/" not in docker("diff", container.id)
+
+
+@pytest.mark.parametrize("image", [SLIM, f"{SLIM}-nonroot"])
+def test_no_process_of_a_container_shows_a_bot_the_launchers_secrets(image: str, tmp_path: Path) -> None:
+    pre_app = "export PIPECAT_WEBSOCKET_SECRET=s3cret-of-websockets FROM_PRE_APP=seen-from-pre-app\n"
+    options = ["-e", "PIPECAT_ISOLATION=process", "-e", "PIPECAT_POD_TOKEN=s3cret-of-the-pod", "-e", "OPEN=seen-by-all"]
+    with Container(image, *project(tmp_path, SPY, pre_app), *options).wait_until_ready() as container:
+        answer = container.post("/bot", json={}, headers={"x-pipecat-pod-token": "s3cret-of-the-pod"})
+        assert answer.status_code == 200, container.log()
 
 
 def test_pre_app_is_not_halted_at_a_terminal(tmp_path: Path) -> None:

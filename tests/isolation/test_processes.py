@@ -15,6 +15,7 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
+from pipecat_base.settings import GATEWAYS_SECRETS
 from tests.bystanders import opened
 from tests.callers import close_code
 from tests.isolation.test_containment import processes
@@ -160,6 +161,59 @@ async def bot(args):
     variables: dict[str, Any] = {"PIPECAT_POD_TOKEN": "s3cret-token", "PINLESS_HMAC_SECRET": "s3cret-pin", "MINE": "x"}
     with launch(tmp_path, bot, **variables) as launcher:
         answer = launcher.http.post("/bot", json={}, headers={"x-pipecat-pod-token": "s3cret-token"})
+        assert answer.status_code == 200, launcher.log()
+
+
+SPY = """
+import gc, os, sys
+
+def looks():
+    for pid in filter(str.isdecimal, os.listdir("/proc")):
+        try:
+            yield open(f"/proc/{pid}/environ").read()
+        except OSError:
+            pass
+    gc.unfreeze()
+    frame, frames = sys._getframe(), []
+    while frame:
+        frames.append(frame)
+        frame = frame.f_back
+    for found in [*gc.get_objects(), *(value for frame in frames for value in frame.f_locals.values())]:
+        if type(found).__name__ == "Settings":
+            yield repr(vars(found))
+
+def launchers_memory():
+    pid = os.getpid()
+    while True:
+        parent = int(open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1])
+        if not b"pipecat_base" in open(f"/proc/{parent}/cmdline", "rb").read():
+            break
+        pid = parent
+    return f"/proc/{pid}/mem"
+
+async def bot(args):
+    found = "".join(looks())
+    assert "Settings" not in found and "known to the launcher alone" in found and "seen-by-all" in found
+    assert "s3cret" not in found, found
+    try:
+        open(launchers_memory(), "rb")
+    except PermissionError:
+        pass
+    else:
+        raise AssertionError("the launcher's memory can be read")
+"""
+
+
+def test_a_bot_that_looks_everywhere_finds_no_secret_of_the_launchers(tmp_path: Path) -> None:
+    """As a container's user, who may trace no process that says that it may not be."""
+    names = set(GATEWAYS_SECRETS) - {"PIPECAT_REPORT_SECRET"}
+    variables: dict[str, Any] = {name: f"s3cret-{name.lower()}" for name in names}
+    variables |= {"PINLESS_HMAC_SECRET": "s3cretAA", "OPEN": "seen-by-all", "PIPECAT_GATEWAY": "1"}
+    (tmp_path / "bot.py").write_text(SPY)
+    no_tracing = ["setpriv", "--bounding-set", "-sys_ptrace", "--inh-caps", "-sys_ptrace"] if os.getuid() == 0 else []
+    with Launcher(tmp_path, PIPECAT_ISOLATION="process", prefix=no_tracing, **variables) as launcher:
+        headers = {"x-pipecat-pod-token": variables["PIPECAT_POD_TOKEN"]}
+        answer = launcher.http.post("/bot", json={}, headers=headers)
         assert answer.status_code == 200, launcher.log()
 
 
