@@ -20,6 +20,8 @@ import textwrap
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from pipecat_base.logged import LONGEST_LINE, logged
+
 if TYPE_CHECKING:
     from loguru import Record
 
@@ -59,7 +61,7 @@ def take_out(record: Record) -> None:
     if not (record["name"] or "").startswith(MODULES):
         return
     try:
-        record["message"] = shown(record["file"].path, record["line"], record["message"])
+        record["message"] = logged(shown(record["file"].path, record["line"], record["message"]), LONGEST_LINE)
     except Exception:
         record["message"] = UNKNOWN
 

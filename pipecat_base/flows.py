@@ -11,6 +11,7 @@ import stat
 from typing import Any
 
 from pipecat_base.errors import FlowUnusable, Malformed
+from pipecat_base.logged import logged
 
 ENVELOPE = "x-pcc-start-envelope"
 ENVELOPE_VERSION = "1"
@@ -32,7 +33,7 @@ def open_envelope(content: Any, version: str | None) -> tuple[Any, str | None]:
     if version is None:
         return content, None
     if version.strip() != ENVELOPE_VERSION:
-        raise Malformed(f"unsupported start envelope version {version[:64]!a}", field=ENVELOPE)
+        raise Malformed(f"unsupported start envelope version '{logged(version)}'", field=ENVELOPE)
     if not isinstance(content, dict) or not {"body", "flow_config"} <= content.keys():
         raise Malformed("start envelope needs both 'body' and 'flow_config'", field="body")
     flow = content["flow_config"]
@@ -80,7 +81,7 @@ class FlowFiles:
         if not self._folder:
             raise _Unusable("PCC_SESSION_FILES_DIR is not set")
         if name in ("", ".", "..") or len(name) > LONGEST_NAME or any(character in name for character in "/\\\0"):
-            raise _Unusable(f"{name[:LONGEST_NAME]!a} is not a bare filename")
+            raise _Unusable(f"'{logged(name)}' is not a bare filename")
         path = os.path.join(self._folder, name)
         try:
             # A link would lead out of the folder, and a FIFO without a writer would never open.

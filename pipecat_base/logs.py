@@ -27,6 +27,7 @@ from pipecat_base import environment
 from pipecat_base.caller_data import take_out
 from pipecat_base.lane import Lane
 from pipecat_base.lane.records import record
+from pipecat_base.logged import LONGEST_LINE, logged, logged_lines
 from pipecat_base.redaction import Redaction
 
 with environment.without_default_log_sink():
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 FORMAT = "{time:YYYY-MM-DD HH:mm:ss.SSS} | {level: <8} | {name}:{function}:{line} | {extra[session_id]} - {message}"
 NO_SESSION = "NONE"
+OURS = __name__.partition(".")[0] + "."
 
 # uvicorn writes request lines, and with them ?body= and ?token=, to these.
 _REQUEST_LOGGERS = ("uvicorn.access", "uvicorn.error", "uvicorn.asgi")
@@ -110,8 +112,7 @@ class Logs:
     def configure(self) -> None:
         """Make loguru's console sink ours, and send the standard library's logging there."""
         logger.remove()
-        if not self._caller_data:
-            _patch_first(take_out)
+        _patch_first(_fit if self._caller_data else _both(take_out, _fit))
         self._console = self._add_console()
         if self._lane is not None and self._lane.records is not None and self._level != "NONE":
             self._lane_sink = self._add(self._write_to_lane, "{message}")
@@ -216,7 +217,7 @@ class Logs:
         session_id = _session_of(found)
         return record(
             "app",
-            self._redaction(session_id, str(message).rstrip("\n")),  # with the traceback of an exception
+            self._redaction(session_id, _said(found, str(message)).rstrip("\n")),  # with an exception's traceback
             level=found["level"].name,
             session_id=session_id,
             at=found["time"],
@@ -297,7 +298,7 @@ class _Console:
         session_id = _session_of(message.record)
         columns, separator, said = message.partition(f"| {session_id} - ")
         with contextlib.suppress(BrokenPipeError):  # nobody reads there any more
-            self._stream.write(f"{columns}{separator}{self._redact(session_id, said)}")
+            self._stream.write(f"{columns}{separator}{self._redact(session_id, _said(message.record, said))}")
 
     def flush(self) -> None:
         with contextlib.suppress(BrokenPipeError):
@@ -326,6 +327,22 @@ def _both(first: Callable[[Record], None], then: Callable[[Record], None]) -> Ca
         then(record)
 
     return patch
+
+
+def _fit(record: Record) -> None:
+    """Make one line of a message of the launcher's: some hold what callers and services have sent."""
+    if _is_ours(record):
+        record["message"] = logged(record["message"], LONGEST_LINE)
+
+
+def _said(record: Record, text: str) -> str:
+    """The message and the traceback below it, which quotes what callers have sent where the exception does."""
+    return logged_lines(text) if record["exception"] is not None and _is_ours(record) else text
+
+
+def _is_ours(record: Record) -> bool:
+    # This module passes on what others log (LoguruHandler).
+    return (record["name"] or "").startswith(OURS) and record["name"] != __name__
 
 
 def _session_of(record: Record) -> str | None:

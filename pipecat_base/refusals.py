@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
+from urllib.parse import unquote
 
 from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
@@ -13,12 +15,17 @@ from starlette.websockets import WebSocket
 
 from pipecat_base import __version__
 from pipecat_base.errors import Refusal
+from pipecat_base.logged import LONGEST_VALUE, logged
 from pipecat_base.logs import logger
-from pipecat_base.paths import SESSION_ID, SESSION_ID_LENGTH, TOKEN_PATHS
+from pipecat_base.paths import SESSION_ID, SESSION_ID_LENGTH, STREAMS
 
 ON_REFUSAL = "pipecat_base.on_refusal"
 """In a scope: learns of its refusal."""
 LAUNCHER = f"pipecat-base/{__version__}"
+LONGEST_METHOD = 32
+"""Characters of a request's method in the log."""
+TOKEN_PATH = re.compile(rf"(?is).*?[/\\]\W*(?:{'|'.join(path[1:] for path in STREAMS)})\W*?[/\\]")
+"""A path up to a token, however it is spelled: one that a typing mistake keeps from its route is still good."""
 
 
 async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:
@@ -27,9 +34,8 @@ async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse |
         refusal.session_id = session_id_in(connection.scope["headers"])
     connection.scope.get(ON_REFUSAL, _nobody)(refusal)
     with lines_of(refusal.session_id):
-        # A message may name what the caller has sent: it must not make a line of its own.
-        reason = "".join(c if c.isprintable() else "?" for c in refusal.said_to_log())
-        logger.log(refusal.log_level, f"Refused {request_line(connection.scope)}: {refusal.code}: {reason}")
+        line = f"Refused {request_line(connection.scope)}: {refusal.code}: {refusal.said_to_log()}"
+        logger.log(refusal.log_level, line)
     response = JSONResponse(refusal.body(), refusal.status, refusal.headers(LAUNCHER))
     if not isinstance(connection, WebSocket):
         return response
@@ -56,7 +62,8 @@ def gone(request: HTTPConnection, error: Exception) -> Response:
 
 def lines_of(session_id: str | None) -> AbstractContextManager[None]:
     """Log lines carry this id within, if there is one."""
-    return logger.contextualize(session_id=session_id) if session_id else contextlib.nullcontext()
+    shown = session_id and logged(session_id, SESSION_ID_LENGTH)
+    return logger.contextualize(session_id=shown) if shown else contextlib.nullcontext()
 
 
 def session_id_in(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
@@ -64,17 +71,20 @@ def session_id_in(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     wanted = SESSION_ID.encode()
     for name, value in headers:
         if name == wanted:
-            text = value.decode("latin-1")[:SESSION_ID_LENGTH]
-            # Control characters of a terminal must not reach one (U+0080 to U+009F are some too).
-            return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+            return logged(value.decode("ascii", "backslashreplace"), SESSION_ID_LENGTH)
     return None
 
 
 def request_line(scope: Scope) -> str:
-    """Method and path, fit for logs."""
-    # The raw path: percent-encoding keeps line breaks out of the log. Never the query, nor a token in the path.
-    raw: bytes = scope.get("raw_path") or scope["path"].encode()
-    path = raw.decode("ascii", "replace").split("?")[0]
-    for prefix in TOKEN_PATHS:
-        path = f"{prefix}..." if path.startswith(prefix) else path
-    return f"{scope.get('method', 'WebSocket')} {path}"
+    """Method and path, decoded, fit for logs: never the query, nor a token in the path."""
+    path: str = scope["path"][: LONGEST_VALUE + 1].partition("?")[0]
+    found = TOKEN_PATH.match(_decoded(path))
+    shown = path if found is None else f"{found.group()}..."
+    return f"{logged(scope.get('method', 'WebSocket'), LONGEST_METHOD)} {logged(shown)}"
+
+
+def _decoded(path: str) -> str:
+    """Without percent-encoding, however often it was encoded."""
+    while (decoded := unquote(path)) != path:
+        path = decoded
+    return path

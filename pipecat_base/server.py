@@ -13,6 +13,7 @@ from typing import Any, NoReturn, TypeVar
 
 import uvicorn
 
+from pipecat_base.access.callers import ProxyHeaders
 from pipecat_base.edge.acceptor import Acceptor
 from pipecat_base.edge.crowd import Crowd
 from pipecat_base.edge.http import HttpConnection
@@ -122,14 +123,17 @@ def protocols(crowd: Crowd, ws: Any = None) -> tuple[Any, Any]:
 
 def configuration(app: Any) -> uvicorn.Config:
     """uvicorn's, with everything that ours replaces turned off."""
-    return uvicorn.Config(
+    config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
         timeout_graceful_shutdown=LEFTOVERS,
         server_header=False,
+        proxy_headers=False,
     )
+    config.app = ProxyHeaders(app, config.forwarded_allow_ips)
+    return config
 
 
 def run(main: Coroutine[Any, Any, T], *, event_loop: str) -> T:

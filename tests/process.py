@@ -169,6 +169,10 @@ class Launcher:
         path = Path(self._output.name)
         return path.read_text(errors="replace") if path.exists() else ""
 
+    def raw_log(self) -> str:
+        """The log with its line ends as they are."""
+        return Path(self._output.name).read_bytes().decode(errors="backslashreplace")
+
     def told_of_calls(self) -> str:
         """All that operators read: the log and, where they are made for every test, reports and metrics."""
         folder = Path(self._reports.name)

@@ -13,6 +13,7 @@ from typing import Any
 
 from pipecat_base.answers import bounded_session
 from pipecat_base.errors import Malformed, NotReached, NotSupported
+from pipecat_base.logged import logged
 from pipecat_base.logs import logger
 
 ROOM_HOURS = 4.0
@@ -111,9 +112,8 @@ class Daily:
                 raise NotReached(f"Daily did not answer within {DAILY_TIMEOUT:g} s.") from None
             except Exception as error:
                 # The helper raises plain exceptions that quote Daily's answer: the caller's own properties, no secret.
-                reason = " ".join(str(error).split())[:300] or type(error).__name__
-                if hidden:
-                    reason = reason.replace(hidden, "...")
+                said = str(error).replace(hidden, "...") if hidden else str(error)
+                reason = logged(said) or type(error).__name__
                 logger.warning(f"Daily: {reason}")
                 raise NotReached(f"Daily made no room: {reason}") from None
 

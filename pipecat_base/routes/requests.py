@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import json
 import math
 import uuid
@@ -12,7 +11,9 @@ from typing import Any
 
 from starlette.requests import HTTPConnection, Request
 
+from pipecat_base.access import callers
 from pipecat_base.errors import Malformed, TooLarge
+from pipecat_base.logged import logged
 from pipecat_base.logs import logger
 from pipecat_base.paths import SESSION_ID, SESSION_ID_LENGTH
 from pipecat_base.sessions.meetings import Caller
@@ -49,26 +50,15 @@ def max_seconds(connection: HTTPConnection, session_id: str) -> float | None:
         seconds = math.nan
     if math.isfinite(seconds) and seconds > 0:
         return seconds
-    _warn(session_id, f"Ignored {MAX_SECONDS}: {value[:64]!a} is not a number of seconds (more than 0)")
+    _warn(session_id, f"Ignored {MAX_SECONDS}: '{logged(value)}' is not a number of seconds (more than 0)")
     return None
 
 
 def caller(connection: HTTPConnection) -> Caller:
     """Who has sent this, for logs, reports and traces. Only the use of loopback candidates depends on it."""
-    return Caller(_peer(connection), connection.headers.get("traceparent"))
-
-
-def _peer(connection: HTTPConnection) -> str | None:
-    """An address; behind a proxy of one's own network, the one that the proxy was called from."""
-    if connection.client is None:
-        return None
-    host = connection.client.host
-    forwarded = connection.headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
-    try:
-        is_proxy = ipaddress.ip_address(host).is_private and forwarded not in ("", host)
-        return f"{ipaddress.ip_address(forwarded)} through {host}" if is_proxy else host
-    except ValueError:
-        return host
+    route = callers.route(connection)
+    peer = " through ".join(map(str, reversed(route))) or None
+    return Caller(peer, connection.headers.get("traceparent"))
 
 
 async def json_body(request: Request, limit: int) -> Any:

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pipecat_base.errors import MoqRefused, NotSupported
+from pipecat_base.logged import logged
 from pipecat_base.redaction import Redaction
 from pipecat_base.stage import argument_types
 from pipecat_base.stage.argument_types import CLOUD, RELAY, RUNNER, ArgumentTypes
@@ -122,7 +123,7 @@ class ArgumentFactory:
         except Exception as error:
             redact = Redaction()
             redact.hide(session_id, relay_url)
-            said = " ".join(redact(session_id, str(error)).split())[:256]
+            said = logged(redact(session_id, str(error)))
             reason = f"its session arguments did not build ({type(error).__name__}: {said})"
             raise MoqRefused(reason, session_id=session_id) from None
 

@@ -10,13 +10,17 @@ import inspect
 import os
 import traceback
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipecat_base import stacks
+from pipecat_base.logged import logged, logged_lines
 from pipecat_base.logs import logger
 from pipecat_base.sessions.outcomes import MAX_LINE, MESSAGES, Mistake, Outcome
 from pipecat_base.stage import mistakes, stand_ins
 from pipecat_base.stage.arguments import Arguments
+
+if TYPE_CHECKING:
+    from loguru import Record
 
 LONGEST_MESSAGE = 200
 """Characters of an exception's message on the line that tells of it; its traceback has all."""
@@ -172,13 +176,17 @@ class Performance:
         if shown == text:
             logger.opt(exception=seen, depth=2).error("{} {}", self._performer.bot_name, what)
         else:
-            logger.opt(depth=2).error("{} {}\n{}", self._performer.bot_name, what, shown.rstrip("\n"))
+
+            def add_traceback(record: Record) -> None:  # after the message was made one line
+                record["message"] += f"\n{logged_lines(shown.rstrip())}"
+
+            logger.patch(add_traceback).opt(depth=2).error("{} {}", self._performer.bot_name, what)
 
 
 def _message_of(error: BaseException) -> str:
     """On one line. The bot's own exceptions may fail to say it."""
     try:
-        return " ".join(str(error).split())[:LONGEST_MESSAGE]
+        return logged(" ".join(str(error).split()), LONGEST_MESSAGE)
     except Exception:
         return ""
 

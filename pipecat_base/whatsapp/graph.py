@@ -10,13 +10,12 @@ import aiohttp
 from pipecat.transports.whatsapp.api import WhatsAppApi
 
 from pipecat_base.answers import bounded_session
+from pipecat_base.logged import logged
 
 ANSWER_TIMEOUT = 5.0
 """Seconds for each of the two steps of answering."""
 END_TIMEOUT = 1.5
 """Seconds for a rejection or the end of a call: less than the closing of a session may take."""
-LONGEST_REASON = 200
-"""Characters of Meta's own words in an error."""
 
 
 class GraphError(Exception):
@@ -101,5 +100,4 @@ class Graph:
 
     def _words(self, content: object) -> str:
         """On one line, short, and without the token."""
-        words = " ".join(str(content).replace(self._token, "...").split()) or type(content).__name__
-        return words[:LONGEST_REASON]
+        return logged(str(content).replace(self._token, "...")) or type(content).__name__

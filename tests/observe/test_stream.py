@@ -219,10 +219,16 @@ def test_the_reports_of_the_last_calls_alone_stay_in_memory(monkeypatch: pytest.
         ("10.0.0.1", "made up, 198.51.100.1", "198.51.100.1 through 10.0.0.1"),
         ("10.0.0.1", "198.51.100.1, 10.0.0.1", "10.0.0.1"),
         ("10.0.0.1", "198.51.100.1, no address\x1b[2J", "10.0.0.1"),
-        ("testclient", "198.51.100.1", "testclient"),
+        ("10.0.0.1", "fe80::1%\x1b[2J", "10.0.0.1"),
+        ("10.0.0.1", "fe80::1", "fe80::1 through 10.0.0.1"),
+        ("fe80::1%eth0", "198.51.100.1", "198.51.100.1 through fe80::1"),
+        ("::ffff:8.8.8.8", None, "8.8.8.8"),
+        ("testclient", "198.51.100.1", None),
     ],
 )
-def test_the_callers_address_is_that_behind_ones_own_proxy(host: str, forwarded: str | None, wanted: str) -> None:
+def test_the_callers_address_is_that_behind_ones_own_proxy(
+    host: str, forwarded: str | None, wanted: str | None
+) -> None:
     headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
     scope = {"type": "http", "method": "POST", "path": "/", "headers": headers, "client": (host, 1)}
     assert caller(Request(scope)).peer == wanted
