@@ -18,7 +18,8 @@ from fastapi import FastAPI
 
 __all__ = ["add_lifespan_to_app", "app"]
 
-app = FastAPI(title="bot")
+# Its spans would have query strings, and with them bodies and tokens. Older versions ignore this.
+app = FastAPI(title="bot", telemetry={"tracing": False})
 
 
 def add_lifespan_to_app(new_lifespan: Callable[[FastAPI], AbstractAsyncContextManager[Any]]) -> None:

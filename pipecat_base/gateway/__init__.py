@@ -94,7 +94,15 @@ def build(
         pod, inside, daily, keys, dialin_secret=settings.dialin_secret, max_body_bytes=settings.max_body_bytes
     )
 
-    app = FastAPI(title="pipecat-base", openapi_url=OPENAPI, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="pipecat-base",
+        openapi_url=OPENAPI,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        # Its spans would have query strings, and with them bodies and tokens. Older versions ignore this.
+        telemetry={"tracing": False},
+    )
     app.add_exception_handler(Refusal, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, answers.of_http)
     app.add_exception_handler(ClientDisconnect, gone)
