@@ -19,6 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from pipecat_base import app as application
 from pipecat_base import environment, installed
+from pipecat_base.access.callers import TraceHeaders
 from pipecat_base.access.internal_headers import InternalHeaders
 from pipecat_base.access.keys import KeyGuard, Keys
 from pipecat_base.access.local import serves_this_machine_alone
@@ -521,7 +522,7 @@ def _entrance(
     elif settings.gateway and keys.are_needed:
         direct = PodTokenGuard(direct, None, STARTS)
     if invitations is None:
-        return application.Entrance(_from_allowed_origins(direct, settings), on_refusal=observation.recorder.on_refusal)
+        return application.Entrance(_guarded(direct, settings), on_refusal=observation.recorder.on_refusal)
     from pipecat_base import gateway  # a pod does not import it
 
     if keys.are_needed:
@@ -540,11 +541,19 @@ def _entrance(
         report_of=lambda session_id: None if observation.reports is None else observation.reports.get(session_id),
         shows_mistakes=shows_mistakes,
     )
-    outside = _from_allowed_origins(app, settings)
     return application.Entrance(
-        outside, patience=STARTING_WAIT, polled=gateway.POLLED, on_refusal=observation.recorder.on_refusal
+        _guarded(app, settings),
+        patience=STARTING_WAIT,
+        polled=gateway.POLLED,
+        on_refusal=observation.recorder.on_refusal,
     )
 
 
-def _from_allowed_origins(app: ASGIApp, settings: Settings) -> ASGIApp:
-    return OriginGuard(app, settings.allowed_origins) if settings.allowed_origins else app
+def _guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """With what is decided by headers alone around it."""
+    if settings.allowed_origins:
+        app = OriginGuard(app, settings.allowed_origins)
+    trusted = settings.trust_traceparent
+    if trusted is None and settings.gateway and settings.has_keys:
+        trusted = ()
+    return app if trusted is None else TraceHeaders(app, trusted)

@@ -27,6 +27,8 @@ ISOLATIONS = ("none", "process")
 LOG_FORMATS = ("text", "json")
 PROCESS_STARTS = ("auto", "fork", "spawn")
 WEBSOCKET_AUTHS = ("none", "token")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+ANYWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 PASSED_THROUGH = "read by your bot or by pipecat"
 
 
@@ -127,6 +129,15 @@ def _choice(choices: tuple[str, ...], fold: Callable[[str], str]) -> Callable[[s
 
 def _list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+def _networks(value: str) -> tuple[Network, ...]:
+    if value.strip() == "*":
+        return ANYWHERE
+    try:
+        return tuple(ipaddress.ip_network(part, strict=False) for part in _list(value))
+    except ValueError:
+        raise ValueError("is not * or a comma list of addresses and networks (10.0.0.0/8)") from None
 
 
 def _origins(value: str) -> tuple[str, ...]:
@@ -483,6 +494,13 @@ class Settings:
         False,
         _unless_false,
         "Send no transcripts to the event publisher; any value but `false` means yes",
+    )
+    trust_traceparent: tuple[Network, ...] | None = variable(
+        "PIPECAT_TRUST_TRACEPARENT",
+        None,
+        _networks,
+        "Comma-separated addresses and networks of callers whose `traceparent` counts; `*` for all. Unset: all, and"
+        " at a gateway with keys none",
     )
     observers: bool = variable(
         "PIPECAT_OBSERVERS", True, _boolean, "Log pipeline start-up times and user-bot latency (pipecat-ai >= 0.0.104)"

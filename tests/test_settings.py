@@ -72,6 +72,12 @@ def test_the_defaults_are_those_of_the_replaced_image() -> None:
         ("PIPECAT_WEBSOCKET_AUTH", "basic", 'PIPECAT_WEBSOCKET_AUTH: "basic" is not one of none, token'),
         ("ICE_CONFIG_URL", "nope", 'ICE_CONFIG_URL: "nope" is not an HTTP address (http://host:port/path)'),
         (
+            "PIPECAT_TRUST_TRACEPARENT",
+            "10.0.0.0/8,proxy",
+            'PIPECAT_TRUST_TRACEPARENT: "10.0.0.0/8,proxy" is not * or a comma list of addresses and networks '
+            "(10.0.0.0/8)",
+        ),
+        (
             "PIPECAT_ALLOWED_ORIGINS",
             "https://a.example,b.example",
             'PIPECAT_ALLOWED_ORIGINS: "https://a.example,b.example" is not a comma list of origins '

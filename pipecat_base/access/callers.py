@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -10,6 +11,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+TRACE_HEADERS = (b"traceparent", b"tracestate")
+"""https://www.w3.org/TR/trace-context/"""
 PEER = "pipecat_base.peer"
 """In a scope: the connection's other end, as ``client`` has it."""
 
@@ -34,6 +37,29 @@ class ProxyHeaders:
         if client != scope[PEER] and address(client[0]) is None:
             scope["client"] = scope[PEER]
         await self._app(scope, receive, send)
+
+
+class TraceHeaders:
+    """Surrounds all requests: whose trace they are part of counts only from callers who are trusted with it.
+
+    A caller who names a trace also says that it is sampled, and so how many spans are exported.
+
+    Args:
+        trusted: Networks. Behind a proxy both its address and its caller's must be in one of them.
+    """
+
+    def __init__(self, app: ASGIApp, trusted: Sequence[Network]) -> None:
+        self._app = app
+        self._trusted = trusted
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not self._trusts(route(HTTPConnection(scope))):
+            headers = [header for header in scope["headers"] if header[0] not in TRACE_HEADERS]
+            scope = {**scope, "headers": headers}
+        await self._app(scope, receive, send)
+
+    def _trusts(self, addresses: list[Address]) -> bool:
+        return bool(addresses) and all(any(found in network for network in self._trusted) for found in addresses)
 
 
 def address(text: str) -> Address | None:

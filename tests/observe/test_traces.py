@@ -13,6 +13,7 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from pipecat_base.stage.spans import Spans
+from tests.callers import close_code, dial
 from tests.process import Launcher, until
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
@@ -207,3 +208,85 @@ def test_why_there_are_no_traces_is_told_once_however_many_processes_there_are()
         launcher.wait_for_log("there are no traces")
         assert launcher.stop() == 0
         assert len(launcher.lines('there are no traces: "smoke" is none of http/protobuf, grpc')) == 1
+
+
+KEYS: dict[str, Any] = {"PIPECAT_GATEWAY": "1", "PIPECAT_PUBLIC_API_KEYS": "pk_one"}
+STRANGER, COLLEAGUE = {"x-forwarded-for": "198.51.100.1"}, {"x-forwarded-for": "10.0.0.7"}
+
+
+def trust(networks: str) -> dict[str, Any]:
+    return {"PIPECAT_TRUST_TRACEPARENT": networks}
+
+
+@pytest.mark.parametrize(
+    ("variables", "headers", "counts"),
+    [
+        ({}, STRANGER, True),
+        (trust("10.0.0.0/8"), STRANGER, False),
+        (KEYS, {}, False),
+        ({**KEYS, **trust("127.0.0.1")}, {}, True),
+        ({**KEYS, **trust("127.0.0.1")}, STRANGER, False),
+        ({**KEYS, **trust("192.0.2.1, 10.0.0.0/8")}, COLLEAGUE, True),
+        ({**KEYS, **trust("192.0.2.1, 10.0.0.0/8")}, STRANGER, False),
+        ({**KEYS, **trust("*")}, STRANGER, True),
+    ],
+)
+@pytest.mark.parametrize("is_stream", [False, True])
+def test_a_callers_traceparent_counts_where_the_caller_is_trusted_with_it(
+    variables: dict[str, Any], headers: dict[str, str], counts: bool, is_stream: bool
+) -> None:
+    given = {**headers, "traceparent": f"00-{TRACE}-{PARENT}-01", "authorization": "Bearer pk_one"}
+    with Collector() as collector:
+        with Launcher(
+            "observed",
+            OTEL_EXPORTER_OTLP_ENDPOINT=collector.url,
+            OTEL_TRACES_SAMPLER="parentbased_always_off",
+            DRAIN_NOTICE="0",
+            **variables,
+        ) as launcher:
+            if is_stream:
+                with dial(launcher, {"return": True}, additional_headers=given) as websocket:
+                    close_code(websocket)
+            else:
+                path = "/v1/public/agent/start" if variables.get("PIPECAT_GATEWAY") else "/bot"
+                assert launcher.http.post(path, json={"body": {"return": True}}, headers=given).status_code == 200
+            launcher.wait_for_log("Session ended: ")
+            assert launcher.stop() == 0
+        assert [span.trace_id.hex() for span in collector.named("session")] == ([TRACE] if counts else [])
+
+
+def test_a_session_whose_traceparent_does_not_count_has_a_trace_of_its_own() -> None:
+    with Collector() as collector:
+        with Launcher("observed", OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, DRAIN_NOTICE="0", **KEYS) as launcher:
+            headers = {"traceparent": f"00-{TRACE}-{PARENT}-00", "authorization": "Bearer pk_one"}
+            launcher.http.post("/v1/public/agent/start", json={"body": {"return": True}}, headers=headers)
+            launcher.wait_for_log("Session ended: ")
+            assert launcher.stop() == 0
+        (session,) = collector.named("session")
+        assert session.trace_id.hex() != TRACE
+        assert session.parent_span_id == b""
+
+
+def test_no_query_string_is_exported(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "from pipecatcloud_system import app\n\n\n"
+        "@app.get('/mine')\nasync def mine():\n    return {}\n\n\n"
+        "async def bot(args): ...\n"
+    )
+    variables: dict[str, Any] = {
+        "WHATSAPP_TOKEN": "t",
+        "WHATSAPP_PHONE_NUMBER_ID": "1",
+        "WHATSAPP_APP_SECRET": "s",
+        "WHATSAPP_WEBHOOK_VERIFICATION_TOKEN": "v",
+        "PIPECAT_GATEWAY": "1",
+    }
+    with Collector() as collector:
+        with Launcher(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT=collector.url, DRAIN_NOTICE="0", **variables) as launcher:
+            for path in ("/mine", "/whatsapp", "/v1/public/webhooks/o/a/whatsapp", "/status", "/nowhere"):
+                launcher.http.get(f"{path}?hub.mode=subscribe&hub.verify_token=s3cr3t&body=s3cr3t")
+            launcher.http.get("/ws/s3cr3t")
+            with dial(launcher, "s3cr3t") as websocket:
+                close_code(websocket)
+            until(lambda: collector.named("session"), "the session's span")
+            assert launcher.stop() == 0
+        assert "s3cr3t" not in str(collector.spans)
