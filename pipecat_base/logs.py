@@ -296,7 +296,7 @@ class _Console:
     def write(self, message: Message) -> None:
         # What stands before the message, the session's own id above all, is left as it is.
         session_id = _session_of(message.record)
-        columns, separator, said = message.partition(f"| {session_id} - ")
+        columns, separator, said = message.partition(f"| {session_id or NO_SESSION} - ")
         with contextlib.suppress(BrokenPipeError):  # nobody reads there any more
             self._stream.write(f"{columns}{separator}{self._redact(session_id, _said(message.record, said))}")
 
