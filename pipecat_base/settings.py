@@ -131,7 +131,7 @@ def _list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(",") if part.strip())
 
 
-def _networks(value: str) -> tuple[Network, ...]:
+def _callers(value: str) -> tuple[Network, ...]:
     if value.strip() == "*":
         return ANYWHERE
     try:
@@ -149,7 +149,7 @@ def _origins(value: str) -> tuple[str, ...]:
     return origins
 
 
-def _networks(value: str) -> tuple[ipaddress.IPv4Network | ipaddress.IPv6Network, ...]:
+def _networks(value: str) -> tuple[Network, ...]:
     try:
         return tuple(ipaddress.ip_network(part) for part in _list(value))
     except ValueError:
@@ -498,7 +498,7 @@ class Settings:
     trust_traceparent: tuple[Network, ...] | None = variable(
         "PIPECAT_TRUST_TRACEPARENT",
         None,
-        _networks,
+        _callers,
         "Comma-separated addresses and networks of callers whose `traceparent` counts; `*` for all. Unset: all, and"
         " at a gateway with keys none",
     )
