@@ -8,13 +8,14 @@ import json
 import socket
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from pipecat_base import app as application
-from pipecat_base import compose, server
+from pipecat_base import compose, large_json, server
 from pipecat_base.connections import Closing, connect
 from pipecat_base.edge.crowd import Crowd
 from pipecat_base.edge.limits import Limits
@@ -234,6 +235,10 @@ class Worker:
             self._channel.send(Entered(session.id, session.state.value))
 
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Run) and message.has_body_file:
+            message = replace(message, body=large_json.from_file(descriptors.pop()))
+        elif isinstance(message, Offer) and message.has_content_file:
+            message = replace(message, content=large_json.from_file(descriptors.pop()))
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         if isinstance(message, Run | Offer | PickUp):
             self._cancelled.pop(message.session_id, None)  # of an earlier session of this id

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipecat_base.errors import Malformed
+from pipecat_base.large_json import SwitchableDecoder, from_file, is_large, to_file
 from pipecat_base.routes.requests import decode_body, parse_json
 from tests.process import Launcher
 
@@ -37,13 +39,13 @@ def test_every_way_of_writing_base64_gives_the_body(body: Any, url_safe: bool, p
     text = (base64.urlsafe_b64encode if url_safe else base64.b64encode)(raw).decode()
     text = text if padded else text.rstrip("=")
     text = text.replace("+", " ") if spaced else text
-    assert decode_body(text) == ({} if body is None else body)
+    assert parse_json(decode_body(text)) == ({} if body is None else body)
 
 
 @given(st.text(max_size=80))
 def test_any_text_is_a_body_or_refused(text: str) -> None:
     try:
-        decode_body(text)
+        parse_json(decode_body(text))
     except Malformed as refusal:
         assert refusal.field == "body"
 
@@ -63,13 +65,43 @@ def test_a_cut_body_is_refused_or_still_whole(body: Any, cut: int) -> None:
     """Base64 that lost its end must never be half-run."""
     text = base64.b64encode(json.dumps({"body": body}).encode()).decode().rstrip("=")
     with pytest.raises(Malformed):
-        decode_body(text[:-cut])
+        parse_json(decode_body(text[:-cut]))
 
 
 @pytest.mark.parametrize("raw", [b"[" * 100_000, b"1" * 5000, b"NaN", b'{"a": Infinity}', b"\xff", b"{", b"{}x"])
 def test_what_python_would_take_or_choke_on_is_refused(raw: bytes) -> None:
-    with pytest.raises(Malformed):
-        parse_json(raw)
+    for decoder in (json.JSONDecoder, SwitchableDecoder):
+        with pytest.raises(Malformed):
+            parse_json(raw, decoder)
+
+
+@given(JSON)
+def test_a_large_text_is_read_as_a_small_one_is(body: Any) -> None:
+    raw = json.dumps(body).encode()
+    assert parse_json(raw, SwitchableDecoder) == parse_json(raw)
+
+
+@given(JSON)
+def test_a_large_value_comes_through_a_file_as_it_was(body: Any) -> None:
+    assert from_file(asyncio.run(to_file(body))) == body
+
+
+@pytest.mark.parametrize(
+    ("value", "large"),
+    [
+        ({"a": 1, "b": ["c"] * 100}, False),
+        ("x" * 60_000, False),
+        ("x" * 70_000, True),
+        ([1] * 3000, True),
+        ({"a": [[["x" * 70_000]]]}, True),
+        ({str(key): None for key in range(3000)}, True),
+        ({"k" * 70_000: None}, True),
+        ([10**4000] * 20, True),
+        ([[[]] * 100] * 100, True),
+    ],
+)
+def test_what_takes_long_to_write_is_large(value: Any, large: bool) -> None:
+    assert is_large(value) is large
 
 
 @pytest.mark.parametrize("number", ["1e999", "-1e999", "1e309", "1.8E+308", "9" * 400 + ".0"])
@@ -93,4 +125,4 @@ def test_a_finite_number_is_taken_as_it_is(number: str) -> None:
 
 @pytest.mark.parametrize("nothing", ["", " ", "bnVsbA==", "bnVsbA"])
 def test_nothing_is_an_empty_object(nothing: str) -> None:
-    assert decode_body(nothing) == {}
+    assert parse_json(decode_body(nothing)) == {}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipecat_base import large_json
 from pipecat_base.access.tokens import LIFETIME
 from pipecat_base.errors import AtCapacity, TooLarge
 
@@ -15,6 +15,8 @@ MOST = 1000
 """Invitations at once."""
 LARGEST = 64 * 1024 * 1024
 """Bytes of all their bodies."""
+LARGEST_BODY = 1024 * 1024
+"""Bytes of one: as much as a request's head holds, where a client sends it itself."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,18 @@ class Invitations:
         self._clock = clock
         self._open: dict[str, Invitation] = {}
 
-    def invite(self, session_id: str, body: Any) -> None:
+    async def invite(self, session_id: str, body: Any) -> None:
         """Promise a session. Promises that were made before are kept.
 
         Raises:
-            TooLarge: the body alone is larger than all may be.
+            TooLarge: the body is larger than one may be.
             AtCapacity: too many sessions, or too large ones, wait for their clients.
         """
+        content = await large_json.dumps(body)
         now = self._clock()
         self._open = {key: value for key, value in self._open.items() if value.until > now}
-        content = json.dumps(body).encode()
-        if len(content) > LARGEST:
-            raise TooLarge(f"The body of a session that is yet to begin takes more than {LARGEST} bytes.", field="body")
+        if len(content) > LARGEST_BODY:
+            raise TooLarge(f"The body of a WebSocket's session takes more than {LARGEST_BODY} bytes.", field="body")
         size = sum(len(invitation.body) for invitation in self._open.values())
         if len(self._open) >= MOST or size + len(content) > LARGEST:
             raise AtCapacity(f"{len(self._open)} sessions that /start has promised wait for their clients.")

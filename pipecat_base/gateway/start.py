@@ -103,7 +103,7 @@ class Starts:
             "livekit": (Transport.LIVEKIT, self._with_livekit),
             "moq": (Transport.MOQ, self._with_moq),
         }
-        self._inviting: dict[str, Callable[[Asked], Answer]] = {
+        self._inviting: dict[str, Callable[[Asked], Awaitable[Answer]]] = {
             "websocket": self._to_websocket,
             **{provider: partial(self._to_phone, provider) for provider in PROVIDERS},
         }
@@ -138,7 +138,7 @@ class Starts:
         if transport == "daily" and not fields.createDailyRoom:
             transport = "plain"
         if transport in self._inviting:
-            answer = self._invite(transport, asked)
+            answer = await self._invite(transport, asked)
         elif transport == "plain":
             answer = await self._begin(Transport.PLAIN, self._with_nothing, asked)
         elif transport in self._starting:
@@ -161,12 +161,12 @@ class Starts:
         async with self._pod.reserve(ask) as place:
             return await begin(asked, place)
 
-    def _invite(self, transport: str, asked: Asked) -> Answer:
+    async def _invite(self, transport: str, asked: Asked) -> Answer:
         """A session that begins when its caller connects: what would be refused now is refused at once."""
         refusal = self._pod.board.refusal()
         if refusal is not None:
             raise refusal
-        return self._inviting[transport](asked)
+        return await self._inviting[transport](asked)
 
     async def _with_nothing(self, asked: Asked, place: Place) -> Answer:
         await place.start(Nowhere(), asked.body)
@@ -207,9 +207,9 @@ class Starts:
             raise NotRunning(f"The bot ended, or did not serve MoQ within {MOQ_READY:g} s.")
         return {**self._started(asked), "moq": moq.answer()}
 
-    def _to_websocket(self, asked: Asked) -> Answer:
+    async def _to_websocket(self, asked: Asked) -> Answer:
         # The session begins when the client connects, so its uploads cannot belong to it yet.
-        self._invitations.invite(asked.session_id, asked.body)
+        await self._invitations.invite(asked.session_id, asked.body)
         url = f"{self._addresses.websocket(asked.request)}/sessions/{asked.session_id}/ws-client"
         answer: Answer = {"wsUrl": url, "sessionId": asked.session_id}
         if self._tokens is not None:
@@ -218,7 +218,7 @@ class Starts:
             answer["fileUploadUrl"] = "/files"
         return answer
 
-    def _to_phone(self, provider: str, asked: Asked) -> Answer:
+    async def _to_phone(self, provider: str, asked: Asked) -> Answer:
         answer: Answer = {"wsUrl": f"{self._addresses.websocket(asked.request)}{self._stream_path(provider)}"}
         if self._tokens is not None:
             answer["token"] = self._tokens.mint()

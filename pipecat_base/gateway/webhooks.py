@@ -70,7 +70,7 @@ class Webhooks:
             signatures.check_daily(self._dialin_secret, request.headers, raw)
         else:
             await self._keys.check(request)
-        call = requests.parse_json(raw)
+        call = await requests.parse(raw)
         if not isinstance(call, dict):
             raise Malformed("Not an object.", field="body")
         if call.get("test") or call.get("Test"):  # Daily tries a webhook when it is entered

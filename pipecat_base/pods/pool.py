@@ -22,6 +22,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipecat_base.errors import EXIT_FORCED, BotExited, NoProcess, NotReached, Refusal, UnknownPeer
+from pipecat_base.large_json import in_file
 from pipecat_base.logs import logger
 from pipecat_base.observe.facts import OF_THE_LAUNCHER
 from pipecat_base.observe.recorder import Note
@@ -284,9 +285,9 @@ class WorkerPool:
     async def _ask_for_answer(self, stint: Stint, ask: Ask, content: Any) -> dict[str, str]:
         ice = await self.peers_ice_servers()
         try:
-            answer: dict[str, str] = await stint.worker.ask(
-                messages.Offer, ask.session_id, ask.max_seconds, content, ice, caller_as_list(ask.caller)
-            )
+            async with in_file(content) as (shown, descriptors):
+                fields = (ask.session_id, ask.max_seconds, shown, ice, caller_as_list(ask.caller), bool(descriptors))
+                answer: dict[str, str] = await stint.worker.ask(messages.Offer, *fields, descriptors=descriptors)
         except (Died, Failed) as error:
             how = error if isinstance(error, Died) else "failed"
             raise NotReached(f"The bot's process {how}.", session_id=ask.session_id) from None

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from pipecat_base.errors import NoProcess, NotReached
+from pipecat_base.large_json import in_file
 from pipecat_base.logs import logger
 from pipecat_base.observe.recorder import Note
 from pipecat_base.pods import handover
@@ -129,11 +130,27 @@ class WorkerPlace(Held):
         if isinstance(meeting, MoqServer):
             stint.on_serving = meeting.on_serving
         session = self.session
-        head = (session.id, session.transport.value, session.max_seconds, meeting_as_dict(meeting), body, flow_config)
-        fields = (*head, caller_as_list(session.caller))
+        fields = (session.id, session.transport.value, session.max_seconds, meeting_as_dict(meeting))
         if isinstance(meeting, Stream):
-            return await self._run_stream(worker, meeting, fields)
-        return await self._run(worker, worker.ask(messages.Run, *fields))
+            return await self._run_stream(worker, meeting, fields, body, flow_config)
+        return await self._run(worker, await self._ask_to_run(worker, fields, body, flow_config))
+
+    async def _ask_to_run(
+        self,
+        worker: Worker,
+        fields: tuple[Any, ...],
+        body: Any,
+        flow_config: str | None,
+        stream: tuple[bytes, bytes] = (b"", b""),
+        descriptors: Sequence[int] = (),
+    ) -> asyncio.Future[Any]:
+        """The worker's reply. The request is on its way, with duplicates of the descriptors."""
+        async with in_file(body) as (shown, files):
+            rest = (shown, flow_config, caller_as_list(self.session.caller), *stream, bool(files))
+            asking = worker.ask(messages.Run, *fields, *rest, descriptors=[*descriptors, *files])
+            replying = asyncio.ensure_future(asking)
+            await asyncio.sleep(0)
+        return replying
 
     async def _run(self, worker: Worker, asking: Any) -> Report:
         running = asyncio.ensure_future(asking)
@@ -165,14 +182,15 @@ class WorkerPlace(Held):
             return self._stint.ended.result().report()
         return Report(Outcome.FAILED, f"The bot's process failed: {type(error).__name__}.", self._seconds())
 
-    async def _run_stream(self, worker: Worker, stream: Stream, fields: tuple[Any, ...]) -> Report:
+    async def _run_stream(
+        self, worker: Worker, stream: Stream, fields: tuple[Any, ...], body: Any, flow_config: str | None
+    ) -> Report:
         held = handover.of(stream.websocket)
         if held.is_peer_gone():  # it did not wait for a process
             return self._ended(Report(Outcome.DISCONNECTED, MESSAGES[Outcome.DISCONNECTED], 0.0))
         descriptor, head, early = held.give(stream.websocket.scope)
         try:
-            asking = asyncio.ensure_future(worker.ask(messages.Run, *fields, head, early, descriptors=[descriptor]))
-            await asyncio.sleep(0)  # it is on its way, with a duplicate
+            asking = await self._ask_to_run(worker, fields, body, flow_config, (head, early), [descriptor])
         finally:
             os.close(descriptor)
         beside = [

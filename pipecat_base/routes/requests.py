@@ -11,6 +11,7 @@ from typing import Any
 
 from starlette.requests import HTTPConnection, Request
 
+from pipecat_base import large_json
 from pipecat_base.access import callers
 from pipecat_base.errors import Malformed, TooLarge
 from pipecat_base.logged import logged
@@ -18,9 +19,10 @@ from pipecat_base.logs import logger
 from pipecat_base.paths import SESSION_ID, SESSION_ID_LENGTH
 from pipecat_base.sessions.meetings import Caller
 
-MAX_CONTAINERS = 100_000
-"""Of one body's JSON: each costs an object, and all calls wait while it is made."""
-MAX_VALUES = 1_000_000
+MAX_WEIGHT = 1_000_000
+"""Of one body's JSON: as many commas. Objects that are made in one step, or freed in one, hold all calls up."""
+QUOTE_WEIGHT, CONTAINER_WEIGHT = 5, 10
+"""A key or a text has two quotation marks; an array or an object has one opening bracket."""
 MAX_SECONDS = "x-pcc-max-session-seconds"
 
 
@@ -63,7 +65,7 @@ def caller(connection: HTTPConnection) -> Caller:
 
 async def json_body(request: Request, limit: int) -> Any:
     """The request's JSON, ``{}`` when there is none; refused beyond ``limit`` bytes."""
-    return parse_json(await raw_body(request, limit))
+    return await parse(await raw_body(request, limit))
 
 
 async def raw_body(request: Request, limit: int) -> bytes:
@@ -78,14 +80,14 @@ async def raw_body(request: Request, limit: int) -> bytes:
     return b"".join(chunks)
 
 
-def query_body(connection: HTTPConnection, session_id: str) -> Any:
+async def query_body(connection: HTTPConnection, session_id: str) -> Any:
     """The session's body from ``?body=``, ``{}`` when there is none.
 
     One that cannot be decoded is told in the log and counts as none: a phone is not cut off for a broken parameter.
     """
     try:
-        return decode_body(connection.query_params.get("body", ""))
-    except Malformed as error:
+        return await parse(decode_body(connection.query_params.get("body", "")))
+    except (Malformed, TooLarge) as error:
         _warn(session_id, f"Ignored ?body=: {error.message}")
         return {}
 
@@ -95,26 +97,38 @@ def _warn(session_id: str, message: str) -> None:
         logger.warning(message)
 
 
-def decode_body(value: str) -> Any:
-    """Decode base64 JSON: standard or URL-safe alphabet, padded or not, and with a space where a ``+`` was."""
+def decode_body(value: str) -> bytes:
+    """Decode base64: standard or URL-safe alphabet, padded or not, and with a space where a ``+`` was."""
     if not value.strip():
-        return {}
+        return b""
     standard = value.replace(" ", "+").replace("-", "+").replace("_", "/").rstrip("=")
     try:
-        raw = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise Malformed("Not base64 of JSON.", field="body") from None
-    return parse_json(raw)
 
 
-def parse_json(raw: bytes) -> Any:
+async def parse(raw: bytes) -> Any:
+    """As :func:`parse_json`; other calls go on while a large text is parsed."""
+    if len(raw) <= large_json.SMALL_BYTES:
+        return parse_json(raw)
+    return await large_json.in_background(parse_json, raw, large_json.SwitchableDecoder)
+
+
+def parse_json(raw: bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder) -> Any:
     """Strict JSON in UTF-8; nothing and ``null`` are ``{}``."""
     if not raw.strip():
         return {}
-    if raw.count(b"[") + raw.count(b"{") > MAX_CONTAINERS or raw.count(b",") > MAX_VALUES:
-        raise TooLarge(f"More than {MAX_CONTAINERS} arrays and objects, or {MAX_VALUES} values.", field="body")
+    containers = raw.count(b"[") + raw.count(b"{")
+    weight = raw.count(b",") + QUOTE_WEIGHT * raw.count(b'"') + CONTAINER_WEIGHT * containers
+    if weight > MAX_WEIGHT:
+        raise TooLarge(
+            f"The JSON has too many parts: more than {MAX_WEIGHT}, where a comma counts 1, a quotation mark "
+            f"{QUOTE_WEIGHT} and an array or object {CONTAINER_WEIGHT}.",
+            field="body",
+        )
     try:
-        value = json.loads(raw.decode(), parse_constant=_no_constant, parse_float=_finite)
+        value = decoder(parse_constant=_no_constant, parse_float=_finite).decode(raw.decode())
     except RecursionError:
         raise Malformed("JSON nested too deeply.", field="body") from None
     except UnicodeDecodeError:

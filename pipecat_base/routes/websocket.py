@@ -64,7 +64,7 @@ class WebSocketRoutes:
         session_id = requests.session_id(websocket)
         token = self._authorize(websocket, session_id)
         max_seconds = requests.max_seconds(websocket, session_id)
-        body = requests.query_body(websocket, session_id)
+        body = await requests.query_body(websocket, session_id)
         flow_config = await self._flow_files.read(websocket.headers.get(FLOW_FILE), session_id)
         ask = Ask(session_id, Transport.WEBSOCKET, max_seconds, caller=requests.caller(websocket))
         async with self._pod.reserve(ask) as place:

@@ -50,7 +50,7 @@ class WhatsAppRoutes:
             raise SignatureMissing("This request has no signature.", field=webhook.SIGNATURE)
         body = await requests.raw_body(request, self._max_body_bytes)
         webhook.check_signature(self._app_secret, body, signature)
-        content = requests.parse_json(body)
+        content = await requests.parse(body)
         session_id = requests.session_id(request)
         max_seconds = requests.max_seconds(request, session_id)
         answering: list[asyncio.Future[None]] = []

@@ -35,6 +35,7 @@ MAX_FILES_PER_SESSION = 100
 FILES_IN_MEMORY = 2
 """At once: a storage takes a file whole."""
 Save = Callable[[str, bytes], Awaitable[str]]
+NOT_A_FILE = 'No file: send multipart/form-data with a part named "file".'
 OFF = "Uploads are off: the bot has no create_file_storage(), and PIPECAT_UPLOADS_FOLDER is not set."
 
 
@@ -140,12 +141,15 @@ class UploadRoutes:
             declared = 0
         if declared > self._max_bytes + AROUND:
             raise self._too_large()
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "multipart/form-data":  # another form would be parsed whole
+            raise Malformed(NOT_A_FILE, field="content-type")
         bounded = Request(request.scope, self._bounded(request))
         try:
             async with bounded.form(max_files=1, max_fields=16) as form:
                 file = form.get(FIELD)
                 if not isinstance(file, UploadFile):
-                    raise Malformed('No file: send multipart/form-data with a part named "file".', field=FIELD)
+                    raise Malformed(NOT_A_FILE, field=FIELD)
                 if (file.size or 0) > self._max_bytes:
                     raise self._too_large()
                 yield file

@@ -188,6 +188,8 @@ class Run(Request):
     """Of a stream: the request, as it came."""
     early: bytes = b""
     """What came right after it."""
+    has_body_file: bool = False
+    """Whether the last descriptor is a file that holds the body."""
 
 
 @dataclass(frozen=True)
@@ -199,6 +201,8 @@ class Offer(Request):
     content: Any
     ice: list[dict[str, Any]] | None
     caller: list[str | None]
+    has_content_file: bool = False
+    """Whether the last descriptor is a file that holds the content."""
 
 
 @dataclass(frozen=True)

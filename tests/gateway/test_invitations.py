@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import asyncio
+from typing import Any
+
 import pytest
 
 from pipecat_base.errors import AtCapacity, TooLarge
@@ -7,10 +10,14 @@ from pipecat_base.gateway import invitations
 from pipecat_base.gateway.invitations import Invitations
 
 
+def invite(open_ones: Invitations, session_id: str, body: Any) -> None:
+    asyncio.run(open_ones.invite(session_id, body))
+
+
 def test_an_invitation_is_good_until_its_time_is_over() -> None:
     now = [100.0]
     open_ones = Invitations(lifetime=300, clock=lambda: now[0])
-    open_ones.invite("a", {"name": "Ada"})
+    invite(open_ones, "a", {"name": "Ada"})
     now[0] += 299
     found = open_ones.find("a")
     assert found is not None
@@ -24,32 +31,32 @@ def test_beyond_the_most_the_next_is_refused_and_every_promise_is_kept() -> None
     now = [0.0]
     open_ones = Invitations(lifetime=300, clock=lambda: now[0])
     for number in range(invitations.MOST):
-        open_ones.invite(str(number), None)
+        invite(open_ones, str(number), None)
     for number in range(5):
         with pytest.raises(AtCapacity):
-            open_ones.invite(f"late {number}", None)
+            invite(open_ones, f"late {number}", None)
     assert all(open_ones.find(str(number)) for number in range(invitations.MOST))
     assert open_ones.find("late 0") is None
     open_ones.withdraw("7")
-    open_ones.invite("later", None)
+    invite(open_ones, "later", None)
     now[0] += 300
-    open_ones.invite("much later", None)
+    invite(open_ones, "much later", None)
 
 
 def test_their_bodies_never_take_more_than_the_largest() -> None:
     open_ones = Invitations(clock=lambda: 0.0)
-    for number in range(3):
-        open_ones.invite(str(number), "x" * (invitations.LARGEST // 4))
+    for number in range(127):
+        invite(open_ones, str(number), "x" * (invitations.LARGEST_BODY // 2))
     with pytest.raises(AtCapacity):
-        open_ones.invite("3", "x" * (invitations.LARGEST // 4))
+        invite(open_ones, "one more", "x" * (invitations.LARGEST_BODY // 2))
     with pytest.raises(TooLarge):
-        open_ones.invite("4", "x" * invitations.LARGEST)
-    assert [str(n) for n in range(5) if open_ones.find(str(n))] == ["0", "1", "2"]
+        invite(open_ones, "large", "x" * invitations.LARGEST_BODY)
+    assert [str(n) for n in range(5) if open_ones.find(str(n))] == ["0", "1", "2", "3", "4"]
 
 
 def test_one_that_was_withdrawn_is_gone() -> None:
     open_ones = Invitations()
-    open_ones.invite("a", None)
+    invite(open_ones, "a", None)
     assert open_ones.withdraw("a")
     assert open_ones.find("a") is None
     assert not open_ones.withdraw("a")
