@@ -85,8 +85,12 @@ class Share:
 
     def clear(self) -> None:
         """It is whole, or given up."""
-        self._unfinished.change(-self._size)
-        self._size = 0
+        self.keep(0)
+
+    def keep(self, size: int) -> None:
+        """It is whole, and so much of it waits to be taken."""
+        self._unfinished.change(size - self._size)
+        self._size = size
 
     def close(self) -> None:
         """The connection is over, whatever is still parsed of it."""

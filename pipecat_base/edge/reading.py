@@ -111,8 +111,13 @@ class Reading:
         self.stop()
         self._reasons.clear()
         self._read(True)
-        if not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        try:
             self.transport.write_eof()
+        except OSError:  # the peer has reset the connection, and the loop does not know yet
+            self.transport.abort()
+        else:
             self._loop.call_later(LINGER, self.transport.abort)
 
     def _discard(self, data: bytes) -> None:

@@ -88,6 +88,8 @@ class WebSocketConnection(asyncio.Protocol):
         """To the handshake, should the application accept it."""
         self._denial: Message | None = None
         self._fragments: list[bytes] = []
+        self._untaken = 0
+        """Bytes of large messages that have come whole, and wait for the application."""
         self._is_text = False
         self._allowed = BURST * crowd.limits.frame_rate
         """Frames that may come now."""
@@ -162,7 +164,7 @@ class WebSocketConnection(asyncio.Protocol):
             elif isinstance(event, Request):
                 self._on_handshake(event)
         if frames and not self._fragments:
-            self._unfinished.clear()
+            self._unfinished.keep(self._untaken)
         if self._protocol.handshake_exc is not None and not self._is_answered:
             self._on_no_handshake()
         elif self._protocol.parser_exc is not None:
@@ -234,6 +236,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._messages.put_nowait(message)
         # Not for each: a call's audio is taken as it comes, and to pause and resume costs more than to parse it.
         if self._messages.qsize() >= MAX_QUEUED or len(data) > LARGE_MESSAGE:
+            self._untaken += len(data)
             self._reading.hold("queue")
 
     def _on_close(self) -> None:
@@ -301,6 +304,9 @@ class WebSocketConnection(asyncio.Protocol):
         message = await self._messages.get()
         if self._messages.empty():
             self._reading.release("queue")
+            if self._untaken:
+                self._untaken = 0
+                self._unfinished.clear()
         return message
 
     async def _send(self, message: Message) -> None:

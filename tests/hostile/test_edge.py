@@ -182,6 +182,31 @@ def test_half_messages_of_websockets_hold_no_more_either(strict: Launcher) -> No
     assert close_code_of(codes[-1], 5) == 1013
 
 
+@in_one_process
+def test_whole_messages_that_a_bot_does_not_take_hold_no_more_either() -> None:
+    size = 5_000_000
+    message = b"\x82\xff" + size.to_bytes(8, "big") + bytes(4) + b"x" * size
+    with Launcher("hostile", PIPECAT_MAX_UNFINISHED_BYTES="8000000") as launcher, growth(launcher) as megabytes:
+        first, second = upgrade(launcher), upgrade(launcher)
+        for sock in (first, second):
+            sock.sendall(frame(TEXT, b"sleep"))
+        first.sendall(message)
+        until(lambda: megabytes() > 4, "the first message")
+        with contextlib.suppress(OSError):  # closed by now
+            second.sendall(message)
+        assert close_code_of(second, 5) == 1013
+
+
+@in_one_process
+def test_whole_messages_that_a_bot_takes_count_no_longer() -> None:
+    size = 5_000_000
+    with Launcher("hostile", PIPECAT_MAX_UNFINISHED_BYTES="8000000") as launcher, contextlib.ExitStack() as calls:
+        for _ in range(3):
+            call = calls.enter_context(connect(url(launcher), proxy=None, max_size=None))
+            call.send("x" * size)
+            assert len(call.recv(20)) == size
+
+
 @pytest.mark.parametrize("line", [b"x-odd: a\x01b", b"content-length: 5", b"transfer-encoding: chunked"])
 def test_what_is_no_handshake_is_answered(strict: Launcher, line: bytes) -> None:
     sock = dial(strict)

@@ -26,4 +26,6 @@ async def bot(args: Any) -> None:
     async for message in args.websocket.iter_text():
         if message == "end":
             return
+        if message == "sleep":
+            await asyncio.sleep(60)
         await args.websocket.send_text(message)
