@@ -19,6 +19,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from pipecat_base import app as application
 from pipecat_base import environment, installed
+from pipecat_base.access import visitors
 from pipecat_base.access.callers import TraceHeaders
 from pipecat_base.access.internal_headers import InternalHeaders
 from pipecat_base.access.keys import KeyGuard, Keys
@@ -522,7 +523,8 @@ def _entrance(
     elif settings.gateway and keys.are_needed:
         direct = PodTokenGuard(direct, None, STARTS)
     if invitations is None:
-        return application.Entrance(_guarded(direct, settings), on_refusal=observation.recorder.on_refusal)
+        direct = _guarded(visitors.of_pod(direct, settings), settings)
+        return application.Entrance(direct, on_refusal=observation.recorder.on_refusal)
     from pipecat_base import gateway  # a pod does not import it
 
     if keys.are_needed:

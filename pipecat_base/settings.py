@@ -655,7 +655,8 @@ class Settings:
                     warnings.append(f"{name}: {shown} {error}; {_shown(field.default)} is used")
                 else:
                     wrong.append(f"{name}: {shown} {error}")
-        settings = cls(**values, warnings=tuple(warnings))
+        settings = cls(**values, warnings=(*warnings, *_short_secrets(values)))
+        wrong += _protecting_nothing(settings, environment)
         if settings.esp32_enabled and settings.esp32_host is None:
             wrong.append("ESP32_HOST: not set, and ESP32_ENABLED needs the address that ESP32 peers reach")
         if settings.gateway:
@@ -685,6 +686,45 @@ def misspelt(environment: Mapping[str, str]) -> Iterator[str]:
 def _is_service_link(value: str) -> bool:
     """What Kubernetes sets for a Service, PIPECAT_PORT for one that is called pipecat."""
     return value.startswith(("tcp://", "udp://"))
+
+
+SECRETS_OF_OURS = (
+    "PIPECAT_PUBLIC_API_KEYS",
+    "PIPECAT_PRIVATE_API_KEYS",
+    "PIPECAT_POD_TOKEN",
+    "PIPECAT_WEBSOCKET_SECRET",
+    "WHATSAPP_WEBHOOK_VERIFICATION_TOKEN",
+)
+"""Made up by whoever runs the launcher, not given by a service."""
+SHORTEST_SECRET = 16
+"""Characters."""
+
+
+def _short_secrets(values: Mapping[str, Any]) -> Iterator[str]:
+    for field in _variables():
+        name, value = field.metadata["name"], values.get(field.name)
+        if name in SECRETS_OF_OURS and value:
+            each = value if isinstance(value, tuple) else (value,)
+            if any(len(secret) < SHORTEST_SECRET for secret in each):
+                yield (
+                    f"{name}: fewer than {SHORTEST_SECRET} characters can be guessed; `openssl rand -hex 24` makes a "
+                    "good one"
+                )
+
+
+def _protecting_nothing(settings: Settings, environment: Mapping[str, str]) -> Iterator[str]:
+    """What somebody has set to close something, and what is open all the same."""
+    for field in _variables():
+        name, value = field.metadata["name"], environment.get(field.metadata["name"], "")
+        # An empty variable counts as unset, but a pod without its token would be open to all.
+        is_set = bool(value) or (name == "PIPECAT_POD_TOKEN" and name in environment)
+        if name in SECRETS_OF_OURS and is_set and not value.replace(",", "").strip():
+            yield f"{name}: the value is blank, and would protect nothing; set a secret, or take the variable away"
+    if settings.has_keys and not settings.gateway:
+        name = "PIPECAT_PUBLIC_API_KEYS" if settings.public_api_keys else "PIPECAT_PRIVATE_API_KEYS"
+        yield (
+            f"{name}: keys protect nothing without the gateway; set PIPECAT_GATEWAY=1, or PIPECAT_POD_TOKEN for a pod"
+        )
 
 
 def _wrong_for_a_gateway(settings: Settings) -> Iterator[str]:

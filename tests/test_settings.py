@@ -240,3 +240,40 @@ def test_the_table_as_json() -> None:
 def test_a_line_break_after_a_secret_is_no_part_of_it() -> None:
     settings = Settings.load({"WHATSAPP_APP_SECRET": "secret\n", "WHATSAPP_TOKEN": " token "})
     assert (settings.whatsapp_app_secret, settings.whatsapp_token) == ("secret", "token")
+
+
+@pytest.mark.parametrize(
+    ("environment", "says"),
+    [
+        ({"PIPECAT_PUBLIC_API_KEYS": "pk_0123456789abcdef"}, "PIPECAT_PUBLIC_API_KEYS: keys protect nothing"),
+        ({"PIPECAT_PRIVATE_API_KEYS": "sk_0123456789abcdef"}, "PIPECAT_PRIVATE_API_KEYS: keys protect nothing"),
+        ({"PIPECAT_POD_TOKEN": " "}, "PIPECAT_POD_TOKEN: the value is blank"),
+        ({"PIPECAT_POD_TOKEN": ""}, "PIPECAT_POD_TOKEN: the value is blank"),
+        ({"PIPECAT_POD_TOKEN": "\n"}, "PIPECAT_POD_TOKEN: the value is blank"),
+        ({"PIPECAT_GATEWAY": "1", "PIPECAT_PUBLIC_API_KEYS": " , "}, "PIPECAT_PUBLIC_API_KEYS: the value is blank"),
+        ({"PIPECAT_WEBSOCKET_SECRET": " "}, "PIPECAT_WEBSOCKET_SECRET: the value is blank"),
+    ],
+)
+def test_what_would_protect_nothing_is_an_error(environment: dict[str, str], says: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        Settings.load({"PIPECAT_HOST": "127.0.0.1", **environment})
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "warns"),
+    [
+        ("PIPECAT_POD_TOKEN", "x", True),
+        ("PIPECAT_POD_TOKEN", "x" * 15, True),
+        ("PIPECAT_POD_TOKEN", "x" * 16, False),
+        ("PIPECAT_PUBLIC_API_KEYS", "pk_0123456789abcdef,k", True),
+        ("PIPECAT_PUBLIC_API_KEYS", "pk_0123456789abcdef", False),
+        ("PIPECAT_WEBSOCKET_SECRET", "secret", True),
+        ("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN", "v", True),
+        ("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN", "", False),
+    ],
+)
+def test_a_short_secret_is_warned_of_by_name_alone(name: str, value: str, warns: bool) -> None:
+    lines = Settings.load({"PIPECAT_GATEWAY": "1", "PIPECAT_HOST": "127.0.0.1", name: value}).warnings
+    assert [line.partition(":")[0] for line in lines] == ([name] if warns else [])
+    assert not any(value in line for line in lines if len(value) > 1)

@@ -20,10 +20,10 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from feature_manager import FeatureManager
+from pipecat_base.access import visitors
 from pipecat_base.access.keys import Keys
 from pipecat_base.access.local import serves_this_machine_alone
 from pipecat_base.access.tokens import Tokens
-from pipecat_base.access.visitors import Visitors
 from pipecat_base.app import warn_of_clashes
 from pipecat_base.edge.request_path import check_slashes
 from pipecat_base.errors import Malformed, Refusal, UnknownAgent
@@ -158,12 +158,13 @@ def build(
         app,
         # Without keys only pages of this machine come so far.
         allow_origins=settings.allowed_origins or ("*",),
-        allow_credentials=True,
+        # Any page may be let in, but not with what a browser knows of its user.
+        allow_credentials=bool(settings.allowed_origins),
         allow_methods=("*",),
         allow_headers=("*",),
         expose_headers=(ANSWERED_SESSION_ID, SESSION_ID, "retry-after"),
     )
-    return Visitors(_Front(with_cors, direct, routes, pod.about.routes, ours), settings, answer=answers.of)
+    return visitors.of_gateway(_Front(with_cors, direct, routes, pod.about.routes, ours), settings, answers.of)
 
 
 class _AgentName:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 from starlette.requests import Request
-from starlette.responses import FileResponse, RedirectResponse
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from pipecat_base import installed
 
@@ -25,12 +27,21 @@ HEADERS = {
 """The page asks nothing of any other origin, and no other origin may show it."""
 
 
-class _OurFiles(StaticFiles):
-    """With the page's headers."""
+UNFRAMED = {"content-security-policy": "frame-ancestors 'none'", "x-content-type-options": "nosniff"}
+"""Of a page that is not ours: what it loads is its own affair."""
 
-    def file_response(self, full_path: os.PathLike[str], *arguments: object, **options: object) -> FileResponse:  # type: ignore[override]
-        response: FileResponse = super().file_response(full_path, *arguments, **options)  # type: ignore[arg-type, assignment]
-        response.headers.update(HEADERS)
+
+class _Files(StaticFiles):
+    """Files of a folder, with headers."""
+
+    def __init__(self, directory: str, headers: Mapping[str, str], *, html: bool = False) -> None:
+        super().__init__(directory=directory, html=html)
+        self._headers = headers
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        """As Starlette's."""
+        response = await super().get_response(path, scope)
+        response.headers.update(self._headers)
         return response
 
 
@@ -59,8 +70,8 @@ def broken() -> str:
 
 def routes() -> list[BaseRoute]:
     """The routes to serve."""
-    ours: list[BaseRoute] = [Route("/", _page), Mount("/page", _OurFiles(directory=FOLDER))]
+    ours: list[BaseRoute] = [Route("/", _page), Mount("/page", _Files(FOLDER, HEADERS))]
     folder = client_folder()
     if folder is None:
         return ours
-    return [*ours, Route("/client", _to_client), Mount("/client", StaticFiles(directory=folder, html=True))]
+    return [*ours, Route("/client", _to_client), Mount("/client", _Files(folder, UNFRAMED, html=True))]
