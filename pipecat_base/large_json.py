@@ -34,10 +34,9 @@ class SwitchableDecoder(json.JSONDecoder):
 
 def is_large(value: Any) -> bool:
     """Whether writing a value takes long; the look itself is bounded."""
-    waiting, nodes, characters = [value], 0, 0
+    waiting, nodes, characters = [value], 1, 0
     while waiting:
         found = waiting.pop()
-        nodes += 1
         if isinstance(found, str):
             characters += len(found)
         elif isinstance(found, int) and not -(10**18) < found < 10**18:

@@ -13,7 +13,7 @@ from pipecat_base import environment, orchestrator
 from pipecat_base.edge.limits import raise_descriptor_limit
 from pipecat_base.errors import SettingsInvalid, StartupError
 from pipecat_base.packages import Packages, unused
-from pipecat_base.settings import GATEWAYS_SECRETS, Settings
+from pipecat_base.settings import GATEWAYS_SECRETS, Settings, hide_secrets
 from pipecat_base.signals import Signals, write_line
 
 if TYPE_CHECKING:
@@ -103,9 +103,9 @@ class Process:
         nursery: Nursery | None = None
         if settings.isolation == "process" or reloads:
             nursery = self._nursery(settings, packages, logs, find_settings, is_dev=is_dev)
-            environment.hide_from_other_processes()
             if not reloads:  # that reads it again
                 environment.scrub(GATEWAYS_SECRETS)
+            environment.hide_from_other_processes()
         if development is not None:
             development.watch()
         listener = server.listen(settings.host, settings.port)
@@ -201,7 +201,7 @@ class Process:
 
             Template(settings, packages, logs, find_settings, work, is_dev=is_dev).grow(sock, request)
 
-        return Nursery(grow)
+        return Nursery(grow, lambda: hide_secrets(settings))
 
     def _tell_of_signal(self, message: str) -> None:
         """One line. Safe in a signal handler: nothing is locked or buffered."""

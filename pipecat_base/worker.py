@@ -237,7 +237,7 @@ class Worker:
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Run) and message.has_body_file:
             message = replace(message, body=large_json.from_file(descriptors.pop()))
-        elif isinstance(message, Offer) and message.has_content_file:
+        elif isinstance(message, Offer | Trickle) and message.has_content_file:
             message = replace(message, content=large_json.from_file(descriptors.pop()))
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
         if isinstance(message, Run | Offer | PickUp):

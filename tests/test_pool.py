@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections.abc import Sequence
 from typing import Any, cast
 
 import pytest
@@ -35,7 +36,7 @@ class FakeWorker:
     def tell(self, message: Any) -> None:
         self.asked.append(message)
 
-    async def ask(self, kind: type, *fields: Any) -> Any:
+    async def ask(self, kind: type, *fields: Any, descriptors: Sequence[int] = ()) -> Any:
         self.asked.append(fields)
         return (
             {"sdp": self.name, "type": "answer", "pc_id": "SmallWebRTCConnection#0"} if kind is messages.Offer else None
@@ -68,7 +69,7 @@ def test_processes_that_name_connections_alike_are_told_apart() -> None:
         assert first["pc_id"] != second["pc_id"]
         for answer, name in ((first, "a"), (second, "b")):
             await pool.trickle({"pc_id": answer["pc_id"], "candidates": []})
-            assert workers[name].asked[-1] == ({"pc_id": "SmallWebRTCConnection#0", "candidates": []},)
+            assert workers[name].asked[-1] == ({"pc_id": "SmallWebRTCConnection#0", "candidates": []}, False)
             again = await pool.offer(Ask("?", Transport.WEBRTC), {"pc_id": answer["pc_id"], "sdp": "", "type": "offer"})
             assert (again["sdp"], again["pc_id"]) == (name, answer["pc_id"])
         with pytest.raises(UnknownPeer):
@@ -119,7 +120,7 @@ def test_a_caller_who_leaves_while_the_session_goes_to_newer_code_ends_it() -> N
             if isinstance(message, messages.Cancel):
                 self.over.set()
 
-        async def ask(self, kind: type, *fields: Any) -> Any:
+        async def ask(self, kind: type, *fields: Any, descriptors: Sequence[int] = ()) -> Any:
             await super().ask(kind, *fields)
             await self.over.wait()
             return [Outcome.DISCONNECTED.value, "", 0.0]

@@ -78,6 +78,7 @@ ILL_TYPED: Any = [
     (Noted("s", 5, {}, 1.0), "wrong type (Noted.name)"),  # type: ignore[arg-type]
     (Noted(["s"], "turn", {}, 1.0), "wrong type (Noted.session_id)"),  # type: ignore[arg-type]
     (Noted("s", "turn", {}, float("nan")), "wrong type (Noted.at)"),
+    (Noted("s", "turn", {}, 10**400), "wrong type (Noted.at)"),
     (Reply(True), "wrong type (Reply.number)"),
     (Reply(1, None, "Malformed"), "wrong type (Reply.refusal)"),  # type: ignore[arg-type]
     (Reply(10**6), "sent Reply, which workers do not"),

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipecat_base.access.local import HOST_HEADERS, name_is_local, serves_this_machine_alone
 from pipecat_base.errors import Refusal, Unauthorized
-from pipecat_base.paths import PROBES
+from pipecat_base.paths import PROBES, SESSION_ID
 from pipecat_base.refusals import LAUNCHER, refuse, turn_away
 from pipecat_base.settings import Settings, is_local
 
@@ -36,7 +36,7 @@ def of_gateway(app: ASGIApp, settings: Settings, answer: Callable[[Refusal, str]
 
 
 def of_pod(app: ASGIApp, settings: Settings) -> Visitors:
-    """Around a pod: the platform, gateways and phone providers send no origin, so a page is a stranger's."""
+    """Around a pod: phone providers and gateways send no origin, so a page that names no session is a stranger's."""
     only_local = is_local(settings.host) and settings.public_url is None
     return Visitors(app, settings, why_local=LOOPBACK if only_local else None, foreign_pages=False, answer=_plain)
 
@@ -93,6 +93,10 @@ class Visitors:
     def _refusal_of_origin(self, connection: HTTPConnection) -> Refusal | None:
         """A browser names the page in each WebSocket's handshake, each POST and each request to another origin."""
         headers = connection.headers
+        if SESSION_ID in headers and not self._foreign_pages:
+            # The platform passes on what a client of its Session API has sent, and says for which session. A page
+            # cannot: WebSockets carry no such header, and before another request a browser asks with OPTIONS.
+            return None
         origins = [origin.lower() for origin in headers.getlist("origin") if origin]
         if not origins:
             # What a page embeds comes without an origin; a link that somebody follows makes a document of its own.

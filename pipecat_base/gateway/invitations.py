@@ -15,8 +15,8 @@ MOST = 1000
 """Invitations at once."""
 LARGEST = 64 * 1024 * 1024
 """Bytes of all their bodies."""
-LARGEST_BODY = 1024 * 1024
-"""Bytes of one: as much as a request's head holds, where a client sends it itself."""
+LARGEST_BODY = 700 * 1024
+"""Bytes of one: as much as a request's line holds in base64."""
 
 
 @dataclass(frozen=True)

@@ -91,16 +91,13 @@ class ClientStream:
             query=urlencode(query).encode(),
             dropped=NOTHING,
         )
-        was_accepted = False
 
         async def send_and_note(message: Message) -> None:
-            nonlocal was_accepted
-            was_accepted = was_accepted or message["type"] == "websocket.accept"
+            if message["type"] == "websocket.accept":  # else it may try again, with a token say
+                self._invitations.withdraw(session_id)
             await send(message)
 
         await self._inside(passed, receive, send_and_note)
-        if was_accepted:  # else it may try again, with a token say
-            self._invitations.withdraw(session_id)
 
 
 class StreamPath:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,7 +35,12 @@ def relations() -> dict[int, Relation]:
 
 def family(pid: int, known: Mapping[int, Relation]) -> set[int]:
     """A worker, its process group, and the descendants of both."""
-    found = {pid} | {member for member, relation in known.items() if relation.group == pid}
+    return descendants({pid} | {member for member, relation in known.items() if relation.group == pid}, known)
+
+
+def descendants(pids: Iterable[int], known: Mapping[int, Relation]) -> set[int]:
+    """These processes, and all that descend from them."""
+    found = set(pids)
     while more := {member for member, relation in known.items() if relation.parent in found} - found:
         found |= more
     return found

@@ -21,7 +21,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pipecat_base.pods.family import adopt_orphans, relations
+from pipecat_base.pods.family import adopt_orphans, descendants, relations
 from pipecat_base.signals import flush_streams
 from pipecat_base.wire.channel import Channel
 from pipecat_base.wire.messages import Close, Exited, Made, Make, Message, NotMade
@@ -144,20 +144,20 @@ class Forks:
         """Kill and reap what workers have left behind, in whichever process groups, until nothing is found."""
         if not self._ends_orphans:
             return
-        ours, group = os.getpid(), os.getpgrp()
+        ours, group, known = os.getpid(), os.getpgrp(), relations()
         kept = self._inherited | set(self._children)
-        orphans = {
-            pid: relation.group
-            for pid, relation in relations().items()
-            # A child of the import's may have forked, too: that is in our group.
-            if relation.parent == ours and pid not in kept and relation.group != group
-        }
+        # A child of the import's may have forked, too: that is in our group.
+        orphans = {p for p, r in known.items() if r.parent == ours and p not in kept and r.group != group}
         self._ends_orphans = bool(orphans)
+        ending = descendants(orphans, known)
+        # A bot can move a child into a group of others.
+        shared = {relation.group for pid, relation in known.items() if pid not in ending}
         for orphan in orphans:
-            # A bot can move a child into the group of another call.
-            is_alone = orphans[orphan] in self._children
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(orphan, signal.SIGKILL) if is_alone else os.killpg(orphans[orphan], signal.SIGKILL)
+                if known[orphan].group in shared:
+                    os.kill(orphan, signal.SIGKILL)
+                else:  # all at once: each may be forking the next
+                    os.killpg(known[orphan].group, signal.SIGKILL)
             with contextlib.suppress(ChildProcessError):
                 os.waitpid(orphan, os.WNOHANG)
 

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
 from pipecat_base.errors import NoProcess as NoProcessNow
@@ -187,7 +187,7 @@ class Generation:
         """Let it end."""
         worker.close(self._limits.closing)
 
-    async def ask_lead(self, kind: Any, *fields: Any) -> Any:
+    async def ask_lead(self, kind: Any, *fields: Any, descriptors: Sequence[int] = ()) -> Any:
         """What the lead replies.
 
         Raises:
@@ -197,7 +197,7 @@ class Generation:
         if self.lead is None:
             raise NotReached("The bot's lead process is being started.")
         try:
-            return await self.lead.ask(kind, *fields)
+            return await self.lead.ask(kind, *fields, descriptors=descriptors)
         except Died as died:
             raise NotReached(f"The bot's lead process {died}.") from None
 

@@ -126,9 +126,10 @@ class Nursery:
 
     Args:
         grow: Called in each child; does not return.
+        forget: Called first: takes secrets out of what a bot in a fork of this process could look up.
     """
 
-    def __init__(self, grow: Callable[[socket.socket, Make], NoReturn]) -> None:
+    def __init__(self, grow: Callable[[socket.socket, Make], NoReturn], forget: Callable[[], None]) -> None:
         ours, theirs = Channel.pair()
         parent = os.getpid()
         flush_streams()
@@ -139,6 +140,7 @@ class Nursery:
             leave_signals_to_launcher()
             ours.close()
             environment.scrub(SECRETS)
+            forget()
             forget_exit_handlers()
             Forks(Channel(theirs), grow).run()
         theirs.close()

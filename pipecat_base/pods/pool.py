@@ -315,9 +315,11 @@ class WorkerPool:
         stint, content = self._named(content)
         try:
             if stint is not None:
-                await stint.worker.ask(messages.Trickle, content)
+                async with in_file(content) as (shown, files):
+                    await stint.worker.ask(messages.Trickle, shown, bool(files), descriptors=files)
             else:  # it says what is wrong with it
-                await self._generation.ask_lead(messages.Trickle, content)
+                async with in_file(content) as (shown, files):
+                    await self._generation.ask_lead(messages.Trickle, shown, bool(files), descriptors=files)
         except (Died, Failed):
             raise UnknownPeer("This connection's call has ended.", field="pc_id") from None
 

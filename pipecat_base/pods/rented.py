@@ -159,7 +159,7 @@ class WorkerPlace(Held):
         if running.cancelled():
             return self._given_up()
         try:
-            outcome, message, seconds = running.result()
+            outcome, message, seconds = _result_of_run(running.result())
         except Died:
             self._tried += 1
             if not self._has_entered and self.session.outcome is None and self._tried < MAX_PROCESSES:
@@ -170,7 +170,7 @@ class WorkerPlace(Held):
         assert self._stint is not None
         ended = self._stint.ended  # that is told first
         mistake = ended.result().report().mistake if ended.done() else None
-        return self._ended(Report(Outcome(outcome), message, seconds, mistake))
+        return self._ended(Report(outcome, message, seconds, mistake))
 
     async def _report_of(self, worker: Worker, error: Failed) -> Report:
         """Of a run that was not replied to in order: that of its process, if the session has ended there."""
@@ -388,6 +388,19 @@ class WorkerPlace(Held):
             if not self._stint.ended.done():
                 self._tell(Cancel(self.session.id, outcome.value))
             self._pool.give_back(self._stint)
+
+
+def _result_of_run(value: Any) -> tuple[Outcome, str, float]:
+    """Outcome, message and seconds, as an honest process replies.
+
+    Raises:
+        Failed: the reply is something else.
+    """
+    try:
+        outcome, message, seconds = value
+        return Outcome(outcome), str(message), float(seconds)
+    except (TypeError, ValueError, OverflowError):
+        raise Failed("the bot's process has answered with something else") from None
 
 
 async def _answers(worker: Worker) -> bool:

@@ -210,6 +210,7 @@ class Trickle(Request):
     """ICE candidates."""
 
     content: Any
+    has_content_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -418,7 +419,7 @@ class Reply(Message):
         """
         if self.failure is not None:
             name, message = _texts(self.failure, 2)
-            raise type((name or "").replace("\0", ""), (Failed,), {})(message)
+            raise type((name or "").encode("ascii", "replace").decode().replace("\0", ""), (Failed,), {})(message)
         if self.refusal is None:
             return self.value
         name, message, field_name, session_id = _texts(self.refusal, 4)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import json
-import math
 import types
 import typing
 from typing import Any
 
 from pipecat_base.wire.messages import Message
+
+LARGEST_NUMBER = 1e15
+"""Of a time, or of seconds."""
 
 
 def decode_untrusted(content: bytes) -> Message:
@@ -55,5 +57,5 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is dict:
         return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
     if hint is float:
-        return type(value) in (int, float) and math.isfinite(value)
+        return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER  # not of NaN
     return type(value) is hint

@@ -125,5 +125,5 @@ def test_the_gateway_serves_it_too() -> None:
 def test_a_request_that_is_cut_off_leaves_the_document_to_the_next() -> None:
     with Launcher("obedient") as launcher:
         with socket.create_connection(("127.0.0.1", launcher.port)) as sock:
-            sock.sendall(b"GET /pcc/capabilities HTTP/1.1\r\nhost: x\r\n\r\n")
+            sock.sendall(b"GET /pcc/capabilities HTTP/1.1\r\nhost: localhost\r\n\r\n")
         check_schema(launcher.http.get("/pcc/capabilities").content)

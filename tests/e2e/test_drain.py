@@ -388,5 +388,5 @@ def _in_background(launcher: Launcher, body: dict[str, Any]) -> None:
 
     payload = json.dumps(body).encode()
     sock = socket.create_connection(("127.0.0.1", launcher.port))
-    sock.sendall(b"POST /bot HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(payload) + payload)
+    sock.sendall(b"POST /bot HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n\r\n" % len(payload) + payload)
     launcher.sockets.append(sock)

@@ -158,7 +158,7 @@ def test_a_reply_of_another_shape_is_a_failure(refusal: Any) -> None:
         decoded(Reply(1, None, refusal)).result()
 
 
-@pytest.mark.parametrize("failure", [[1, "x"], ["a\0b", "x"], 5])
+@pytest.mark.parametrize("failure", [[1, "x"], ["a\0b", "x"], ["\ud800", "x"], 5])
 def test_a_failure_of_another_shape_is_a_failure(failure: Any) -> None:
     with pytest.raises((Refusal, Failed)):
         decoded(Reply(1, None, None, failure)).result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import socket
 import time
 import uuid
@@ -223,12 +224,23 @@ def test_a_caller_who_leaves_before_its_request_has_come_leaves_no_traceback(gat
 def test_starts_beyond_what_can_be_promised_are_429_and_cost_no_caller_a_promise() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher:
         promised = launcher.http.post("/start", json={"transport": "websocket", "body": {"name": "Ada"}}).json()
-        large = {"transport": "websocket", "body": "x" * 1_000_000}
-        answers = [launcher.http.post("/start", json=large) for _ in range(69)]
-        assert [answer.status_code for answer in answers] == [200] * 67 + [429] * 2
+        large = {"transport": "websocket", "body": "x" * 700_000}
+        answers = [launcher.http.post("/start", json=large) for _ in range(97)]
+        assert [answer.status_code for answer in answers] == [200] * 95 + [429] * 2
         assert (answers[-1].json()["reason"], answers[-1].headers["retry-after"]) == ("at_capacity", "5")
         with connect(launcher.websocket_url(f"/sessions/{promised['sessionId']}/ws-client"), proxy=None):
             assert arguments(launcher, promised["sessionId"])["args"]["body"] == {"name": "Ada"}
+
+
+def test_a_promise_whose_client_has_connected_counts_no_longer() -> None:
+    with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher, contextlib.ExitStack() as calls:
+        large = {"transport": "websocket", "body": "x" * 700_000}
+        for _ in range(100):
+            promised = launcher.http.post("/start", json=large)
+            assert promised.status_code == 200
+            url = launcher.websocket_url(f"/sessions/{promised.json()['sessionId']}/ws-client")
+            calls.enter_context(connect(url, proxy=None))
+        assert len(sessions(launcher)) == 100
 
 
 def test_webrtc_starts_beyond_the_places_are_429_and_take_none_from_a_caller_who_is_awaited() -> None:

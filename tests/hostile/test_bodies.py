@@ -62,6 +62,17 @@ def test_no_body_makes_another_call_wait(launcher: Launcher, path: str, kind: st
     assert worst_echo(launcher, attack) < MOST_DELAY
 
 
+@pytest.mark.parametrize("candidate", [b"1.23456", b'"\xc3\xa9"'])
+def test_no_candidates_make_another_call_wait(launcher: Launcher, candidate: bytes) -> None:
+    count = 900_000 if candidate.isascii() else 90_000
+    content = b'{"pc_id":"x","candidates":[' + b",".join([candidate] * count) + b"]}"
+
+    def attack() -> None:
+        assert launcher.http.patch("/api/offer", content=content, timeout=60).status_code in (400, 404)
+
+    assert worst_echo(launcher, attack) < MOST_DELAY
+
+
 def test_no_query_makes_another_call_wait(launcher: Launcher) -> None:
     keys = b"{" + b",".join(b'"k%d":1' % number for number in range(60_000)) + b"}"
     url = f"{launcher.websocket_url('/ws-client')}?body={base64.urlsafe_b64encode(keys).decode()}"

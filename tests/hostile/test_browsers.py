@@ -93,6 +93,19 @@ def test_a_pod_behind_a_name_serves_its_own_pages_and_those_that_are_named(open_
         assert not is_let_in(launcher, "/ws-client", EVIL)
 
 
+def test_what_the_platform_passes_on_for_a_session_is_taken_whatever_its_client_is(open_pod: Launcher) -> None:
+    headers = {"origin": EVIL, "x-daily-session-id": "s1"}
+    assert open_pod.http.get("/large", headers=headers).status_code == 200
+    # A browser asks for leave to send that header, without it.
+    asked = {
+        "origin": EVIL,
+        "access-control-request-method": "GET",
+        "access-control-request-headers": "x-daily-session-id",
+    }
+    answer = open_pod.http.options("/large", headers=asked)
+    assert (answer.status_code, "access-control-allow-origin" in answer.headers) == (403, False)
+
+
 def test_a_page_that_is_developed_on_this_machine_is_let_in(pod: Launcher) -> None:
     assert pod.http.get("/large", headers={"origin": "http://localhost:3000"}).status_code == 200
     assert is_let_in(pod, "/ws-client", "http://localhost:3000")

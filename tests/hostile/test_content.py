@@ -171,7 +171,7 @@ def test_many_files_at_once_are_not_all_in_memory(tmp_path: Path) -> None:
 def test_control_characters_of_a_session_id_do_not_reach_the_log(launcher: Launcher) -> None:
     sock = dial(launcher)
     sock.sendall(
-        b"POST /bot HTTP/1.1\r\nhost: x\r\nx-daily-session-id: a\x1b[31m\x85\x9b2J\r\ncontent-length: 0\r\n\r\n"
+        b"POST /bot HTTP/1.1\r\nhost: localhost\r\nx-daily-session-id: a\x1b[31m\x85\x9b2J\r\ncontent-length: 0\r\n\r\n"
     )
     sock.settimeout(5)
     sock.recv(1000)

@@ -30,9 +30,16 @@ import os
 
 def readable():
     for pid in filter(str.isdecimal, os.listdir("/proc")):
-        for name in ("environ", "cmdline"):
+        names = [f"/proc/{pid}/environ", f"/proc/{pid}/cmdline"]
+        try:
+            names += [f"/proc/{pid}/fd/{fd}" for fd in os.listdir(f"/proc/{pid}/fd") if pid != str(os.getpid())]
+        except OSError:
+            pass
+        for name in names:
             try:
-                yield open(f"/proc/{pid}/{name}").read()
+                if not os.path.isfile(name) and "/fd/" in name:
+                    continue
+                yield open(name, errors="replace").read()
             except OSError:
                 pass
 

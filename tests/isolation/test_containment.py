@@ -145,13 +145,18 @@ def test_what_a_bot_has_started_outlives_the_calls_of_others(launcher: Launcher)
         assert socket.recv(timeout=20) == "still here"
 
 
-def test_a_child_that_was_moved_to_another_calls_group_takes_no_call_with_it(launcher: Launcher) -> None:
+@pytest.mark.parametrize("deed", ["move_child_to_another_call", "move_child_to_the_launchers_group"])
+def test_a_child_that_was_moved_to_anothers_group_takes_no_call_with_it(launcher: Launcher, deed: str) -> None:
+    before = len(launcher.said())
     with Bystanders(launcher) as others:
-        with misbehave(launcher, "move_child_to_another_call", "s-mover") as socket:
+        with misbehave(launcher, deed, "s-mover") as socket:
             socket.send("still here")
             assert socket.recv(timeout=20) == "still here"
         assert ended(launcher, "s-mover")["outcome"] in {"completed", "disconnected"}
+        child = launcher.said()[before]["child"]
+        until(lambda: not psutil.pid_exists(child), "the end of the child")
     assert others.lost == 0
+    assert launcher.http.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize("deed", ["send_large", "send_frames", "send_ill_typed", "send_flood"])

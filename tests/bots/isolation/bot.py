@@ -106,6 +106,10 @@ async def move_child_to_another_call() -> None:
     await leave_child(f"import os; os.setpgid(0, {worker}); {WAIT}")
 
 
+async def move_child_to_the_launchers_group() -> None:
+    await leave_child(f"import os; os.setpgid(0, {os.getsid(0)}); {WAIT}")
+
+
 def parent_of(pid: str) -> int:
     with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
         return int(file.read().rpartition(")")[2].split()[1])
@@ -207,6 +211,7 @@ MISDEEDS = {
         leave_hopper,
         leave_hopper_in_session,
         move_child_to_another_call,
+        move_child_to_the_launchers_group,
         eat_in_child,
         many_tasks,
         cancel_all,
