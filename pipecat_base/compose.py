@@ -11,6 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import BaseRoute
@@ -130,7 +131,8 @@ def observation(settings: Settings) -> Observation:
 
         metrics = Metrics()
         host = settings.metrics_host or settings.host
-        scrapes = Scrapes(host, settings.metrics_port, metrics.registry, limits(settings))
+        as_pod = partial(visitors.of_pod, settings=replace(settings, host=host))
+        scrapes = Scrapes(host, settings.metrics_port, metrics.registry, limits(settings), as_pod)
         metrics.describe(pipecat=versions(None).get("pipecat_version"), places=settings.max_sessions)
         readers.append(metrics)
     if settings.reports_dir is not None or settings.report_url is not None or settings.gateway:

@@ -57,10 +57,10 @@ def scrub(names: Collection[str]) -> None:
             at += len(entry) + 1
 
 
-def hide_from_other_processes() -> None:
+def hide_from_other_processes(hides: bool = True) -> None:
     """Let no process of the same user read this one's memory or environment (PR_SET_DUMPABLE, prctl(2))."""
     with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, int(not hides), 0, 0, 0)
 
 
 def append_setup_file(path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
 from dataclasses import replace
 
 from prometheus_client import CollectorRegistry, make_asgi_app
@@ -27,12 +28,15 @@ class Scrapes:
 
     Args:
         limits: The launcher's own; fewer connections and smaller heads are taken here.
+        guard: Surrounds the application.
 
     Raises:
         PortUnavailable: the port cannot be listened on.
     """
 
-    def __init__(self, host: str, port: int, registry: CollectorRegistry, limits: Limits) -> None:
+    def __init__(
+        self, host: str, port: int, registry: CollectorRegistry, limits: Limits, guard: Callable[[ASGIApp], ASGIApp]
+    ) -> None:
         self._listener = _listener(host, port)
         self.port: int = self._listener.getsockname()[1]
         bounds = replace(
@@ -40,7 +44,7 @@ class Scrapes:
             max_connections=min(MOST, limits.max_connections),
             max_head=min(MAX_HEAD, limits.max_head),
         )
-        self._server = Server(_Metrics(make_asgi_app(registry)), bounds, WITHOUT_WEBSOCKETS)
+        self._server = Server(guard(_Metrics(make_asgi_app(registry))), bounds, WITHOUT_WEBSOCKETS)
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 

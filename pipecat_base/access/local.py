@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+import re
 
 from pipecat_base.settings import Settings, is_local
 
+HOST = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(:[0-9]{0,5})?")
+"""RFC 9110 section 7.2, without what no browser sends: user names, percent-encoding, zones."""
 HOST_HEADERS = ("host", "x-forwarded-host")
 """What a visitor takes us for: behind a tunnel it is the tunnel's name."""
 
@@ -17,7 +19,11 @@ def serves_this_machine_alone(settings: Settings) -> bool:
 
 def name_is_local(host: str) -> bool:
     """Whether a ``Host`` header's value names this machine."""
-    try:
-        return is_local(urlsplit(f"//{host}").hostname or "")
-    except ValueError:
-        return False
+    found = HOST.fullmatch(host)
+    return found is not None and is_local((found["address"] or found["name"]).lower())
+
+
+def page_is_local(origin: str) -> bool:
+    """Whether an ``Origin`` header's value names a page of this machine's."""
+    scheme, _, host = origin.partition("://")
+    return scheme.lower() in ("http", "https") and name_is_local(host)

@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipecat_base.access.local import HOST_HEADERS, name_is_local, serves_this_machine_alone
+from pipecat_base.access.local import HOST_HEADERS, name_is_local, page_is_local, serves_this_machine_alone
 from pipecat_base.errors import Refusal, Unauthorized
 from pipecat_base.paths import PROBES, SESSION_ID
 from pipecat_base.refusals import LAUNCHER, refuse, turn_away
@@ -104,7 +104,7 @@ class Visitors:
                 None,
                 "document",
             )
-            is_embedded = headers.get("sec-fetch-site") == "cross-site" and not is_link
+            is_embedded = headers.get("sec-fetch-site", "").lower() == "cross-site" and not is_link
             return _not_for_this_page("sec-fetch-site") if self._why_local is not None and is_embedded else None
         hosts = [name.lower() for header in HOST_HEADERS for name in headers.getlist(header)]
         if all(self._is_ours(origin, hosts) for origin in origins):
@@ -118,16 +118,9 @@ class Visitors:
         if self._origins:
             return False
         # Another port of this machine: whoever develops a page has it there.
-        is_local_page = is_local(_hostname(origin)) and all(map(name_is_local, hosts))
+        is_local_page = page_is_local(origin) and all(map(name_is_local, hosts))
         return self._foreign_pages or is_local_page
 
 
 def _not_for_this_page(field: str) -> Refusal:
     return Unauthorized("Pages of this origin may not do this: set PIPECAT_ALLOWED_ORIGINS.", field=field)
-
-
-def _hostname(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""

@@ -96,6 +96,8 @@ class HttpConnection(H11Protocol):
         """Of a head that is not whole."""
         self._has_body = False
         """Whether the body has begun."""
+        self._is_head = False
+        """Whether the last request's answer has no body."""
         self._is_excess = False
         self._is_refused = False
 
@@ -188,6 +190,7 @@ class HttpConnection(H11Protocol):
 
     def _check(self, event: Any) -> None:
         if isinstance(event, h11.Request):
+            self._is_head = event.method == b"HEAD"
             self._check_head(event)
             self._lines, self._has_body = 0, False
             self._unfinished.clear()
@@ -281,7 +284,7 @@ class HttpConnection(H11Protocol):
         reason = HTTPStatus(refusal.status).phrase.encode()
         events = [
             h11.Response(status_code=refusal.status, headers=headers, reason=reason),
-            h11.Data(data=body),
+            *(() if self._is_head else (h11.Data(data=body),)),
             h11.EndOfMessage(),
         ]
         self.transport.write(b"".join(self.conn.send(event) or b"" for event in events))

@@ -21,6 +21,7 @@ import weakref
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from pipecat_base import environment
 from pipecat_base.pods.family import adopt_orphans, descendants, relations
 from pipecat_base.signals import flush_streams
 from pipecat_base.wire.channel import Channel
@@ -105,6 +106,7 @@ class Forks:
         if child == 0:
             os.setpgid(0, 0)  # before any of the bot's code: signals to its group reach no other call
             die_with(parent)
+            environment.hide_from_other_processes(False)  # the launcher measures its memory
             adopt_orphans()
             if self._on_child is not None:  # it is no handler of Python's
                 signal.signal(signal.SIGCHLD, self._on_child)

@@ -141,6 +141,7 @@ class Nursery:
             ours.close()
             environment.scrub(SECRETS)
             forget()
+            environment.hide_from_other_processes()  # copies may be left in what was freed
             forget_exit_handlers()
             Forks(Channel(theirs), grow).run()
         theirs.close()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
 from tests.hostile.attackers import dial, status_of
-from tests.process import Launcher
+from tests.process import Launcher, free_port
 
 EVIL = "https://evil.example"
 ROUTES = [("POST", "/bot"), ("POST", "/api/offer"), ("POST", "/files"), ("GET", "/large"), ("POST", "/swallow")]
@@ -63,7 +64,13 @@ def test_a_page_of_another_site_opens_no_websocket(request: pytest.FixtureReques
     assert is_let_in(launcher, path, f"http://127.0.0.1:{launcher.port}")
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "127.0.0.1.evil.example", "[::2]", "192.0.2.1"])
+NAMES = (
+    *("evil.example", "evil.example:8080", "127.0.0.1.evil.example", "[::2]", "192.0.2.1", "[::1].evil.example"),
+    *("localhost:80.evil.example", "127.0.0.1:x.evil.example", "evil.example@localhost", "loc\talhost", "localhost."),
+)
+
+
+@pytest.mark.parametrize("host", NAMES)
 def test_a_name_that_leads_to_this_machine_is_not_this_machines(pod: Launcher, host: str) -> None:
     for path in ("/large", "/bot"):
         answer = pod.http.request(
@@ -104,6 +111,19 @@ def test_what_the_platform_passes_on_for_a_session_is_taken_whatever_its_client_
     }
     answer = open_pod.http.options("/large", headers=asked)
     assert (answer.status_code, "access-control-allow-origin" in answer.headers) == (403, False)
+
+
+def test_the_metrics_are_no_strangers_pages_either() -> None:
+    port = free_port()
+    with Launcher("hostile", PIPECAT_METRICS_PORT=str(port)):
+        for headers, status in (
+            ({}, 200),
+            ({"origin": EVIL}, 403),
+            ({"host": "evil.example"}, 403),
+            ({"host": f"localhost:{port}"}, 200),
+        ):
+            answer = httpx.get(f"http://127.0.0.1:{port}/metrics", headers=headers, trust_env=False)
+            assert answer.status_code == status, headers
 
 
 def test_a_page_that_is_developed_on_this_machine_is_let_in(pod: Launcher) -> None:

@@ -246,7 +246,9 @@ def test_what_goes_away_in_the_middle_of_a_body_holds_nothing(count: int, beginn
 def test_more_trailers_than_headers_may_be_are_refused(launcher: Launcher) -> None:
     sock = dial(launcher)
     trailers = b"".join(b"x-%d: y\r\n" % n for n in range(140))
-    sock.sendall(b"POST /swallow HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + trailers + b"\r\n")
+    sock.sendall(
+        b"POST /swallow HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n" + trailers + b"\r\n"
+    )
     assert status_of(answer_of(sock)) == 431
 
 

@@ -158,6 +158,27 @@ def test_a_path_of_two_readings_is_refused_in_words(path: str, why: str, pod: La
     assert pod.http.get("/readyz").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("head", "code"),
+    [
+        ("HEAD /./x HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
+        ("HEAD /bot%00 HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
+        ("HEAD * HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
+        ("HEAD /x HTTP/1.1\r\nhost: localhost\r\n" + "a: b\r\n" * 200 + "\r\n", 431),
+        ("HEAD /x HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n", 400),
+        ("GET /./x HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
+    ],
+)
+def test_a_head_that_is_refused_is_answered_without_a_body(pod: Launcher, head: str, code: int) -> None:
+    with dial(pod) as sock:
+        sock.sendall(head.encode())
+        answer = answer_of(sock)
+        pod.sockets.remove(sock)
+    assert status_of(answer) == code
+    assert bool(answer.partition(b"\r\n\r\n")[2]) is head.startswith("GET")
+    assert "Traceback" not in pod.log()
+
+
 def test_an_encoded_slash_chooses_no_route_of_the_gateway() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher:
         for path in ("/sessions%2fs1", "/sessions/s1%2fapi/offer", "/v1%2Fagents/agent/sessions"):

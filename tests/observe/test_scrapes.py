@@ -18,7 +18,7 @@ from tests.process import PATIENCE
 
 @contextmanager
 def listening(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
-    server = Scrapes(host, port, CollectorRegistry(), Limits())
+    server = Scrapes(host, port, CollectorRegistry(), Limits(), lambda app: app)
     try:
         yield server.port
     finally:
