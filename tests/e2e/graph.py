@@ -19,7 +19,7 @@ from aiortc import RTCSessionDescription
 from tests.e2e.rtc import Browser
 from tests.process import ROOT, Launcher, until
 
-TOKEN, NUMBER, SECRET, VERIFICATION = "EAAG-graph-token", "436666719526789", "app-secret", "verify-me"
+TOKEN, NUMBER, SECRET, VERIFICATION = "EAAG-graph-token", "436666719526789", "app-secret", "verify-me-0123456789"
 VARIABLES = {
     "WHATSAPP_TOKEN": TOKEN,
     "WHATSAPP_PHONE_NUMBER_ID": NUMBER,

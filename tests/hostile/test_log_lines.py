@@ -315,7 +315,6 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
         "/%2577s/TOKEN",
         "//ws/TOKEN",
         "/WS/TOKEN",
-        "/ws/./TOKEN",
         "/sessions/s-1/ws-client/TOKEN",
         "/ws%20/TOKEN",
     ],
