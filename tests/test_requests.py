@@ -126,3 +126,10 @@ def test_a_finite_number_is_taken_as_it_is(number: str) -> None:
 @pytest.mark.parametrize("nothing", ["", " ", "bnVsbA==", "bnVsbA"])
 def test_nothing_is_an_empty_object(nothing: str) -> None:
     assert parse_json(decode_body(nothing)) == {}
+
+
+def test_what_the_platform_takes_is_taken_whatever_it_is_made_of() -> None:
+    keys = {f"{number:x}": 1 for number in range(105_000)}
+    raw = json.dumps(keys, separators=(",", ":")).encode()
+    assert len(raw) < 1024 * 1024
+    assert parse_json(raw) == keys

@@ -19,6 +19,7 @@ SIZE = 8_700_000
 BODIES = {
     "unique keys": b"{" + b",".join(b'"k%d":1' % number for number in range(700_000)) + b"}",
     "as many unique keys as may be": b"{" + b",".join(b'"k%d":1' % number for number in range(90_000)) + b"}",
+    "a body that the platform takes": b"{" + b",".join(b'"%x":1' % number for number in range(105_000)) + b"}",
     "floats of many digits": b"[" + b",".join([b"1." + b"7" * 1000] * (SIZE // 1003)) + b"]",
     "integers of 4,300 digits": b"[" + b",".join([b"7" * 4300] * (SIZE // 4301)) + b"]",
     "floats": b"[" + b",".join([b"1.5e3"] * 400_000) + b"]",
