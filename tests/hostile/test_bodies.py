@@ -48,8 +48,13 @@ def worst_echo(launcher: Launcher, attack: Callable[[], object]) -> float:
     return min(found)
 
 
-@pytest.mark.parametrize("kind", BODIES)
-@pytest.mark.parametrize("path", ["/bot", "/start", "/api/offer"])
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        *(("/bot", kind) for kind in BODIES),
+        *((path, kind) for path in ("/start", "/api/offer") for kind in ("as many unique keys as may be", "floats")),
+    ],
+)
 def test_no_body_makes_another_call_wait(launcher: Launcher, path: str, kind: str) -> None:
     content = BODIES[kind]
     if path == "/start":
