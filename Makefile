@@ -67,15 +67,16 @@ $(IMAGE_STAMP): $(STAMP) requirements/image.lock
 	@touch $@
 
 lint-image: $(IMAGE_STAMP)  ## hadolint, shellcheck, actionlint and zizmor
-	@$(BIN)/hadolint Dockerfile examples/*/Dockerfile pipecat_base/scaffold/project/Dockerfile
+	@$(BIN)/hadolint Dockerfile examples/*/Dockerfile pipecat_base/cli/init/project/Dockerfile
 	@$(BIN)/shellcheck image/start image/entrypoint image/health image/pipecat-base pre-app.sh scripts/*.sh .ci/run
 	@$(BIN)/actionlint -shellcheck $(BIN)/shellcheck
 	@$(BIN)/zizmor --offline --quiet .github
 
-lint: $(STAMP)  ## ruff and mypy
+lint: $(STAMP)  ## ruff, mypy, and the shape of the package
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/python scripts/architecture.py
 
 format: $(STAMP)  ## Format the code
 	@$(BIN)/ruff check --fix-only .
@@ -171,11 +172,10 @@ LOWEST := $(VENV)/lowest
 lowest: $(STAMP)  ## The launcher's tests with the oldest packages that it supports; the lock has the newest
 	@$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(LOWEST)
 	@$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct .
-	@# The oldest websockets takes 64 KB of a request's line, whatever it is told; neither pipecat nor cryptography is there.
 	@LAUNCHER_PYTHON=$(abspath $(LOWEST))/bin/python $(BIN)/python -m pytest tests/e2e/test_bot.py tests/e2e/test_drain.py \
 	    tests/e2e/test_health.py tests/e2e/test_session_api.py tests/e2e/test_websocket.py tests/gateway/test_dev.py \
 	    tests/gateway/test_keys.py tests/gateway/test_telephony.py tests/gateway/test_uploads.py tests/hostile/test_edge.py \
-	    -k "not long_body and not offers_come_through and not telnyx_must and not pipecats_own and not page_that_was_left and not keeps_no_old and not over_many_changes and not who_has_not_come" $(SPREAD)
+	    -m "not needs_newest_packages" $(SPREAD)
 
 versions: $(STAMP)  ## Dispatch with old and new pipecat-ai and pipecatcloud, each in an environment of its own
 	@$(BIN)/python -m pytest tests/versions

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipecat_base import audio
-from pipecat_base.call import phone
-from pipecat_base.call.address import Address
-from pipecat_base.call.figures import Call
-from pipecat_base.call.providers import Twilio, Who
-from pipecat_base.call.scenario import Script, Tail, Turn
+from pipecat_base.cli.call import audio, phone
+from pipecat_base.cli.call.address import Address
+from pipecat_base.cli.call.figures import Call
+from pipecat_base.cli.call.providers import Twilio, Who
+from pipecat_base.cli.call.scenario import Script, Tail, Turn
 
 TAIL = 1.0
 """Seconds to listen after the last word."""

@@ -23,8 +23,8 @@ import psutil
 from benchmarks.__main__ import COMMANDS, ECHO, HERE, running, wait_until_ready
 from benchmarks.calls import by_twilio
 from benchmarks.figures import Figure, Goal, Load, Spread
-from pipecat_base import audio
-from pipecat_base.call.figures import Call
+from pipecat_base.cli.call import audio
+from pipecat_base.cli.call.figures import Call
 
 MODES = {"one process": {"PIPECAT_ISOLATION": "none"}, "processes": {"PIPECAT_ISOLATION": "process"}}
 COUNTS = (1, 2, 4, 8, 16, 32)

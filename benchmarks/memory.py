@@ -11,7 +11,7 @@ import psutil
 
 from benchmarks.__main__ import ECHO, HERE, running
 from benchmarks.calls import by_twilio
-from pipecat_base import audio
+from pipecat_base.cli.call import audio
 
 SETTLED = 0.5
 """Seconds after a call's end; the release is done then."""

@@ -28,7 +28,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from benchmarks.__main__ import HERE
-from pipecat_base.sessions.board import MAX_REPORTS
+from pipecat_base.sessions.registry import MAX_REPORTS
 from tests.e2e.phones import FRAME, twilio
 from tests.e2e.rtc import Browser
 from tests.process import Launcher, own_memory

@@ -15,9 +15,9 @@ import httpx
 import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from pipecat_base.call.figures import Call
-from pipecat_base.call.peer import Recording
-from pipecat_base.call.scenario import Script, Speaker, Tail, Turn
+from pipecat_base.cli.call.figures import Call
+from pipecat_base.cli.call.peer import Recording
+from pipecat_base.cli.call.scenario import Script, Speaker, Tail, Turn
 
 RATE = 16000
 TONE = (8000 * np.sin(2 * np.pi * 440 * np.arange(20 * RATE) / RATE)).astype(int).tolist()

@@ -15,6 +15,6 @@ if __name__ == "__main__":  # and not in the processes that a bot spawns, which 
             sys.path += [os.path.dirname(mounted), mounted]
     sys.path.append(SITE)
 
-    from pipecat_base.cli import main
+    from pipecat_base.cli.main import main
 
     main(site=SITE)

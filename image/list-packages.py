@@ -1,4 +1,4 @@
-"""Write packages.json into the launcher's folder: what each package in it needs (read by pipecat_base.packages)."""
+"""Write packages.json into the launcher's folder: what each package in it needs (read by pipecat_base.bot.packages)."""
 
 import json
 import re
@@ -32,7 +32,7 @@ def entry(found: Distribution) -> dict[str, Any]:
 def relax(needs: dict[str, list[tuple[str, list[int]]]], site: str) -> None:
     """Let a bot's older pins start: a security fix that they lack is a warning, not a conflict."""
     sys.path.append(site)
-    from pipecat_base.advisories import FIXES
+    from pipecat_base.bot.advisories import FIXES
 
     for name, fixes in FIXES.items():
         others = [bound for bound in needs[name] if bound[0] != ">="]

@@ -8,6 +8,6 @@ if __name__ == "__main__":  # and not in the processes that a bot spawns, which 
         # Python has put it there. As with the installed command, a platform.py in it must not stand for Python's own.
         del sys.path[0]
 
-    from pipecat_base.cli import main
+    from pipecat_base.cli.main import main
 
     main()

@@ -11,6 +11,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
+from pipecat_base import __version__
+
+LAUNCHER = f"pipecat-base/{__version__}"
+"""As ``Server`` and ``User-Agent`` have it."""
+
 LAUNCHER_HEADER = "x-pipecat-launcher"
 """Present on every refusal, so that a caller can tell the launcher's answer from a proxy's or the bot's own."""
 

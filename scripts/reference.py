@@ -11,13 +11,15 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipecat_base import cli, settings, usage
-from pipecat_base.edge.websocket import CLOSES
+from pipecat_base.cli import main as cli
+from pipecat_base.cli import usage
+from pipecat_base.config import settings
 from pipecat_base.errors import refusals
-from pipecat_base.observe.call_report import FIELDS
-from pipecat_base.observe.facts import KINDS, Check, ListOf, Object
-from pipecat_base.observe.metrics import Metrics
-from pipecat_base.sessions.outcomes import CLOSE_CODES, MEANINGS
+from pipecat_base.server.websocket import CLOSES
+from pipecat_base.sessions.outcome import CLOSE_CODES, MEANINGS
+from pipecat_base.telemetry.call_report import FIELDS
+from pipecat_base.telemetry.events import KINDS, Check, ListOf, Object
+from pipecat_base.telemetry.metrics import Metrics
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
 BLOCK = re.compile(r"(<!-- made by make reference: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from pipecat_base.logs import logger
-from pipecat_base.observe.listener import Options
-from pipecat_base.sessions.board import Board, Session
-from pipecat_base.sessions.outcomes import Report
-from pipecat_base.stage.performance import Performer
-from pipecat_base.stage.runs import Runs
-from pipecat_base.stage.spans import Spans
+from pipecat_base.bot.runner import Runs
+from pipecat_base.bot.spans import Spans
+from pipecat_base.bot.task import Performer
+from pipecat_base.logs.logger import logger
+from pipecat_base.sessions.outcome import Report
+from pipecat_base.sessions.registry import Board, Session
+from pipecat_base.telemetry.session_context import Options
 
 Bot = Callable[[Any], Coroutine[Any, Any, Any]]
 

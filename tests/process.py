@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pipecat_base.settings import Settings
+from pipecat_base.config.settings import Settings
 
 BOTS = Path(__file__).parent / "bots"
 ROOT = Path(__file__).parent.parent

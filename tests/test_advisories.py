@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from pipecat_base import advisories
-from pipecat_base.advisories import FIXES
-from pipecat_base.packages import Packages, text_of
+from pipecat_base.bot import advisories
+from pipecat_base.bot.advisories import FIXES
+from pipecat_base.bot.packages import Packages, text_of
 from tests.process import ROOT, Launcher, run
 
 OLD = ("h11-0.14.0", "starlette-0.41.3", "python_multipart-0.0.20")

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.stage import argument_types
-from pipecat_base.stage.arguments import ArgumentFactory
+from pipecat_base.bot import argument_types
+from pipecat_base.bot.arguments import ArgumentFactory
 
 
 @pytest.fixture

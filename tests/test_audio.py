@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipecat_base import audio
+from pipecat_base.cli.call import audio
 from tests.tones import pitch, tone
 
 

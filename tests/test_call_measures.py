@@ -10,13 +10,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from pipecat_base import audio
-from pipecat_base.call import echo, plot, scenario, speech
-from pipecat_base.call.address import Address, shown
-from pipecat_base.call.figures import Call, CallError
-from pipecat_base.call.providers import PROVIDERS, Who
-from pipecat_base.call.scenario import Speaker, Tail
-from pipecat_base.call.track import Track
+from pipecat_base.cli.call import audio, echo, plot, scenario, speech
+from pipecat_base.cli.call.address import Address, shown
+from pipecat_base.cli.call.figures import Call, CallError
+from pipecat_base.cli.call.providers import PROVIDERS, Who
+from pipecat_base.cli.call.scenario import Speaker, Tail
+from pipecat_base.cli.call.track import Track
 from tests.process import ROOT
 from tests.tones import tone
 

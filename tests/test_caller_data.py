@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipecat_base.caller_data import HARMLESS, LEVELS, MODULES, UNKNOWN, shown
+from pipecat_base.logs.caller_data import HARMLESS, LEVELS, MODULES, UNKNOWN, shown
 
 PLANTED = "+4930111222333"
 

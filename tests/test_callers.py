@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from pipecat_base.access.callers import TraceHeaders
-from pipecat_base.settings import Settings
+from pipecat_base.config.settings import Settings
+from pipecat_base.server.client_address import TraceHeaders
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import pytest
 
+from pipecat_base.bot.arguments import ArgumentFactory
+from pipecat_base.bot.webrtc.offers import Offer
+from pipecat_base.bot.webrtc.sessions import Calls
 from pipecat_base.errors import Malformed
-from pipecat_base.sessions.meetings import UNKNOWN, Caller
-from pipecat_base.sessions.outcomes import Outcome
-from pipecat_base.stage.arguments import ArgumentFactory
-from pipecat_base.stage.webrtc.calls import Calls
-from pipecat_base.stage.webrtc.offers import Offer
+from pipecat_base.sessions.outcome import Outcome
+from pipecat_base.sessions.transports import UNKNOWN, Caller
 from tests.parts import make_sessions
 
 

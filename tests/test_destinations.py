@@ -11,8 +11,8 @@ import pytest
 from aioice.stun import Class, Message, Method
 from aiortc.sdp import candidate_from_sdp
 
-from pipecat_base.sessions.meetings import Caller
-from pipecat_base.stage.webrtc.destinations import MOST_ADDRESSES, MOST_NAMES, MOST_PACKETS, Destinations
+from pipecat_base.bot.webrtc.destinations import MOST_ADDRESSES, MOST_NAMES, MOST_PACKETS, Destinations
+from pipecat_base.sessions.transports import Caller
 from tests.e2e.receiver import candidate
 
 NO_ADDRESS_OF_A_BROWSER = [

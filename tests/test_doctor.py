@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 from aioice.stun import Method
 
-from pipecat_base.doctor import ice, machine, rounds, services, web
-from pipecat_base.doctor.findings import Finding, Status, as_text, ok, problem
-from pipecat_base.settings import Settings
+from pipecat_base.cli.doctor import ice, machine, rounds, services, web
+from pipecat_base.cli.doctor.findings import Finding, Status, as_text, ok, problem
+from pipecat_base.config.settings import Settings
 from tests.process import Launcher, free_port, run, until
 from tests.stun import StunServer
 

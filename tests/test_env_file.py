@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipecat_base.env_file import EnvFile
+from pipecat_base.config.env_file import EnvFile
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipecat_base.stage import extras
+from pipecat_base.bot import extras
 from tests.process import environment, run
 
 ROOT = Path(str(importlib.metadata.distribution("pipecat-ai").locate_file("pipecat")))
@@ -21,8 +21,8 @@ import importlib, json, sys
 sys.path.insert(0, "{root}")
 from loguru import logger
 logger.remove()
-from pipecat_base.stage import extras
-from pipecat_base.stage.mistakes import _chain
+from pipecat_base.bot import extras
+from pipecat_base.bot.import_errors import _chain
 found = {{}}
 for name in json.load(sys.stdin):
     try:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from feature_manager import FeatureManager, Status
-from pipecat_base.settings import Settings
+from pipecat_base.bot.features import FeatureManager, Status
+from pipecat_base.config.settings import Settings
 
 WHATSAPP = {"WHATSAPP_TOKEN": "a", "WHATSAPP_PHONE_NUMBER_ID": "b", "WHATSAPP_APP_SECRET": "c"}
 
@@ -35,7 +35,8 @@ def test_detection_imports_nothing() -> None:
     import subprocess
 
     code = (
-        "import sys; from feature_manager import FeatureManager; from pipecat_base.settings import Settings\n"
+        "import sys; from pipecat_base.bot.features import FeatureManager\n"
+        "from pipecat_base.config.settings import Settings\n"
         "FeatureManager(Settings.load({})).features()\n"
         "print([m for m in ('pipecat', 'aiortc', 'av', 'daily', 'aiohttp', 'fastapi') if m in sys.modules])"
     )
@@ -53,7 +54,7 @@ def test_what_is_installed_here_is_enabled_and_imports() -> None:
 def test_nltks_data_is_looked_for_where_nltk_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "nltk.py").write_text("")
     (tmp_path / "tokenizers" / "punkt_tab").mkdir(parents=True)
-    monkeypatch.setattr("feature_manager.NLTK_ROOTS", ())
+    monkeypatch.setattr("pipecat_base.bot.features.NLTK_ROOTS", ())
     monkeypatch.setattr(sys, "prefix", str(tmp_path / "venv"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delitem(sys.modules, "nltk", raising=False)  # where pipecat has brought and imported it

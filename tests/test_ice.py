@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.logs import logger
-from pipecat_base.sessions.meetings import PUBLIC_STUN
-from pipecat_base.stage.webrtc import ice
+from pipecat_base.bot.webrtc import ice
+from pipecat_base.logs.logger import logger
+from pipecat_base.sessions.transports import PUBLIC_STUN
 
 
 def urls(servers: list[Any]) -> list[str]:

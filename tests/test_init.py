@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from pipecat_base import scaffold
+from pipecat_base.cli import init
 from tests.process import PIPECAT, ROOT, run
 
 NAMES = {"bot.py", "requirements.txt", "Dockerfile", ".dockerignore", ".env.example"}
@@ -80,14 +80,14 @@ def test_a_write_that_fails_halfway_leaves_nothing(tmp_path: Path, monkeypatch: 
             written.append(self.name)
             return super().open(*arguments, **options)
 
-    with pytest.raises(scaffold.NotWritten, match="No space left on device"):
-        scaffold.write(FullDisk(tmp_path / "a" / "b"))
+    with pytest.raises(init.NotWritten, match="No space left on device"):
+        init.write(FullDisk(tmp_path / "a" / "b"))
     assert written == ["bot.py", "requirements.txt"]
     assert names(tmp_path) == set()
 
 
 def test_what_is_installed_here_meets_the_requirements() -> None:
-    text = (ROOT / "pipecat_base" / "scaffold" / "project" / "requirements.txt").read_text()
+    text = (ROOT / "pipecat_base" / "cli" / "init" / "project" / "requirements.txt").read_text()
     (line,) = (line for line in text.splitlines() if not line.startswith("#"))
     requirement = Requirement(line)
     assert requirement.extras == {"webrtc", "websocket"}
@@ -96,7 +96,7 @@ def test_what_is_installed_here_meets_the_requirements() -> None:
 
 
 def test_the_dockerfile_is_that_of_the_documentation() -> None:
-    ours = (ROOT / "pipecat_base" / "scaffold" / "project" / "Dockerfile").read_text()
+    ours = (ROOT / "pipecat_base" / "cli" / "init" / "project" / "Dockerfile").read_text()
     assert ours == (ROOT / "examples" / "assistant" / "Dockerfile").read_text()
     assert f"```dockerfile\n{ours}```" in (ROOT / "docs" / "guide" / "image.md").read_text()
 
@@ -104,7 +104,7 @@ def test_the_dockerfile_is_that_of_the_documentation() -> None:
 def test_the_environment_file_is_the_form_that_docker_and_dev_read() -> None:
     from dotenv import dotenv_values
 
-    example = ROOT / "pipecat_base" / "scaffold" / "project" / ".env.example"
+    example = ROOT / "pipecat_base" / "cli" / "init" / "project" / ".env.example"
     assert dotenv_values(example) == {}
     filled = re.sub(r"^#(?=[A-Z])", "", example.read_text(), flags=re.MULTILINE)
     for line in filled.splitlines():
@@ -121,5 +121,5 @@ def test_the_wheel_has_every_file(tmp_path: Path) -> None:
     )
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
-        found = {name for name in archive.namelist() if name.startswith("pipecat_base/scaffold/project/")}
+        found = {name for name in archive.namelist() if name.startswith("pipecat_base/cli/init/project/")}
     assert {name.rpartition("/")[2] for name in found} == NAMES

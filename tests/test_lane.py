@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import pytest
 
-from pipecat_base.lane.capture import PUMP_ENDED
-from pipecat_base.lane.pump import LONGEST_LINE, Lines
-from pipecat_base.lane.records import Records, record
-from pipecat_base.lane.session import LINGER, CurrentSession
+from pipecat_base.logs.jsonl.capture import PUMP_ENDED
+from pipecat_base.logs.jsonl.records import Records, record
+from pipecat_base.logs.jsonl.session import LINGER, CurrentSession
+from pipecat_base.logs.jsonl.tee import LONGEST_LINE, Lines
 from tests.process import Launcher, environment, free_port, until
 
 BOT = """
@@ -455,7 +455,7 @@ def test_the_file_is_rotated_and_one_old_one_is_kept(tmp_path: Path) -> None:
 
 def test_processes_that_were_forked_rotate_without_losing_a_line_of_the_last_two_files(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pipecat_base.lane.records import Records, record\n"
+        "import os, sys; from pipecat_base.logs.jsonl.records import Records, record\n"
         "records = Records(sys.argv[1], max_bytes=200_000)\n"
         "children = []\n"
         "for name in 'ab':\n"
@@ -482,7 +482,7 @@ def test_processes_that_were_forked_rotate_without_losing_a_line_of_the_last_two
 def test_a_lock_holds_between_processes_that_share_a_descriptor(tmp_path: Path) -> None:
     """Both find the file full; the second must not put the new one in place of the old."""
     code = (
-        "import os, sys, time; from pipecat_base.lane import records as module\n"
+        "import os, sys, time; from pipecat_base.logs.jsonl import records as module\n"
         "replace = os.replace\n"
         "os.replace = lambda *paths: (time.sleep(0.3), replace(*paths))\n"
         "records = module.Records(sys.argv[1], max_bytes=1000)\n"

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from pipecat_base.bot import loader
 from pipecat_base.errors import startup_errors
-from pipecat_base.stage import loader
 from tests.process import BOTS, Launcher, run
 
 MISTAKES = sorted(path.name for path in (BOTS / "mistakes").iterdir())

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from pipecat_base.logged import LONGEST_LINE, LONGEST_VALUE, logged, logged_lines
+from pipecat_base.logs.escaping import LONGEST_LINE, LONGEST_VALUE, logged, logged_lines
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_lines_of_a_traceback_stay_lines_and_none_looks_like_one_of_the_log() ->
 SAYS = """
 import logging
 
-from pipecat_base.logs import Logs
+from pipecat_base.logs.logger import Logs
 
 Logs("DEBUG").configure()
 said = "from loguru import logger; logger.info({0!r}); logger.opt(exception=ValueError({0!r})).error({0!r})"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pipecat_base import output
+from pipecat_base.cli import output
 from tests.process import PYTHON, environment, free_port, run, until
 
 WAITS = """

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
+from pipecat_base.bot.packages import SESSION_API, Packages
 from pipecat_base.errors import BotImportFailed, PackagesConflict
-from pipecat_base.packages import SESSION_API, Packages
 
 NEEDS = {
     "pipecat-base": {"starlette": [(">=", [0, 41])], "fastapi": [(">=", [0, 115])]},

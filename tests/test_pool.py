@@ -11,17 +11,17 @@ from typing import Any, cast
 import pytest
 
 from pipecat_base.errors import UnknownPeer
-from pipecat_base.pods import Ask
-from pipecat_base.pods.limits import Limits
-from pipecat_base.pods.nursery import Nursery, Template
-from pipecat_base.pods.pool import WorkerPool
-from pipecat_base.pods.worker import Stint, Worker
-from pipecat_base.sessions.board import Board, Session, State
-from pipecat_base.sessions.meetings import OfferToCome, Transport
-from pipecat_base.sessions.outcomes import Outcome
-from pipecat_base.wire import messages
-from pipecat_base.wire.channel import Channel
-from pipecat_base.wire.messages import Imported
+from pipecat_base.sessions.outcome import Outcome
+from pipecat_base.sessions.pod import Ask
+from pipecat_base.sessions.registry import Board, Session, State
+from pipecat_base.sessions.transports import OfferToCome, Transport
+from pipecat_base.workers.fork_client import Nursery, Template
+from pipecat_base.workers.ipc import messages
+from pipecat_base.workers.ipc.channel import Channel
+from pipecat_base.workers.ipc.messages import Imported
+from pipecat_base.workers.limits import Limits
+from pipecat_base.workers.pool import WorkerPool
+from pipecat_base.workers.process import Stint, Worker
 
 IMPORTED = Imported("bot in bot.py", "bot.py", [], None, False, False, False, [], [])
 

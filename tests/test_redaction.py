@@ -6,7 +6,7 @@ from urllib.parse import quote, quote_plus, unquote
 
 import pytest
 
-from pipecat_base.redaction import MAX_SESSIONS, RELAY, Redaction
+from pipecat_base.logs.redaction import MAX_SESSIONS, RELAY, Redaction
 
 TOKEN = "eyJhbGciOi.J9+x/y=="
 URL = f"https://user-name-of-8:passw0rd!@relay.example/moq?jwt={quote(TOKEN, safe='')}&v=1#fragment-secret"

@@ -8,10 +8,10 @@ from subprocess import run as execute
 import pytest
 
 from pipecat_base.errors import Refusal, StartupError, refusals, startup_errors
-from pipecat_base.observe.call_report import FIELDS, CallReport
-from pipecat_base.observe.facts import Fact
-from pipecat_base.observe.metrics import Metrics
-from pipecat_base.sessions.outcomes import MEANINGS, Outcome
+from pipecat_base.sessions.outcome import MEANINGS, Outcome
+from pipecat_base.telemetry.call_report import FIELDS, CallReport
+from pipecat_base.telemetry.events import Fact
+from pipecat_base.telemetry.metrics import Metrics
 from tests.process import ROOT, run
 
 

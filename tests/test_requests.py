@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipecat_base.api.requests import decode_body, parse_json
 from pipecat_base.errors import Malformed
-from pipecat_base.large_json import SwitchableDecoder, from_file, is_large, to_file
-from pipecat_base.routes.requests import decode_body, parse_json
+from pipecat_base.server.large_json import SwitchableDecoder, from_file, is_large, to_file
 from tests.process import Launcher
 
 

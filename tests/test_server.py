@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from pipecat_base.server import listen
+from pipecat_base.server.server import listen
 from tests.process import free_port
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
+from pipecat_base.bot.argument_types import RunnerArguments
 from pipecat_base.errors import AtCapacity, Draining, DuplicateSession, Refusal, Starting
-from pipecat_base.lifecycle import Lifecycle
-from pipecat_base.lifecycle import State as LauncherState
-from pipecat_base.sessions import board
-from pipecat_base.sessions.board import Session, State
-from pipecat_base.sessions.meetings import Transport
-from pipecat_base.sessions.outcomes import Mistake, Outcome, Report
-from pipecat_base.stage.argument_types import RunnerArguments
+from pipecat_base.server.lifecycle import Lifecycle
+from pipecat_base.server.lifecycle import State as LauncherState
+from pipecat_base.sessions import registry
+from pipecat_base.sessions.outcome import Mistake, Outcome, Report
+from pipecat_base.sessions.registry import Session, State
+from pipecat_base.sessions.transports import Transport
 from tests.parts import Bot, Sessions, make_sessions
 
 
@@ -136,7 +136,7 @@ def test_the_end_is_not_reached_while_a_place_is_held_though_another_session_end
 
 
 def test_only_so_many_ends_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(board, "MAX_REPORTS", 3)
+    monkeypatch.setattr(registry, "MAX_REPORTS", 3)
 
     async def main() -> None:
         async def bot(args: Any) -> None: ...
@@ -155,7 +155,7 @@ def test_only_so_many_ends_are_remembered(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("keeps", [False, True])
 def test_what_a_bot_raised_is_kept_for_whoever_works_on_it_alone(keeps: bool) -> None:
     async def main() -> None:
-        kept = board.Board(max_sessions=None, max_seconds=None, refusal=lambda: None, keeps_mistakes=keeps)
+        kept = registry.Board(max_sessions=None, max_seconds=None, refusal=lambda: None, keeps_mistakes=keeps)
         async with kept.admit("a", Transport.PLAIN) as session:
             session.report = Report(Outcome.FAILED, "The bot failed.", 1.0, Mistake("KeyError: 'a secret'", ()))
         report = kept.report("a")

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipecat_base import settings as reference
+from pipecat_base.config import settings as reference
+from pipecat_base.config.settings import Settings
 from pipecat_base.errors import SettingsInvalid
-from pipecat_base.settings import Settings
 from tests.process import BOTS, ROOT, Launcher, run
 
 NAMES = [row.variable for row in reference.table()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipecat_base.spelling import nearest
+from pipecat_base.config.suggestions import nearest
 
 KNOWN = ("HOST", "PORTS", "SETUP", "TEARDOWN", "MIN_SESSIONS", "MAX_SESSIONS")
 

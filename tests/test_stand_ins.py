@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from pipecat_base.stage import stand_ins
-from pipecat_base.stage.stand_ins import WANTED
+from pipecat_base.bot import dev_credentials
+from pipecat_base.bot.dev_credentials import WANTED
 
 TWILIO = next(wanted for wanted in WANTED if wanted.provider == "Twilio")
 
@@ -33,4 +33,4 @@ def test_other_failures_get_no_advice(error: Exception) -> None:
     try:
         raise error
     except Exception as raised:
-        assert stand_ins.advice(raised) is None
+        assert dev_credentials.advice(raised) is None

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipecat_base.access.tokens import Tokens
+from pipecat_base.auth.tokens import Tokens
 from tests.process import BOTS, run
 
 

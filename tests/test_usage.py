@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base import cli, usage
+from pipecat_base.cli import main, usage
 from tests.process import Launcher, free_port, run
 
 EXAMPLES = [line for command in usage.COMMANDS.values() for line in command.examples]
@@ -23,11 +23,11 @@ def split(line: str) -> tuple[dict[str, str], list[str]]:
 
 
 def test_every_command_is_listed_in_one_line_and_has_examples() -> None:
-    assert set(cli.commands()) == set(usage.COMMANDS)
+    assert set(main.commands()) == set(usage.COMMANDS)
     printed = run("--help", cwd=Path.cwd()).stdout.splitlines()
     for name, command in usage.COMMANDS.items():
         assert f"    {name:<11}{command.words}" in printed
-        assert usage.epilog(command) in cli.commands()[name].format_help()
+        assert usage.epilog(command) in main.commands()[name].format_help()
         assert all(name in line.split() for line in command.examples)
         assert max(map(len, usage.epilog(command).splitlines())) <= 80
     assert max(map(len, printed)) <= 80
@@ -36,7 +36,7 @@ def test_every_command_is_listed_in_one_line_and_has_examples() -> None:
 @pytest.mark.parametrize("line", EXAMPLES)
 def test_examples_have_no_mistake(line: str) -> None:
     _, (name, *arguments) = split(line)
-    cli.commands()[name].parse_args(arguments)
+    main.commands()[name].parse_args(arguments)
 
 
 @pytest.mark.parametrize("line", ENDS)

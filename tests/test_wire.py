@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from pipecat_base.errors import AtCapacity, Malformed, Refusal, SetupFailed, UnknownSession
-from pipecat_base.sessions.meetings import DailyRoom, MoqRelay, MoqServer, Nowhere, OfferToCome, WhatsAppCall
-from pipecat_base.sessions.outcomes import MAX_FRAMES, MAX_LINE, Mistake, Outcome, Report
-from pipecat_base.wire.channel import HEAD, Channel
-from pipecat_base.wire.messages import (
+from pipecat_base.sessions.outcome import MAX_FRAMES, MAX_LINE, Mistake, Outcome, Report
+from pipecat_base.sessions.transports import DailyRoom, MoqRelay, MoqServer, Nowhere, OfferToCome, WhatsAppCall
+from pipecat_base.workers.ipc.channel import HEAD, Channel
+from pipecat_base.workers.ipc.messages import (
     Connection,
     Ended,
     Entered,

@@ -7,11 +7,22 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.pods.nursery import Child
-from pipecat_base.pods.worker import MESSAGES_PER_SECOND, Worker
-from pipecat_base.wire.allowance import Allowance
-from pipecat_base.wire.channel import Channel
-from pipecat_base.wire.messages import SMALL, Ended, Entered, Exited, Message, Noted, Reply, Run, Serving, Stored
+from pipecat_base.workers.fork_client import Child
+from pipecat_base.workers.ipc.allowance import Allowance
+from pipecat_base.workers.ipc.channel import Channel
+from pipecat_base.workers.ipc.messages import (
+    SMALL,
+    Ended,
+    Entered,
+    Exited,
+    Message,
+    Noted,
+    Reply,
+    Run,
+    Serving,
+    Stored,
+)
+from pipecat_base.workers.process import MESSAGES_PER_SECOND, Worker
 
 NOBODY = 2**22 + 1
 """No process has this id (proc(5), pid_max)."""
@@ -108,7 +119,7 @@ def test_replies_that_nothing_waits_for_count_as_messages() -> None:
 
 
 def test_no_more_uploads_are_remembered_than_this(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipecat_base.pods.worker.MAX_UPLOADS", 3)
+    monkeypatch.setattr("pipecat_base.workers.process.MAX_UPLOADS", 3)
     _, uploads = said(*(Stored("s", f"file-{number}") for number in range(5)))
     assert uploads == ["file-0", "file-1", "file-2"]
 
@@ -121,7 +132,7 @@ def test_a_process_that_was_silent_for_long_may_not_say_more_at_once(monkeypatch
         def monotonic() -> float:
             return now
 
-    monkeypatch.setattr("pipecat_base.wire.allowance.time", Clock)
+    monkeypatch.setattr("pipecat_base.workers.ipc.allowance.time", Clock)
     allowance = Allowance(5)
     for _ in range(2):
         assert [allowance.take() for _ in range(60)].count(True) == 50

@@ -19,28 +19,28 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from feature_manager import FeatureManager
-from pipecat_base.access import visitors
-from pipecat_base.access.keys import Keys
-from pipecat_base.access.local import serves_this_machine_alone
-from pipecat_base.access.tokens import Tokens
-from pipecat_base.app import warn_of_clashes
-from pipecat_base.edge.request_path import check_slashes
-from pipecat_base.errors import Malformed, Refusal, UnknownAgent
-from pipecat_base.gateway import answers, pages, streams, telephony
+from pipecat_base.api.app import warn_of_clashes
+from pipecat_base.auth import host_and_origin
+from pipecat_base.auth.keys import Keys
+from pipecat_base.auth.tokens import Tokens
+from pipecat_base.bot.features import FeatureManager
+from pipecat_base.config.hosts import serves_this_machine_alone
+from pipecat_base.config.settings import Settings
+from pipecat_base.errors import LAUNCHER, Malformed, Refusal, UnknownAgent
+from pipecat_base.gateway import error_format, pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.agents import Agents
 from pipecat_base.gateway.daily import Daily
-from pipecat_base.gateway.invitations import Invitations
+from pipecat_base.gateway.pending_sessions import Invitations
 from pipecat_base.gateway.session_api import SessionApi
 from pipecat_base.gateway.start import ANSWERED_SESSION_ID, Starts
 from pipecat_base.gateway.status import Status
 from pipecat_base.gateway.webhooks import Webhooks
-from pipecat_base.lifecycle import Lifecycle
-from pipecat_base.paths import SESSION_ID, STARTS
-from pipecat_base.pods import Pod
-from pipecat_base.refusals import LAUNCHER, gone, refuse, turn_away
-from pipecat_base.settings import Settings
+from pipecat_base.server.error_responses import gone, refuse, turn_away
+from pipecat_base.server.lifecycle import Lifecycle
+from pipecat_base.server.paths import SESSION_ID, STARTS
+from pipecat_base.server.request_path import check_slashes
+from pipecat_base.sessions.pod import Pod
 
 OPENAPI = "/v1/openapi.json"
 """Not at ``/openapi.json``: that is the bot's own."""
@@ -104,7 +104,7 @@ def build(
         telemetry={"tracing": False},
     )
     app.add_exception_handler(Refusal, _refuse)  # type: ignore[arg-type]
-    app.add_exception_handler(HTTPException, answers.of_http)
+    app.add_exception_handler(HTTPException, error_format.of_http)
     app.add_exception_handler(ClientDisconnect, gone)
     # Methods, not objects that can be called: older versions of FastAPI do not read the annotations of those.
     named = [Depends(_AgentName(settings.agent_name).check)]
@@ -164,7 +164,9 @@ def build(
         allow_headers=("*",),
         expose_headers=(ANSWERED_SESSION_ID, SESSION_ID, "retry-after"),
     )
-    return visitors.of_gateway(_Front(with_cors, direct, routes, pod.about.routes, ours), settings, answers.of)
+    return host_and_origin.of_gateway(
+        _Front(with_cors, direct, routes, pod.about.routes, ours), settings, error_format.of
+    )
 
 
 class _AgentName:
@@ -220,4 +222,4 @@ class _Front:
 
 async def _refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:
     response = await refuse(connection, refusal)
-    return None if response is None else answers.of(refusal, LAUNCHER)
+    return None if response is None else error_format.of(refusal, LAUNCHER)

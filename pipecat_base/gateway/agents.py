@@ -17,10 +17,10 @@ from fastapi import APIRouter, Query
 from starlette.responses import JSONResponse
 
 from pipecat_base.errors import Malformed, NotServed, UnknownSession
-from pipecat_base.gateway import paths
-from pipecat_base.lane.records import FILE
-from pipecat_base.sessions.board import Board, Past, Session
-from pipecat_base.sessions.outcomes import Outcome
+from pipecat_base.gateway import path_parameters
+from pipecat_base.logs.jsonl.records import FILE
+from pipecat_base.sessions.outcome import Outcome
+from pipecat_base.sessions.registry import Board, Past, Session
 
 SERVICES = "/v1/organizations/{organization}/services"
 SESSIONS = ("/v1/agents/{agent}/sessions", f"{SERVICES}/{{agent}}/sessions")
@@ -63,7 +63,7 @@ class Agents:
         router = APIRouter(tags=["management"])
 
         def add(path: str, answer: Callable[..., Any], name: str, method: str = "GET") -> None:
-            of = paths.parameters(path)
+            of = path_parameters.parameters(path)
             router.add_api_route(path, answer, methods=[method], name=name, dependencies=of)
 
         add(SERVICES, self.list, "list_of_agents")

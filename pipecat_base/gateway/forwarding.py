@@ -7,8 +7,8 @@ from urllib.parse import unquote_to_bytes
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from pipecat_base.access.internal_headers import without_internal
-from pipecat_base.paths import SESSION_ID
+from pipecat_base.auth.internal_headers import without_internal
+from pipecat_base.server.paths import SESSION_ID
 
 DROPPED = frozenset({b"host", b"content-length", b"authorization"})
 """Of requests: as on the platform (docs.pipecat.ai, Session API)."""

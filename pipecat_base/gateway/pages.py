@@ -11,7 +11,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from pipecat_base import installed
+from pipecat_base.bot import installed
 
 FOLDER = os.path.join(os.path.dirname(__file__), "page")
 CLIENT = "/client/"

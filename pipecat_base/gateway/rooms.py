@@ -10,10 +10,10 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
-from pipecat_base import installed
+from pipecat_base.bot import installed
+from pipecat_base.config.settings import Settings
 from pipecat_base.errors import NotSupported
-from pipecat_base.sessions.meetings import LiveKitRoom, MoqServer
-from pipecat_base.settings import Settings
+from pipecat_base.sessions.transports import LiveKitRoom, MoqServer
 
 MOQ_PORT = 4080
 """Where pipecat's MoQ transport listens when it serves itself."""

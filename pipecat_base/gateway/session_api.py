@@ -12,15 +12,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipecat_base.edge.request_path import PathSet
 from pipecat_base.errors import NotServed, UnknownSession
-from pipecat_base.gateway import paths
+from pipecat_base.gateway import path_parameters
 from pipecat_base.gateway.forwarding import forwarded, rest_of_path
-from pipecat_base.gateway.invitations import Invitations
-from pipecat_base.logs import logger
-from pipecat_base.paths import POD, PROBES, SESSION_ID, STREAMS
-from pipecat_base.sessions.board import Board, Session
-from pipecat_base.sessions.outcomes import Report
+from pipecat_base.gateway.pending_sessions import Invitations
+from pipecat_base.logs.logger import logger
+from pipecat_base.server.paths import POD, PROBES, SESSION_ID, STREAMS
+from pipecat_base.server.request_path import PathSet
+from pipecat_base.sessions.outcome import Report
+from pipecat_base.sessions.registry import Board, Session
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
 BEFORE_THE_BOT = PathSet(("/api/offer", "/files"))
@@ -79,7 +79,7 @@ class SessionApi:
                     self.short if prefix == "" else self.long,
                     methods=[method],
                     name=f"{name}_{method.lower()}",
-                    dependencies=paths.parameters(prefix),
+                    dependencies=path_parameters.parameters(prefix),
                 )
         return router
 

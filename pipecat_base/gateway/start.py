@@ -14,19 +14,19 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from pipecat_base import installed
-from pipecat_base.access.tokens import Tokens
+from pipecat_base.api import requests
+from pipecat_base.auth.tokens import Tokens
+from pipecat_base.bot import installed
+from pipecat_base.config.settings import Settings
 from pipecat_base.errors import Malformed, NotRunning
 from pipecat_base.gateway import rooms
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.daily import Daily
-from pipecat_base.gateway.invitations import Invitations
+from pipecat_base.gateway.pending_sessions import Invitations
 from pipecat_base.gateway.telephony import PROVIDERS
-from pipecat_base.paths import SESSION_ID
-from pipecat_base.pods import Ask, Place, Pod
-from pipecat_base.routes import requests
-from pipecat_base.sessions.meetings import PUBLIC_STUN, DailyRoom, Nowhere, OfferToCome, Transport
-from pipecat_base.settings import Settings
+from pipecat_base.server.paths import SESSION_ID
+from pipecat_base.sessions.pod import Ask, Place, Pod
+from pipecat_base.sessions.transports import PUBLIC_STUN, DailyRoom, Nowhere, OfferToCome, Transport
 
 ANSWERED_SESSION_ID = "sessionId"
 """The header of the answer that Pipecat Cloud's documentation names."""

@@ -8,10 +8,10 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import JSONResponse
 
-from feature_manager import Feature
-from pipecat_base.gateway.paths import parameters
-from pipecat_base.lifecycle import Lifecycle, State
-from pipecat_base.sessions.board import Board
+from pipecat_base.bot.features import Feature
+from pipecat_base.gateway.path_parameters import parameters
+from pipecat_base.server.lifecycle import Lifecycle, State
+from pipecat_base.sessions.registry import Board
 
 
 class Status:

@@ -9,12 +9,12 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from pipecat_base.access.tokens import Tokens
+from pipecat_base.auth.tokens import Tokens
+from pipecat_base.config.settings import Settings
 from pipecat_base.errors import UnknownAgent, UnknownSession
 from pipecat_base.gateway.forwarding import NOTHING, forwarded
-from pipecat_base.gateway.invitations import Invitations
+from pipecat_base.gateway.pending_sessions import Invitations
 from pipecat_base.gateway.telephony import PROVIDERS, Telephony
-from pipecat_base.settings import Settings
 
 GENERIC = "generic"
 """On the platform: a provider that it does not know."""

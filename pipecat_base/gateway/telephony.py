@@ -17,15 +17,15 @@ from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection, Request
 from starlette.responses import JSONResponse, Response
 
-from pipecat_base.access import signatures
-from pipecat_base.access.signatures import Pairs
+from pipecat_base.api import requests
+from pipecat_base.auth import signatures
+from pipecat_base.auth.signatures import Pairs
+from pipecat_base.config.settings import Settings
 from pipecat_base.errors import Malformed, SettingsInvalid, SignatureMissing
 from pipecat_base.gateway.addresses import Addresses
-from pipecat_base.logs import logger
-from pipecat_base.paths import PHONES
-from pipecat_base.routes import requests
-from pipecat_base.sessions.board import Board
-from pipecat_base.settings import Settings
+from pipecat_base.logs.logger import logger
+from pipecat_base.server.paths import PHONES
+from pipecat_base.sessions.registry import Board
 
 PROVIDERS = PHONES
 DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>'

@@ -10,16 +10,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
-from pipecat_base.access import signatures
-from pipecat_base.access.keys import Keys
+from pipecat_base.api import requests
+from pipecat_base.auth import signatures
+from pipecat_base.auth.keys import Keys
 from pipecat_base.errors import Malformed, NotSupported
 from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.forwarding import forwarded
-from pipecat_base.gateway.paths import parameters
+from pipecat_base.gateway.path_parameters import parameters
 from pipecat_base.gateway.session_api import Passed
-from pipecat_base.pods import Ask, Pod
-from pipecat_base.routes import requests
-from pipecat_base.sessions.meetings import DailyRoom, Transport
+from pipecat_base.sessions.pod import Ask, Pod
+from pipecat_base.sessions.transports import DailyRoom, Transport
 
 NEEDED = ("From", "To", "callId", "callDomain")
 

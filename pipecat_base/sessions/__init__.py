@@ -1,1 +1,1 @@
-"""Who is admitted, what runs, how it ended. Knows neither routes nor the bot."""
+"""Sessions: the registry, slots, outcomes, transports, and the contract of a pod."""

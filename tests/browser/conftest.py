@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipecat_base import audio
+from pipecat_base.cli.call import audio
 from tests.browser.browser import gateway
 from tests.process import Launcher
 from tests.tones import tone

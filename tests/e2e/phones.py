@@ -18,7 +18,7 @@ from typing import Any
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 
-from pipecat_base.audio import decode_mulaw, encode_mulaw
+from pipecat_base.cli.call.audio import decode_mulaw, encode_mulaw
 from tests.process import Launcher
 from tests.tones import tone
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pipecat_base import audio
-from pipecat_base.stage.stand_ins import STAND_IN
+from pipecat_base.bot.dev_credentials import STAND_IN
+from pipecat_base.cli.call import audio
 from tests.process import PIPECAT, ROOT, Launcher, run, until
 from tests.tones import tone
 
@@ -19,7 +19,7 @@ KEY = "pk_of_the_call_tests"
 NUMBERS = ["--from", "+15550001", "--to", "+15550002"]
 TALKS = """
 import asyncio, base64, json, math, struct
-from pipecat_base.audio import decode_mulaw, encode_mulaw
+from pipecat_base.cli.call.audio import decode_mulaw, encode_mulaw
 
 VOICE = base64.b64encode(encode_mulaw([round(9000 * math.sin(n * 0.6)) for n in range(8000 * 2)])).decode()
 
@@ -220,7 +220,7 @@ def test_a_bot_that_talks_is_measured_by_its_answers_and_interruptions(tmp_path:
 
 MARKS = """
 import base64, json, time
-from pipecat_base.audio import encode_mulaw
+from pipecat_base.cli.call.audio import encode_mulaw
 
 SECOND = base64.b64encode(encode_mulaw([9000, -9000] * 4000)).decode()
 

@@ -16,7 +16,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from pipecat_base import audio
+from pipecat_base.cli.call import audio
 from tests.e2e import phones
 from tests.e2e.phones import FRAME, call
 from tests.process import PIPECAT, ROOT, Launcher, in_one_process, run

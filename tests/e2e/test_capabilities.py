@@ -98,8 +98,10 @@ def test_a_transport_whose_package_is_broken_is_not_promised(tmp_path: Path) -> 
 
 
 def test_where_it_cannot_be_built_it_is_404_and_all_else_is_served(tmp_path: Path) -> None:
-    (tmp_path / "feature_manager.py").write_text("raise ImportError('s broken')\n")
-    (tmp_path / "bot.py").write_text("async def bot(args): ...\n")
+    (tmp_path / "bot.py").write_text(
+        "from pipecat_base.bot.features import FeatureManager\n\n\ndef broken(manager):\n"
+        "    raise ImportError('s broken')\n\n\nFeatureManager.capabilities = broken\n\n\nasync def bot(args): ...\n"
+    )
     with Launcher(tmp_path) as launcher:
         for method in ("GET", "HEAD", "POST"):
             response = launcher.http.request(method, "/pcc/capabilities")

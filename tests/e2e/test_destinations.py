@@ -16,7 +16,7 @@ import pytest
 from aioice import mdns
 from aioice.stun import Class, Message, Method
 
-from pipecat_base.stage.webrtc.destinations import MOST_ADDRESSES, MOST_NAMES, MOST_PACKETS
+from pipecat_base.bot.webrtc.destinations import MOST_ADDRESSES, MOST_NAMES, MOST_PACKETS
 from tests.e2e.graph import VARIABLES, Graph, call_id, connect, deliver
 from tests.e2e.offers import NO_ICE, SDP
 from tests.e2e.receiver import LOOPBACK, Receiver, candidate, offer_of

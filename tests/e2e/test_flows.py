@@ -174,7 +174,7 @@ def test_a_file_without_a_folder_to_look_in_refuses_the_session(obedient: Launch
 
 
 def test_a_flow_that_cannot_be_used_leaves_the_token_good(tmp_path: Path) -> None:
-    from pipecat_base.access.tokens import Tokens
+    from pipecat_base.auth.tokens import Tokens
 
     variables: dict[str, Any] = {"PIPECAT_WEBSOCKET_AUTH": "token", "PIPECAT_WEBSOCKET_SECRET": "sh4red-key"}
     with Launcher("obedient", PCC_SESSION_FILES_DIR=str(tmp_path), **variables) as launcher:

@@ -87,7 +87,7 @@ def test_the_bot_gets_the_relay_and_nothing_shows_its_url(launcher: Launcher, fo
             assert secret not in text
     assert launcher.lines("| moq-session - the arguments are MOQ")
     # Pieces of the URL that are words elsewhere are left there.
-    assert launcher.lines("pipecat_base.stage.runs:")
+    assert launcher.lines("pipecat_base.bot.runner:")
     assert launcher.lines("| moq-session - in whole <relay URL>, decoded <relay URL>")
 
 

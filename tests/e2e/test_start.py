@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base import orchestrator
+from pipecat_base.launcher import platform
 from tests.process import BOTS, Launcher, measured, run
 
 EARLY = "SIGTERM received before the server was up; nothing to drain, exiting"
@@ -137,13 +137,13 @@ def test_a_good_start_and_a_good_end_leave_no_message(tmp_path: Path) -> None:
 
 def test_the_token_refresher_is_told_where_its_folder_is(tmp_path: Path) -> None:
     """At the usual place, in a container: tests/image."""
-    orchestrator.tell_token_refresher(str(tmp_path / "nowhere"))
+    platform.tell_token_refresher(str(tmp_path / "nowhere"))
     assert not (tmp_path / "nowhere").exists()
-    orchestrator.tell_token_refresher(str(tmp_path))
+    platform.tell_token_refresher(str(tmp_path))
     assert [file.name for file in tmp_path.iterdir()] == ["shutdown"]
     (tmp_path / "shutdown").write_text("kept")
     os.utime(tmp_path / "shutdown", (0, 0))
-    orchestrator.tell_token_refresher(str(tmp_path))
+    platform.tell_token_refresher(str(tmp_path))
     assert (tmp_path / "shutdown").read_text() == "kept"
     assert (tmp_path / "shutdown").stat().st_mtime > 0
 

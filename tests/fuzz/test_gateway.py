@@ -13,16 +13,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from pipecat_base.access import signatures
-from pipecat_base.access.internal_headers import PREFIXES
-from pipecat_base.access.tokens import Tokens
+from pipecat_base.api.whatsapp_calls import webhook
+from pipecat_base.auth import signatures
+from pipecat_base.auth.internal_headers import PREFIXES
+from pipecat_base.auth.tokens import Tokens
+from pipecat_base.config.settings import is_local
 from pipecat_base.errors import SignatureMissing, SignatureWrong
 from pipecat_base.gateway import telephony
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.forwarding import forwarded, rest_of_path
 from pipecat_base.gateway.session_api import Passed
-from pipecat_base.settings import is_local
-from pipecat_base.whatsapp import webhook
 from tests.fuzz.values import (
     ANY_TEXT,
     HEADER_VALUE,

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipecat_base import capabilities
-from pipecat_base.access.tokens import Tokens
-from pipecat_base.caller_data import HARMLESS, UNKNOWN, shown
+from pipecat_base.api import capabilities
+from pipecat_base.auth.tokens import Tokens
+from pipecat_base.config.settings import Settings
 from pipecat_base.errors import SettingsInvalid
-from pipecat_base.lane import pump
-from pipecat_base.lane.records import record
-from pipecat_base.redaction import RELAY, SHORTEST_VALUE, Redaction
-from pipecat_base.settings import Settings
+from pipecat_base.logs.caller_data import HARMLESS, UNKNOWN, shown
+from pipecat_base.logs.jsonl import tee
+from pipecat_base.logs.jsonl.records import record
+from pipecat_base.logs.redaction import RELAY, SHORTEST_VALUE, Redaction
 from tests.fuzz.values import ANY_TEXT, WITH_SURROGATES, fuzz, grows_no_faster_than_its_input
 
 PRINTED_BYTES = st.lists(
@@ -27,7 +27,7 @@ PRINTED_BYTES = st.lists(
 
 
 def lines_of(pieces: list[bytes]) -> list[str]:
-    lines = pump.Lines()
+    lines = tee.Lines()
     found = [line for piece in pieces for line in lines.feed(piece)]
     return [*found, *lines.rest()]
 
@@ -43,15 +43,15 @@ def test_printed_lines_are_the_same_however_they_come(pieces: list[bytes]) -> No
 @given(PRINTED_BYTES)
 def test_a_printed_line_is_never_longer_than_the_longest(pieces: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pump, "LONGEST_LINE", 16)
+        patch.setattr(tee, "LONGEST_LINE", 16)
         for line in lines_of(pieces):
-            assert len(line) <= 16 + len(pump.CUT)
+            assert len(line) <= 16 + len(tee.CUT)
             assert "\n" not in line
 
 
 def test_printed_lines_take_no_longer_than_they_are_long() -> None:
     def feed(size: int) -> None:
-        lines = pump.Lines()
+        lines = tee.Lines()
         for _ in range(size):
             for _ in lines.feed(b"x" * 50 + b"\n" + b"y" * 50):
                 pass

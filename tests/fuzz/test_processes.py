@@ -18,12 +18,12 @@ from hypothesis import strategies as st
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from pipecat_base.edge.http import Parser
 from pipecat_base.errors import FlowUnusable, Refusal
-from pipecat_base.pods import handover, http
-from pipecat_base.wire.channel import HEAD, MAX_REPLY, Channel
-from pipecat_base.wire.messages import Failed, Message, Reply, Run, decode, encode
-from pipecat_base.wire.untrusted import decode_untrusted
+from pipecat_base.server.http import Parser
+from pipecat_base.workers import http_proxy, websocket_handoff
+from pipecat_base.workers.ipc.channel import HEAD, MAX_REPLY, Channel
+from pipecat_base.workers.ipc.messages import Failed, Message, Reply, Run, decode, encode
+from pipecat_base.workers.ipc.untrusted import decode_untrusted
 from tests.fuzz.values import ANY_TEXT, HEADER_VALUE, JSON, fuzz, objects
 
 NONE_OF_OURS = (ValueError, TypeError, KeyError, RecursionError)
@@ -221,7 +221,7 @@ def test_the_head_of_a_websocket_is_served_refused_or_closed(head: bytes, early:
         config = Config(app)
         config.load()
         state = ServerState()
-        held, wire = handover.Handover(config, state, {}), Wire()
+        held, wire = websocket_handoff.Handover(config, state, {}), Wire()
         held.connection_made(cast(Any, wire))
         held.data_received(head + early)
         await asyncio.gather(*state.tasks)
@@ -237,12 +237,12 @@ def test_the_head_of_a_websocket_is_served_refused_or_closed(head: bytes, early:
 
 def same_request(scope: Any, sent: bytes, early: bytes) -> None:
     """What is given away is what has come, the length of a body aside."""
-    before, after = (parsed(data) for data in (sent, handover._request(scope) + early))
+    before, after = (parsed(data) for data in (sent, websocket_handoff._request(scope) + early))
     assert before == after
 
 
 def parsed(data: bytes) -> tuple[Any, ...]:
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=handover.MAX_HEAD)
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=websocket_handoff.MAX_HEAD)
     parser.receive_data(data)
     request = parser.next_event()
     assert isinstance(request, h11.Request)
@@ -299,7 +299,7 @@ SCOPES = st.builds(
 @given(SCOPES, st.booleans())
 def test_a_request_is_passed_on_as_one_or_refused(scope: Any, has_body: bool) -> None:
     try:
-        request = http._request(scope, has_body=has_body)
+        request = http_proxy._request(scope, has_body=has_body)
         sent = h11.Connection(h11.CLIENT).send(request)
     except h11.LocalProtocolError:
         return

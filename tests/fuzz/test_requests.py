@@ -15,14 +15,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipecat_base import flows
-from pipecat_base.access.keys import Keys, bearer_of
-from pipecat_base.access.pod_token import has_token
-from pipecat_base.edge.websocket import MAX_REASON, _short, subprotocols
+from pipecat_base.api import flow_config, requests
+from pipecat_base.auth.keys import Keys, bearer_of
+from pipecat_base.auth.pod_token import has_token
 from pipecat_base.errors import Malformed, TooLarge
-from pipecat_base.paths import SESSION_ID, SESSION_ID_LENGTH, TOKEN_PATHS
-from pipecat_base.refusals import request_line, session_id_in
-from pipecat_base.routes import requests
+from pipecat_base.server.error_responses import request_line, session_id_in
+from pipecat_base.server.paths import SESSION_ID, SESSION_ID_LENGTH, TOKEN_PATHS
+from pipecat_base.server.websocket import MAX_REASON, _short, subprotocols
 from tests.fuzz.values import (
     ANY_TEXT,
     HEADER_VALUE,
@@ -108,7 +107,7 @@ def test_a_body_of_too_many_parts_is_refused_before_it_is_read(opening: bytes) -
 @given(JSON | objects(body=JSON, flow_config=ANY_TEXT), st.none() | st.just("1") | HEADER_VALUE)
 def test_an_envelope_is_opened_or_refused(content: Any, version: str | None) -> None:
     try:
-        body, flow = flows.open_envelope(content, version)
+        body, flow = flow_config.open_envelope(content, version)
     except Malformed:
         assert version is not None
         return
@@ -132,10 +131,10 @@ def test_a_flows_name_never_leads_out_of_its_folder(tmp_path_factory: pytest.Tem
         (folder.parent / "outside").write_text("outside")
         (folder / "link").symlink_to(folder.parent / "outside")
         (folder / "fine").write_text("inside")
-    files = flows.FlowFiles(str(folder), max_bytes=100)
+    files = flow_config.FlowFiles(str(folder), max_bytes=100)
     try:
         found = files._read(name)
-    except flows._Unusable as why:
+    except flow_config._Unusable as why:
         assert len(str(why)) < 4000
     else:
         assert (name, found) == ("fine", "inside")

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.applications import Starlette
 
+from pipecat_base.api.uploads import UploadRoutes
 from pipecat_base.errors import Refusal
-from pipecat_base.refusals import refuse
-from pipecat_base.sessions.board import Board
-from pipecat_base.stage.uploads import UploadRoutes
+from pipecat_base.server.error_responses import refuse
+from pipecat_base.sessions.registry import Board
 from tests.fuzz.values import fuzz
 
 MOST = 2000

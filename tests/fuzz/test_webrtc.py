@@ -11,8 +11,8 @@ from aiortc.rtcicetransport import parse_stun_turn_uri
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipecat_base.bot.webrtc import ice, offers
 from pipecat_base.errors import Malformed
-from pipecat_base.stage.webrtc import ice, offers
 from tests.e2e.offers import SDP
 from tests.e2e.test_webrtc import MUTATIONS
 from tests.fuzz.values import ANY_TEXT, JSON, fuzz, grows_no_faster_than_its_input, objects

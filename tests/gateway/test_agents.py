@@ -14,7 +14,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from pipecat_base.gateway import agents
-from pipecat_base.sessions.board import Board
+from pipecat_base.sessions.registry import Board
 from tests.gateway.conftest import stop_all
 from tests.process import Launcher, until
 

@@ -11,8 +11,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from pipecat_base import development
-from pipecat_base.settings import Settings
+from pipecat_base.config.settings import Settings
+from pipecat_base.launcher import reload
 from tests.e2e.offers import NO_ICE, SDP
 from tests.process import ISOLATION, PATIENCE, Launcher, until
 
@@ -116,8 +116,8 @@ def test_in_a_container_no_address_of_its_own_is_shown(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, public_url: str | None
 ) -> None:
     (tmp_path / "mark").touch()
-    monkeypatch.setattr(development, "CONTAINER", (str(tmp_path / "no"), str(tmp_path / "mark")))
-    shown = development.banner(Settings(host="0.0.0.0", public_url=public_url))
+    monkeypatch.setattr(reload, "CONTAINER", (str(tmp_path / "no"), str(tmp_path / "mark")))
+    shown = reload.banner(Settings(host="0.0.0.0", public_url=public_url))
     assert ("█" in shown or "▀" in shown) is (public_url is not None)
     assert ("set PIPECAT_PUBLIC_URL" in shown) is (public_url is None)
     assert "http://1" not in shown
@@ -240,6 +240,7 @@ def test_a_session_that_is_stopped_lets_go_of_the_old_code(folder: Path) -> None
         assert launcher.lines("torn down 1")
 
 
+@pytest.mark.needs_newest_packages
 def test_a_session_that_waits_for_its_caller_gets_the_new_code_and_keeps_no_old(folder: Path) -> None:
     """An abandoned /start, or a caller who takes her time: her id and her body stay good."""
     (folder / "bot.py").write_text(TELLS.replace("{number}", "1"))
@@ -258,6 +259,7 @@ def test_a_session_that_waits_for_its_caller_gets_the_new_code_and_keeps_no_old(
         assert "bot 1" not in launcher.log()
 
 
+@pytest.mark.needs_newest_packages
 def test_a_session_may_wait_for_its_caller_over_many_changes(folder: Path) -> None:
     (folder / "bot.py").write_text(TELLS.replace("{number}", "1"))
     with dev(folder, "--reload", **NO_ICE) as launcher:
@@ -463,6 +465,7 @@ def test_ctrl_c_ends_a_start_that_waits_for_a_change(folder: Path) -> None:
         assert launcher.wait() == 130
 
 
+@pytest.mark.needs_newest_packages
 def test_ctrl_c_does_not_wait_for_a_caller_who_has_not_come() -> None:
     with Launcher("gateway", command=("dev",)) as launcher:
         assert launcher.http.post("/start", json={"transport": "webrtc"}).status_code == 200

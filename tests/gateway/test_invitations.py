@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from pipecat_base.errors import AtCapacity, TooLarge
-from pipecat_base.gateway import invitations
-from pipecat_base.gateway.invitations import Invitations
+from pipecat_base.gateway import pending_sessions
+from pipecat_base.gateway.pending_sessions import Invitations
 
 
 def invite(open_ones: Invitations, session_id: str, body: Any) -> None:
@@ -30,12 +30,12 @@ def test_an_invitation_is_good_until_its_time_is_over() -> None:
 def test_beyond_the_most_the_next_is_refused_and_every_promise_is_kept() -> None:
     now = [0.0]
     open_ones = Invitations(lifetime=300, clock=lambda: now[0])
-    for number in range(invitations.MOST):
+    for number in range(pending_sessions.MOST):
         invite(open_ones, str(number), None)
     for number in range(5):
         with pytest.raises(AtCapacity):
             invite(open_ones, f"late {number}", None)
-    assert all(open_ones.find(str(number)) for number in range(invitations.MOST))
+    assert all(open_ones.find(str(number)) for number in range(pending_sessions.MOST))
     assert open_ones.find("late 0") is None
     open_ones.withdraw("7")
     invite(open_ones, "later", None)
@@ -45,13 +45,13 @@ def test_beyond_the_most_the_next_is_refused_and_every_promise_is_kept() -> None
 
 def test_their_bodies_never_take_more_than_the_largest() -> None:
     open_ones = Invitations(clock=lambda: 0.0)
-    most = invitations.LARGEST // (invitations.LARGEST_BODY // 2 + 2)
+    most = pending_sessions.LARGEST // (pending_sessions.LARGEST_BODY // 2 + 2)
     for number in range(most):
-        invite(open_ones, str(number), "x" * (invitations.LARGEST_BODY // 2))
+        invite(open_ones, str(number), "x" * (pending_sessions.LARGEST_BODY // 2))
     with pytest.raises(AtCapacity):
-        invite(open_ones, "one more", "x" * (invitations.LARGEST_BODY // 2))
+        invite(open_ones, "one more", "x" * (pending_sessions.LARGEST_BODY // 2))
     with pytest.raises(TooLarge):
-        invite(open_ones, "large", "x" * invitations.LARGEST_BODY)
+        invite(open_ones, "large", "x" * pending_sessions.LARGEST_BODY)
     assert [str(n) for n in range(5) if open_ones.find(str(n))] == ["0", "1", "2", "3", "4"]
 
 

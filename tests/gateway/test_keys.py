@@ -128,6 +128,7 @@ def test_behind_keys_files_come_with_a_key() -> None:
         assert (answer.status_code, answer.json()["name"]) == (200, "a")
 
 
+@pytest.mark.needs_newest_packages
 def test_behind_keys_offers_come_through_the_session_api(keyed: Launcher) -> None:
     key = {"authorization": "Bearer pk_one"}
     session_id = keyed.http.post("/start", headers=key).json()["sessionId"]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from starlette.datastructures import MultiDict
 from twilio.request_validator import RequestValidator
 
-from pipecat_base.access import signatures
+from pipecat_base.auth import signatures
 from pipecat_base.errors import SignatureMissing, SignatureWrong
 
 NOW = 1_800_000_000

@@ -157,6 +157,7 @@ def test_without_storage_nothing_is_advertised_and_the_route_is_the_bots(gateway
     assert "fileUploadUrl" not in gateway.http.post("/start").json()
 
 
+@pytest.mark.needs_newest_packages
 def test_pipecats_own_storage_keeps_files_in_the_folder_of_the_variable(tmp_path: Path) -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_UPLOADS_FOLDER=str(tmp_path)) as launcher:
         if PIPECAT < (1, 13):
@@ -196,6 +197,7 @@ def with_foreign_files(folder: Path) -> set[str]:
     return names
 
 
+@pytest.mark.needs_newest_packages
 @needs_uploads
 def test_files_of_no_session_are_bounded_over_restarts(tmp_path: Path) -> None:
     foreign = with_foreign_files(tmp_path)
@@ -208,6 +210,7 @@ def test_files_of_no_session_are_bounded_over_restarts(tmp_path: Path) -> None:
     assert foreign <= {path.name for path in tmp_path.iterdir()}
 
 
+@pytest.mark.needs_newest_packages
 @needs_uploads
 def test_a_start_deletes_what_a_killed_launcher_has_left_of_its_sessions_and_nothing_else(tmp_path: Path) -> None:
     foreign = with_foreign_files(tmp_path)
@@ -228,6 +231,7 @@ def test_a_start_deletes_what_a_killed_launcher_has_left_of_its_sessions_and_not
         assert upload(alone, started_plain(alone)) in names_in(tmp_path)
 
 
+@pytest.mark.needs_newest_packages
 @needs_uploads
 def test_a_call_whose_process_dies_leaves_no_file_behind(tmp_path: Path) -> None:
     variables: dict[str, Any] = {"PIPECAT_GATEWAY": "1", "PIPECAT_UPLOADS_FOLDER": str(tmp_path)}
@@ -243,6 +247,7 @@ def test_a_call_whose_process_dies_leaves_no_file_behind(tmp_path: Path) -> None
         assert lead.is_running()
 
 
+@pytest.mark.needs_newest_packages
 @needs_uploads
 def test_no_other_user_reads_uploads(tmp_path: Path) -> None:
     folder = tmp_path / "made" / "here"

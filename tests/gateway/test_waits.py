@@ -11,19 +11,19 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from pipecat_base.access.keys import Keys
+from pipecat_base.auth.keys import Keys
+from pipecat_base.config.settings import Settings
 from pipecat_base.errors import NotSupported, Refusal
-from pipecat_base.gateway import answers
+from pipecat_base.gateway import error_format
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.daily import Daily
-from pipecat_base.gateway.invitations import Invitations
+from pipecat_base.gateway.pending_sessions import Invitations
 from pipecat_base.gateway.session_api import SessionApi
 from pipecat_base.gateway.start import Starts
 from pipecat_base.gateway.webhooks import Webhooks
-from pipecat_base.lifecycle import Lifecycle
-from pipecat_base.pods import Ask
-from pipecat_base.sessions.meetings import Transport
-from pipecat_base.settings import Settings
+from pipecat_base.server.lifecycle import Lifecycle
+from pipecat_base.sessions.pod import Ask
+from pipecat_base.sessions.transports import Transport
 from tests.gateway.daily_api import DailyApi
 from tests.parts import make_sessions
 
@@ -48,7 +48,7 @@ def test_a_request_does_not_wait_for_ever_for_a_bot_that_does_not_run() -> None:
             sessions, FastAPI(), Invitations(), has_uploads=False, report_of=lambda session_id: None, patience=0.05
         )
         app.include_router(api.router())
-        app.add_exception_handler(Refusal, lambda request, refusal: answers.of(refusal, "x"))
+        app.add_exception_handler(Refusal, lambda request, refusal: error_format.of(refusal, "x"))
         transport = httpx.ASGITransport(app=app)
         async with sessions.admit("s", Transport.WEBRTC), httpx.AsyncClient(transport=transport) as client:
             return await client.get("http://localhost/sessions/s/status")
@@ -87,7 +87,7 @@ def test_a_room_whose_bot_can_not_be_started_is_given_back(api: DailyApi, path: 
         app = FastAPI()
         app.include_router(webhooks.router())
         app.include_router(starts.router())
-        app.add_exception_handler(Refusal, lambda request, refusal: answers.of(refusal, "x"))
+        app.add_exception_handler(Refusal, lambda request, refusal: error_format.of(refusal, "x"))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app=app)) as client:
             return await client.post(f"http://localhost{path}", json=content)
 

@@ -456,7 +456,7 @@ def test_few_descriptors_cost_neither_probes_nor_calls(strict: Launcher) -> None
 
 def test_it_may_have_as_many_descriptors_as_the_system_allows() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    program = "from pipecat_base.edge.limits import *; raise_descriptor_limit(); print(descriptor_limit())"
+    program = "from pipecat_base.server.limits import *; raise_descriptor_limit(); print(descriptor_limit())"
     limited = ["sh", "-c", 'ulimit -S -n 64; exec "$@"', "-", PYTHON, "-c", program]
     assert int(subprocess.check_output(limited)) == hard
 

@@ -16,11 +16,11 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Route, Router, WebSocketRoute
 from starlette.types import Message, Receive, Scope, Send
 
-from pipecat_base.access.keys import KeyGuard, Keys
-from pipecat_base.access.pod_token import PodTokenGuard
-from pipecat_base.edge.request_path import PathSet, check, check_slashes
+from pipecat_base.auth.keys import KeyGuard, Keys
+from pipecat_base.auth.pod_token import PodTokenGuard
 from pipecat_base.errors import Malformed
-from pipecat_base.paths import CAPABILITIES, POD, STARTS, STREAMS
+from pipecat_base.server.paths import CAPABILITIES, POD, STARTS, STREAMS
+from pipecat_base.server.request_path import PathSet, check, check_slashes
 from tests.hostile.attackers import answer_of, dial, status_of
 from tests.process import Launcher
 

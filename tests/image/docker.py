@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from pipecat_base import audio
+from pipecat_base.cli.call import audio
 from tests.process import ROOT, run, until
 from tests.tones import tone
 

@@ -96,8 +96,8 @@ print(sorted(spec.name for spec in specs if spec.cached and not os.path.exists(s
 @pytest.mark.parametrize(
     ("image", "modules"),
     [
-        (SLIM, ["pipecat_base.launcher", "pipecatcloud_system"]),
-        (FULL, ["pipecat_base.launcher", "pipecat.runner.utils", "pipecat.transports.smallwebrtc.transport", "daily"]),
+        (SLIM, ["pipecat_base.launcher.launcher", "pipecatcloud_system"]),
+        (FULL, ["pipecat_base.launcher.launcher", "pipecat.runner.utils", "pipecat.transports.smallwebrtc.transport", "daily"]),
         (FULL, ["pipecat_ai_prebuilt.frontend", "pipecat.audio.vad.silero", "pipecat.services.openai.llm"]),
     ],
 )

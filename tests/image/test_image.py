@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pipecat_base import audio
+from pipecat_base.cli.call import audio
 from tests.image.docker import FULL, SLIM, Container, call, docker
 from tests.process import BOTS, ROOT, run, until
 from tests.tones import pitch, tone

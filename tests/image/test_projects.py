@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipecat_base import audio
+from pipecat_base.cli.call import audio
 from tests.image.docker import Container, built, call, copied, docker, running
 from tests.process import ROOT, run, until
 from tests.tones import pitch

@@ -15,7 +15,7 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-from pipecat_base.settings import GATEWAYS_SECRETS
+from pipecat_base.config.settings import GATEWAYS_SECRETS
 from tests.bystanders import opened
 from tests.callers import close_code
 from tests.process import Launcher, until

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipecat_base.server import LEFTOVERS
-from pipecat_base.sessions.board import CLOSE_TIMEOUT
-from pipecat_base.settings import Settings
+from pipecat_base.config.settings import Settings
+from pipecat_base.server.server import LEFTOVERS
+from pipecat_base.sessions.registry import CLOSE_TIMEOUT
 from tests.kubernetes import manifests
 from tests.kubernetes.manifests import FOLDER, container_of, named, pod_of, tool, variables_of
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base import audio
+from pipecat_base.cli.call import audio
 from tests.process import ROOT, Launcher, until
 from tests.tones import pitch, tone
 

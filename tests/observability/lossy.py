@@ -9,7 +9,7 @@ from typing import Any
 from aiortc import RTCDtlsTransport
 from aiortc.rtp import is_rtcp
 
-from pipecat_base.cli import main
+from pipecat_base.cli.main import main
 
 send = RTCDtlsTransport._send_rtp
 number = itertools.count()

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import pytest
 
-from pipecat_base import audio
+from pipecat_base.cli.call import audio
 from tests.observability.prometheus import Prometheus, needs_prometheus, rules
 from tests.process import BOTS, PYTHON, ROOT, Launcher, environment, free_port, until
 from tests.tones import tone

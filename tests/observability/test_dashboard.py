@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base import audio
+from pipecat_base.cli.call import audio
 from tests.observability.prometheus import Prometheus, dashboard, needs_prometheus
 from tests.process import PYTHON, ROOT, Launcher, environment, free_port, until
 from tests.tones import tone

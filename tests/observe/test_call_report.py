@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipecat_base.observe import call_report
-from pipecat_base.observe.call_report import CallReport
-from pipecat_base.observe.facts import Fact
+from pipecat_base.telemetry import call_report
+from pipecat_base.telemetry.call_report import CallReport
+from pipecat_base.telemetry.events import Fact
 
 Told = tuple[str, dict[str, Any]]
 

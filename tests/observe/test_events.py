@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.observe.events import LANES, EventPublisher, envelope
-from pipecat_base.observe.facts import KINDS, Fact, fact
-from pipecat_base.observe.outbox import Outbox
+from pipecat_base.telemetry.delivery import Outbox
+from pipecat_base.telemetry.event_publisher import LANES, EventPublisher, envelope
+from pipecat_base.telemetry.events import KINDS, Fact, fact
 from tests.observe.sink import Sink
 from tests.process import Launcher
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.observe.facts import LARGEST, LONGEST_TRANSCRIPT, MOST_ENTRIES, SKEW, Fact, fact
+from pipecat_base.telemetry.events import LARGEST, LONGEST_TRANSCRIPT, MOST_ENTRIES, SKEW, Fact, fact
 
 
 def told(name: str, at: float | None = None, **fields: Any) -> Fact:

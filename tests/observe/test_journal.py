@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.observe import journal
-from pipecat_base.observe.journal import CALLS, Journal
+from pipecat_base.telemetry import journal
+from pipecat_base.telemetry.journal import CALLS, Journal
 
 
 def filed(folder: Path) -> list[str]:

@@ -19,11 +19,11 @@ from pipecat.utils.errors import ErrorCategory
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from pipecat_base.edge.limits import SPARE_CONNECTIONS
-from pipecat_base.observe.facts import Fact
-from pipecat_base.observe.metrics import ERROR_CATEGORIES, MOST_AT_ONCE, MOST_NAMES, MOST_PEERS, Metrics
-from pipecat_base.pods.generation import Generation
-from pipecat_base.scrapes import MOST
+from pipecat_base.server.limits import SPARE_CONNECTIONS
+from pipecat_base.server.metrics_server import MOST
+from pipecat_base.telemetry.events import Fact
+from pipecat_base.telemetry.metrics import ERROR_CATEGORIES, MOST_AT_ONCE, MOST_NAMES, MOST_PEERS, Metrics
+from pipecat_base.workers.revision import Generation
 from tests.hostile.attackers import Flood
 from tests.process import ISOLATION, PATIENCE, Launcher, free_port, measured, run, until
 
@@ -150,7 +150,7 @@ def test_a_scrape_whose_head_never_ends_is_cut_off_in_the_time_of_any_head() -> 
 
 def test_a_name_that_cannot_be_encoded_spoils_no_scrape(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text(
-        "from pipecat_base.observe.listener import current\n\n\nasync def bot(args):\n"
+        "from pipecat_base.telemetry.session_context import current\n\n\nasync def bot(args):\n"
         "    fields = {'kind': 'ttfb', 'processor': 'LLM#0', 'model': '\\ud800', 'seconds': 0.1}\n"
         "    current.get().note('service_latency', fields)\n"
         "    current.get().note('error', {'category': 'x' * 9_000_000, 'message': object()})\n"
@@ -192,8 +192,8 @@ def test_without_a_port_nothing_of_it_is_imported(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text("async def bot(args): ...\n")
     off: dict[str, Any] = {"PIPECAT_METRICS_PORT": "", "PIPECAT_REPORTS_DIR": ""}
     with Launcher(tmp_path, PYTHONPROFILEIMPORTTIME="1", **off) as launcher:
-        assert " pipecat_base.launcher\n" in launcher.log()
-        for module in ("prometheus_client", "urllib.request", "opentelemetry", "pipecat_base.observe.metrics"):
+        assert " pipecat_base.launcher.launcher\n" in launcher.log()
+        for module in ("prometheus_client", "urllib.request", "opentelemetry", "pipecat_base.telemetry.metrics"):
             assert f" {module}\n" not in launcher.log()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.observe.posting import MAX_ANSWER, Connection, NotTaken, post
+from pipecat_base.telemetry.http_post import MAX_ANSWER, Connection, NotTaken, post
 from tests.observe.sink import Sink
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from pipecat_base.observe.call_report import percentiles
-from pipecat_base.observe.journal import CALLS
+from pipecat_base.telemetry.call_report import percentiles
+from pipecat_base.telemetry.journal import CALLS
 from tests.callers import dial
 from tests.observe.sink import Sink
 from tests.process import ISOLATION, Launcher, run, until
@@ -281,7 +281,7 @@ def test_a_file_that_cannot_be_written_costs_no_call_and_reports_are_filed_once_
 
 FULL_DISK = """
 import resource, sys
-from pipecat_base.observe.journal import Journal
+from pipecat_base.telemetry.journal import Journal
 
 journal = Journal(sys.argv[1], sends=False)
 before = resource.getrlimit(resource.RLIMIT_FSIZE)

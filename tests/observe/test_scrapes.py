@@ -11,8 +11,8 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipecat_base.edge.limits import Limits
-from pipecat_base.scrapes import MAX_HEAD, Scrapes
+from pipecat_base.server.limits import Limits
+from pipecat_base.server.metrics_server import MAX_HEAD, Scrapes
 from tests.process import PATIENCE
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.logs import logger
-from pipecat_base.observe import reports
-from pipecat_base.observe.facts import Fact
-from pipecat_base.observe.reports import Reports, Sender
+from pipecat_base.logs.logger import logger
+from pipecat_base.telemetry import reports
+from pipecat_base.telemetry.events import Fact
+from pipecat_base.telemetry.reports import Reports, Sender
 from tests.observe.sink import Sink
 from tests.process import until
 

@@ -14,18 +14,18 @@ from typing import Any
 import pytest
 from starlette.requests import Request
 
-from pipecat_base.logs import logger
-from pipecat_base.observe.facts import Fact
-from pipecat_base.observe.listener import Listener, Options, current, listening
-from pipecat_base.observe.outbox import Outbox
-from pipecat_base.observe.posting import NotTaken, post
-from pipecat_base.observe.recorder import Recorder
-from pipecat_base.observe.reports import Reports
-from pipecat_base.routes.requests import caller
-from pipecat_base.sessions import board
-from pipecat_base.sessions.board import Session, State
-from pipecat_base.sessions.meetings import Transport
-from pipecat_base.sessions.outcomes import Outcome, Report
+from pipecat_base.api.requests import caller
+from pipecat_base.logs.logger import logger
+from pipecat_base.sessions import registry
+from pipecat_base.sessions.outcome import Outcome, Report
+from pipecat_base.sessions.registry import Session, State
+from pipecat_base.sessions.transports import Transport
+from pipecat_base.telemetry.bus import Recorder
+from pipecat_base.telemetry.delivery import Outbox
+from pipecat_base.telemetry.events import Fact
+from pipecat_base.telemetry.http_post import NotTaken, post
+from pipecat_base.telemetry.reports import Reports
+from pipecat_base.telemetry.session_context import Listener, Options, current, listening
 from tests.observe.sink import Sink
 from tests.process import Launcher, until
 
@@ -201,13 +201,13 @@ def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
 
 
 def test_the_reports_of_the_last_calls_alone_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipecat_base.observe.reports.MAX_REPORTS", 3)
+    monkeypatch.setattr("pipecat_base.telemetry.reports.MAX_REPORTS", 3)
     reports = Reports(None, None, None, content=False)
     for number in range(5):
         reports.read(Fact("session_admitted", f"s-{number}", {"transport": "plain"}))
         reports.read(Fact("session_ended", f"s-{number}", {"outcome": "completed", "reason": "x"}))
     assert [number for number in range(5) if reports.get(f"s-{number}")] == [2, 3, 4]
-    assert board.MAX_REPORTS > 3
+    assert registry.MAX_REPORTS > 3
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_the_callers_address_is_that_behind_ones_own_proxy(
 TELLS = """
 import os, threading, time
 
-from pipecat_base.observe.listener import current
+from pipecat_base.telemetry.session_context import current
 
 
 async def bot(args):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from pipecat_base.stage.spans import Spans
+from pipecat_base.bot.spans import Spans
 from tests.callers import close_code, dial
 from tests.process import Launcher, until
 

@@ -17,8 +17,8 @@ from pipecat.pipeline.pipeline import Pipeline
 from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
-from pipecat_base.observe.listener import Listener, Options, listening
-from pipecat_base.stage import observers
+from pipecat_base.bot import observers
+from pipecat_base.telemetry.session_context import Listener, Options, listening
 
 NOBODY: Any = None
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipecat_base.settings import Settings, table
+from pipecat_base.config.settings import Settings, table
 from tests.process import ROOT
 
 FOLDER = ROOT / "deploy" / "compose"

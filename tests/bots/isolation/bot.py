@@ -123,7 +123,7 @@ async def eat_in_child() -> None:
 
 def channel() -> Any:
     """That to the launcher."""
-    from pipecat_base.wire.channel import Channel
+    from pipecat_base.workers.ipc.channel import Channel
 
     return next(found for found in gc.get_objects() if isinstance(found, Channel) and not found.ended)
 

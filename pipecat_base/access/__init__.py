@@ -1,1 +1,0 @@
-"""Who may reach what: keys, tokens, names and origins, signatures, the pod's own token."""

@@ -1,0 +1,237 @@
+"""The web application: our routes on the bot's app, and what surrounds every request."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.responses import HTMLResponse, JSONResponse
+from starlette.routing import BaseRoute, Match, Mount, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from pipecat_base.bot.packages import BOTS_MODULE
+from pipecat_base.config.hosts import HOST_HEADERS
+from pipecat_base.errors import LAUNCHER, Malformed, Refusal, Starting
+from pipecat_base.logs.logger import logger
+from pipecat_base.server.error_responses import (
+    ON_REFUSAL,
+    gone,
+    lines_of,
+    refuse,
+    request_line,
+    session_id_in,
+    turn_away,
+)
+from pipecat_base.server.paths import POD, PROBES, STATUS
+from pipecat_base.server.request_path import PathSet
+from pipecat_base.server.startup_problem import HEADERS, Problem
+
+POD_PATHS = PathSet(POD, below=True)
+
+
+def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlette:
+    """Put ``routes`` before the bot's own on the app that it asked for, and ``missing`` after them.
+
+    A bot that did not import ``pipecatcloud_system`` gets a plain Starlette: FastAPI's import is a third of the
+    start-up time. Should it import that module later, in a session, its routes are served all the same.
+    """
+    theirs = bots_app()
+    app: Starlette = Starlette() if theirs is None else theirs
+    # As the default, not at the end: routes may be added to the bot's app in a session.
+    rest = Router(missing, redirect_slashes=False, default=app.router.default)
+    app.router.default = rest if theirs is not None else _late_routes(rest)
+    warn_of_clashes(routes, app.router.routes)
+    app.router.routes[:0] = routes
+    app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
+    app.add_exception_handler(ClientDisconnect, gone)
+    return app
+
+
+def build_apart(
+    routes: Sequence[BaseRoute],
+    missing: Sequence[BaseRoute],
+    bots: ASGIApp,
+    *,
+    has_app: bool,
+    passed_on: Sequence[str],
+    clashing: Sequence[BaseRoute],
+) -> Starlette:
+    """An app of ours for a bot that is in another process.
+
+    Args:
+        bots: Answers there.
+        has_app: Whether the bot has an app of its own: what is not ours is for that, ``missing`` included.
+        passed_on: Paths that are answered there in any case.
+        clashing: The bot's own, as they lead there. Those that are ours are not served, and the log says so.
+    """
+    app = Starlette()
+    rest = Router(missing, redirect_slashes=False, default=app.router.default)
+    elsewhere = PathSet(passed_on)
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await (bots if has_app or scope["path"] in elsewhere else rest)(scope, receive, send)
+
+    app.router.default = serve
+    warn_of_clashes(routes, clashing)
+    # Those of the bot's too: of a path that is ours with another method.
+    app.router.routes[:0] = [*routes, *clashing]
+    app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
+    app.add_exception_handler(ClientDisconnect, gone)
+    return app
+
+
+class Entrance:
+    """Surrounds every request: the state of lifespans, the session's id on log lines, the access log.
+
+    uvicorn's own access log is off: it writes query strings, and with them bodies and tokens.
+
+    Args:
+        patience: Seconds that a request which comes too early waits. The platform's own gateway tries again.
+        polled: Paths that pages ask for all the time, or, with a slash at the end, what is below them.
+        on_refusal: Learns of requests that are refused.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        patience: float = 0.0,
+        polled: Collection[str] = (),
+        on_refusal: Callable[[Refusal], None] = lambda refusal: None,
+    ) -> None:
+        self._app = app
+        self._on_refusal = on_refusal
+        self._opened = asyncio.Event()
+        self._patience = patience
+        self._polled = polled
+        self._state: dict[str, Any] = {}
+        self._problem: Problem | None = None
+
+    def swap(self, other: Entrance) -> None:
+        """Lead where ``other`` does, from the next request on."""
+        self._app = other._app
+
+    def stand_in(self, problem: Problem) -> None:
+        """Nobody knows when it will open: who comes is told why, ``/`` is the problem's page until then."""
+        self._problem = problem
+
+    def open(self, state: Mapping[str, Any]) -> None:
+        """The bot is set up, and its own routes may count on its lifespans: ``state`` is what those have yielded."""
+        self._state = dict(state)
+        self._opened.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["path"] in PROBES:
+            await self._app(scope, receive, send)
+            return
+        is_refused = False
+
+        def note_refusal(refusal: Refusal) -> None:
+            nonlocal is_refused
+            is_refused = True
+            self._on_refusal(refusal)
+
+        scope[ON_REFUSAL] = note_refusal
+        try:
+            POD_PATHS.check_slashes(scope["raw_path"])
+        except Malformed as refusal:
+            await turn_away(refusal, scope, receive, send)
+            return
+        if not await self._is_open():
+            await self._turn_away(scope, receive, send)
+            return
+        if self._state:
+            scope.setdefault("state", {}).update(self._state)
+        if scope["type"] == "http":
+            await self._serve(scope, receive, send, lambda: is_refused)
+        else:
+            await self._app(scope, receive, send)
+
+    async def _turn_away(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = self._problem or Problem("The bot is still starting.")
+        if self._problem is not None and scope["type"] == "http" and scope["method"] == "GET":
+            headers = Headers(scope=scope)
+            problem = problem.for_visitor(value for name in HOST_HEADERS for value in headers.getlist(name))
+            told = Starting(problem.reason).headers(LAUNCHER)
+            if scope["path"] == "/":
+                await HTMLResponse(problem.as_page(), 503, {**told, **HEADERS})(scope, receive, send)
+                return
+            if scope["path"] == STATUS:
+                await JSONResponse(problem.as_answer(), 503, told)(scope, receive, send)
+                return
+        await turn_away(Starting(problem.reason), scope, receive, send)
+
+    async def _is_open(self) -> bool:
+        if not self._opened.is_set() and self._patience and self._problem is None:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._opened.wait(), self._patience)
+        return self._opened.is_set()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, was_told: Callable[[], bool]) -> None:
+        started = time.monotonic()
+        status = 500
+        session_id = session_id_in(scope["headers"])
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal status, session_id
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                session_id = session_id or session_id_in(message["headers"])
+            await send(message)
+
+        with lines_of(session_id):
+            try:
+                await self._app(scope, receive, send_and_note)
+            finally:
+                # An id that was minted for this request is known by its answer.
+                with lines_of(session_id):
+                    is_no_news = was_told() or (status < 400 and self._is_polled(scope["path"]))
+                    level = "TRACE" if is_no_news else "INFO"
+                    milliseconds = (time.monotonic() - started) * 1000
+                    logger.log(level, f"{request_line(scope)} {status} in {milliseconds:.0f} ms")
+
+    def _is_polled(self, path: str) -> bool:
+        return path in self._polled or any(path.startswith(p) for p in self._polled if p.endswith("/") and p != "/")
+
+
+def bots_routes() -> list[BaseRoute]:
+    """The bot's own, before ours are put before them."""
+    app = bots_app()
+    return [] if app is None else list(app.router.routes)
+
+
+def bots_app() -> Any:
+    """That which the bot has asked for, or None."""
+    return getattr(sys.modules.get(BOTS_MODULE), "app", None)
+
+
+def _late_routes(rest: ASGIApp) -> ASGIApp:
+    """The app that the bot asked for in a session, once it has; ``rest`` until then."""
+
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await (bots_app() or rest)(scope, receive, send)
+
+    return serve
+
+
+def warn_of_clashes(ours: Sequence[BaseRoute], theirs: Sequence[BaseRoute]) -> None:
+    """Ask the bot's routes, those of routers inside them too, whether they would take a request that is ours."""
+    for route in ours:
+        path: str = getattr(route, "path", "")
+        if "{" in path:
+            continue
+        for method in sorted(getattr(route, "methods", None) or {"WebSocket"}):
+            kind = "websocket" if method == "WebSocket" else "http"
+            scope = {"type": kind, "method": method, "path": path, "root_path": "", "headers": [], "path_params": {}}
+            # A mount takes every path below it, as a site of static files at "/" does: that is no claim to this one.
+            taken = [r for r in theirs if not isinstance(r, Mount) and r.matches(scope)[0] is Match.FULL]
+            if taken and method != "HEAD":
+                name = getattr(taken[0], "name", None) or "route"
+                logger.warning(f"{path} is reserved for the launcher ({method}): your {name}() is not served there")

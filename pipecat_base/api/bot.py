@@ -1,0 +1,102 @@
+"""``POST /bot``: the platform starts a session, and gets its answer when the session has ended."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from pipecat_base.api import requests
+from pipecat_base.api.capabilities import Capabilities
+from pipecat_base.api.flow_config import ENVELOPE, open_envelope
+from pipecat_base.errors import MoqRefused, NotSupported
+from pipecat_base.server.paths import SESSION_ID
+from pipecat_base.sessions.outcome import Outcome, Report
+from pipecat_base.sessions.pod import Ask, Place, Pod
+from pipecat_base.sessions.transports import DailyRoom, Meeting, MoqRelay, Nowhere, OfferToCome, Transport
+
+ROOM_URL = "x-daily-room-url"
+ROOM_TOKEN = "x-daily-room-token"  # noqa: S105
+TRANSPORT_TYPE = "x-daily-transport-type"
+MOQ_RELAY_URL = "x-moq-relay-url"
+MOQ_NAMESPACE = "x-moq-namespace"
+NO_MOQ = "this image reports no MoQ support"
+NO_RELAY = "its start carries no relay URL or namespace (X-Moq-Relay-Url, X-Moq-Namespace)"
+OUTCOME = "x-pipecat-session-outcome"
+"""On the answer: the session's outcome, since only a failed one differs in status."""
+
+
+class BotRoute:
+    """Runs plain, Daily and MoQ sessions, and those that wait for a WebRTC offer.
+
+    Args:
+        failure_status: The HTTP status for a bot that failed.
+        max_body_bytes: The largest body.
+    """
+
+    def __init__(self, pod: Pod, capabilities: Capabilities, *, failure_status: int, max_body_bytes: int) -> None:
+        self._pod = pod
+        self._capabilities = capabilities
+        self._failure_status = failure_status
+        self._max_body_bytes = max_body_bytes
+
+    def routes(self) -> list[Route]:
+        """The routes to serve."""
+        return [Route("/bot", self.post, methods=["POST"])]
+
+    async def post(self, request: Request) -> JSONResponse:
+        """200 ``{}``, or the failure's status and ``{"error": {"code", "message", "session_id"}}``."""
+        session_id = requests.session_id(request)
+        max_seconds = requests.max_seconds(request, session_id)
+        content = await requests.json_body(request, self._max_body_bytes)
+        body, flow_config = open_envelope(content, request.headers.get(ENVELOPE))
+        meeting = await self._meeting(request, session_id)
+        ask = Ask(session_id, meeting.transport, max_seconds, caller=requests.caller(request))
+        async with self._pod.reserve(ask) as place:
+            watching = asyncio.ensure_future(_watch(request, place)) if meeting.transport is Transport.WEBRTC else None
+            try:
+                report = await place.run(meeting, body, flow_config=flow_config)
+            finally:
+                if watching is not None:
+                    watching.cancel()
+        return self._answer(session_id, report)
+
+    async def _meeting(self, request: Request, session_id: str) -> Meeting:
+        """Where the bot meets its caller: a MoQ relay, else a Daily room, else a WebRTC peer."""
+        transport_type = request.headers.get(TRANSPORT_TYPE, "").strip()
+        if transport_type == "moq":
+            return await self._relay(request, session_id)
+        room_url, room_token = (request.headers.get(name, "").strip() for name in (ROOM_URL, ROOM_TOKEN))
+        is_webrtc = transport_type.lower() == "webrtc"
+        if room_url and (room_token or not is_webrtc):
+            return DailyRoom(room_url, room_token or None)
+        if not is_webrtc:
+            return Nowhere()
+        if self._pod.about.webrtc_problem is not None:
+            raise NotSupported(self._pod.about.webrtc_problem, field=TRANSPORT_TYPE, session_id=session_id)
+        return OfferToCome()
+
+    async def _relay(self, request: Request, session_id: str) -> MoqRelay:
+        reason = await self._capabilities.why_not("transport.moq", unknown=NO_MOQ)
+        if reason is not None:
+            raise MoqRefused(reason, session_id=session_id)
+        url, namespace = (request.headers.get(name, "").strip() for name in (MOQ_RELAY_URL, MOQ_NAMESPACE))
+        if not (url and namespace):
+            raise MoqRefused(NO_RELAY, session_id=session_id)
+        return MoqRelay(url, namespace)
+
+    def _answer(self, session_id: str, report: Report) -> JSONResponse:
+        headers = {OUTCOME: report.outcome.value, SESSION_ID: session_id}
+        if report.outcome is not Outcome.FAILED:
+            return JSONResponse({}, headers=headers)
+        error = {"code": "bot_failed", "message": report.message, "session_id": session_id}
+        return JSONResponse({"error": error}, self._failure_status, headers)
+
+
+async def _watch(request: Request, place: Place) -> None:
+    """Tell the place when the caller has hung up. The body must have been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    place.caller_left()

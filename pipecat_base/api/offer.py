@@ -1,0 +1,47 @@
+"""``POST`` and ``PATCH /api/offer``: a browser offers a WebRTC connection and trickles its candidates."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from pipecat_base.api import requests
+from pipecat_base.server.paths import SESSION_ID
+from pipecat_base.sessions.pod import Ask, Pod
+from pipecat_base.sessions.transports import Transport
+
+
+class OfferRoutes:
+    """Answers offers.
+
+    Args:
+        max_body_bytes: The largest body.
+    """
+
+    def __init__(self, pod: Pod, *, max_body_bytes: int) -> None:
+        self._pod = pod
+        self._max_body_bytes = max_body_bytes
+
+    def routes(self) -> list[Route]:
+        """The routes to serve."""
+        return [
+            Route("/api/offer", self.post, methods=["POST"]),
+            Route("/api/offer", self.patch, methods=["PATCH"]),
+        ]
+
+    async def post(self, request: Request) -> JSONResponse:
+        """``{sdp, type, pc_id}``. An offer that names its connection renegotiates it."""
+        session_id = requests.session_id(request)
+        max_seconds = requests.max_seconds(request, session_id)
+        content = await requests.json_body(request, self._max_body_bytes)
+        answer = await self._pod.offer(
+            Ask(session_id, Transport.WEBRTC, max_seconds, caller=requests.caller(request)), content
+        )
+        return JSONResponse(answer, headers={SESSION_ID: session_id})
+
+    async def patch(self, request: Request) -> JSONResponse:
+        """``{"status": "success"}``."""
+        content = await requests.json_body(request, self._max_body_bytes)
+        await self._pod.trickle(content)
+        return JSONResponse({"status": "success"})

@@ -1,0 +1,153 @@
+"""What requests carry: session ids, limits and bodies, decoded or refused."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import math
+import uuid
+from typing import Any
+
+from starlette.requests import HTTPConnection, Request
+
+from pipecat_base.errors import Malformed, TooLarge
+from pipecat_base.logs.escaping import logged
+from pipecat_base.logs.logger import logger
+from pipecat_base.server import client_address, large_json
+from pipecat_base.server.paths import SESSION_ID, SESSION_ID_LENGTH
+from pipecat_base.sessions.transports import Caller
+
+MAX_WEIGHT = 1_000_000
+"""Of one body's JSON: as many commas. Objects that are made in one step, or freed in one, hold all calls up."""
+QUOTE_WEIGHT, CONTAINER_WEIGHT = 5, 10
+"""A key or a text has two quotation marks; an array or an object has one opening bracket."""
+PLATFORMS_BODY = 1024 * 1024
+"""Bytes that the platform takes of a body (docs.pipecat.ai): what it has passed on costs no session."""
+MAX_SECONDS = "x-pcc-max-session-seconds"
+
+
+def session_id(connection: HTTPConnection) -> str:
+    """The platform's id for this session, or a new one when it names none."""
+    value = connection.headers.get(SESSION_ID, "").strip()
+    if not value:
+        return str(uuid.uuid4())
+    if len(value) > SESSION_ID_LENGTH or not (value.isascii() and value.isprintable()):
+        raise Malformed(
+            f"Not a session id of at most {SESSION_ID_LENGTH} printable ASCII characters.", field=SESSION_ID
+        )
+    return value
+
+
+def max_seconds(connection: HTTPConnection, session_id: str) -> float | None:
+    """The limit that the platform sets for this session, in seconds; None without one.
+
+    A value that is no limit is told in the log and costs nothing else: it is not the caller's doing.
+    """
+    value = connection.headers.get(MAX_SECONDS)
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        seconds = math.nan
+    if math.isfinite(seconds) and seconds > 0:
+        return seconds
+    _warn(session_id, f"Ignored {MAX_SECONDS}: '{logged(value)}' is not a number of seconds (more than 0)")
+    return None
+
+
+def caller(connection: HTTPConnection) -> Caller:
+    """Who has sent this, for logs, reports and traces. Only the use of loopback candidates depends on it."""
+    route = client_address.route(connection)
+    peer = " through ".join(map(str, reversed(route))) or None
+    return Caller(peer, connection.headers.get("traceparent"))
+
+
+async def json_body(request: Request, limit: int) -> Any:
+    """The request's JSON, ``{}`` when there is none; refused beyond ``limit`` bytes."""
+    return await parse(await raw_body(request, limit))
+
+
+async def raw_body(request: Request, limit: int) -> bytes:
+    """The request's body as it came; refused beyond ``limit`` bytes."""
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise TooLarge(f"The body is larger than {limit} bytes (MAX_BODY_BYTES).", field="body")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+async def query_body(connection: HTTPConnection, session_id: str) -> Any:
+    """The session's body from ``?body=``, ``{}`` when there is none.
+
+    One that cannot be decoded is told in the log and counts as none: a phone is not cut off for a broken parameter.
+    """
+    try:
+        return await parse(decode_body(connection.query_params.get("body", "")))
+    except (Malformed, TooLarge) as error:
+        _warn(session_id, f"Ignored ?body=: {error.message}")
+        return {}
+
+
+def _warn(session_id: str, message: str) -> None:
+    with logger.contextualize(session_id=session_id):
+        logger.warning(message)
+
+
+def decode_body(value: str) -> bytes:
+    """Decode base64: standard or URL-safe alphabet, padded or not, and with a space where a ``+`` was."""
+    if not value.strip():
+        return b""
+    standard = value.replace(" ", "+").replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise Malformed("Not base64 of JSON.", field="body") from None
+
+
+async def parse(raw: bytes) -> Any:
+    """As :func:`parse_json`; other calls go on while a large text is parsed."""
+    if len(raw) <= large_json.SMALL_BYTES:
+        return parse_json(raw)
+    return await large_json.in_background(parse_json, raw, large_json.SwitchableDecoder)
+
+
+def parse_json(raw: bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder) -> Any:
+    """Strict JSON in UTF-8; nothing and ``null`` are ``{}``."""
+    if not raw.strip():
+        return {}
+    containers = raw.count(b"[") + raw.count(b"{")
+    weight = raw.count(b",") + QUOTE_WEIGHT * raw.count(b'"') + CONTAINER_WEIGHT * containers
+    if weight > MAX_WEIGHT and len(raw) > PLATFORMS_BODY:
+        raise TooLarge(
+            f"The JSON has too many parts: more than {MAX_WEIGHT}, where a comma counts 1, a quotation mark "
+            f"{QUOTE_WEIGHT} and an array or object {CONTAINER_WEIGHT}.",
+            field="body",
+        )
+    try:
+        value = decoder(parse_constant=_no_constant, parse_float=_finite).decode(raw.decode())
+    except RecursionError:
+        raise Malformed("JSON nested too deeply.", field="body") from None
+    except UnicodeDecodeError:
+        raise Malformed("Not UTF-8.", field="body") from None
+    except json.JSONDecodeError as error:
+        said = error.msg.removesuffix(" starting at")
+        raise Malformed(f"Not JSON: {said} at character {error.pos}.", field="body") from None
+    except ValueError as error:
+        raise Malformed(f"Not JSON: {error}.", field="body") from None
+    return {} if value is None else value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise Malformed("A number in the JSON is too large.", field="body")
+    return number

@@ -1,0 +1,89 @@
+"""``WS /ws`` (phone providers) and ``WS /ws-client`` (plain clients).
+
+The bot gets the accepted socket untouched: a provider's first messages can be read only once. When the session has
+ended the socket is closed, so that the peer never sees 1006.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
+
+from pipecat_base.api import requests
+from pipecat_base.api.flow_config import FILE as FLOW_FILE
+from pipecat_base.api.flow_config import FlowFiles
+from pipecat_base.auth.keys import bearer_of
+from pipecat_base.auth.tokens import Tokens
+from pipecat_base.errors import Unauthorized
+from pipecat_base.server.paths import TOKEN_PATHS
+from pipecat_base.sessions.pod import Ask, Pod
+from pipecat_base.sessions.transports import Stream, Transport
+
+PHONE = None
+"""transport_type for /ws: pipecat recognises the provider by its first messages."""
+PLAIN_CLIENT = "websocket"
+"""transport_type for /ws-client."""
+
+BAD_TOKEN = "This WebSocket needs a token that is valid here and was not used before."  # noqa: S105
+
+
+class WebSocketRoutes:
+    """Runs WebSocket sessions.
+
+    Args:
+        tokens: Checks single-use tokens; None when every connection is let in.
+    """
+
+    def __init__(
+        self,
+        pod: Pod,
+        flow_files: FlowFiles,
+        *,
+        tokens: Tokens | None,
+    ) -> None:
+        self._pod = pod
+        self._flow_files = flow_files
+        self._tokens = tokens
+
+    def routes(self) -> list[WebSocketRoute]:
+        """The routes to serve; each also with the token as the last part of the path."""
+        phone, client = partial(self.serve, PHONE), partial(self.serve, PLAIN_CLIENT)
+        return [
+            WebSocketRoute("/ws", phone),
+            WebSocketRoute("/ws-client", client),
+            *(
+                WebSocketRoute(f"{path}{{token}}", serve)
+                for path, serve in zip(TOKEN_PATHS, (phone, client), strict=True)
+            ),
+        ]
+
+    async def serve(self, transport_type: str | None, websocket: WebSocket) -> None:
+        """One session, from before accept to close."""
+        session_id = requests.session_id(websocket)
+        token = self._authorize(websocket, session_id)
+        max_seconds = requests.max_seconds(websocket, session_id)
+        body = await requests.query_body(websocket, session_id)
+        flow_config = await self._flow_files.read(websocket.headers.get(FLOW_FILE), session_id)
+        ask = Ask(session_id, Transport.WEBSOCKET, max_seconds, caller=requests.caller(websocket))
+        async with self._pod.reserve(ask) as place:
+            # Used up only now: a refusal for want of a place leaves it good for the next try.
+            if self._tokens is not None and not self._tokens.consume(token, session_id):
+                raise Unauthorized(BAD_TOKEN, field="token", session_id=session_id)
+            await place.run(Stream(websocket, transport_type), body, flow_config=flow_config)
+
+    def _authorize(self, websocket: WebSocket, session_id: str) -> str:
+        """The connection's token, empty when none is needed."""
+        token = _token(websocket) if self._tokens is not None else ""
+        if self._tokens is not None and not self._tokens.is_good(token, session_id):
+            raise Unauthorized(BAD_TOKEN, field="token")
+        return token
+
+
+def _token(websocket: WebSocket) -> str:
+    in_path = websocket.path_params.get("token")
+    if in_path:
+        return str(in_path)
+    bearer = bearer_of(websocket)
+    return websocket.query_params.get("token", "") if bearer is None else bearer

@@ -1,0 +1,80 @@
+"""``POST /whatsapp``: Meta's webhook. ``GET /whatsapp``: its verification, when the webhook is entered at Meta's."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse
+from starlette.routing import Route
+
+from pipecat_base.api import requests
+from pipecat_base.api.whatsapp_calls import WhatsApp, webhook
+from pipecat_base.errors import SignatureMissing, Unauthorized
+from pipecat_base.logs.logger import logger
+from pipecat_base.server.paths import SESSION_ID
+
+ANSWER_WAIT = 4.0
+"""Seconds that a webhook waits for its calls to be answered: Meta delivers again what is not acknowledged in time."""
+
+
+class WhatsAppRoutes:
+    """Takes calls.
+
+    Args:
+        app_secret: Signs the webhooks.
+        verification_token: What Meta must know to have the webhook verified; None when nobody can.
+        max_body_bytes: The largest body.
+    """
+
+    def __init__(
+        self, whatsapp: WhatsApp, *, app_secret: str, verification_token: str | None, max_body_bytes: int
+    ) -> None:
+        self._whatsapp = whatsapp
+        self._app_secret = app_secret
+        self._verification_token = verification_token
+        self._max_body_bytes = max_body_bytes
+
+    def routes(self) -> list[Route]:
+        """The routes to serve."""
+        return [
+            Route("/whatsapp", self.post, methods=["POST"]),
+            Route("/whatsapp", self.get, methods=["GET"]),
+        ]
+
+    async def post(self, request: Request) -> JSONResponse:
+        """200 ``{"status": "success"}`` to whatever Meta has signed: anything else would be delivered again."""
+        signature = request.headers.get(webhook.SIGNATURE)
+        if not signature:
+            raise SignatureMissing("This request has no signature.", field=webhook.SIGNATURE)
+        body = await requests.raw_body(request, self._max_body_bytes)
+        webhook.check_signature(self._app_secret, body, signature)
+        content = await requests.parse(body)
+        session_id = requests.session_id(request)
+        max_seconds = requests.max_seconds(request, session_id)
+        answering: list[asyncio.Future[None]] = []
+        for event in webhook.events(content):
+            if isinstance(event, webhook.Other):
+                logger.info(f"WhatsApp: ignored {event.kind}")
+                continue
+            calls = await self._whatsapp.load()
+            if isinstance(event, webhook.Terminate):
+                calls.terminate(event.call_id)
+            else:
+                answering.append(calls.connect(session_id, event, max_seconds=max_seconds))
+        if answering:
+            await asyncio.wait(answering, timeout=ANSWER_WAIT)
+        return JSONResponse({"status": "success"}, headers={SESSION_ID: session_id})
+
+    async def get(self, request: Request) -> PlainTextResponse:
+        """The challenge, as text (developers.facebook.com/docs/graph-api/webhooks/getting-started)."""
+        query = request.query_params
+        expected, given = self._verification_token, query.get("hub.verify_token", "")
+        if expected is None:
+            raise Unauthorized("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set here.")
+        if query.get("hub.mode") != "subscribe":
+            raise Unauthorized("Not subscribe.", field="hub.mode")
+        if not hmac.compare_digest(given.encode(), expected.encode()):
+            raise Unauthorized("Not the value of WHATSAPP_WEBHOOK_VERIFICATION_TOKEN.", field="hub.verify_token")
+        return PlainTextResponse(query.get("hub.challenge", ""))

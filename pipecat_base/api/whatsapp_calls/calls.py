@@ -1,0 +1,168 @@
+"""WhatsApp calls: each answered once, run as a session, and told to Meta when it ends here."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from pipecat_base.api.whatsapp_calls.graph import Graph, GraphError
+from pipecat_base.api.whatsapp_calls.webhook import Connect
+from pipecat_base.errors import Refusal
+from pipecat_base.logs.logger import logger
+from pipecat_base.sessions.outcome import Outcome
+from pipecat_base.sessions.pod import Ask, Place, Pod
+from pipecat_base.sessions.transports import Transport, WhatsAppCall
+
+REMEMBERED = 10_000
+"""Call ids kept, so that an event which is delivered again, or late, starts nothing."""
+
+
+@dataclass
+class Call:
+    """One call, from its webhook to its end."""
+
+    id: str
+    session_id: str
+    accepted: bool = False
+    ended: bool = False
+    failed: bool = False
+    """The Graph API let it down: that it cannot be told of the end either is no news."""
+    place: Place | None = None
+    hung_up: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    """Done when WhatsApp says that the call is over."""
+
+
+class Calls:
+    """Owns every WhatsApp call."""
+
+    def __init__(self, pod: Pod, graph: Graph) -> None:
+        self._pod = pod
+        self._graph = graph
+        self._calls: dict[str, Call] = {}
+        self._known: dict[str, None] = {}
+        self._running: set[asyncio.Task[None]] = set()
+
+    def connect(self, session_id: str, event: Connect, *, max_seconds: float | None) -> asyncio.Future[None]:
+        """Answer a call and run the bot on it; done when it is answered, or cannot be."""
+        settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        if session_id in self._session_ids():
+            session_id = str(uuid.uuid4())  # several calls in one webhook, or in one pod
+        with logger.contextualize(session_id=session_id):
+            if event.call_id in self._known:
+                logger.info("WhatsApp delivered a call again, or after its end; nothing to do")
+                settled.set_result(None)
+                return settled
+            self._remember(event.call_id)
+            # At once: its end may be delivered before the next step.
+            call = self._calls[event.call_id] = Call(event.call_id, session_id)
+            self._start(self._conduct(call, event, max_seconds, settled))
+        return settled
+
+    def terminate(self, call_id: str) -> None:
+        """WhatsApp says that a call is over."""
+        self._remember(call_id)
+        call = self._calls.get(call_id)
+        if call is None or call.hung_up.done():
+            logger.info("WhatsApp: ignored the end of a call that is not here")
+            return
+        with logger.contextualize(session_id=call.session_id):
+            logger.info("WhatsApp says that the call is over")
+            call.hung_up.set_result(None)
+            if call.place is not None:
+                # The bot is told by its transport, and ended if it does not end by itself.
+                self._start(call.place.hang_up())
+
+    def _start(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(step)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    def _session_ids(self) -> set[str]:
+        return {session.id for session in self._pod.board} | {call.session_id for call in self._calls.values()}
+
+    def _remember(self, call_id: str) -> None:
+        self._known[call_id] = None
+        if len(self._known) > REMEMBERED:
+            del self._known[next(iter(self._known))]
+
+    async def _conduct(
+        self, call: Call, event: Connect, max_seconds: float | None, settled: asyncio.Future[None]
+    ) -> None:
+        try:
+            async with self._pod.reserve(Ask(call.session_id, Transport.WHATSAPP, max_seconds)) as place:
+                place.on_end(partial(self._end, call))
+                offer = WhatsAppCall(event.offer, event.fields)
+                if await self._answer(place, call, offer, event.caller):
+                    settled.set_result(None)
+                    await place.run(offer, None)
+        except Refusal as refusal:
+            logger.warning(f"WhatsApp call declined: {refusal.code}: {refusal.message}")
+            await self._end(call)
+        except GraphError as error:
+            logger.error(f"WhatsApp call failed: {error}")
+        except Exception as error:
+            logger.opt(exception=True).error(f"WhatsApp call failed: {type(error).__name__}")
+        finally:
+            del self._calls[call.id]
+            if not settled.done():
+                settled.set_result(None)
+
+    async def _answer(self, place: Place, call: Call, offer: WhatsAppCall, caller: str) -> bool:
+        """False when it is over already.
+
+        Raises:
+            Malformed: what it offers cannot be answered.
+            GraphError: Meta was not told.
+        """
+        answering = asyncio.ensure_future(self._pick_up(place, call, offer, caller))
+        outcome = await place.wait(answering, call.hung_up)
+        if outcome is None:
+            answering.result()
+            return True
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+        logger.info(f"WhatsApp call over before it was answered: {outcome.value}")
+        return False
+
+    async def _pick_up(self, place: Place, call: Call, offer: WhatsAppCall, caller: str) -> None:
+        call.place = place
+        sdp = only_sha256(await place.pick_up(offer))
+        try:
+            await self._graph.pre_accept(call.id, caller, sdp)
+            # From here on it may be up, whether or not we learn of it.
+            call.accepted = True
+            await self._graph.accept(call.id, caller, sdp)
+        except GraphError:
+            call.failed = True
+            raise
+
+    async def _end(self, call: Call, outcome: Outcome | None = None) -> None:
+        """Close its peer and tell Meta, once."""
+        if call.ended:
+            return
+        call.ended = True
+        telling = asyncio.ensure_future(self._tell(call))
+        if call.place is not None:
+            await call.place.hang_up()
+        await telling
+
+    async def _tell(self, call: Call) -> None:
+        if call.hung_up.done():
+            return
+        try:
+            await (self._graph.terminate(call.id) if call.accepted else self._graph.reject(call.id))
+        except GraphError as error:
+            logger.log("DEBUG" if call.failed else "WARNING", f"WhatsApp was not told of the call's end: {error}")
+
+
+def only_sha256(sdp: str) -> str:
+    """The SDP without fingerprints of other kinds: WhatsApp takes no other."""
+    lines = sdp.splitlines()
+    kept = [
+        line for line in lines if not line.startswith("a=fingerprint:") or line.startswith("a=fingerprint:sha-256 ")
+    ]
+    return "\r\n".join(kept) + "\r\n"

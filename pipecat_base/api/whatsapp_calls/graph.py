@@ -1,0 +1,103 @@
+"""Meta's Graph API for calls: answer, reject, terminate. Through pipecat's client, with bounds and clear errors."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+from pipecat.transports.whatsapp.api import WhatsAppApi
+
+from pipecat_base.logs.escaping import logged
+from pipecat_base.server.http_client import bounded_session
+
+ANSWER_TIMEOUT = 5.0
+"""Seconds for each of the two steps of answering."""
+END_TIMEOUT = 1.5
+"""Seconds for a rejection or the end of a call: less than the closing of a session may take."""
+
+
+class GraphError(Exception):
+    """The Graph API did not do what it was asked; one line, without the token."""
+
+
+class Graph:
+    """One business number's calls.
+
+    Args:
+        token: The Graph API's bearer token.
+        phone_number_id: The number's id, part of the address.
+    """
+
+    def __init__(self, token: str, phone_number_id: str) -> None:
+        self._token = token
+        self._phone_number_id = phone_number_id
+
+    async def pre_accept(self, call_id: str, caller: str, sdp: str) -> None:
+        """Have media negotiated while the caller's phone still rings.
+
+        Raises:
+            GraphError: it was not done.
+        """
+        await self._answer("pre_accept", call_id, caller, sdp)
+
+    async def accept(self, call_id: str, caller: str, sdp: str) -> None:
+        """Take the call, after :meth:`pre_accept`.
+
+        Raises:
+            GraphError: it was not done, or done without our knowing.
+        """
+        await self._answer("accept", call_id, caller, sdp)
+
+    async def _answer(self, action: str, call_id: str, caller: str, sdp: str) -> None:
+        async with self._api(ANSWER_TIMEOUT) as api:
+            await self._ask(action, api.answer_call_to_whatsapp(call_id, action, sdp, caller))
+
+    async def reject(self, call_id: str) -> None:
+        """Decline a call that rings.
+
+        Raises:
+            GraphError: it was not done.
+        """
+        async with self._api(END_TIMEOUT) as api:
+            await self._ask("reject", api.reject_call_to_whatsapp(call_id))
+
+    async def terminate(self, call_id: str) -> None:
+        """End a call that was accepted.
+
+        Raises:
+            GraphError: it was not done.
+        """
+        async with self._api(END_TIMEOUT) as api:
+            await self._ask("terminate", api.terminate_call_to_whatsapp(call_id))
+
+    @asynccontextmanager
+    async def _api(self, timeout: float) -> AsyncIterator[WhatsAppApi]:
+        # A session for each use: minutes lie between two, and an idle connection would have been closed by then.
+        limits = aiohttp.ClientTimeout(total=timeout)
+        async with bounded_session(timeout=limits) as session:
+            yield WhatsAppApi(self._token, self._phone_number_id, session)
+
+    async def _ask(self, action: str, answering: Awaitable[Any]) -> None:
+        try:
+            answer = await answering
+        except TimeoutError:
+            raise GraphError(f"{action}: the Graph API did not answer in time") from None
+        except aiohttp.ContentTypeError as error:
+            raise GraphError(f"{action}: the Graph API answered {error.status} without JSON") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise GraphError(f"{action}: the Graph API cannot be used: {self._words(error)}") from None
+        if not isinstance(answer, dict) or answer.get("success") is not True:
+            raise GraphError(f"{action}: the Graph API refused: {self._reason(answer)}")
+
+    def _reason(self, answer: Any) -> str:
+        """``{"error": {"code", "message", ...}}`` (developers.facebook.com/docs/graph-api/guides/error-handling)."""
+        error = answer.get("error") if isinstance(answer, dict) else None
+        if not isinstance(error, dict):
+            return "without a reason"
+        return f"code {self._words(error.get('code'))}: {self._words(error.get('message'))}"
+
+    def _words(self, content: object) -> str:
+        """On one line, short, and without the token."""
+        return logged(str(content).replace(self._token, "...")) or type(content).__name__

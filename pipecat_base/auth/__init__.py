@@ -1,0 +1,1 @@
+"""Keys, tokens, signatures, origins: who may call which route."""

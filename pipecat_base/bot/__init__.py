@@ -1,0 +1,1 @@
+"""The only code that imports, calls and contains the user's bot.py."""

@@ -1,0 +1,272 @@
+"""Find the user's ``bot.py``, import it, and check ``bot`` and the optional hooks.
+
+Each mistake becomes one :class:`~pipecat_base.errors.StartupError` that names the file, what was expected and what
+was found, with the user's own frames.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import os
+import re
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pipecat_base.bot import import_errors
+from pipecat_base.config.suggestions import nearest
+from pipecat_base.errors import (
+    BotArityInvalid,
+    BotFunctionInvalid,
+    BotFunctionMissing,
+    BotIsFolder,
+    BotNotFound,
+    HookInvalid,
+)
+from pipecat_base.logs import tracebacks
+from pipecat_base.logs.logger import logger
+
+BotFunction = Callable[[Any], Awaitable[Any]]
+Hook = Callable[[], Any]
+
+WRITE_BOT = 'Write "async def bot(args)" in it.'
+
+
+@dataclass(frozen=True)
+class Bot:
+    """The user's program: its entry point and hooks, each known to be callable as documented."""
+
+    file: Path
+    module: ModuleType
+    function: BotFunction
+    setup: Hook | None = None
+    teardown: Hook | None = None
+    readyz: Hook | None = None
+    create_file_storage: Hook | None = None
+
+    @property
+    def project(self) -> str:
+        """The folder that holds the bot's file."""
+        return str(self.file.parent)
+
+    @property
+    def name(self) -> str:
+        """How logs call it: ``bot in bot.py``."""
+        return f"bot in {self.file.name}"
+
+    @property
+    def hooks(self) -> list[str]:
+        """The names of the hooks that the file defines."""
+        return [name for name in HOOKS if getattr(self, name) is not None]
+
+
+HOOKS = {"setup": "either", "teardown": "either", "readyz": "either", "create_file_storage": "sync"}
+"""Hook names, and whether each is an ordinary function or may be async as well."""
+
+OURS = ("setup", "teardown")
+"""Hooks that the replaced image does not know. What has that name by chance, as a function that needs arguments or one
+from another module, is left alone."""
+
+
+def load(path: str) -> Bot:
+    """Import the bot at ``path`` (relative to the working directory) and validate it.
+
+    The file's folder comes first on ``sys.path``, as when Python runs a script. The module is registered under its
+    own name, ``bot`` for ``bot.py``, so that the user's other modules find it.
+
+    Raises:
+        StartupError: the subclass for the user's mistake.
+    """
+    file = _find(path)
+    module = _import(file)
+    return validate(module, file)
+
+
+def validate(module: ModuleType, file: Path) -> Bot:
+    """Check ``bot`` and the hooks of an imported module."""
+    function = _bot_function(module, file)
+    hooks = {name: _hook(module, file, name, kind) for name, kind in HOOKS.items()}
+    return Bot(file=file, module=module, function=function, **hooks)
+
+
+def _find(path: str) -> Path:
+    file = Path(path).absolute()
+    if file.is_dir():
+        inside = file / "bot.py"
+        remedy = f"Name the file: {path.rstrip('/')}/bot.py." if inside.is_file() else "Name a Python file."
+        raise BotIsFolder(f"{path} is a folder, not a file.", remedy)
+    if not file.exists():
+        others = sorted(p.name for p in file.parent.glob("*.py"))[:8] if file.parent.is_dir() else []
+        found = f" It has {', '.join(others)}." if others else ""
+        raise BotNotFound(
+            f"There is no {file.name} in {file.parent}.{found}",
+            'Put a file with "async def bot(args)" there (in an image: COPY ./bot.py bot.py), '
+            "or name another one with --bot or PIPECAT_BOT.",
+        )
+    if not os.access(file, os.R_OK):
+        raise BotNotFound(
+            f"{file} cannot be read by uid {os.getuid()}.", "Let everybody read it: chmod 644, or COPY --chmod=644."
+        )
+    return file
+
+
+def _import(file: Path) -> ModuleType:
+    project = str(file.parent)
+    if sys.path[:1] != [project]:
+        sys.path.insert(0, project)
+    # A file named like a module that is already there (platform.py) must not replace it.
+    name = file.stem if file.stem not in sys.modules else "bot"
+    spec = importlib.util.spec_from_file_location(name, file)
+    if spec is None or spec.loader is None:
+        raise BotNotFound(f"{file.name} is not a Python file.", "Its name must end in .py.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    sys.argv = [str(file)]  # the launcher's own options are not the bot's
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            raise  # a person's, not the bot's
+        sys.modules.pop(name, None)
+        raise import_errors.explain(error, file) from error
+    return module
+
+
+def _bot_function(module: ModuleType, file: Path) -> BotFunction:
+    if not hasattr(module, "bot"):
+        raise BotFunctionMissing(f"{file.name} has no function `bot`; {_functions(module)}.", WRITE_BOT)
+    bot = module.bot
+    if not callable(bot) or inspect.isclass(bot):
+        raise BotFunctionInvalid(f"`bot` in {file.name} is {_kind(bot)}, not an async function.", WRITE_BOT)
+    if not is_async(bot):
+        raise BotFunctionInvalid(
+            f"`bot` in {file.name} is {_kind(bot)}, not an async function.",
+            'Write "async def bot(args)" instead of "def bot(args)".'
+            if inspect.isfunction(bot) and not inspect.isasyncgenfunction(bot)
+            else WRITE_BOT,
+        )
+    if not _accepts(bot, 1):
+        raise BotArityInvalid(
+            f"`bot` in {file.name} takes {_signature(bot)}, but is called with one positional argument.",
+            'Write "async def bot(args)".',
+        )
+    return bot  # type: ignore[no-any-return]
+
+
+def _hook(module: ModuleType, file: Path, name: str, kind: str) -> Hook | None:
+    hook = getattr(module, name, None)
+    if hook is None or isinstance(hook, ModuleType):
+        return None
+    if name in OURS and not _is_meant(hook, module):
+        logger.warning(f"`{name}` in {file.name} is {_kind(hook)}, so it is not used as the hook {name}()")
+        return None
+    remedy = f'Write "def {name}()", or give it another name if it is not the hook.'
+    if not callable(hook) or inspect.isclass(hook) or _is_generator(hook):
+        raise HookInvalid(f"`{name}` in {file.name} is {_kind(hook)}, not a function.", remedy)
+    if kind == "sync" and is_async(hook):
+        raise HookInvalid(f"`{name}` in {file.name} is async, but is called without await.", remedy)
+    if not _accepts(hook, 0):
+        if name in OURS:
+            logger.warning(f"`{name}` in {file.name} takes {_signature(hook)}, so it is not used as the hook {name}()")
+            return None
+        raise HookInvalid(f"`{name}` in {file.name} takes {_signature(hook)}, but is called without arguments.", remedy)
+    return hook  # type: ignore[no-any-return]
+
+
+def misnamed(bot: Bot) -> tuple[str, ...]:
+    """Lines about functions of the file that nobody calls, and that were probably meant as hooks."""
+    unused = [name for name in HOOKS if name not in bot.hooks]
+    own = [
+        name
+        for name, value in vars(bot.module).items()
+        if inspect.isfunction(value) and value.__module__ == bot.module.__name__ and _accepts(value, 0)
+    ]
+    found = nearest((name for name in own if name not in HOOKS), unused)
+    return tuple(
+        f"`{name}` in {bot.file.name} is not called by the launcher; is the hook {hook}() meant?"
+        for name, hook in found.items()
+    )
+
+
+def is_async(function: Any) -> bool:
+    """Whether calling it gives something to await: async functions, partials and wrappers of one, async objects."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function)):
+        return True
+    return not inspect.isclass(function) and inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _accepts(function: Any, count: int) -> bool:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return True
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+def _signature(function: Any) -> str:
+    try:
+        return str(inspect.signature(function))
+    except (TypeError, ValueError):
+        return "unknown arguments"
+
+
+def _functions(module: ModuleType) -> str:
+    names = [
+        f"{name}()"
+        for name, value in vars(module).items()
+        if inspect.isfunction(value) and value.__module__ == module.__name__
+    ]
+    return f"it has {', '.join(names)}" if names else "it has no functions at all"
+
+
+def _is_meant(hook: Any, module: ModuleType) -> bool:
+    """Whether what has a name of ours is the hook: a function of the bot's own, or an async one from elsewhere."""
+    own = inspect.isfunction(hook) and hook.__module__ == module.__name__
+    return own or isinstance(hook, functools.partial) or (callable(hook) and is_async(hook))
+
+
+def _is_generator(function: Any) -> bool:
+    return inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    if inspect.isclass(value):
+        return "a class"
+    if inspect.isasyncgenfunction(value):
+        return "an async generator"
+    if inspect.isgeneratorfunction(value):
+        return "a generator"
+    if inspect.isfunction(value):
+        return "an ordinary function"
+    name = type(value).__name__
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def mentions(project: str, pattern: bytes) -> bool:
+    """Whether a source file of the project that is imported by now matches, were it only inside a function.
+
+    So that what takes long to import is imported early for bots that want it, and never for others.
+    """
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    return any(_matches(file, pattern) for file in files if file and tracebacks.is_users(file, project))
+
+
+def _matches(file: str, pattern: bytes) -> bool:
+    try:
+        return re.search(pattern, Path(file).read_bytes()) is not None
+    except OSError:
+        return False

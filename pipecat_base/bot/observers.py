@@ -1,0 +1,338 @@
+"""What pipecat's observers see of a pipeline: a few lines in the log, and facts for whoever listens to the session.
+
+pipecat loads this file by its path, from PIPECAT_SETUP_FILES, for every pipeline: it must import nothing of this
+package, and works with every pipecat that the launcher takes. The timing observers exist since pipecat-ai 0.0.104, the
+others since a later one. pipecat >= 1.3 calls ``setup_pipeline_worker`` and warns about a file without
+``setup_worker_runner``; older ones call ``setup_pipeline_task``. The lines begin with ``[pcc-observability]``. Times
+are seconds, but ``start_time``, which is seconds since 1970.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import sys
+import time
+import warnings
+from typing import Any
+
+from loguru import logger
+
+PREFIX = "[pcc-observability]"
+LISTENER = "pipecat_base.telemetry.session_context"
+
+
+async def setup_worker_runner(runner: Any) -> None:
+    """Nothing to do for a runner."""
+
+
+async def setup_pipeline_worker(worker: Any) -> None:
+    """Add observers to a pipeline that is being set up."""
+    module = sys.modules.get(LISTENER)
+    listener = None if module is None else module.current.get()
+    observers: list[Any] = []
+    _observe_timing(worker, listener, observers)
+    if listener is not None:
+        for setup in (_measure_services, _observe_services, _observe_turns, _observe_transcripts, _trace):
+            try:
+                setup(worker, listener, observers)
+            except Exception as error:  # of a pipecat to come
+                what = setup.__name__.strip("_")
+                logger.debug(f"{PREFIX} {what} is not possible here: {type(error).__name__}: {error}")
+    if observers:
+        worker.add_observer(_together(observers))
+
+
+setup_pipeline_task = setup_pipeline_worker
+
+
+AUDIO_AND_VIDEO = (
+    "InputAudioRawFrame",
+    "UserAudioRawFrame",
+    "OutputAudioRawFrame",
+    "InputImageRawFrame",
+    "OutputImageRawFrame",
+    "UserSpeakingFrame",
+    "BotSpeakingFrame",
+)
+"""Frames that pass many times in a second, and that none of the observers here looks at."""
+
+
+def _together(observers: list[Any]) -> Any:
+    """One observer in place of several.
+
+    pipecat gives each that it knows a queue and a task of its own, which every frame of audio would wake.
+    """
+    from pipecat.frames import frames
+    from pipecat.observers.base_observer import BaseObserver
+
+    passed_over = {getattr(frames, name) for name in AUDIO_AND_VIDEO if hasattr(frames, name)}
+
+    class Together(BaseObserver):
+        is_started = False
+
+        @property
+        def observe_every_push(self) -> bool:
+            """How long processors take to start is told by a frame that each of them pushes on."""
+            return not self.is_started
+
+        async def setup(self, task_manager: Any) -> None:
+            await super().setup(task_manager)
+            await self._tell("setup", task_manager)
+
+        async def cleanup(self) -> None:
+            await super().cleanup()
+            await self._tell("cleanup")
+
+        async def on_processor_setup(self, data: Any) -> None:
+            await self._tell("on_processor_setup", data)
+
+        async def on_startup_warmup(self, data: Any) -> None:
+            """Of pipecats before 1.12."""
+            await self._tell("on_startup_warmup", data)
+
+        async def on_pipeline_started(self) -> None:
+            self.is_started = True
+            await self._tell("on_pipeline_started")
+
+        async def on_process_frame(self, data: Any) -> None:
+            if type(data.frame) not in passed_over:
+                await self._tell("on_process_frame", data)
+
+        async def on_push_frame(self, data: Any) -> None:
+            if type(data.frame) in passed_over:
+                return
+            is_first = getattr(data, "first_push", True)  # pipecats that do not say tell all of every push
+            await self._tell("on_push_frame", data, to=[o for o in observers if is_first or o.observe_every_push])
+
+        async def _tell(self, event: str, *data: Any, to: list[Any] | None = None) -> None:
+            for observer in tuple(observers) if to is None else to:
+                try:
+                    await getattr(observer, event)(*data)
+                except Exception as error:
+                    observers.remove(observer)
+                    kind = type(observer).__name__
+                    logger.warning(f"{PREFIX} {kind} failed and is left out: {type(error).__name__}: {error}")
+
+    return Together()
+
+
+def _observe_timing(worker: Any, listener: Any, observers: list[Any]) -> None:
+    try:
+        from pipecat.observers.startup_timing_observer import StartupTimingObserver
+        from pipecat.observers.user_bot_latency_observer import UserBotLatencyObserver
+    except ImportError:
+        return
+
+    def note(name: str, fields: dict[str, Any]) -> None:
+        if listener is not None:
+            listener.note(name, fields)
+
+    async def on_startup(observer: Any, report: Any) -> None:
+        await _log_startup(observer, report)
+        note("startup_timing", _fields(report))
+
+    async def on_transport(observer: Any, report: Any) -> None:
+        await _log_transport(observer, report)
+        note("transport_timing", _fields(report))
+
+    async def on_latency(observer: Any, seconds: float) -> None:
+        await _log_latency(observer, seconds)
+        note("user_bot_latency", {"latency_secs": round(seconds, 3), "timestamp": time.time()})
+
+    async def on_breakdown(observer: Any, breakdown: Any) -> None:
+        await _log_breakdown(observer, breakdown)
+        note("latency_breakdown", _fields(breakdown))
+
+    async def on_first_speech(observer: Any, seconds: float) -> None:
+        await _log_first_speech(observer, seconds)
+        note("first_bot_speech_latency", {"latency_secs": round(seconds, 3), "timestamp": time.time()})
+
+    startup = StartupTimingObserver()
+    startup.add_event_handler("on_startup_timing_report", on_startup)
+    startup.add_event_handler("on_transport_timing_report", on_transport)
+    latency = UserBotLatencyObserver()
+    latency.add_event_handler("on_latency_measured", on_latency)
+    _add_if_known(latency, "on_latency_breakdown", on_breakdown)
+    _add_if_known(latency, "on_first_bot_speech_latency", on_first_speech)
+    observers += [startup, latency]
+
+
+def _measure_services(worker: Any, listener: Any, observers: list[Any]) -> None:
+    """Have services measure themselves, where somebody wants to know and the bot has not asked for it."""
+    if listener.options.metrics:
+        worker.params.enable_metrics = True
+        worker.params.enable_usage_metrics = True
+
+
+OBSERVERS = {
+    "service_metrics_observer": (
+        "ServiceMetricsObserver",
+        {"on_service_latency": "service_latency", "on_service_usage": "service_usage"},
+    ),
+    "speaking_observer": ("SpeakingObserver", {"on_speech_event": "speech_event"}),
+    "function_call_observer": ("FunctionCallObserver", {"on_function_call_event": "function_call_event"}),
+    "error_observer": ("ErrorObserver", {"on_error": "error"}),
+}
+"""By module: the class, and the fact that each of its events is."""
+
+
+def _observe_services(worker: Any, listener: Any, observers: list[Any]) -> None:
+    for module_name, (class_name, events) in OBSERVERS.items():
+        try:
+            module = importlib.import_module(f"pipecat.observers.{module_name}")
+        except ImportError:
+            continue
+        observer = getattr(module, class_name)()
+        for event, fact in events.items():
+            _add_if_known(observer, event, _teller(listener, fact))
+        observers.append(observer)
+
+
+def _teller(listener: Any, fact: str) -> Any:
+    async def tell(observer: Any, record: Any) -> None:
+        listener.note(fact, _fields(record))
+
+    return tell
+
+
+def _observe_turns(worker: Any, listener: Any, observers: list[Any]) -> None:
+    from pipecat.frames.frames import CancelFrame, EndFrame
+    from pipecat.observers.base_observer import BaseObserver
+
+    tracker = getattr(worker, "turn_tracking_observer", None)
+    if tracker is None:
+        return
+
+    class Endings(BaseObserver):
+        """Knows whether the pipeline ends: pipecat calls the turn that it ends interrupted."""
+
+        is_over = False
+
+        async def on_push_frame(self, data: Any) -> None:
+            if isinstance(data.frame, EndFrame | CancelFrame):
+                self.is_over = True
+
+    async def on_turn_ended(observer: Any, number: int, seconds: float, was_interrupted: bool) -> None:
+        await asyncio.sleep(0)  # the frame that ended it may be on its way to the other observer
+        fields = {"number": number, "duration_secs": seconds, "interrupted": was_interrupted and not endings.is_over}
+        listener.note("turn", fields)
+
+    endings = Endings()
+    observers.append(endings)
+    tracker.add_event_handler("on_turn_ended", on_turn_ended)
+
+
+def _observe_transcripts(worker: Any, listener: Any, observers: list[Any]) -> None:
+    """From the aggregators of the pipeline, where what is said may be told."""
+    if not listener.options.content:
+        return
+
+    async def on_user(aggregator: Any, *values: Any) -> None:
+        message = values[-1]
+        _note_text(listener, {"role": "user", "text": message.content, "turn_started_at": message.timestamp})
+
+    async def on_assistant(aggregator: Any, message: Any) -> None:
+        fields = {"role": "assistant", "text": message.content, "turn_started_at": message.timestamp}
+        _note_text(listener, {**fields, "interrupted": message.interrupted})
+
+    for processor in _processors(worker):
+        events = getattr(processor, "_event_handlers", {})
+        # In realtime mode a user's text is known only with the message, in cascades with either.
+        user = "on_user_turn_message_added" if "on_user_turn_message_added" in events else "on_user_turn_stopped"
+        if user in events:
+            processor.add_event_handler(user, on_user)
+        if "on_assistant_turn_stopped" in events:
+            processor.add_event_handler("on_assistant_turn_stopped", on_assistant)
+
+
+def _note_text(listener: Any, fields: dict[str, Any]) -> None:
+    if fields["text"]:
+        listener.note("transcript", {**fields, "timestamp": time.time()})
+
+
+def _processors(worker: Any) -> list[Any]:
+    """All of a pipeline, those of pipelines in it too."""
+    found: list[Any] = []
+    waiting = [getattr(worker, "_pipeline", None)]
+    while waiting:
+        processor = waiting.pop()
+        if processor is not None and processor not in found:
+            found.append(processor)
+            waiting += getattr(processor, "processors", None) or getattr(processor, "_processors", None) or []
+    return found
+
+
+def _trace(worker: Any, listener: Any, observers: list[Any]) -> None:
+    """Have pipecat make its spans, below the session's, where the bot has not asked for them."""
+    if not listener.options.traces or worker._enable_tracing or worker.turn_tracking_observer is None:
+        return
+    from pipecat.observers.user_bot_latency_observer import UserBotLatencyObserver
+    from pipecat.utils.tracing.tracing_context import TracingContext
+    from pipecat.utils.tracing.turn_trace_observer import TurnTraceObserver
+
+    latency = UserBotLatencyObserver()
+    context = TracingContext()
+    tracer = TurnTraceObserver(
+        worker.turn_tracking_observer,
+        latency_tracker=latency,
+        conversation_id=listener.session_id,
+        tracing_context=context,
+    )
+    observers += [latency, tracer]
+    worker._enable_tracing, worker._tracing_context, worker._turn_trace_observer = True, context, tracer
+
+
+def _fields(record: Any) -> dict[str, Any]:
+    """Of one of pipecat's records; what it holds more than a fact of it may, such as a message, is left out there."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        dump = getattr(record, "model_dump", None)
+        found: dict[str, Any] = dict(vars(record)) if dump is None else dump(mode="json")
+    return found
+
+
+async def _log_startup(observer: Any, report: Any) -> None:
+    processors = [
+        {
+            "name": timing.processor_name,
+            "offset": round(timing.start_offset_secs, 3),
+            "duration": round(timing.duration_secs, 3),
+        }
+        for timing in report.processor_timings
+    ]
+    total = f"start_time={report.start_time:.3f} | total={report.total_duration_secs:.3f}s"
+    logger.info(f"{PREFIX} Startup timing | {total} | processors: {json.dumps(processors)}")
+
+
+async def _log_transport(observer: Any, report: Any) -> None:
+    parts = [f"start_time={report.start_time:.3f}"]
+    for name in ("bot_connected", "client_connected"):
+        seconds = getattr(report, f"{name}_secs")
+        if seconds is not None:
+            parts.append(f"{name}={seconds:.3f}s")
+    logger.info(f"{PREFIX} Transport timing | {' | '.join(parts)}")
+
+
+async def _log_latency(observer: Any, seconds: float) -> None:
+    logger.info(f"{PREFIX} User-bot latency | latency={seconds:.3f}s")
+
+
+async def _log_breakdown(observer: Any, breakdown: Any) -> None:
+    started = breakdown.user_turn_start_time
+    start_time = "" if started is None else f" start_time={started:.3f} |"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the lines of its successor are others
+        events = breakdown.chronological_events()
+    logger.info(f"{PREFIX} Latency breakdown |{start_time} events: {json.dumps(events)}")
+
+
+async def _log_first_speech(observer: Any, seconds: float) -> None:
+    logger.info(f"{PREFIX} First bot speech | latency={seconds:.3f}s")
+
+
+def _add_if_known(observer: Any, event: str, handler: Any) -> None:
+    """An older pipecat has no such event, and logs an error for a handler of one that it does not know."""
+    if event in getattr(observer, "_event_handlers", {event: None}):
+        observer.add_event_handler(event, handler)

@@ -1,0 +1,128 @@
+"""One run of the bot for a session: from its first line to its end, whoever asks for that."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import replace
+from typing import Any
+
+from pipecat_base.bot.arguments import Arguments
+from pipecat_base.bot.spans import Spans
+from pipecat_base.bot.task import Performer
+from pipecat_base.logs.logger import logger
+from pipecat_base.sessions.outcome import MESSAGES, Outcome, Report
+from pipecat_base.sessions.registry import Board, Session
+from pipecat_base.telemetry.session_context import Listener, Options, Take, listening
+
+
+class Runs:
+    """Runs the bot.
+
+    Args:
+        lines_of: Entered while a session's bot runs, with its id: its log lines carry that.
+        take: Takes facts of sessions; None where nobody wants them.
+        options: What readers want to know.
+        spans: Makes a span of each run.
+        versions: Of what sessions run on.
+        is_shared: Whether other sessions run in this process too.
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        performer: Performer,
+        *,
+        lines_of: Callable[[str], AbstractContextManager[None]],
+        take: Take | None,
+        options: Options,
+        spans: Spans,
+        versions: Mapping[str, str],
+        is_shared: bool,
+    ) -> None:
+        self._board = board
+        self._performer = performer
+        self._lines_of = lines_of
+        self._take = take
+        self._options = options
+        self._spans = spans
+        self._versions = versions
+        self._is_shared = is_shared
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+
+    async def run(self, session: Session, arguments: Arguments, *, until: asyncio.Future[Any] | None = None) -> Report:
+        """Await the bot until it ends, its time is up, its end is asked for, or ``until`` is done: its caller is gone.
+
+        Never raises what the bot raised.
+        """
+        before = 0.0 if session.report is None else session.report.seconds  # with another peer
+        started, cpu, seconds_left = time.monotonic(), time.process_time(), self._board.begin_run(session)
+        options = replace(self._options, traces=self._spans.is_on)
+        listener = Listener(session.id, options, self._hear)
+        with self._lines_of(session.id), listening(listener), self._spans.of(session) as span:
+            logger.info(f"Session started: {_described(session)}")
+            if self._versions and session.report is None:
+                listener.note("session_info", self._versions)
+            performance = self._performer.begin(session.id, arguments)
+            try:
+                waited: set[asyncio.Future[Any]] = {performance.task, session.stop, *([until] if until else [])}
+                await asyncio.wait(waited, timeout=seconds_left, return_when=asyncio.FIRST_COMPLETED)
+                if performance.task.done():
+                    outcome, message = performance.result()
+                else:
+                    outcome = _cause(session, until)
+                    message = MESSAGES[outcome]
+                    session.outcome = outcome
+                    await performance.cancel()
+            except asyncio.CancelledError:
+                # The route itself is cancelled, by the server's end or by a middleware of the bot's.
+                session.outcome = Outcome.CANCELLED
+                await performance.cancel()
+                raise
+            session.outcome = outcome
+            seconds = time.monotonic() - started
+            level = "WARNING" if outcome is Outcome.FAILED else "INFO"
+            logger.log(level, f"Session ended: {outcome.value} after {seconds:.1f} s")
+            if performance.failure is not None:
+                listener.note("failure", performance.failure)
+            self._note_process(session.id, cpu)
+            span.end(outcome.value, message)
+        mistake = performance.mistake if outcome is Outcome.FAILED else None
+        session.report = Report(outcome, message, before + seconds, mistake)
+        return session.report
+
+    def note(self, session_id: str, name: str, fields: Mapping[str, Any]) -> None:
+        """A fact of a session that has a run."""
+        self._hear(session_id, name, fields, time.time())
+
+    def _note_process(self, session_id: str, cpu_before: float) -> None:
+        fields = {
+            "cpu_secs": time.process_time() - cpu_before,
+            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+            "shared": self._is_shared,
+        }
+        self.note(session_id, "process", fields)
+
+    def _hear(self, session_id: str, name: str, fields: Mapping[str, Any], at: float) -> None:
+        if self._take is None or self._performer.is_in_child:
+            return
+        if threading.get_ident() == self._thread:
+            self._take(session_id, name, fields, at)
+        else:  # of a pipeline that the bot runs in another thread
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._take, session_id, name, fields, at)
+
+
+def _described(session: Session) -> str:
+    return session.transport.value + (f" from {session.caller.peer}" if session.caller.peer else "")
+
+
+def _cause(session: Session, until: asyncio.Future[Any] | None) -> Outcome:
+    if session.stop.done():
+        return session.stop.result()
+    return Outcome.DISCONNECTED if until is not None and until.done() else Outcome.EXPIRED

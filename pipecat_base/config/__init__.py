@@ -1,0 +1,1 @@
+"""Settings, the environment, .env files and suggestions for misspelled names."""

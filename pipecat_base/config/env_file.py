@@ -1,0 +1,83 @@
+"""``.env`` beside the bot: for who works on it, never for what runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipecat_base.config import environment
+from pipecat_base.errors import SettingsInvalid
+
+if TYPE_CHECKING:
+    from dotenv.parser import Binding
+
+NAME = ".env"
+
+
+class EnvFile:
+    """Variables of a file, in the environment: never over one that was set before, be it empty.
+
+    Args:
+        folder: The bot's.
+
+    Attributes:
+        names: The variables that came from it, with where each stands: ``.env:3``.
+        warnings: Lines about what in it is no variable.
+        differing: The variables that the last reading changed.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / NAME
+        self._started_with = environment.read()
+        self._values: dict[str, str] = {}
+        self.names: Mapping[str, str] = {}
+        self.warnings: tuple[str, ...] = ()
+        self.differing: frozenset[str] = frozenset()
+
+    def read(self) -> None:
+        """Set what it says, and no longer what it said before.
+
+        Raises:
+            SettingsInvalid: it is no text.
+        """
+        from dotenv import dotenv_values
+        from dotenv.parser import parse_stream
+
+        try:
+            # A FIFO too: password managers hand it out by one.
+            text = self._path.read_text(encoding="utf-8") if self._path.exists() and not self._path.is_dir() else ""
+        except UnicodeDecodeError:
+            raise SettingsInvalid([f"{self._path}: not UTF-8"]) from None
+        except OSError as error:
+            raise SettingsInvalid([f"{self._path}: cannot be read ({error.strerror})"]) from None
+        before = self._values
+        environment.remove(before)
+        with _silent():
+            found = dotenv_values(stream=io.StringIO(text))
+        self._values = {n: value for n, value in found.items() if value is not None and n not in self._started_with}
+        environment.add(self._values)
+        bindings = list(parse_stream(io.StringIO(text)))
+        self.names = {b.key: _place(b) for b in bindings if b.key in self._values}
+        self.warnings = tuple(f"{_place(b)}: not a variable (NAME=value); it is left out" for b in bindings if b.error)
+        self.differing = frozenset(n for n in {*before, *self._values} if before.get(n) != self._values.get(n))
+
+
+def _place(binding: Binding) -> str:
+    text = binding.original.string
+    blank = text[: len(text) - len(text.lstrip())]
+    return f"{NAME}:{binding.original.line + blank.count(chr(10))}"
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Without dotenv's own warnings, which do not name the file."""
+    theirs = logging.getLogger("dotenv.main")
+    theirs.disabled = True
+    try:
+        yield
+    finally:
+        theirs.disabled = False

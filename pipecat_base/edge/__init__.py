@@ -1,1 +1,0 @@
-"""What one connection may cost the others: bounded heads, bodies, frames, time and turns of the event loop."""

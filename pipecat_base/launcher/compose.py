@@ -1,0 +1,563 @@
+"""Which parts this bot and these settings need, and how they are joined: the only place where settings are handed out.
+
+:func:`local_pod` makes the bot's side, :func:`front` what callers come through.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+from starlette.websockets import WebSocketDisconnect
+
+from pipecat_base.api import app as application
+from pipecat_base.api.bot import BotRoute
+from pipecat_base.api.capabilities import Capabilities, CapabilitiesRoute
+from pipecat_base.api.flow_config import FlowFiles
+from pipecat_base.api.health import Health
+from pipecat_base.api.offer import OfferRoutes
+from pipecat_base.api.unavailable import MissingRoutes
+from pipecat_base.api.websocket import WebSocketRoutes
+from pipecat_base.api.whatsapp_calls import WhatsApp
+from pipecat_base.auth import host_and_origin
+from pipecat_base.auth.internal_headers import InternalHeaders
+from pipecat_base.auth.keys import KeyGuard, Keys
+from pipecat_base.auth.origins import OriginGuard
+from pipecat_base.auth.pod_token import PodTokenGuard
+from pipecat_base.auth.tokens import Tokens
+from pipecat_base.bot import argument_types, installed, loader, webrtc
+from pipecat_base.bot.arguments import ArgumentFactory
+from pipecat_base.bot.imported import Imported
+from pipecat_base.bot.lifespan import Preparation
+from pipecat_base.bot.memory import MemoryRelease
+from pipecat_base.bot.pod import LocalPod
+from pipecat_base.bot.readiness import Readiness
+from pipecat_base.bot.runner import Runs
+from pipecat_base.bot.spans import SETS_TRACING_UP, Spans
+from pipecat_base.bot.task import Performer
+from pipecat_base.bot.versions import versions
+from pipecat_base.config import environment
+from pipecat_base.config.hosts import serves_this_machine_alone
+from pipecat_base.config.settings import Settings
+from pipecat_base.errors import SettingsInvalid
+from pipecat_base.logs.logger import Logs
+from pipecat_base.server.client_address import TraceHeaders
+from pipecat_base.server.lifecycle import Lifecycle
+from pipecat_base.server.limits import Limits, connections_for, descriptor_limit
+from pipecat_base.server.paths import STARTS, STREAMS
+from pipecat_base.sessions.pod import About, Pod
+from pipecat_base.sessions.registry import Board
+from pipecat_base.telemetry.bus import Reader, Recorder
+from pipecat_base.telemetry.session_context import Options, Take
+
+if TYPE_CHECKING:
+    from pipecat_base.bot.features import FeatureManager
+    from pipecat_base.gateway.pending_sessions import Invitations
+    from pipecat_base.server.metrics_server import Scrapes
+    from pipecat_base.telemetry.metrics import Metrics
+    from pipecat_base.telemetry.reports import Reports
+    from pipecat_base.workers.fork_client import Nursery, Template
+
+STARTING_WAIT = 30.0
+"""Seconds that a request to the gateway waits for a bot that is still set up."""
+SPEAKS_OF_WEBRTC = rb"(?i)webrtc"
+WEBRTC_MODULE = "pipecat_base.bot.webrtc.sessions"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Who runs the bot, and how its requests are answered.
+
+    Attributes:
+        build: Makes the application of our routes, and of what is missing here.
+        ws: What serves WebSockets, as uvicorn takes it; None where they are served in this process.
+        count_processes: Gives the number of processes that run bots, by what they do, in any thread; None where there
+            is none for each call.
+        renew: Imports the bot again with this environment; None where it stays as it is.
+    """
+
+    pod: Pod
+    build: Callable[[list[BaseRoute], list[BaseRoute]], ASGIApp]
+    ws: Any = None
+    renew: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
+    count_processes: Callable[[], Mapping[str, int]] | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Who reads what is told of calls.
+
+    Attributes:
+        metrics: None without PIPECAT_METRICS_PORT.
+        scrapes: Serves the metrics.
+        reports: None where nobody asks for them.
+    """
+
+    recorder: Recorder
+    metrics: Metrics | None = None
+    scrapes: Scrapes | None = None
+    reports: Reports | None = None
+
+    def close(self, within: float) -> None:
+        """Let every reader finish, and answer no more scrapes. Called in a thread."""
+        deadline = time.monotonic() + within
+        self.recorder.close(within)
+        if self.scrapes is not None:
+            self.scrapes.close(max(0.0, deadline - time.monotonic()))
+
+
+def observation(settings: Settings) -> Observation:
+    """The readers that these settings ask for.
+
+    Raises:
+        SettingsInvalid: PIPECAT_REPORTS_DIR cannot be used.
+        PortUnavailable: PIPECAT_METRICS_PORT cannot be listened on.
+    """
+    readers: list[Reader] = []
+    metrics: Metrics | None = None
+    scrapes: Scrapes | None = None
+    reports: Reports | None = None
+    if settings.metrics_port is not None:
+        from pipecat_base.server.metrics_server import Scrapes
+        from pipecat_base.telemetry.metrics import Metrics
+
+        metrics = Metrics()
+        host = settings.metrics_host or settings.host
+        as_pod = partial(host_and_origin.of_pod, settings=replace(settings, host=host))
+        scrapes = Scrapes(host, settings.metrics_port, metrics.registry, limits(settings), as_pod)
+        metrics.describe(pipecat=versions(None).get("pipecat_version"), places=settings.max_sessions)
+        readers.append(metrics)
+    if settings.reports_dir is not None or settings.report_url is not None or settings.gateway:
+        from pipecat_base.telemetry.reports import Reports
+
+        try:
+            reports = Reports(
+                settings.reports_dir, settings.report_url, settings.report_secret, content=settings.report_content
+            )
+        except OSError as error:
+            raise SettingsInvalid(
+                [f"PIPECAT_REPORTS_DIR: {settings.reports_dir} cannot be written ({error.strerror})"]
+            ) from None
+        readers.append(reports)
+    if settings.event_publisher is not None:
+        from pipecat_base.telemetry.event_publisher import EventPublisher
+
+        readers.append(EventPublisher(settings.event_publisher, content=not settings.exclude_content))
+    return Observation(Recorder(readers), metrics, scrapes, reports)
+
+
+def _listening(settings: Settings) -> Options:
+    """What is to be heard of sessions in a process that runs them."""
+    events_have_content = settings.event_publisher is not None and not settings.exclude_content
+    return Options(
+        metrics=settings.is_observed,
+        content=settings.report_content or events_have_content,
+    )
+
+
+@dataclass(frozen=True)
+class Front:
+    """What callers come through.
+
+    Attributes:
+        whatsapp: None where it is not installed or not configured.
+        entrance: Every request's.
+        tokens: Of WebSockets; None where they need none.
+        invitations: What ``/start`` has promised; None without a gateway.
+    """
+
+    whatsapp: WhatsApp | None
+    entrance: application.Entrance
+    tokens: Tokens | None
+    invitations: Invitations | None
+
+
+def local_stage(settings: Settings, imported: Imported, lifecycle: Lifecycle, logs: Logs, recorder: Recorder) -> Stage:
+    """The bot in this process, not set up yet; our routes are put on its app."""
+
+    def take(session_id: str, name: str, fields: Mapping[str, Any], at: float) -> None:
+        recorder.note(name, session_id, fields, at)
+
+    pod = local_pod(settings, imported, lifecycle, logs, take)
+    pod.board.on_change(recorder.on_change)
+
+    def build(routes: list[BaseRoute], missing: list[BaseRoute]) -> ASGIApp:
+        return application.build([*routes, *upload_routes(settings, pod)], missing)
+
+    return Stage(pod, build)
+
+
+def pool_stage(
+    settings: Settings,
+    nursery: Nursery,
+    template: Template,
+    lifecycle: Lifecycle,
+    logs: Logs,
+    recorder: Recorder,
+) -> Stage:
+    """The bot in processes of its own: one for each call, or one for all where it may be reloaded."""
+    from pipecat_base.workers.limits import Limits as ProcessLimits
+    from pipecat_base.workers.pool import WorkerPool
+    from pipecat_base.workers.websocket_handoff import Handover
+
+    board, memory = _board(settings, lifecycle)
+    board.on_change(recorder.on_change)
+    if memory is not None:
+        memory.keep_what_is_there()
+    is_shared = settings.isolation == "none"
+    bounds = ProcessLimits(
+        idle=0 if is_shared else settings.idle_processes or min(4, os.cpu_count() or 1),
+        take_timeout=settings.process_timeout,
+        setup_timeout=settings.setup_timeout,
+        teardown_timeout=settings.teardown_timeout,
+        cancel_grace=settings.session_cancel_grace,
+        readyz_timeout=settings.readyz_timeout,
+        max_memory=settings.max_session_memory_bytes,
+    )
+    pool = WorkerPool(
+        board,
+        nursery,
+        template,
+        settings.process_start,
+        bounds,
+        shared=is_shared,
+        lines_of=logs.of_session,
+        note=recorder.note,
+    )
+
+    def build(routes: list[BaseRoute], missing: list[BaseRoute]) -> ASGIApp:
+        return application.build_apart(
+            routes,
+            missing,
+            pool.answer,
+            has_app=pool.about.has_app,
+            passed_on=("/files",) if _takes_uploads(settings, pool.about) else (),
+            clashing=pool.about.routes,
+        )
+
+    count_processes = None if is_shared else lambda: pool.counts
+    return Stage(pool, build, Handover, pool.renew, count_processes)
+
+
+def limits(settings: Settings) -> Limits:
+    """What connections may cost."""
+    return Limits(
+        head_timeout=settings.head_timeout,
+        body_timeout=settings.body_timeout,
+        max_head=settings.max_head_bytes,
+        max_connections=settings.max_connections or connections_for(descriptor_limit()),
+        max_unfinished=settings.max_unfinished_bytes,
+        frame_rate=settings.max_frames_per_second,
+    )
+
+
+def for_worker(settings: Settings) -> Settings:
+    """Of a worker: what the launcher bounds is bounded there. One that takes one session has nothing to give back."""
+    releases = settings.release_session_memory and settings.isolation == "none"
+    return replace(settings, max_sessions=None, max_session_seconds=None, release_session_memory=releases)
+
+
+def import_for_sessions(imported: Imported, logs: Logs, *, webrtc: bool) -> bool:
+    """Import what sessions will need, in a process that forks those that take them; whether WebRTC's part is in it."""
+    with logs.unchanged():
+        argument_types.load(cloud=imported.wants_cloud)
+        _spans(imported).import_modules()
+        if not (webrtc or loader.mentions(imported.bot.project, SPEAKS_OF_WEBRTC)):
+            return False
+        importlib.import_module(WEBRTC_MODULE)
+    return True
+
+
+def local_pod(
+    settings: Settings, imported: Imported, lifecycle: Lifecycle, logs: Logs, take: Take | None = None
+) -> LocalPod:
+    """The bot in this process, not set up yet.
+
+    Args:
+        take: Takes facts of sessions.
+    """
+    bot = imported.bot
+    arguments = ArgumentFactory(
+        wants_cloud=imported.wants_cloud, guard=logs.unchanged, webrtc_problem=imported.webrtc_problem
+    )
+    board, memory = _board(settings, lifecycle)
+    performer = Performer(
+        bot.function,
+        bot_name=bot.name,
+        project=bot.project,
+        cancel_grace=settings.session_cancel_grace,
+        redact=logs.redact,
+        disconnects=(WebSocketDisconnect,),
+    )
+    # With a process for each call, the one that forks them has said it.
+    spans = _spans(imported, warns=settings.isolation == "none")
+    runs = Runs(
+        board,
+        performer,
+        lines_of=logs.of_session,
+        take=take,
+        options=_listening(settings),
+        spans=spans,
+        versions=versions(settings.image_version) if settings.event_publisher is not None else {},
+        is_shared=settings.isolation == "none",
+    )
+    bots_app = application.bots_app()
+    preparation = Preparation(
+        bot,
+        nullcontext() if bots_app is None else bots_app.router.lifespan_context(bots_app),
+        uploads_folder=settings.uploads_folder,
+        setup_timeout=settings.setup_timeout,
+        teardown_timeout=settings.teardown_timeout,
+    )
+    problem = imported.webrtc_problem if installed.has(*installed.WEBRTC) else installed.NO_WEBRTC
+    about = About(
+        name=bot.name,
+        file=bot.file.name,
+        webrtc_problem=problem,
+        has_file_storage=bot.create_file_storage is not None,
+        has_app=bots_app is not None,
+        routes=application.bots_routes(),
+    )
+
+    def features() -> FeatureManager:
+        # The module's name appears in users' logs; it is not needed otherwise.
+        from pipecat_base.bot.features import FeatureManager
+
+        return FeatureManager(settings, has_file_storage=about.has_file_storage, types=arguments.types)
+
+    return LocalPod(
+        about,
+        board,
+        runs,
+        arguments,
+        preparation,
+        Readiness(bot.readyz, timeout=settings.readyz_timeout),
+        webrtc.WebRTC(_webrtc_options(settings), board, runs, arguments) if problem is None else None,
+        memory=memory,
+        features=features,
+        expects_webrtc=lambda: loader.mentions(bot.project, SPEAKS_OF_WEBRTC),
+        hide=logs.hide,
+        spans=spans,
+    )
+
+
+def upload_routes(
+    settings: Settings, pod: LocalPod, on_stored: Callable[[str, str], None] | None = None
+) -> list[BaseRoute]:
+    """Where the bot's files are taken, if it takes any."""
+    if not _takes_uploads(settings, pod.about):
+        return []
+    from pipecat_base.api.uploads import UploadRoutes
+
+    uploads = UploadRoutes(
+        pod.board, lambda: pod.arguments.file_storage, max_bytes=settings.max_upload_bytes, on_stored=on_stored
+    )
+    return [*uploads.routes()]
+
+
+def front(
+    settings: Settings,
+    stage: Stage,
+    lifecycle: Lifecycle,
+    observation: Observation,
+    before: Front | None = None,
+    *,
+    shows_mistakes: bool = False,
+) -> Front:
+    """Our routes on the bot's app, and what is around them.
+
+    Args:
+        observation: Learns of refusals, and has the reports that callers may ask for.
+        shows_mistakes: Whether callers are those who work on the bot: they see what it raised, and where.
+        before: What takes the place of it: what it has promised is kept.
+    """
+    pod = stage.pod
+    tokens = Tokens(settings.websocket_secret) if settings.websocket_auth == "token" else None
+    calls, invitations = _whatsapp(settings, pod), None
+    if before is not None:
+        tokens, invitations = before.tokens, before.invitations
+        calls = before.whatsapp if calls is not None and before.whatsapp is not None else calls
+    elif settings.gateway:
+        from pipecat_base.gateway.pending_sessions import Invitations
+
+        invitations = Invitations()
+    capabilities = Capabilities(pod.why_nots)
+    routes = _routes(settings, pod, lifecycle, capabilities, tokens)
+    if calls is not None:
+        from pipecat_base.api.whatsapp import WhatsAppRoutes  # no other bot waits for its imports
+
+        routes += WhatsAppRoutes(
+            calls,
+            app_secret=settings.whatsapp_app_secret or "",
+            verification_token=settings.whatsapp_verification_token,
+            max_body_bytes=settings.max_body_bytes,
+        ).routes()
+    missing = missing_routes(settings, pod.about, takes_whatsapp=calls is not None)
+    inside = stage.build(routes, missing)
+    guarded = [*routes, *(route for route in missing if getattr(route, "path", "") in STARTS)]
+    entrance = _entrance(
+        settings,
+        pod,
+        inside,
+        guarded,
+        lifecycle,
+        capabilities,
+        tokens,
+        invitations,
+        observation,
+        shows_mistakes=shows_mistakes,
+    )
+    return Front(calls, entrance, tokens, invitations)
+
+
+def missing_routes(settings: Settings, about: About, *, takes_whatsapp: bool) -> list[BaseRoute]:
+    """Those that depend on what is installed and configured, and say so."""
+    missing: dict[str, Callable[[], str]] = {}
+    if about.webrtc_problem is not None:
+        problem = about.webrtc_problem
+        missing["/api/offer"] = lambda: problem
+    if not takes_whatsapp:
+        missing["/whatsapp"] = lambda: why_no_whatsapp(settings)
+    return MissingRoutes(missing).routes()
+
+
+def why_no_whatsapp(settings: Settings) -> str:
+    """Why WhatsApp's calls are not taken here."""
+    from pipecat_base.bot.features import FeatureManager
+
+    return FeatureManager(settings).whatsapp().line()
+
+
+def _board(settings: Settings, lifecycle: Lifecycle) -> tuple[Board, MemoryRelease | None]:
+    """The board, and what releases memory after each session on it, if that is to be."""
+    memory = MemoryRelease(lambda: len(board) <= 1) if settings.release_session_memory else None
+    board = Board(
+        max_sessions=settings.max_sessions,
+        max_seconds=settings.max_session_seconds,
+        start_grace=settings.start_grace,
+        refusal=lifecycle.refusal,
+        keeps_mistakes=settings.gateway and serves_this_machine_alone(settings),
+        after_each=memory,
+    )
+    return board, memory
+
+
+def _spans(imported: Imported, *, warns: bool = True) -> Spans:
+    return Spans(
+        environment.read(), bot_sets_up=lambda: loader.mentions(imported.bot.project, SETS_TRACING_UP), warns=warns
+    )
+
+
+def _webrtc_options(settings: Settings) -> webrtc.Options:
+    is_image = settings.image_version is not None
+    return webrtc.Options(
+        ice_servers=settings.ice_servers,
+        ice_config_url=settings.ice_config_url,
+        default_ice_config_url=webrtc.PLATFORMS_ICE_CONFIG_URL if is_image else None,
+        ice_deny=settings.ice_deny,
+        esp32_host=settings.esp32_host if settings.esp32_enabled else None,
+        connect_timeout=settings.webrtc_connect_timeout,
+        disconnect_timeout=settings.webrtc_disconnect_timeout,
+        offer_timeout=settings.webrtc_offer_timeout,
+    )
+
+
+def _routes(
+    settings: Settings, pod: Pod, lifecycle: Lifecycle, capabilities: Capabilities, tokens: Tokens | None
+) -> list[Any]:
+    health = Health(lifecycle, pod, ready_when_full=settings.ready_when_full)
+    bot = BotRoute(
+        pod, capabilities, failure_status=settings.bot_failure_status, max_body_bytes=settings.max_body_bytes
+    )
+    websocket = WebSocketRoutes(
+        pod,
+        FlowFiles(settings.session_files_dir, max_bytes=settings.max_body_bytes),
+        tokens=tokens,
+    )
+    routes: list[Any] = [*health.routes(), *bot.routes(), *websocket.routes()]
+    if pod.about.webrtc_problem is None:
+        routes += OfferRoutes(pod, max_body_bytes=settings.max_body_bytes).routes()
+    return routes
+
+
+def _whatsapp(settings: Settings, pod: Pod) -> WhatsApp | None:
+    """None when it is not configured or not installed; the features summary says what is missing."""
+    token, number = settings.whatsapp_token, settings.whatsapp_phone_number_id
+    if token is None or number is None or settings.whatsapp_app_secret is None:
+        return None
+    if pod.about.webrtc_problem is not None or not installed.has(*installed.WHATSAPP):
+        return None
+    return WhatsApp(token, number, pod)
+
+
+def _takes_uploads(settings: Settings, about: About) -> bool:
+    return about.has_file_storage or settings.uploads_folder is not None
+
+
+def _entrance(
+    settings: Settings,
+    pod: Pod,
+    inside: ASGIApp,
+    ours: list[BaseRoute],
+    lifecycle: Lifecycle,
+    capabilities: Capabilities,
+    tokens: Tokens | None,
+    invitations: Invitations | None,
+    observation: Observation,
+    *,
+    shows_mistakes: bool,
+) -> application.Entrance:
+    """What callers come through: with a gateway it is between them and the pod."""
+    direct: ASGIApp = CapabilitiesRoute(inside, capabilities)
+    keys = Keys(settings.public_api_keys, settings.private_api_keys)
+    if settings.gateway and keys.are_needed:
+        direct = InternalHeaders(direct, settings.pod_token)
+    if settings.pod_token is not None:
+        direct = PodTokenGuard(direct, settings.pod_token, STARTS + STREAMS)
+    elif settings.gateway and keys.are_needed:
+        direct = PodTokenGuard(direct, None, STARTS)
+    if invitations is None:
+        direct = _guarded(host_and_origin.of_pod(direct, settings), settings)
+        return application.Entrance(direct, on_refusal=observation.recorder.on_refusal)
+    from pipecat_base import gateway  # a pod does not import it
+
+    if keys.are_needed:
+        direct = KeyGuard(direct, keys, ours, settings.open_routes)
+    has_uploads = _takes_uploads(settings, pod.about)
+    app = gateway.build(
+        pod,
+        settings,
+        inside,
+        direct,
+        lifecycle,
+        invitations,
+        keys=keys,
+        has_uploads=has_uploads,
+        tokens=tokens,
+        report_of=lambda session_id: None if observation.reports is None else observation.reports.get(session_id),
+        shows_mistakes=shows_mistakes,
+    )
+    return application.Entrance(
+        _guarded(app, settings),
+        patience=STARTING_WAIT,
+        polled=gateway.POLLED,
+        on_refusal=observation.recorder.on_refusal,
+    )
+
+
+def _guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """With what is decided by headers alone around it."""
+    if settings.allowed_origins:
+        app = OriginGuard(app, settings.allowed_origins)
+    trusted = settings.trust_traceparent
+    if trusted is None and settings.gateway and settings.has_keys:
+        trusted = ()
+    return app if trusted is None else TraceHeaders(app, trusted)

@@ -1,0 +1,311 @@
+"""One run of the program: starting, ready, draining, stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from pipecat_base.config import environment
+from pipecat_base.config.hosts import serves_this_machine_alone
+from pipecat_base.config.settings import Settings
+from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
+from pipecat_base.launcher import compose, platform
+from pipecat_base.logs.logger import logger
+from pipecat_base.server.lifecycle import Lifecycle, State
+from pipecat_base.server.loop_monitor import watch_lag
+from pipecat_base.server.server import FORCED, LEFTOVERS, Server, http_address
+from pipecat_base.server.signals import Signals
+from pipecat_base.server.startup_problem import Problem
+from pipecat_base.server.watchdog import Watchdog
+from pipecat_base.sessions.outcome import Outcome
+from pipecat_base.sessions.registry import CLOSE_TIMEOUT
+from pipecat_base.telemetry.bus import Recorder
+
+if TYPE_CHECKING:
+    from pipecat_base.launcher.reload import Development
+
+Renew = Callable[[Mapping[str, str]], Awaitable[None]]
+READERS_TIMEOUT = 5.0
+"""Seconds that reports and events that wait get at the end."""
+MOST_TOLD = 5
+"""Sessions that one line names."""
+FORCE_AFTER = 1.0
+"""Seconds past every bound of its own after which a shutdown that still runs is cut."""
+
+
+class Launcher:
+    """Takes the parts through their states.
+
+    Args:
+        settings: What the environment asks for.
+        make_stage: Makes who runs the bot.
+        listener: The socket that is listened on.
+        development: For whoever works on the bot; None in a pod.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        make_stage: Callable[[Lifecycle, Recorder], compose.Stage],
+        *,
+        listener: Any,
+        watchdog: Watchdog,
+        signals: Signals,
+        development: Development | None = None,
+    ) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._watchdog = watchdog
+        self._signals = signals
+        self._development = development
+        self._lifecycle = Lifecycle()
+        self._observation = compose.observation(settings)
+        if self._observation.metrics is not None:
+            self._observation.metrics.watch_state([s.value for s in State], lambda: self._lifecycle.state.value)
+        self._recorder = self._observation.recorder
+        stage = make_stage(self._lifecycle, self._recorder)
+        self._stage = stage
+        if self._observation.metrics is not None and stage.count_processes is not None:
+            self._observation.metrics.watch_processes(stage.count_processes)
+        self._pod = stage.pod
+        self._ws = stage.ws
+        self._renew = stage.renew
+        self._board = self._pod.board
+        self._shows_mistakes = development is not None and serves_this_machine_alone(settings)
+        self._front = self._make_front()
+        self._warming: asyncio.Future[Any] | None = None
+        self._following: asyncio.Future[Any] | None = None
+        self._watching: asyncio.Future[Any] | None = None
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+
+    async def run(self) -> int:
+        """Serve until a signal comes and the last session has ended; the exit status.
+
+        Raises:
+            StartupError: the bot could not be set up.
+        """
+        server = Server(
+            self._front.entrance, compose.limits(self._settings), self._ws, on_refusal=self._recorder.on_refusal
+        )
+        serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))
+        await server.until_started(serving)
+        loop = asyncio.get_running_loop()
+        self._watchdog.attach(loop, server.protocol, on_beat=self._signals.install)
+        state = await self._open(server, serving)
+        self._front.entrance.open(state)
+        self._signals.install()
+        self._signals.deliver_to(lambda count: self._signalled(count, loop))
+        self._lifecycle.ready()
+        if self._observation.metrics is not None:
+            self._watching = asyncio.ensure_future(watch_lag(lambda lag: self._recorder.note("loop_lag", None, lag)))
+        logger.info(f"Ready: {self._pod.about.name} on {http_address(self._settings.host, self._settings.port)}")
+        self._warn_of_settings()
+        self._warming = asyncio.ensure_future(self._warm())
+        if self._development is not None:
+            self._development.greet(self._settings)
+            if self._renew is not None and self._development.reload:
+                self._following = asyncio.ensure_future(self._follow_changes(self._development, self._renew))
+        await self._stop.wait()
+        for task in (self._following, self._watching):
+            if task is not None:
+                task.cancel()
+        platform.tell_token_refresher()
+        hurried = await self._drain()
+        self._watchdog.end_by(self._ending() + FORCE_AFTER, EXIT_FORCED, "the end took too long; forced out")
+        self._pod.stop()
+        if not hurried:
+            await self._pod.close()
+        self._lifecycle.stopped()
+        self._watchdog.release()
+        await server.finish(serving)
+        await asyncio.to_thread(self._observation.close, READERS_TIMEOUT)
+        logger.info("Stopped")
+        return self._signals.exit_status if hurried else 0
+
+    def _make_front(self, before: compose.Front | None = None) -> compose.Front:
+        return compose.front(
+            self._settings,
+            self._stage,
+            self._lifecycle,
+            self._observation,
+            before,
+            shows_mistakes=self._shows_mistakes,
+        )
+
+    async def _open(self, server: Server, serving: asyncio.Task[None]) -> Mapping[str, Any]:
+        """Set the bot up; where a developer may fix one that cannot be, once that is done.
+
+        Raises:
+            StartupError: it cannot be set up.
+        """
+        development = self._development
+        try:
+            return await self._pod.open()
+        except StartupError as error:
+            if development is None or self._renew is None or not development.reload:
+                self._lifecycle.failed()
+                self._watchdog.release()
+                await server.finish(serving)
+                raise
+            self._front.entrance.stand_in(development.problem(error, self._settings))
+            development.tell(error)
+        while not await self._reload(development, self._renew):
+            pass
+        return {}
+
+    async def _follow_changes(self, development: Development, renew: Renew) -> None:
+        while True:
+            await self._reload(development, renew)
+
+    async def _reload(self, development: Development, renew: Renew) -> bool:
+        """Wait for a change, and have it loaded beside what runs; whether it could be."""
+        await development.changed()
+        while True:
+            renewing = asyncio.ensure_future(self._load(development, renew))
+            changing = asyncio.ensure_future(development.changed())
+            await asyncio.wait({renewing, changing}, return_when=asyncio.FIRST_COMPLETED)
+            if not changing.done():
+                changing.cancel()
+                return renewing.result()
+            renewing.cancel()  # if it still hangs: there is newer code
+            await asyncio.wait({renewing})
+
+    async def _load(self, development: Development, renew: Renew) -> bool:
+        try:
+            development.env_file.read()
+            development.tell_of_settings()
+            await renew(environment.read())
+            renewed = self._make_front(self._front)
+        except StartupError as error:
+            self._note_problem(development.problem(error, self._settings))
+            development.tell(error)
+            return False
+        except Exception as error:
+            logger.opt(exception=True).error(f"The change was not loaded: {type(error).__name__}")
+            self._note_problem(Problem("The change was not loaded; its terminal says why."))
+            return False
+        self._lifecycle.problem = None
+        entrance = self._front.entrance
+        entrance.swap(renewed.entrance)
+        self._front = replace(renewed, entrance=entrance)
+        logger.info(f"Reloaded: {self._pod.about.name}{self._what_old_code_runs_for()}")
+        if self._lifecycle.state is State.READY:
+            self._warming = asyncio.ensure_future(self._warm())
+        return True
+
+    def _what_old_code_runs_for(self) -> str:
+        """Nothing where that has ended already."""
+        found = [session for i in self._pod.outdated() if (session := self._board.get(i)) is not None]
+        if not found:
+            return ""
+        told = ", ".join(f"{s.id} ({s.state.value}, {s.age:.0f} s)" for s in found[:MOST_TOLD])
+        more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
+        return (
+            f"; the old code goes on for {told}{more}: let it end, or stop it with DELETE /sessions/ID or on the page"
+        )
+
+    def _note_problem(self, problem: Problem) -> None:
+        """Of the newest code."""
+        if self._lifecycle.state is State.STARTING:
+            self._front.entrance.stand_in(problem)
+        else:
+            self._lifecycle.problem = replace(problem, reason=f"{problem.reason} Calls go to the code before it.")
+
+    async def _warm(self) -> None:
+        """Import what the first caller would wait for; of WebRTC and WhatsApp when there is reason to expect one."""
+        with contextlib.suppress(Refusal):  # logged where it arose; the first caller gets it
+            if self._front.whatsapp is not None:
+                await self._front.whatsapp.load()
+            await self._pod.warm_up(webrtc=self._front.whatsapp is not None)
+        if self._settings.log_features_summary:
+            # Not before: two threads that import the same packages can see them half made.
+            self._pod.log_features()
+
+    def _warn_of_settings(self) -> None:
+        settings = self._settings
+        if settings.gateway and settings.has_keys and settings.websocket_auth == "none":
+            logger.warning("WebSockets need no key: PIPECAT_WEBSOCKET_AUTH=token lets in only who was given a token")
+        if settings.websocket_auth == "token" and settings.websocket_secret is None and not settings.gateway:
+            logger.warning("PIPECAT_WEBSOCKET_AUTH is token without PIPECAT_WEBSOCKET_SECRET: no WebSocket can get in")
+        if settings.gateway and settings.twilio_auth_token is not None and settings.public_url is None:
+            logger.warning(
+                "Twilio's signatures are checked against the address that each request's headers name: set "
+                "PIPECAT_PUBLIC_URL to the address that Twilio calls"
+            )
+        if self._front.whatsapp is None and any(
+            (
+                settings.whatsapp_token,
+                settings.whatsapp_phone_number_id,
+                settings.whatsapp_app_secret,
+                settings.whatsapp_verification_token,
+            )
+        ):
+            logger.warning(compose.why_no_whatsapp(settings))
+        elif self._front.whatsapp is not None and settings.whatsapp_verification_token is None:
+            logger.warning("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set: Meta cannot verify this webhook")
+
+    def _signalled(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
+        """In the signal's handler: only what is safe there."""
+        settings = self._settings
+        self._lifecycle.drain()
+        if count == 1:
+            bounds = settings.shutdown_timeout + settings.session_cancel_grace + CLOSE_TIMEOUT + self._ending()
+            self._watchdog.end_by(bounds + FORCE_AFTER, EXIT_FORCED, "shutdown deadline passed; forced out")
+        else:
+            self._watchdog.end_by(FORCED, self._signals.exit_status, "second signal; forced out")
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(self._stop.set if count == 1 else self._hurry.set)
+
+    def _ending(self) -> float:
+        """Seconds that everything after the last session may take."""
+        readers = READERS_TIMEOUT if self._recorder.has_readers else 0
+        return 2 * self._settings.teardown_timeout + LEFTOVERS + readers + 1
+
+    async def _drain(self) -> bool:
+        """Let the sessions end, at the deadline end them; True when a second signal cut it short."""
+        settings, signals = self._settings, self._signals
+        if signals.interactive:
+            self._end_waiting()
+        again = " (Ctrl-C again to stop now)" if signals.interactive else ""
+        running = f"sessions running: {len(self._board)}, up to {settings.shutdown_timeout:g} s{again}"
+        logger.info(f"Draining: {running if len(self._board) else 'no sessions'}")
+        deadline = signals.at + settings.shutdown_timeout
+        notice = 0.0 if signals.interactive else min(settings.drain_notice, settings.shutdown_timeout)
+        if await self._unless_hurried(self._wait_for_end(deadline, signals.at + notice)):
+            return False
+        ended = self._board.cancel_all(Outcome.DRAINED)
+        if ended:
+            logger.warning(f"Ending what is left: {', '.join(ended)}")
+        if not self._hurry.is_set():
+            await self._unless_hurried(self._board.until_empty(settings.session_cancel_grace + CLOSE_TIMEOUT))
+        if self._hurry.is_set():
+            await self._board.until_empty(FORCED / 2)
+        return self._hurry.is_set()
+
+    def _end_waiting(self) -> None:
+        """Whoever stops it by hand waits for calls, not for callers who have not come."""
+        for session in self._board:
+            if session.gives_way:
+                self._board.cancel(session.id, Outcome.DRAINED)
+
+    async def _wait_for_end(self, deadline: float, notice_until: float) -> bool:
+        ended = await self._board.until_empty(max(0.0, deadline - time.monotonic()))
+        if ended:
+            await asyncio.sleep(max(0.0, notice_until - time.monotonic()))
+        return ended
+
+    async def _unless_hurried(self, waiting: Any) -> bool:
+        """The wait's answer, or False as soon as a second signal comes."""
+        wait = asyncio.ensure_future(waiting)
+        hurry = asyncio.ensure_future(self._hurry.wait())
+        await asyncio.wait({wait, hurry}, return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if wait.done():
+            return bool(wait.result())
+        wait.cancel()
+        return False

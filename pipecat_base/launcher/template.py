@@ -1,0 +1,170 @@
+"""A process that imports the bot: a template, which forks workers from then on, or a worker of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import socket
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from starlette.routing import BaseRoute, Match, Mount, WebSocketRoute
+
+from pipecat_base.api import app as application
+from pipecat_base.bot import installed
+from pipecat_base.bot.imported import Imported, import_bot
+from pipecat_base.bot.packages import Packages
+from pipecat_base.config import environment
+from pipecat_base.config.settings import GATEWAYS_SECRETS, Settings, hide_secrets
+from pipecat_base.errors import StartupError
+from pipecat_base.launcher import compose
+from pipecat_base.logs.logger import Logs, logger
+from pipecat_base.server.paths import OURS
+from pipecat_base.workers.fork_server import Forks, forget_exit_handlers, leave, leave_signals_to_launcher
+from pipecat_base.workers.ipc import messages
+from pipecat_base.workers.ipc.channel import Channel
+from pipecat_base.workers.ipc.messages import Make, Message, NotServed, WarmedUp, WarmUp
+
+OOM_SCORE = 300
+"""Added for workers: where memory runs out, the kernel takes a call, not the launcher."""
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+class Template:
+    """Imports the bot. Made in a process that has nothing but the launcher's modules.
+
+    Args:
+        find_settings: Settings as the environment has them now, once that has changed.
+        work: Runs a worker to its end, given its channel.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        packages: Packages,
+        logs: Logs,
+        find_settings: Callable[[], Settings],
+        work: Callable[[Channel, Settings, Imported, Logs], None],
+        *,
+        is_dev: bool,
+    ) -> None:
+        self._settings = settings
+        self._find_settings = find_settings
+        self._packages = packages
+        self._logs = logs
+        self._work = work
+        self._is_dev = is_dev
+
+    def grow(self, sock: socket.socket, request: Make) -> NoReturn:
+        """In the child of the nursery: import the bot, and be what was asked for. Does not return."""
+        forget_exit_handlers()
+        channel = Channel(sock)
+        status = 1
+        try:
+            if request.variables is not None:
+                environment.replace(request.variables)
+                self._settings = self._find_settings()
+                environment.remove(GATEWAYS_SECRETS)
+            hide_secrets(self._settings)
+            self._grow(channel, alone=request.alone)
+            status = 0
+        except StartupError as error:
+            channel.send(NotServed.of(error))
+            channel.flush(1.0)
+        except BaseException as error:
+            logger.opt(exception=True).error(f"A process of the bot's failed: {type(error).__name__}")
+        finally:
+            leave(status)
+
+    def _grow(self, channel: Channel, *, alone: bool) -> None:
+        for stream in (sys.stdout, sys.stderr):
+            # Lines of several processes go there: each in one piece, with PYTHONUNBUFFERED too.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(line_buffering=True, write_through=False)
+        # A thread for each core in each worker would be slower than one, and a fork would lose them.
+        environment.add_unless_set({"OPENBLAS_NUM_THREADS": "1"})
+        imported = import_bot(self._settings, self._packages, self._logs, is_dev=self._is_dev)
+        leave_signals_to_launcher()
+        channel.send(_about(imported))
+        if alone:
+            self._be_worker(channel, imported)
+            return
+        channel.flush(1.0)
+
+        def other(message: Message) -> None:
+            if isinstance(message, WarmUp):
+                has_webrtc = False
+                with contextlib.suppress(Exception):  # a worker that needs it says what is wrong
+                    has_webrtc = compose.import_for_sessions(imported, self._logs, webrtc=message.webrtc)
+                gc.collect()  # looks only at what that has made
+                gc.freeze()
+                channel.send(WarmedUp(has_webrtc))
+
+        def grow_worker(sock: socket.socket, request: Make) -> NoReturn:
+            forget_exit_handlers()
+            with contextlib.suppress(BaseException):
+                self._be_worker(Channel(sock), imported)
+            leave(1)
+
+        # What is there stays for good, garbage included: no collection in a worker writes to its pages, so they stay
+        # shared. None runs first: it would look at everything, and a start would wait for it.
+        gc.freeze()
+        Forks(channel, grow_worker, other).run()
+
+    def _be_worker(self, channel: Channel, imported: Imported) -> None:
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+            score = min(1000, int(file.read()) + OOM_SCORE)
+            file.seek(0)
+            file.write(str(score))
+        if "numpy" in sys.modules:  # random is reseeded by Python itself
+            sys.modules["numpy"].random.seed()
+        try:
+            self._work(channel, self._settings, imported, self._logs)
+        except BaseException as error:
+            logger.opt(exception=True).error(f"A process of the bot's failed: {type(error).__name__}")
+            leave(1)
+        leave(0)
+
+
+def _about(imported: Imported) -> messages.Imported:
+    bot = imported.bot
+    problem = imported.webrtc_problem if installed.has(*installed.WEBRTC) else installed.NO_WEBRTC
+    main = threading.main_thread()
+    others = [thread.name for thread in threading.enumerate() if thread is not main and thread.name != "lane"]
+    return messages.Imported(
+        name=bot.name,
+        file=bot.file.name,
+        warnings=list(imported.warnings),
+        webrtc_problem=problem,
+        has_file_storage=bot.create_file_storage is not None,
+        has_readyz=bot.readyz is not None,
+        has_app=application.bots_app() is not None,
+        routes=_listed(application.bots_routes()),
+        threads=others,
+    )
+
+
+def _takes(route: BaseRoute, path: str, method: str) -> bool:
+    scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": [], "path_params": {}}
+    return route.matches(scope)[0] is Match.FULL
+
+
+def _listed(routes: Sequence[BaseRoute]) -> list[tuple[str, list[str] | None, str]]:
+    """What the launcher has to know of them: whose path is its own, and what is there under another method."""
+    found: list[tuple[str, list[str] | None, str]] = []
+    for route in routes:
+        path: str = getattr(route, "path", "")
+        name: str = getattr(route, "name", None) or ""
+        methods: Any = getattr(route, "methods", None)
+        if isinstance(route, Mount):
+            found.append((path, ["*"], name))
+        elif isinstance(route, WebSocketRoute) or type(route).__name__ == "APIWebSocketRoute":
+            found.append((path, None, name))
+        elif methods:
+            found.append((path, sorted(methods), name))
+        elif not path:  # a router that FastAPI keeps whole: it is asked
+            found += [(ours, [method], name) for ours in OURS for method in METHODS if _takes(route, ours, method)]
+    return found

@@ -1,0 +1,415 @@
+"""A worker: a process that holds the bot and takes one session after the launcher has asked for it."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import json
+import socket
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from pipecat_base.api import app as application
+from pipecat_base.bot.imported import Imported
+from pipecat_base.bot.pod import LocalPod
+from pipecat_base.config.settings import Settings
+from pipecat_base.errors import Malformed, Refusal, StartupError
+from pipecat_base.launcher import compose
+from pipecat_base.logs.logger import Logs, logger
+from pipecat_base.logs.streams import flush_streams
+from pipecat_base.server import large_json, server
+from pipecat_base.server.adopted import Closing, connect
+from pipecat_base.server.connections import Crowd
+from pipecat_base.server.error_responses import lines_of, session_id_in
+from pipecat_base.server.lifecycle import Lifecycle
+from pipecat_base.server.limits import Limits
+from pipecat_base.server.loop_monitor import watch_lag, watch_own_loop
+from pipecat_base.sessions.outcome import Outcome
+from pipecat_base.sessions.pod import Ask, Place
+from pipecat_base.sessions.registry import Session, State
+from pipecat_base.sessions.transports import Caller, Stream, Transport, WhatsAppCall
+from pipecat_base.telemetry.events import fact
+from pipecat_base.workers.fork_server import leave_signals_to_launcher
+from pipecat_base.workers.http_proxy import NO_HOST
+from pipecat_base.workers.ipc.allowance import FactAllowance
+from pipecat_base.workers.ipc.channel import Channel
+from pipecat_base.workers.ipc.messages import (
+    MAX_URL,
+    Began,
+    CallerLeft,
+    Cancel,
+    Capabilities,
+    Close,
+    Connection,
+    Delete,
+    Ended,
+    Entered,
+    HangUp,
+    IceServers,
+    Idle,
+    LogFeatures,
+    Message,
+    Noted,
+    NotServed,
+    Offer,
+    PickUp,
+    Ping,
+    Ready,
+    Reply,
+    Request,
+    Run,
+    Serving,
+    Stored,
+    Trickle,
+    encode,
+    meeting_from,
+)
+
+BEAT = 0.25
+"""Seconds between looks at signal handlers: a bot may take them."""
+LAST_WORDS = 2.0
+"""Seconds that a session gets to end where the launcher is gone."""
+NOT_JSON = "readyz() returned a dict that is not JSON"
+LAG_EVERY = 5.0
+"""Seconds between facts of how late the loop runs."""
+HANDSHAKE = 5.0
+"""Seconds that the handshake of a WebSocket may take."""
+
+
+def work(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> None:
+    """Be a worker until the launcher says that this is the end, or is gone."""
+    server.run(_serve(channel, settings, imported, logs), event_loop=settings.event_loop)
+    atexit._run_exitfuncs()  # a fork skips them otherwise
+    flush_streams()
+
+
+async def _serve(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> None:
+    lifecycle = Lifecycle()
+    lifecycle.ready()
+
+    facts = FactSender(channel)
+
+    is_heard = settings.is_observed or settings.gateway
+    is_timed = settings.metrics_port is not None
+    pod = compose.local_pod(compose.for_worker(settings), imported, lifecycle, logs, facts.send if is_heard else None)
+    routes = compose.upload_routes(settings, pod, lambda session_id, url: _tell_of_file(channel, session_id, url))
+    app = application.build(routes, compose.missing_routes(settings, pod.about, takes_whatsapp=True))
+    measuring = []
+    if is_timed:
+        measuring.append(watch_lag(lambda lag: facts.send(None, "process_loop_lag", lag, time.time()), LAG_EVERY))
+    await Worker(channel, pod, app, compose.limits(settings), imported.bot.project, measuring).run()
+
+
+class FactSender:
+    """Sends what is allowed in facts, and no more of them than the launcher takes."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._allowance = FactAllowance()
+        self._has_warned = False
+
+    def send(self, session_id: str | None, name: str, fields: Mapping[str, Any], at: float) -> None:
+        """One fact, with the time at which it happened."""
+        found = fact(name, session_id, fields, at)
+        if found is None:
+            return
+        if self._allowance.take(name):
+            self._channel.send(Noted(session_id, name, dict(found.fields), found.at))
+        elif not self._has_warned:
+            self._has_warned = True
+            logger.warning("This process has too many facts to report: some are in no metric and no report")
+
+
+def _tell_of_file(channel: Channel, session_id: str, url: str) -> None:
+    """Have the launcher remember a file, for when this process dies."""
+    if len(url) <= MAX_URL:
+        channel.send(Stored(session_id, url))
+    else:
+        logger.warning(f"A file's URL has {len(url)} characters: the file stays if the bot's process dies")
+
+
+class Call:
+    """A WhatsApp call that is picked up.
+
+    Attributes:
+        sdp: Done with the answer.
+        run: Done when the bot is to be run on it.
+        over: Done with its report, as :class:`~pipecat_base.workers.ipc.messages.Ended` has it.
+    """
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.sdp: asyncio.Future[str] = loop.create_future()
+        self.run: asyncio.Future[None] = loop.create_future()
+        self.over: asyncio.Future[Any] = loop.create_future()
+
+    def fail(self, error: Exception) -> None:
+        """Whoever waits for it learns why."""
+        for future in (self.sdp, self.over):
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # nobody need ask
+
+
+class Worker:
+    """Does what the launcher asks for.
+
+    Args:
+        beside: What goes on all the time.
+    """
+
+    def __init__(
+        self,
+        channel: Channel,
+        pod: LocalPod,
+        app: ASGIApp,
+        limits: Limits,
+        project: str,
+        beside: Sequence[Coroutine[Any, Any, None]],
+    ) -> None:
+        self._beside = beside
+        self._channel = channel
+        self._pod = pod
+        self._app = app
+        self._crowd = Crowd(limits, ())  # the launcher counts connections
+        self._project = project
+        self._state: Mapping[str, Any] = {}
+        self._places: dict[str, Place] = {}
+        self._calls: dict[str, Call] = {}
+        self._cancelled: dict[str, Outcome] = {}
+        """Sessions whose end was asked for before they were admitted here."""
+        self._over = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._requests: set[asyncio.Task[Any]] = set()
+        """To the bot's own app."""
+        self._replies: dict[type[Request], Callable[[Any], Awaitable[Any]]] = {
+            Run: self._run,
+            Offer: self._offer,
+            Trickle: lambda request: self._pod.trickle(request.content),
+            PickUp: self._pick_up,
+            Ready: self._ready,
+            Ping: lambda request: asyncio.sleep(0),
+            Capabilities: lambda request: pod.why_nots(),
+            IceServers: self._ice_servers,
+            Delete: self._delete,
+        }
+
+    async def run(self) -> None:
+        """Set the bot up, serve, tear it down."""
+        loop = asyncio.get_running_loop()
+        self._channel.attach(loop, self._on_message, self._over.set)
+        self._channel.send(Began())
+        self._pod.board.on_change(self._tell_of_change)
+        beside = [
+            asyncio.ensure_future(step) for step in (_hold_signals(), watch_own_loop(self._project), *self._beside)
+        ]
+        try:
+            self._state = await self._pod.open()
+        except StartupError as error:
+            self._channel.send(NotServed.of(error))
+            await asyncio.sleep(0)
+            return
+        self._channel.send(Idle(self._pod.takes_files))
+        await self._over.wait()
+        if self._pod.board.cancel_all(Outcome.DRAINED):  # the launcher is gone
+            await self._pod.board.until_empty(LAST_WORDS)
+        self._pod.stop()
+        await self._pod.close()
+        if self._requests:
+            await asyncio.wait(self._requests, timeout=server.LEFTOVERS)
+        for task in beside:
+            task.cancel()
+
+    def _tell_of_change(self, session: Session) -> None:
+        cancelled = self._cancelled.pop(session.id, None)
+        if session.state is State.ADMITTED and cancelled is not None:
+            self._pod.board.cancel(session.id, cancelled)
+        if session.state is State.ENDED:
+            assert session.report is not None
+            self._channel.send(Ended.of(session.id, session.report))
+        else:
+            self._channel.send(Entered(session.id, session.state.value))
+
+    def _on_message(self, message: Message, descriptors: list[int]) -> None:
+        if isinstance(message, Run) and message.has_body_file:
+            message = replace(message, body=large_json.from_file(descriptors.pop()))
+        elif isinstance(message, Offer | Trickle) and message.has_content_file:
+            message = replace(message, content=large_json.from_file(descriptors.pop()))
+        sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
+        if isinstance(message, Run | Offer | PickUp):
+            self._cancelled.pop(message.session_id, None)  # of an earlier session of this id
+        if isinstance(message, Run) and sockets:
+            self._begin(self._reply(message, self._run_stream(message, sockets[0])))
+        elif isinstance(message, Request):
+            self._begin(self._reply(message, self._replies[type(message)](message)))
+        elif isinstance(message, Connection):
+            self._begin(self._serve_connection(message, sockets[0]))
+        elif isinstance(message, Cancel):
+            outcome = Outcome(message.outcome)
+            if not self._pod.board.cancel(message.session_id, outcome):
+                self._cancelled[message.session_id] = outcome
+        elif isinstance(message, CallerLeft) and message.session_id in self._places:
+            self._places[message.session_id].caller_left()
+        elif isinstance(message, HangUp) and message.session_id in self._places:
+            self._begin(self._places[message.session_id].hang_up())
+        elif isinstance(message, LogFeatures):
+            self._pod.log_features()
+        elif isinstance(message, Close):
+            self._over.set()
+
+    def _begin(self, step: Any) -> None:
+        task = asyncio.ensure_future(step)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _reply(self, request: Request, answering: Awaitable[Any]) -> None:
+        try:
+            value = await answering
+            reply = Reply(request.number, value)
+            if len(encode(reply)) > Reply.max_bytes:
+                raise ValueError(f"the answer has more than {Reply.max_bytes} bytes")
+        except Refusal as refusal:
+            reply = Reply.refusing(request.number, refusal)
+        except asyncio.CancelledError:
+            # By the bot, which has cancelled every task: the launcher has the report of its session.
+            self._channel.send(Reply.failing(request.number, RuntimeError("the bot cancelled what runs it")))
+            raise
+        except Exception as error:
+            logger.opt(exception=True).error(f"{type(request).__name__} failed: {type(error).__name__}")
+            reply = Reply.failing(request.number, error)
+        self._channel.send(reply)
+
+    async def _ready(self, request: Ready) -> Any:
+        verdict = await self._pod.ready()
+        try:
+            json.dumps(verdict)
+        except (TypeError, ValueError):
+            logger.error(NOT_JSON)
+            return {"ready": verdict["ready"], "reason": NOT_JSON}
+        return verdict
+
+    async def _run(self, request: Run) -> Any:
+        call = self._calls.get(request.session_id)
+        if call is not None:
+            call.run.set_result(None)
+            return await call.over
+        here = {}
+        if request.meeting["kind"] == "MoqServer":
+            here = {"on_serving": lambda found: self._channel.send(Serving(request.session_id, list(found)))}
+        return await self._perform(request, meeting_from(request.meeting, **here))
+
+    async def _perform(self, request: Run, meeting: Any) -> Any:
+        ask = Ask(request.session_id, Transport(request.transport), request.max_seconds, caller=Caller(*request.caller))
+        with lines_of(request.session_id):
+            async with self._pod.reserve(ask) as place:
+                self._places[request.session_id] = place
+                try:
+                    report = await place.run(meeting, request.body, flow_config=request.flow_config)
+                finally:
+                    del self._places[request.session_id]
+        return [report.outcome.value, report.message, report.seconds]
+
+    async def _run_stream(self, request: Run, sock: socket.socket) -> Any:
+        """Answer the handshake here, and run the bot on it."""
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            begun.set_result(None)
+            websocket = WebSocket(scope, closing.noting_receive(receive), closing.noting_send(send))
+            try:
+                meeting = Stream(websocket, request.meeting["transport_type"])
+                ended.set_result(await self._perform(request, meeting))
+            except Refusal as refusal:
+                ended.set_exception(refusal)
+            except BaseException as error:
+                ended.set_exception(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
+                raise
+
+        closing = Closing()
+        transport = await connect(app, self._crowd, sock, request.head, request.early, closing)
+        waited: set[asyncio.Future[None]] = {begun, closing.lost}
+        await asyncio.wait(waited, timeout=HANDSHAKE, return_when=asyncio.FIRST_COMPLETED)
+        if not begun.done():
+            transport.abort()
+            raise Malformed("This is no WebSocket handshake.", session_id=request.session_id)
+        try:
+            return await ended
+        finally:
+            if closing.ours is not None:
+                closing.ours.close()  # the launcher's is the last one: it closes when the place is free
+
+    async def _ice_servers(self, request: IceServers) -> Any:
+        return await (self._pod.ice_servers() if request.configured_only else self._pod.all_ice_servers())
+
+    async def _offer(self, request: Offer) -> Any:
+        self._pod.give_ice_servers(request.ice)
+        with lines_of(request.session_id):
+            caller = Caller(*request.caller)
+            ask = Ask(request.session_id, Transport.WEBRTC, request.max_seconds, caller=caller)
+            return await self._pod.offer(ask, request.content)
+
+    async def _pick_up(self, request: PickUp) -> Any:
+        """Answer with the SDP, and keep the place until the call is run or over."""
+        self._pod.give_ice_servers(request.ice)
+        call = Call()
+        self._begin(self._keep_call(request, call))
+        return await call.sdp
+
+    async def _keep_call(self, request: PickUp, call: Call) -> None:
+        meeting = meeting_from(request.meeting)
+        assert isinstance(meeting, WhatsAppCall)
+        session_id = request.session_id
+        ask = Ask(request.session_id, Transport.WHATSAPP, request.max_seconds, caller=Caller(*request.caller))
+        try:
+            with lines_of(request.session_id):
+                async with self._pod.reserve(ask) as place:
+                    self._places[session_id], self._calls[session_id] = place, call
+                    call.sdp.set_result(await place.pick_up(meeting))
+                    result = None
+                    if await place.wait(call.run) is None:
+                        ended = await place.run(meeting, None)
+                        result = [ended.outcome.value, ended.message, ended.seconds]
+                    await place.hang_up()
+            call.over.set_result(result)
+        except Exception as error:
+            call.fail(error)
+        finally:
+            self._places.pop(session_id, None)
+            self._calls.pop(session_id, None)
+
+    async def _delete(self, request: Delete) -> Any:
+        storage = self._pod.arguments.file_storage
+        for url in request.urls:
+            try:
+                await storage.delete(url)
+            except Exception as error:
+                logger.warning(f"An uploaded file was not deleted: {type(error).__name__}")
+
+    async def _serve_connection(self, connection: Connection, sock: socket.socket) -> None:
+        """Requests to the bot's own app, as whoever the launcher says."""
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            scope["client"] = None if connection.client is None else tuple(connection.client)
+            scope["scheme"] = connection.scheme
+            scope["headers"] = [header for header in scope["headers"] if header != (b"host", NO_HOST)]
+            scope.setdefault("state", {}).update(self._state)
+            task = asyncio.current_task()
+            assert task is not None
+            self._requests.add(task)
+            task.add_done_callback(self._requests.discard)
+            with lines_of(session_id_in(scope["headers"])):
+                await self._app(scope, receive, send)
+
+        await connect(app, self._crowd, sock, connection.head, connection.early, Closing())
+
+
+async def _hold_signals() -> None:
+    while True:
+        leave_signals_to_launcher()
+        await asyncio.sleep(BEAT)

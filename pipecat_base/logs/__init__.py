@@ -1,0 +1,1 @@
+"""The loguru set-up, bot.jsonl, redaction and tracebacks."""

@@ -1,0 +1,78 @@
+"""Answers ``GET /metrics`` with the bounds of every other connection, on an event loop that runs no call."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+
+from prometheus_client import CollectorRegistry, make_asgi_app
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from pipecat_base.errors import PortUnavailable
+from pipecat_base.server.limits import Limits
+from pipecat_base.server.server import Server, listen
+
+MOST = 128
+"""Connections at once; beyond it the one that has waited longest for its request is closed."""
+MAX_HEAD = 16 * 1024
+"""Bytes of a scrape's line and headers."""
+WITHOUT_WEBSOCKETS = "none"
+"""As uvicorn takes it."""
+
+
+class Scrapes:
+    """Serves a registry in a thread until it is closed.
+
+    Args:
+        limits: The launcher's own; fewer connections and smaller heads are taken here.
+        guard: Surrounds the application.
+
+    Raises:
+        PortUnavailable: the port cannot be listened on.
+    """
+
+    def __init__(
+        self, host: str, port: int, registry: CollectorRegistry, limits: Limits, guard: Callable[[ASGIApp], ASGIApp]
+    ) -> None:
+        self._listener = _listener(host, port)
+        self.port: int = self._listener.getsockname()[1]
+        bounds = replace(
+            limits,
+            max_connections=min(MOST, limits.max_connections),
+            max_head=min(MAX_HEAD, limits.max_head),
+        )
+        self._server = Server(guard(_Metrics(make_asgi_app(registry))), bounds, WITHOUT_WEBSOCKETS)
+        self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
+        self._thread.start()
+
+    def close(self, within: float) -> None:
+        """Answer no more scrapes."""
+        self._server.should_exit = True
+        self._thread.join(within)
+
+    def _run(self) -> None:
+        asyncio.run(self._server.serve(sockets=[self._listener]))
+
+
+class _Metrics:
+    """prometheus_client's application, without the headers that it could not decode."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if value.isascii()]
+        await self._app({**scope, "headers": headers}, receive, send)
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return listen(host, port)
+    except PortUnavailable as error:
+        raise PortUnavailable(
+            f"PIPECAT_METRICS_PORT: {error.message}",
+            "Free the port, or choose another one with PIPECAT_METRICS_PORT.",
+        ) from error

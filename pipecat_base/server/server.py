@@ -1,0 +1,227 @@
+"""The process around the application: socket, event loop, and an end that loses no call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from functools import partial
+from typing import Any, NoReturn, TypeVar
+
+import uvicorn
+
+from pipecat_base.errors import PortUnavailable, Refusal
+from pipecat_base.logs.logger import logger
+from pipecat_base.logs.streams import flush_streams
+from pipecat_base.server.client_address import ProxyHeaders
+from pipecat_base.server.connections import Crowd
+from pipecat_base.server.http import HttpConnection
+from pipecat_base.server.limits import Limits
+from pipecat_base.server.listener import Acceptor
+from pipecat_base.server.signals import SIGNALS
+from pipecat_base.server.watchdog import Watchdog
+from pipecat_base.server.websocket import WebSocketConnection
+
+T = TypeVar("T")
+
+BACKLOG = 2048
+LEFTOVERS = 3
+"""Seconds that requests which are not sessions get at the very end."""
+FORCED = 1.0
+"""Seconds between a second signal and the end, whatever happens."""
+EXIT_GRACE = 3.0
+"""Seconds that the interpreter gets to end once everything is closed."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Bind before the bot is imported: a port that is taken is known at once, and early callers wait in the queue.
+
+    Raises:
+        PortUnavailable: with the reason.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With its protocol named: asyncio sends small writes at once (TCP_NODELAY) on sockets that say that they are TCP.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host, port))
+        sock.listen(BACKLOG)
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise PortUnavailable(
+            f"Cannot listen on {host} port {port}: {error.strerror or error}.",
+            "Set PORT or PIPECAT_HOST, or stop what uses it.",
+        ) from error
+    return sock
+
+
+def http_address(host: str, port: int) -> str:
+    """``http://host:port``."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """uvicorn, told when to start and stop; signals and what is accepted are ours.
+
+    Args:
+        ws: What serves WebSockets, as uvicorn takes it; None for :class:`WebSocketConnection`.
+        on_refusal: Learns of requests that are refused before they reach ``app``.
+    """
+
+    def __init__(
+        self, app: Any, limits: Limits, ws: Any = None, on_refusal: Callable[[Refusal], None] = lambda refusal: None
+    ) -> None:
+        super().__init__(configuration(app))
+        crowd = Crowd(limits, self.server_state.connections, on_refusal)
+        self.config.http, self.config.ws = protocols(crowd, ws)
+        self._crowd = crowd
+        self._acceptors: list[Acceptor] = []
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to accept."""
+        self.servers = []
+        self._acceptors = [Acceptor(sock, self.protocol, self._crowd) for sock in sockets or ()]
+        self.started = True
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing more, and see the connections out."""
+        for acceptor in self._acceptors:
+            acceptor.close()
+        await super().shutdown(sockets)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave the handlers alone."""
+        yield
+
+    def protocol(self) -> asyncio.Protocol:
+        """The handler of one connection, for one that the watchdog accepted."""
+        make: Any = self.config.http_protocol_class
+        return make(config=self.config, server_state=self.server_state, app_state={})  # type: ignore[no-any-return]
+
+    async def until_started(self, serving: asyncio.Task[None]) -> None:
+        """Wait until connections are accepted."""
+        # uvicorn sets a flag, a few turns of the loop later.
+        while not self.started and not serving.done():  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        if serving.done():
+            serving.result()
+
+    async def finish(self, serving: asyncio.Task[None]) -> None:
+        """Stop accepting, let answers be sent, within a bound."""
+        self.should_exit = True
+        await asyncio.wait({serving}, timeout=LEFTOVERS + 1)
+
+
+def protocols(crowd: Crowd, ws: Any = None) -> tuple[Any, Any]:
+    """What serves HTTP and WebSockets, as uvicorn takes them."""
+    return partial(HttpConnection, crowd=crowd), ws or partial(WebSocketConnection, crowd=crowd)
+
+
+def configuration(app: Any) -> uvicorn.Config:
+    """uvicorn's, with everything that ours replaces turned off."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=LEFTOVERS,
+        server_header=False,
+        proxy_headers=False,
+    )
+    config.app = ProxyHeaders(app, config.forwarded_allow_ips)
+    return config
+
+
+def run(main: Coroutine[Any, Any, T], *, event_loop: str) -> T:
+    """Run ``main`` to its end on a new loop. A task of the bot that calls sys.exit() does not end it."""
+    loop = _new_loop(event_loop)
+    _keep_signals(loop)
+    loop.set_exception_handler(_tell_of_task)
+    asyncio.set_event_loop(loop)
+    try:
+        task = loop.create_task(main)
+        while True:
+            try:
+                return loop.run_until_complete(task)
+            except (SystemExit, KeyboardInterrupt):
+                if task.done():
+                    raise
+                # asyncio lets these two out of any task; the loop is intact and goes on where it was.
+                logger.opt(exception=True).error("A background task called sys.exit(); only that task has ended")
+            except RuntimeError:
+                if task.done():
+                    raise
+                logger.error("The bot called loop.stop(); the loop goes on")
+    finally:
+        _close(loop)
+
+
+def _new_loop(name: str) -> asyncio.AbstractEventLoop:
+    if name in ("auto", "uvloop"):
+        try:
+            import uvloop
+        except ImportError:
+            if name == "uvloop":
+                logger.warning('PIPECAT_EVENT_LOOP: "uvloop" is not installed; asyncio is used')
+        else:
+            loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+            return loop
+    return asyncio.new_event_loop()
+
+
+def _tell_of_task(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What fails in the background is told as ever, with the id of the session that has begun it."""
+    failed = context.get("task") or context.get("future")
+    get_context = getattr(failed, "get_context", None)  # since Python 3.12
+    if get_context is None:
+        loop.default_exception_handler(context)
+    else:
+        # A copy: the context itself is entered while a step of its own tells of the failure.
+        get_context().copy().run(loop.default_exception_handler, context)
+
+
+def _keep_signals(loop: asyncio.AbstractEventLoop) -> None:
+    """Let no bot take SIGTERM or SIGINT over: a runner does unless it is told not to."""
+    add, remove = loop.add_signal_handler, loop.remove_signal_handler
+
+    def add_others(number: int, callback: Any, *args: Any) -> None:
+        if number not in SIGNALS:
+            add(number, callback, *args)
+
+    def remove_others(number: int) -> bool:
+        return number not in SIGNALS and remove(number)
+
+    loop.add_signal_handler = add_others  # type: ignore[method-assign, assignment]
+    loop.remove_signal_handler = remove_others  # type: ignore[method-assign, assignment]
+
+
+def _close(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what still runs and close the loop, within a bound; an abandoned bot may ignore it for ever."""
+    try:
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
+                loop.run_until_complete(asyncio.wait(tasks, timeout=1))
+        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), 1))
+    except (TimeoutError, RuntimeError):
+        pass
+    finally:
+        asyncio.set_event_loop(None)
+        if not any(not task.done() for task in asyncio.all_tasks(loop)):
+            loop.close()
+
+
+def leave(status: int, watchdog: Watchdog) -> NoReturn:
+    """End the interpreter; atexit handlers run, but threads of the bot that do not end are not waited for."""
+    others = [t.name for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
+    reason = f"forced out after {EXIT_GRACE:g} s; still running: {', '.join(others) or 'an atexit handler'}"
+    watchdog.end_by(EXIT_GRACE, status, reason)
+    flush_streams()
+    sys.exit(status)

@@ -1,0 +1,1 @@
+"""Events of sessions and what consumes them: metrics, reports, the event publisher."""

@@ -1,0 +1,264 @@
+"""One call in one JSON object, made of the facts that are told of it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from pipecat_base.telemetry.events import Fact
+
+VERSION = 1
+MOST_TURNS = 1000
+MOST_ERRORS = 100
+MOST_USERS_OF_SERVICES = 50
+MOST_PEERS = 20
+LONGEST_TRANSCRIPT = 200_000
+"""Characters."""
+AMOUNTS = (
+    "audio_seconds",
+    "characters",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "reasoning_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+    "cache_read_input_audio_tokens",
+)
+KILLED = "The launcher was killed."
+FIELDS = {
+    "version": "of this format: 1",
+    "id": "of the report, a UUID; the same at each attempt to send it",
+    "session_id": "of the call, as in the log",
+    "transport": "`plain`, `daily`, `websocket`, `webrtc`, `whatsapp`, `livekit` or `moq`",
+    "peer": "the address that the call came from; behind a proxy `CALLER through PROXY`",
+    "provider": "the phone provider: `twilio`, `telnyx`, `plivo` or `exotel`",
+    "call_id": "the provider's own id of the call (CallSid and the like)",
+    "started_at": "when the call got a place; ISO 8601 in UTC",
+    "ended_at": "when everything it held was closed",
+    "seconds": "from one to the other; null when the launcher was killed",
+    "bot_seconds": "how long the bot ran",
+    "start_seconds": "from the request to the bot's first line; null where the session waited for its peer",
+    "outcome": "how it ended, in one word",
+    "reason": "the same in a sentence",
+    "failure": "of a bot that failed: `exception_type`, and `where`: its own line",
+    "first_speech_seconds": "from the client's connection to the bot's first speech",
+    "latency": "from the end of the user's speech to the bot's: `p50`, `p95`, `p99`, and `turns`: each turn's",
+    "turns": "how many",
+    "interruptions": "how many",
+    "usage": "what each service used: `kind`, `processor`, `model` and its amounts",
+    "ttfb": "time to the first byte of each service: `processor`, `model`, `p50`, `p95`, `p99`",
+    "errors": "of the pipeline, at most 100: `at`, `category`, `exception_type`, `processor`, `processor_usable`",
+    "webrtc": "`connect_seconds`, `packets_received`, `packets_lost`, `jitter_seconds`; null for other transports",
+    "process": "`cpu_seconds` and `peak_memory_bytes`; `shared` is true when they are of all calls of one process",
+    "transcript": "only with `PIPECAT_REPORT_CONTENT=true`: `role`, `text` and times of each turn",
+}
+"""What a report holds, for the documentation."""
+
+
+class CallReport:
+    """Of one session, from its admission on.
+
+    Args:
+        content: Whether what was said is in it.
+    """
+
+    def __init__(self, admitted: Fact, *, content: bool) -> None:
+        self._content = content
+        self._head: dict[str, Any] = {
+            "version": VERSION,
+            "id": str(uuid.uuid4()),
+            "session_id": admitted.session_id,
+            "transport": admitted.fields.get("transport"),
+            "peer": admitted.fields.get("peer"),
+            "provider": None,
+            "call_id": None,
+            "started_at": iso(admitted.at),
+        }
+        self._began = admitted.at
+        self._start: float | None = None
+        self._first_speech: float | None = None
+        self._latencies: list[float] = []
+        self._turns = 0
+        self._interruptions = 0
+        self._usage: dict[tuple[str, str, str], dict[str, float]] = {}
+        self._ttfb: dict[tuple[str, str], list[float]] = {}
+        self._errors: list[dict[str, Any]] = []
+        self._failure: Mapping[str, Any] | None = None
+        self._bot_speaks = False
+        self._connect: float | None = None
+        self._peers: dict[str, Mapping[str, Any]] = {}
+        self._process: dict[str, Any] | None = None
+        self._transcript: list[dict[str, Any]] = []
+        self._text_left = LONGEST_TRANSCRIPT
+        self._readers = {
+            "session_running": self._read_running,
+            "caller": self._read_caller,
+            "turn": self._read_turn,
+            "user_bot_latency": self._read_latency,
+            "first_bot_speech_latency": self._read_first_speech,
+            "service_latency": self._read_service_latency,
+            "service_usage": self._read_usage,
+            "speech_event": self._read_speech,
+            "error": self._read_error,
+            "failure": self._read_failure,
+            "webrtc_connected": self._read_connection,
+            "webrtc_stats": self._read_peer,
+            "process": self._read_process,
+            "transcript": self._read_transcript,
+        }
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What is known from the beginning; enough for a report of a call whose launcher was killed."""
+        return dict(self._head)
+
+    def read(self, fact: Fact) -> None:
+        """One more of its facts."""
+        reader = self._readers.get(fact.name)
+        if reader is not None:
+            reader(fact)
+
+    def end(self, ended: Fact) -> dict[str, Any]:
+        """The report. Durations are seconds; what was never told is null or empty."""
+        return {
+            **self._head,
+            "ended_at": iso(ended.at),
+            "seconds": round(ended.at - self._began, 3),
+            "bot_seconds": _rounded(ended.fields.get("duration_secs")),
+            "start_seconds": _rounded(self._start),
+            "outcome": ended.fields.get("outcome"),
+            "reason": ended.fields.get("reason"),
+            "failure": self._failure,
+            "first_speech_seconds": _rounded(self._first_speech),
+            "latency": {**percentiles(self._latencies), "turns": self._latencies},
+            "turns": self._turns,
+            "interruptions": self._interruptions,
+            "usage": [_named(key, amounts) for key, amounts in self._usage.items()],
+            "ttfb": [_named(("ttfb", *key), percentiles(seconds)) for key, seconds in self._ttfb.items()],
+            "errors": self._errors,
+            "webrtc": self._webrtc(),
+            "process": self._process,
+            **({"transcript": self._transcript} if self._content else {}),
+        }
+
+    def _read_running(self, fact: Fact) -> None:
+        self._start = fact.fields.get("start_secs")
+
+    def _read_caller(self, fact: Fact) -> None:
+        self._head.update(provider=fact.fields.get("provider"), call_id=fact.fields.get("call_id"))
+
+    def _read_turn(self, fact: Fact) -> None:
+        self._turns += 1
+
+    def _read_latency(self, fact: Fact) -> None:
+        if len(self._latencies) < MOST_TURNS and "latency_secs" in fact.fields:
+            self._latencies.append(round(fact.fields["latency_secs"], 3))
+
+    def _read_first_speech(self, fact: Fact) -> None:
+        if self._first_speech is None:
+            self._first_speech = fact.fields.get("latency_secs")
+
+    def _read_speech(self, fact: Fact) -> None:
+        kind = fact.fields.get("kind")
+        if kind in ("bot_speech_started", "bot_speech_stopped"):
+            self._bot_speaks = kind == "bot_speech_started"
+        elif kind == "interruption" and self._bot_speaks:  # every turn of the user's begins with one
+            self._interruptions += 1
+            self._bot_speaks = False
+
+    def _read_service_latency(self, fact: Fact) -> None:
+        fields = fact.fields
+        key = (fields.get("processor", ""), fields.get("model", ""))
+        if fields.get("kind") != "ttfb" or (key not in self._ttfb and len(self._ttfb) >= MOST_USERS_OF_SERVICES):
+            return
+        found = self._ttfb.setdefault(key, [])
+        if len(found) < MOST_TURNS and "seconds" in fields:
+            found.append(fields["seconds"])
+
+    def _read_usage(self, fact: Fact) -> None:
+        fields = fact.fields
+        key = (fields.get("kind", ""), fields.get("processor", ""), fields.get("model", ""))
+        if key not in self._usage and len(self._usage) >= MOST_USERS_OF_SERVICES:
+            return
+        amounts = self._usage.setdefault(key, {})
+        for name in AMOUNTS:
+            if name in fields:
+                amounts[name] = amounts.get(name, 0) + fields[name]
+
+    def _read_error(self, fact: Fact) -> None:
+        if len(self._errors) < MOST_ERRORS:
+            self._errors.append({"at": iso(fact.at), **{k: v for k, v in fact.fields.items() if k != "timestamp"}})
+
+    def _read_failure(self, fact: Fact) -> None:
+        self._failure = fact.fields
+
+    def _read_connection(self, fact: Fact) -> None:
+        if self._connect is None:
+            self._connect = fact.fields.get("connect_secs")
+
+    def _read_peer(self, fact: Fact) -> None:
+        peer = fact.fields.get("peer", "")
+        if peer in self._peers or len(self._peers) < MOST_PEERS:
+            self._peers[peer] = fact.fields
+
+    def _webrtc(self) -> dict[str, Any] | None:
+        """Over all its peers."""
+        if self._connect is None and not self._peers:
+            return None
+        peers = self._peers.values()
+        return {
+            "connect_seconds": _rounded(self._connect),
+            "packets_received": sum(peer.get("packets_received", 0) for peer in peers),
+            "packets_lost": sum(peer.get("packets_lost", 0) for peer in peers),
+            "jitter_seconds": _rounded(max((peer.get("jitter_secs", 0) for peer in peers), default=None)),
+        }
+
+    def _read_process(self, fact: Fact) -> None:
+        before = self._process or {"cpu_seconds": 0.0, "peak_memory_bytes": 0}
+        self._process = {
+            "cpu_seconds": round(before["cpu_seconds"] + fact.fields.get("cpu_secs", 0.0), 3),
+            "peak_memory_bytes": max(before["peak_memory_bytes"], fact.fields.get("peak_memory_bytes", 0)),
+            "shared": fact.fields.get("shared", False),
+        }
+
+    def _read_transcript(self, fact: Fact) -> None:
+        self._text_left -= len(fact.fields.get("text", ""))
+        if self._content and self._text_left >= 0:
+            self._transcript.append(dict(fact.fields))
+
+
+def of_killed(head: Mapping[str, Any], at: float) -> dict[str, Any]:
+    """The report of a call that ran when its launcher was killed, as the next one makes it."""
+    admitted = Fact("session_admitted", head.get("session_id"), {}, at)
+    report = CallReport(admitted, content=False).end(
+        Fact("session_ended", admitted.session_id, {"outcome": "failed", "reason": KILLED}, at)
+    )
+    return {**report, **head, "seconds": None}
+
+
+def percentiles(values: list[float]) -> dict[str, float | None]:
+    """p50, p95 and p99, the nearest rank."""
+    ordered = sorted(values)
+    if not ordered:
+        return {"p50": None, "p95": None, "p99": None}
+    ranks = {f"p{percent}": -(-percent * len(ordered) // 100) - 1 for percent in (50, 95, 99)}
+    return {name: round(ordered[rank], 3) for name, rank in ranks.items()}
+
+
+def iso(at: float) -> str:
+    """Unix seconds as ISO 8601, in UTC."""
+    return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 3)
+
+
+def _named(key: tuple[str, str, str], values: Mapping[str, Any]) -> dict[str, Any]:
+    kind, processor, model = key
+    return {"kind": kind, "processor": processor, "model": model or None, **values}

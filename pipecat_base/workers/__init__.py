@@ -1,0 +1,1 @@
+"""Processes for calls: the pool, the fork server, messages between processes, socket handoff."""

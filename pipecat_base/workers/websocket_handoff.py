@@ -1,0 +1,230 @@
+"""WebSockets that another process will serve: held, unanswered, until that is known, and then given away whole.
+
+uvicorn hands the class that its ``ws`` option names the transport and the head of the upgrade request. Nothing is
+answered here but refusals. What is given away is a duplicate of the descriptor: no frame passes through this process,
+and should the other one die, this one can still close the connection with a code (RFC 6455 section 7.4), so that no
+peer sees 1006.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import select
+import struct
+from typing import Any, cast
+from urllib.parse import unquote
+
+import h11
+from starlette.types import Message, Scope
+from starlette.websockets import WebSocket
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from pipecat_base.logs.logger import logger
+from pipecat_base.server.limits import LINGER
+from pipecat_base.server.websocket import address, subprotocols
+
+EXTENSION = "pipecat_base.handover"
+"""Of the ASGI scope."""
+OPCODE_CLOSE = 0x88
+KEY_BYTES = 16
+MAX_HEAD = 1024 * 1024
+"""Bytes. The HTTP protocol has taken it already."""
+INTERNAL_ERROR = b"Internal Server Error"
+
+
+class Handover(asyncio.Protocol):
+    """One connection. Given to uvicorn as ``ws``."""
+
+    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._messages: asyncio.Queue[Message] = asyncio.Queue()
+        self._early = b""
+        self._response: list[bytes] | None = None
+        self._given_away = False
+        self._lost = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection, as the HTTP protocol leaves it."""
+        self._transport = cast(asyncio.Transport, transport)
+        self._server_state.connections.add(cast(Any, self))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """The peer is gone, or this end is closed."""
+        self._lost = True
+        self._server_state.connections.discard(cast(Any, self))
+        self._messages.put_nowait({"type": "websocket.disconnect", "code": 1006})
+
+    def data_received(self, data: bytes) -> None:
+        """The head, and what an eager client has sent after it."""
+        if self._given_away:
+            return  # what comes after the close
+        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        try:
+            parser.receive_data(data)
+            event = parser.next_event()
+        except h11.RemoteProtocolError:
+            event = h11.NEED_DATA
+        if not isinstance(event, h11.Request):
+            self._transport.close()
+            return
+        self._early = parser.trailing_data[0]
+        # Whoever serves it reads on. Until that is known nobody needs what the client sends.
+        self._transport.pause_reading()
+        mistake = _mistake(event)
+        if mistake is not None:
+            self._transport.write(_response(400, [(b"sec-websocket-version", b"13")], mistake))
+            self._transport.close()
+            return
+        self._messages.put_nowait({"type": "websocket.connect"})
+        task = asyncio.get_running_loop().create_task(self._run(self._scope(event)))
+        self._server_state.tasks.add(task)
+        task.add_done_callback(self._server_state.tasks.discard)
+
+    def eof_received(self) -> None:
+        """The transport closes by itself."""
+
+    def pause_writing(self) -> None:
+        """Nothing is written here that would need it."""
+
+    def resume_writing(self) -> None:
+        """Nothing is written here that would need it."""
+
+    def shutdown(self) -> None:
+        """uvicorn ends."""
+        if not self._given_away:
+            self._transport.close()
+
+    def give(self, scope: Scope) -> tuple[int, bytes, bytes]:
+        """A duplicate of the descriptor, which the caller closes; the request as ``scope`` has it; what came after it.
+
+        Not of one whose peer is gone.
+        """
+        self._given_away = True
+        sock = self._transport.get_extra_info("socket")
+        return os.dup(sock.fileno()), _request(scope), self._early
+
+    def is_peer_gone(self) -> bool:
+        """Whether the peer has closed its end, which nobody may have read yet."""
+        sock = self._transport.get_extra_info("socket")
+        if self._lost or sock is None or sock.fileno() < 0:
+            return True
+        poll = select.poll()
+        poll.register(sock.fileno(), select.POLLRDHUP)
+        return bool(poll.poll(0))
+
+    def let_go(self) -> None:
+        """The other process has it alone: what it does is not ended here."""
+        self._transport.abort()
+
+    def end(self) -> None:
+        """The other process has closed it."""
+        self._end()
+
+    def close(self, code: int, reason: str, *, was_accepted: bool) -> None:
+        """The other process has died: close in its place."""
+        if was_accepted:
+            payload = struct.pack("!H", code) + reason.encode()[:123]
+            self._transport.write(bytes((OPCODE_CLOSE, len(payload))) + payload)
+        else:
+            self._transport.write(_response(500, [], INTERNAL_ERROR))
+        self._end()
+
+    def _end(self) -> None:
+        """Frames that nobody reads any more would turn the close into a reset, and its code would be lost."""
+        if self._transport.is_closing():
+            return
+        with contextlib.suppress(OSError, RuntimeError):
+            self._transport.write_eof()
+        self._transport.resume_reading()
+        asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+
+    async def _run(self, scope: Scope) -> None:
+        try:
+            await self._config.loaded_app(scope, self._messages.get, self._send)
+        except Exception as error:
+            logger.opt(exception=error).error(f"A WebSocket was not served: {type(error).__name__}")
+        if not self._given_away and not self._transport.is_closing():
+            self._transport.write(_response(500, [], INTERNAL_ERROR))
+            self._transport.close()
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if self._given_away or self._transport.is_closing():
+            return
+        if kind == "websocket.http.response.start":
+            self._response = [_head(message["status"], message.get("headers", ()))]
+        elif kind == "websocket.http.response.body" and self._response is not None:
+            self._response.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                self._transport.write(b"".join(self._response))
+                self._transport.close()
+        elif kind == "websocket.close":
+            self._transport.write(_response(403, [], b""))
+            self._transport.close()
+        else:
+            raise RuntimeError("WebSockets are accepted where their sessions run")
+
+    def _scope(self, head: h11.Request) -> Scope:
+        raw_path, _, query = bytes(head.target).partition(b"?")
+        headers = [(bytes(name).lower(), bytes(value)) for name, value in head.headers]
+        offered = [value.decode("latin-1") for name, value in headers if name == b"sec-websocket-protocol"]
+        return {
+            "type": "websocket",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.4"},
+            "http_version": head.http_version.decode(),
+            "scheme": "ws",
+            "server": address(self._transport.get_extra_info("sockname")),
+            "client": address(self._transport.get_extra_info("peername")),
+            "root_path": self._config.root_path,
+            "path": self._config.root_path + unquote(raw_path.decode("ascii", "replace")),
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": headers,
+            "subprotocols": subprotocols(offered),
+            "state": self._app_state.copy(),
+            "extensions": {"websocket.http.response": {}, EXTENSION: self},
+        }
+
+
+def of(websocket: WebSocket) -> Handover:
+    """The connection under an ASGI WebSocket."""
+    found: Handover = websocket.scope["extensions"][EXTENSION]
+    return found
+
+
+def _mistake(head: h11.Request) -> bytes | None:
+    """What is wrong with a handshake (RFC 6455 section 4.2.1), before it costs anybody a place."""
+    values = {bytes(name).lower(): bytes(value).strip() for name, value in head.headers}
+    if values.get(b"sec-websocket-version", b"13") != b"13":
+        return b"Only version 13 of WebSocket is spoken here."
+    try:
+        is_key = len(base64.b64decode(values.get(b"sec-websocket-key", b""), validate=True)) == KEY_BYTES
+    except ValueError:
+        is_key = False
+    return None if is_key else b"Sec-WebSocket-Key is missing, or is no key."
+
+
+def _request(scope: Scope) -> bytes:
+    target: bytes = scope.get("raw_path") or scope["path"].encode()
+    if scope["query_string"]:
+        target += b"?" + scope["query_string"]
+    lines = [b"GET " + target + b" HTTP/1.1", *(name + b": " + value for name, value in scope["headers"])]
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def _head(status: int, headers: Any) -> bytes:
+    reason = {400: b"Bad Request", 403: b"Forbidden", 500: INTERNAL_ERROR}.get(status, b"")
+    lines = [b"HTTP/1.1 %d %s" % (status, reason), *(bytes(n) + b": " + bytes(v) for n, v in headers)]
+    return b"\r\n".join([*lines, b"connection: close"]) + b"\r\n\r\n"
+
+
+def _response(status: int, headers: Any, body: bytes) -> bytes:
+    lengths = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+    return _head(status, [*headers, *lengths]) + body
