@@ -39,18 +39,17 @@ def main(root: Path) -> int:
 def _problems(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
     room = path.parts[0].removesuffix(".py")
     for node in ast.walk(tree):
-        for imported in _imports(node):
-            if room in FLOOR_OF and imported != room and FLOOR_OF[imported] <= FLOOR_OF[room]:
-                yield node.lineno, f"{room} imports {imported}, which does not stand below it"
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and room in FLOOR_OF:
+            for imported in _rooms(node):
+                if imported != room and FLOOR_OF[imported] <= FLOOR_OF[room]:
+                    yield node.lineno, f"{room} imports {imported}, which does not stand below it"
 
 
-def _imports(node: ast.AST) -> Iterator[str]:
-    """Names of the rooms from which this statement imports."""
-    names: list[str] = []
-    if isinstance(node, ast.Import):
-        names = [alias.name for alias in node.names]
-    elif isinstance(node, ast.ImportFrom) and node.level == 0:
-        names = [f"{node.module}.{alias.name}" for alias in node.names]
+def _rooms(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    """Names of the rooms from which the statement imports."""
+    names = [alias.name for alias in statement.names]
+    if isinstance(statement, ast.ImportFrom):
+        names = [f"{statement.module}.{name}" for name in names]
     for name in names:
         package, _, rest = name.partition(".")
         room = rest.partition(".")[0]
