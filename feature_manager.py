@@ -1,5 +1,5 @@
 """The name that the replaced image gives to :mod:`pipecat_base.bot.features`."""
 
-from pipecat_base.bot.features import Feature, FeatureManager, Status
+from pipecat_base.bot.features import Feature, FeatureManager, FeatureStatus
 
-__all__ = ["Feature", "FeatureManager", "Status"]
+__all__ = ["Feature", "FeatureManager", "FeatureStatus"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pipecat_base.cli.call import audio, phone
 from pipecat_base.cli.call.address import Address
-from pipecat_base.cli.call.figures import Call
+from pipecat_base.cli.call.figures import CallFigures
 from pipecat_base.cli.call.providers import Twilio, Who
 from pipecat_base.cli.call.scenario import Script, Tail, Turn
 
@@ -14,7 +14,7 @@ TAIL = 1.0
 """Seconds to listen after the last word."""
 
 
-async def by_twilio(port: int, samples: Sequence[int]) -> Call:
+async def by_twilio(port: int, samples: Sequence[int]) -> CallFigures:
     """One call that says samples of 8 kHz."""
     script = Script((Turn("speech", samples),), audio.PHONE_RATE)
-    return await phone.place(Address(f"ws://127.0.0.1:{port}/ws"), script, Twilio(Who()), Tail(TAIL))
+    return await phone.slot(Address(f"ws://127.0.0.1:{port}/ws"), script, Twilio(Who()), Tail(TAIL))

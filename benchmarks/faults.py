@@ -303,8 +303,8 @@ def _(mode: str, seen: Seen) -> None:
     with launch(mode) as launcher:
         call = opened(url(launcher))  # of a process that the template has made, so it ends with it
         launcher.wait_for_log("Session started")
-        (nursery,) = psutil.Process(launcher.process.pid).children()
-        nursery.children()[0].kill()
+        (fork_client,) = psutil.Process(launcher.process.pid).children()
+        fork_client.children()[0].kill()
         seen.caller("close code", close_code(call), 1011)
         launcher.wait_for_log("importing the bot again")
         seen.logged(launcher, "importing the bot again")

@@ -24,7 +24,7 @@ from benchmarks.__main__ import COMMANDS, ECHO, HERE, running, wait_until_ready
 from benchmarks.calls import by_twilio
 from benchmarks.figures import Figure, Goal, Load, Spread
 from pipecat_base.cli.call import audio
-from pipecat_base.cli.call.figures import Call
+from pipecat_base.cli.call.figures import CallFigures
 
 MODES = {"one process": {"PIPECAT_ISOLATION": "none"}, "processes": {"PIPECAT_ISOLATION": "process"}}
 COUNTS = (1, 2, 4, 8, 16, 32)
@@ -99,7 +99,7 @@ def carry(contender: str, count: int, seconds: float) -> Load:
         everyone = psutil.Process(process.pid)
         before = sum(one.memory_full_info().pss for one in [everyone, *everyone.children(recursive=True)])
 
-        async def place() -> tuple[list[Call], float, float]:
+        async def slot() -> tuple[list[CallFigures], float, float]:
             calls = [asyncio.ensure_future(by_twilio(port, speech)) for _ in range(count)]
             await asyncio.sleep(seconds / 4)  # they have begun
             began, used = time.monotonic(), cpu_of(process.pid)
@@ -108,7 +108,7 @@ def carry(contender: str, count: int, seconds: float) -> Load:
             after = sum(one.memory_full_info().pss for one in [everyone, *everyone.children(recursive=True)])
             return await asyncio.gather(*calls), cores, after
 
-        calls, cores, after = asyncio.run(place())
+        calls, cores, after = asyncio.run(slot())
     lost = sum(call.lost if call.echo else call.sent - call.received for call in calls)
     gap = max(call.p99_gap() for call in calls)
     return Load(contender, count, cores, (after - before) / 1e6 / count, lost, gap)

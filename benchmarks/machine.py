@@ -13,7 +13,7 @@ import psutil
 PACKAGES = ("pipecat-base", "pipecat-ai", "aiortc", "fastapi", "uvicorn")
 
 
-def facts() -> dict[str, str]:
+def events() -> dict[str, str]:
     """Nothing that names the machine or who owns it."""
     return {
         "date": datetime.now(UTC).date().isoformat(),

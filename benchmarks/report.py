@@ -11,7 +11,7 @@ from typing import TypeVar
 from benchmarks import isolation, memory
 from benchmarks.__main__ import HERE, compare
 from benchmarks.figures import Results
-from benchmarks.machine import facts
+from benchmarks.machine import events
 from benchmarks.page import write
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ QUICK = Effort(rounds=2, starts=10, calls=(1, 4), seconds=6, sessions=2)
 
 
 def measure(effort: Effort, port: int, *, quick: bool) -> Results:
-    machine = facts()
+    machine = events()
     figures = _told(compare(effort.rounds))
     figures += _told(isolation.first_lines(port, effort.starts))
     figures += _told([isolation.start(effort.rounds)])

@@ -228,8 +228,12 @@ class Soak:
         below = launcher.children(recursive=True)
         named = {"launcher": launcher}
         if below:
-            (nursery,) = launcher.children()
-            named |= {"nursery": nursery, "template": nursery.children()[0], "lead": psutil.Process(alive["pid"])}
+            (fork_client,) = launcher.children()
+            named |= {
+                "nursery": fork_client,
+                "template": fork_client.children()[0],
+                "lead": psutil.Process(alive["pid"]),
+            }
         figures: Figures = {}
         for name, process in named.items():
             figures[f"{name}: descriptors"] = process.num_fds()

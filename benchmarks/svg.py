@@ -103,25 +103,25 @@ def lines(
     right = max(x for x, _ in points)
     bottom = PLOT_TOP + PLOT_HEIGHT
 
-    def place(point: tuple[float, float]) -> tuple[float, float]:
+    def slot(point: tuple[float, float]) -> tuple[float, float]:
         x, y = point
         return PLOT_LEFT + x / right * (PLOT_RIGHT - PLOT_LEFT), bottom - y / marks[-1] * PLOT_HEIGHT
 
     body = _head(title, subtitle, [(line.name, line.colour) for line in found], limit[0] if limit else None)
     for mark in marks:
-        _, y = place((0, mark))
+        _, y = slot((0, mark))
         body.append(_segment("grid", PLOT_LEFT, y, PLOT_RIGHT, y))
         body.append(f'<text class="value" x="{PLOT_LEFT - 8}" y="{y + 4:.1f}">{_tick(mark)}</text>')
     for mark in _columns([x for x, _ in points]):
-        x, _ = place((mark, 0))
+        x, _ = slot((mark, 0))
         body.append(f'<text class="mid" x="{x:.1f}" y="{bottom + 18}">{mark:g}</text>')
     body.append(f'<text class="mid" x="{(PLOT_LEFT + PLOT_RIGHT) / 2:g}" y="{bottom + 38}">{escape(axis)}</text>')
     body.append(f'<text class="value" x="{PLOT_LEFT - 8}" y="{PLOT_TOP - 16}">{escape(unit)}</text>')
     if limit:
-        _, y = place((0, limit[1]))
+        _, y = slot((0, limit[1]))
         body.append(_segment("goal", PLOT_LEFT, y, PLOT_RIGHT, y))
     for line in found:
-        body += _line([place(point) for point in line.points], [place(point) for point in line.crosses], line.colour)
+        body += _line([slot(point) for point in line.points], [slot(point) for point in line.crosses], line.colour)
     return _document(title, bottom + 48, body)
 
 

@@ -15,7 +15,7 @@ import httpx
 import numpy as np
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 
-from pipecat_base.cli.call.figures import Call
+from pipecat_base.cli.call.figures import CallFigures
 from pipecat_base.cli.call.peer import Recording
 from pipecat_base.cli.call.scenario import Script, Speaker, Tail, Turn
 
@@ -27,7 +27,7 @@ LOUD = 1000
 async def call(port: int) -> tuple[float, float, float]:
     """Milliseconds from the offer to the answer, to the first audio, and to the first echoed tone."""
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
-    pc.addTrack(Recording(Speaker(Script((Turn("tone", TONE),), RATE), Call(RATE), Tail(0)), RATE))
+    pc.addTrack(Recording(Speaker(Script((Turn("tone", TONE),), RATE), CallFigures(RATE), Tail(0)), RATE))
     heard: asyncio.Future[tuple[float, float]] = asyncio.get_running_loop().create_future()
 
     def on_track(track: Any) -> None:

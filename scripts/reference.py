@@ -18,7 +18,7 @@ from pipecat_base.errors import refusals
 from pipecat_base.server.websocket import CLOSES
 from pipecat_base.sessions.outcome import CLOSE_CODES, MEANINGS
 from pipecat_base.telemetry.call_report import FIELDS
-from pipecat_base.telemetry.events import KINDS, Check, ListOf, Object
+from pipecat_base.telemetry.events import EVENT_KINDS, Check, ListOf, Object
 from pipecat_base.telemetry.metrics import Metrics
 
 FOLDER = Path(__file__).parent.parent / "docs" / "reference"
@@ -85,16 +85,16 @@ def metrics() -> Iterator[str]:
 
 def events() -> Iterator[str]:
     """Every fact that is published."""
-    return _facts(published=True)
+    return _events(published=True)
 
 
-def facts() -> Iterator[str]:
+def internal_events() -> Iterator[str]:
     """Every other fact."""
-    return _facts(published=False)
+    return _events(published=False)
 
 
-def _facts(*, published: bool) -> Iterator[str]:
-    for name, kind in KINDS.items():
+def _events(*, published: bool) -> Iterator[str]:
+    for name, kind in EVENT_KINDS.items():
         if kind.is_event is published:
             content = " Holds what was said: `PCC_EXCLUDE_CONTENT=true` keeps it back." if kind.has_content else ""
             yield f"### {name}\n\n{kind.meaning}.{content}"
@@ -134,7 +134,7 @@ MADE: tuple[Callable[[], Iterator[str]], ...] = (
     commands,
     metrics,
     events,
-    facts,
+    internal_events,
     report,
     variables,
 )

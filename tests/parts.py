@@ -5,29 +5,29 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
-from pipecat_base.bot.runner import Runs
+from pipecat_base.bot.runner import BotRunner
 from pipecat_base.bot.spans import Spans
-from pipecat_base.bot.task import Performer
+from pipecat_base.bot.task import BotTasks
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import Report
-from pipecat_base.sessions.registry import Board, Session
-from pipecat_base.telemetry.session_context import Options
+from pipecat_base.sessions.registry import Session, SessionRegistry
+from pipecat_base.telemetry.session_context import ObserverOptions
 
 Bot = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
-class Sessions(Board):
+class Sessions(SessionRegistry):
     """A board, and what runs the bot for who is on it."""
 
-    def __init__(self, performer: Performer, **options: Any) -> None:
+    def __init__(self, bot_tasks: BotTasks, **options: Any) -> None:
         super().__init__(**options)
-        self.facts: list[tuple[str, str, Mapping[str, Any]]] = []
-        self.runs = Runs(
+        self.events: list[tuple[str, str, Mapping[str, Any]]] = []
+        self.runs = BotRunner(
             self,
-            performer,
+            bot_tasks,
             lines_of=lambda session_id: logger.contextualize(session_id=session_id),
-            take=lambda session_id, name, fields, at: self.facts.append((session_id, name, fields)),
-            options=Options(),
+            take=lambda session_id, name, fields, at: self.events.append((session_id, name, fields)),
+            options=ObserverOptions(),
             spans=Spans({}, bot_sets_up=lambda: False),
             versions={},
             is_shared=True,
@@ -41,7 +41,7 @@ def make_sessions(
     bot: Bot, *, cancel_grace: float = 0.1, disconnects: tuple[type[Exception], ...] = (), **options: Any
 ) -> Sessions:
     """Sessions without limits; ``options`` come before what is chosen here."""
-    performer = Performer(
+    bot_tasks = BotTasks(
         bot,
         bot_name="bot in bot.py",
         project=".",
@@ -50,4 +50,4 @@ def make_sessions(
         disconnects=disconnects,
     )
     defaults: dict[str, Any] = {"max_sessions": None, "max_seconds": None, "refusal": lambda: None}
-    return Sessions(performer, **{**defaults, **options})
+    return Sessions(bot_tasks, **{**defaults, **options})

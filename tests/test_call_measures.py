@@ -12,7 +12,7 @@ import pytest
 
 from pipecat_base.cli.call import audio, echo, plot, scenario, speech
 from pipecat_base.cli.call.address import Address, shown
-from pipecat_base.cli.call.figures import Call, CallError
+from pipecat_base.cli.call.figures import CallError, CallFigures
 from pipecat_base.cli.call.providers import PROVIDERS, Who
 from pipecat_base.cli.call.scenario import Speaker, Tail
 from pipecat_base.cli.call.track import Track
@@ -158,7 +158,7 @@ interrupt = 0.5
 """
 
 
-def play(speaker: Speaker, call: Call, bot: list[tuple[float, float]], *, until: float = 60) -> None:
+def play(speaker: Speaker, call: CallFigures, bot: list[tuple[float, float]], *, until: float = 60) -> None:
     """With a bot that speaks from when to when, on the call's clock."""
     for start, end in bot:
         call.heard.add(tone(900, end - start), start)
@@ -168,7 +168,7 @@ def play(speaker: Speaker, call: Call, bot: list[tuple[float, float]], *, until:
 
 def test_a_scenario_waits_for_the_bot_and_speaks_into_its_answer(tmp_path: Path) -> None:
     script = scenario.from_file(str(scene(tmp_path, TURNS)))
-    call = Call()
+    call = CallFigures()
     play(Speaker(script, call, Tail(1)), call, [(1.0, 2.0), (4.0, 7.0)])
     starts = [utterance.start for utterance in call.said.utterances]
     assert starts == pytest.approx([0.2, 2.6, 4.5], abs=0.05)
@@ -177,17 +177,17 @@ def test_a_scenario_waits_for_the_bot_and_speaks_into_its_answer(tmp_path: Path)
 
 
 def test_a_scenario_ends_when_the_bot_does_not_do_what_a_turn_waits_for(tmp_path: Path) -> None:
-    call = Call()
+    call = CallFigures()
     play(Speaker(scenario.from_file(str(scene(tmp_path, TURNS))), call, Tail(1)), call, [])
     assert call.unsaid == ["b.wav", "a.wav"]
     assert call.sent * 0.02 == pytest.approx(0.6 + scenario.PATIENCE, abs=0.3)
 
 
 def test_a_scenario_goes_on_after_a_bot_that_speaks_for_long(tmp_path: Path) -> None:
-    call = Call()
+    call = CallFigures()
     play(Speaker(scenario.from_file(str(scene(tmp_path, TURNS))), call, Tail(1)), call, [(2.0, 30.0), (32.0, 35.0)])
     assert call.unsaid == []
-    call = Call()
+    call = CallFigures()
     play(Speaker(scenario.from_file(str(scene(tmp_path, TURNS))), call, Tail(1)), call, [(2.0, 300.0)], until=200)
     assert call.unsaid == ["b.wav", "a.wav"]
 
@@ -203,7 +203,7 @@ def test_a_scenario_goes_on_after_a_bot_that_speaks_for_long(tmp_path: Path) -> 
 )
 def test_the_caller_hangs_up_after_the_answer(tmp_path: Path, bot: list[tuple[float, float]], seconds: float) -> None:
     scene(tmp_path, "")
-    call = Call()
+    call = CallFigures()
     play(Speaker(scenario.from_wav(str(tmp_path / "a.wav")), call, Tail(None)), call, bot)
     assert call.sent * 0.02 == pytest.approx(seconds, abs=0.25)
 
@@ -233,7 +233,7 @@ def test_a_scenario_that_is_wrong_is_one_line(tmp_path: Path, text: str, says: s
 
 
 def test_a_picture_has_both_sides_and_what_was_measured() -> None:
-    call = Call()
+    call = CallFigures()
     call.said.add(tone(300, 1), 0.5)
     call.said.add(tone(300, 1), 4.0)
     call.heard.add(tone(900, 2.0), 2.25)

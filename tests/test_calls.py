@@ -9,7 +9,7 @@ import pytest
 
 from pipecat_base.bot.arguments import ArgumentFactory
 from pipecat_base.bot.webrtc.offers import Offer
-from pipecat_base.bot.webrtc.sessions import Calls
+from pipecat_base.bot.webrtc.sessions import WebRTCSessions
 from pipecat_base.errors import Malformed
 from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.transports import UNKNOWN, Caller
@@ -20,9 +20,9 @@ class Peer:
     def __init__(self) -> None:
         self.connection = object()
 
-    async def measure(self, note: Any) -> None: ...
+    async def measure(self, emit: Any) -> None: ...
 
-    async def tell_stats(self, note: Any) -> None: ...
+    async def tell_stats(self, emit: Any) -> None: ...
 
     async def until_left(self) -> None:
         await asyncio.Event().wait()
@@ -64,7 +64,9 @@ class Scene:
 
         self.sessions = make_sessions(bot, cancel_grace=1)
         arguments = ArgumentFactory(wants_cloud=False)
-        self.calls = Calls(self.sessions, self.sessions.runs, arguments, cast(Any, self.peers), offer_timeout=9)
+        self.calls = WebRTCSessions(
+            self.sessions, self.sessions.runs, arguments, cast(Any, self.peers), offer_timeout=9
+        )
 
     async def offer(self, *sdps: str) -> list[asyncio.Task[dict[str, str]]]:
         tasks = []

@@ -20,7 +20,7 @@ import pytest
 from aioice.stun import Method
 
 from pipecat_base.cli.doctor import ice, machine, rounds, services, web
-from pipecat_base.cli.doctor.findings import Finding, Status, as_text, ok, problem
+from pipecat_base.cli.doctor.findings import Finding, FindingStatus, as_text, ok, problem
 from pipecat_base.config.settings import Settings
 from tests.process import Launcher, free_port, run, until
 from tests.stun import StunServer
@@ -165,9 +165,9 @@ def test_a_list_of_ice_servers_that_is_wrong_is_told(folder: Path) -> None:
         ("warning", "none: only callers in the same network connect")
     ]
     _, unreachable = doctor(folder, ICE_CONFIG_URL="http://127.0.0.1:1/ice")
-    (mistake,) = unreachable["ice servers"]
-    assert mistake["status"] == "problem"
-    assert mistake["text"].startswith("ICE_CONFIG_URL did not give ICE servers (")
+    (bot_error,) = unreachable["ice servers"]
+    assert bot_error["status"] == "problem"
+    assert bot_error["text"].startswith("ICE_CONFIG_URL did not give ICE servers (")
 
 
 def test_servers_that_the_ice_url_lists_are_asked(folder: Path, service: Service) -> None:
@@ -193,12 +193,14 @@ def test_an_ice_url_that_hangs_holds_nothing_else_up(folder: Path) -> None:
 def test_a_stun_request_that_is_lost_is_sent_again() -> None:
     with StunServer(loses=2) as server:
         (finding,) = ice.stun("stun:here", "127.0.0.1", server.port, is_chosen=True)
-    assert finding.status is Status.OK, finding
+    assert finding.status is FindingStatus.OK, finding
     assert len(server.asked) == 3
 
 
-@pytest.mark.parametrize(("is_chosen", "status"), [(True, Status.PROBLEM), (False, Status.WARNING)])
-def test_a_stun_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, is_chosen: bool, status: Status) -> None:
+@pytest.mark.parametrize(("is_chosen", "status"), [(True, FindingStatus.PROBLEM), (False, FindingStatus.WARNING)])
+def test_a_stun_server_that_does_not_answer(
+    monkeypatch: pytest.MonkeyPatch, is_chosen: bool, status: FindingStatus
+) -> None:
     monkeypatch.setattr(ice, "STUN_TIMEOUT", 0.6)
     with StunServer(loses=100) as silent:
         (dead,) = ice.stun("stun:there", "127.0.0.1", silent.port, is_chosen=is_chosen)
@@ -234,7 +236,10 @@ def test_coturn_is_a_turn_server(tmp_path: Path, transport: str) -> None:
     try:
         until(lambda: _listens(port), "coturn to listen")
         good = turn(port, transport=transport)
-        assert (good.status, good.text) == (Status.OK, "turn:there takes the credentials and relays at 127.0.0.1")
+        assert (good.status, good.text) == (
+            FindingStatus.OK,
+            "turn:there takes the credentials and relays at 127.0.0.1",
+        )
         assert told(turn(port, "wrong", transport)) == ("problem", "turn:there refuses an allocation: 401 Unauthorized")
     finally:
         server.kill()
@@ -287,7 +292,7 @@ def test_keys_that_are_incomplete_are(service: Service) -> None:
     (twilio,) = services.twilio({"TWILIO_ACCOUNT_SID": ACCOUNT}, service.url)
     assert told(twilio) == ("warning", "TWILIO_AUTH_TOKEN is not set: pipecat hangs up with both")
     (stand_in,) = services.twilio({"TWILIO_ACCOUNT_SID": "none", "TWILIO_AUTH_TOKEN": "none"}, service.url)
-    assert stand_in.status is Status.NOT_CHECKED
+    assert stand_in.status is FindingStatus.NOT_CHECKED
     (whatsapp,) = services.whatsapp(settings(whatsapp_token=KEY), service.url)
     assert told(whatsapp) == ("warning", "off without WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET")
     assert service.asked == []
@@ -296,7 +301,7 @@ def test_keys_that_are_incomplete_are(service: Service) -> None:
 @pytest.mark.parametrize("key", [f"{KEY}\nx", f"{KEY}ключ"])
 def test_a_key_that_no_header_can_hold_is_not_shown(service: Service, key: str) -> None:
     (finding,) = services.daily(settings(daily_api_key=key, daily_api_url=service.url))
-    assert finding.status is Status.NOT_CHECKED
+    assert finding.status is FindingStatus.NOT_CHECKED
     assert "has characters that cannot be sent" in finding.text
     assert "s3cr3t" not in repr(finding)
 
@@ -334,18 +339,20 @@ def test_a_clock_that_no_server_answers_for_is_not_checked() -> None:
 @pytest.mark.parametrize(
     ("asked", "descriptors", "status"),
     [
-        ({}, 256, Status.OK),
-        ({"max_sessions": 85}, 256, Status.OK),
-        ({"max_sessions": 86}, 256, Status.PROBLEM),
-        ({"max_sessions": 10, "max_connections": 9}, 4096, Status.PROBLEM),
+        ({}, 256, FindingStatus.OK),
+        ({"max_sessions": 85}, 256, FindingStatus.OK),
+        ({"max_sessions": 86}, 256, FindingStatus.PROBLEM),
+        ({"max_sessions": 10, "max_connections": 9}, 4096, FindingStatus.PROBLEM),
     ],
 )
-def test_open_files_are_compared_with_max_sessions(asked: dict[str, Any], descriptors: int, status: Status) -> None:
+def test_open_files_are_compared_with_max_sessions(
+    asked: dict[str, Any], descriptors: int, status: FindingStatus
+) -> None:
     finding = machine.open_files(settings(**asked), descriptors)
     assert finding.status is status
-    if status is Status.PROBLEM and descriptors == 256:
+    if status is FindingStatus.PROBLEM and descriptors == 256:
         assert "ulimit -n 258" in finding.fix
-        assert machine.open_files(settings(**asked), 258).status is Status.OK
+        assert machine.open_files(settings(**asked), 258).status is FindingStatus.OK
 
 
 def test_memory_and_cpus_of_the_cgroup_are_told(tmp_path: Path) -> None:
@@ -358,12 +365,12 @@ def test_memory_and_cpus_of_the_cgroup_are_told(tmp_path: Path) -> None:
     limit = machine.lowest(of_process, cgroups, "memory.max")
     assert told(machine.memory(settings(), limit)) == ("warning", "the limit is 256 MiB, which is little for pipecat")
     isolated = {"isolation": "process", "max_sessions": 10, "max_session_memory_bytes": 2**28}
-    assert machine.memory(settings(**isolated), 2.0**31).status is Status.WARNING
-    assert machine.memory(settings(**isolated), 2.0**32).status is Status.OK
-    assert machine.memory(settings(), None).status is Status.OK
+    assert machine.memory(settings(**isolated), 2.0**31).status is FindingStatus.WARNING
+    assert machine.memory(settings(**isolated), 2.0**32).status is FindingStatus.OK
+    assert machine.memory(settings(), None).status is FindingStatus.OK
     (cgroups / "pods" / "cpu.max").write_text("50000 100000\n")
     assert machine.quota(of_process, cgroups) == 0.5
-    assert machine.cpus(4, 0.5).status is Status.WARNING
+    assert machine.cpus(4, 0.5).status is FindingStatus.WARNING
     assert told(machine.cpus(4, 1.5)) == ("ok", "1.5 of 4")
     assert told(machine.cpus(4, None)) == ("ok", "4")
 
@@ -394,7 +401,7 @@ def test_packages_that_conflict_are_named(tmp_path: Path, monkeypatch: pytest.Mo
     listed = {"pipecat-base": {"version": "1", "needs": {"h11": [(">=", [9])]}}, "h11": {"version": "9", "needs": {}}}
     (tmp_path / "packages.json").write_text(json.dumps({"python": "3.11", "packages": listed}))
     (finding,) = machine.packages(settings(), str(tmp_path))
-    assert finding.status is Status.PROBLEM
+    assert finding.status is FindingStatus.PROBLEM
     assert "pipecat-base 1 needs h11>=9, but your environment has h11 " in finding.text
 
 
@@ -431,7 +438,7 @@ def test_lines_are_columns_and_are_counted() -> None:
 
 def test_a_key_is_never_sent_to_where_a_redirect_leads(service: Service) -> None:
     service.status = 302
-    assert web.ask(service.url, {"Authorization": KEY}).status == 302
+    assert web.request(service.url, {"Authorization": KEY}).status == 302
 
 
 def test_a_bot_is_not_imported(tmp_path: Path) -> None:

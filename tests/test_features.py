@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.bot.features import FeatureManager, Status
+from pipecat_base.bot.features import FeatureManager, FeatureStatus
 from pipecat_base.config.settings import Settings
 
 WHATSAPP = {"WHATSAPP_TOKEN": "a", "WHATSAPP_PHONE_NUMBER_ID": "b", "WHATSAPP_APP_SECRET": "c"}
@@ -48,7 +48,7 @@ def test_detection_imports_nothing() -> None:
 def test_what_is_installed_here_is_enabled_and_imports() -> None:
     found = features(verify=True)
     for name in ("Daily Transport", "Websocket Transport", "SmallWebRTC Transport", "SmallWebRTC ICE Candidates"):
-        assert found[name].status is Status.ENABLED, found[name].line()
+        assert found[name].status is FeatureStatus.ENABLED, found[name].line()
 
 
 def test_nltks_data_is_looked_for_where_nltk_looks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,22 +59,22 @@ def test_nltks_data_is_looked_for_where_nltk_looks(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delitem(sys.modules, "nltk", raising=False)  # where pipecat has brought and imported it
     monkeypatch.setattr(sys, "path", [path for path in sys.path if not (Path(path) / "nltk").is_dir()])
-    assert features()["NLTK Data"].status is Status.DISABLED
+    assert features()["NLTK Data"].status is FeatureStatus.DISABLED
     monkeypatch.syspath_prepend(tmp_path)
-    assert features()["NLTK Data"].status is Status.MISSING_CONFIG
-    assert features({"NLTK_DATA": f"/nowhere:{tmp_path}"})["NLTK Data"].status is Status.ENABLED
+    assert features()["NLTK Data"].status is FeatureStatus.MISSING_CONFIG
+    assert features({"NLTK_DATA": f"/nowhere:{tmp_path}"})["NLTK Data"].status is FeatureStatus.ENABLED
 
 
 @pytest.mark.parametrize(
     ("variables", "status", "required"),
     [
-        ({}, Status.MISSING_CONFIG, "WHATSAPP_TOKEN, WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET"),
-        ({"WHATSAPP_TOKEN": "a"}, Status.MISSING_CONFIG, "WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET"),
-        ({**WHATSAPP, "WHATSAPP_APP_SECRET": ""}, Status.MISSING_CONFIG, "WHATSAPP_APP_SECRET"),
-        (WHATSAPP, Status.ENABLED, "pip install pipecat-ai[webrtc]"),
+        ({}, FeatureStatus.MISSING_CONFIG, "WHATSAPP_TOKEN, WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET"),
+        ({"WHATSAPP_TOKEN": "a"}, FeatureStatus.MISSING_CONFIG, "WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET"),
+        ({**WHATSAPP, "WHATSAPP_APP_SECRET": ""}, FeatureStatus.MISSING_CONFIG, "WHATSAPP_APP_SECRET"),
+        (WHATSAPP, FeatureStatus.ENABLED, "pip install pipecat-ai[webrtc]"),
     ],
 )
-def test_the_statuses_of_whatsapp(variables: dict[str, str], status: Status, required: str) -> None:
+def test_the_statuses_of_whatsapp(variables: dict[str, str], status: FeatureStatus, required: str) -> None:
     feature = features(variables)["WhatsApp Integration"]
     assert (feature.status, feature.required) == (status, required)
 
@@ -91,7 +91,7 @@ def test_whatsapp_with_a_broken_package_is_an_error(monkeypatch: pytest.MonkeyPa
     put_package(monkeypatch, tmp_path, "aiortc", "raise OSError('libopus.so.0: cannot open shared object file')\n")
     for name in ("SmallWebRTC Transport", "WhatsApp Integration"):
         feature = features(WHATSAPP, verify=True)[name]
-        assert feature.status is Status.ERROR
+        assert feature.status is FeatureStatus.ERROR
         assert feature.line().endswith(
             "reason: aiortc does not import: OSError: libopus.so.0: cannot open shared object file)"
         )
@@ -99,7 +99,7 @@ def test_whatsapp_with_a_broken_package_is_an_error(monkeypatch: pytest.MonkeyPa
 
 def test_a_package_that_exits_when_imported_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     put_package(monkeypatch, tmp_path, "daily", "import sys\nsys.exit(1)\n")
-    assert features(verify=True)["Daily Transport"].status is Status.ERROR
+    assert features(verify=True)["Daily Transport"].status is FeatureStatus.ERROR
 
 
 def test_a_package_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,33 +112,33 @@ def test_a_package_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_krisp_needs_its_sdk_and_its_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert features()["Krisp VIVA"].status is Status.DISABLED
+    assert features()["Krisp VIVA"].status is FeatureStatus.DISABLED
     put_package(monkeypatch, tmp_path, "krisp_audio", "")
-    assert features()["Krisp VIVA"].status is Status.MISSING_CONFIG
+    assert features()["Krisp VIVA"].status is FeatureStatus.MISSING_CONFIG
     model = tmp_path / "model.kef"
-    assert features({"KRISP_VIVA_FILTER_MODEL_PATH": str(model)})["Krisp VIVA"].status is Status.ERROR
+    assert features({"KRISP_VIVA_FILTER_MODEL_PATH": str(model)})["Krisp VIVA"].status is FeatureStatus.ERROR
     model.write_text("")
-    assert features({"KRISP_VIVA_FILTER_MODEL_PATH": str(model)})["Krisp VIVA"].status is Status.ENABLED
+    assert features({"KRISP_VIVA_FILTER_MODEL_PATH": str(model)})["Krisp VIVA"].status is FeatureStatus.ENABLED
 
 
 @pytest.mark.parametrize(
     ("name", "variables", "status"),
     [
-        ("WebSocket Authentication", {}, Status.DISABLED),
-        ("WebSocket Authentication", {"PIPECAT_WEBSOCKET_AUTH": "token"}, Status.MISSING_CONFIG),
+        ("WebSocket Authentication", {}, FeatureStatus.DISABLED),
+        ("WebSocket Authentication", {"PIPECAT_WEBSOCKET_AUTH": "token"}, FeatureStatus.MISSING_CONFIG),
         (
             "WebSocket Authentication",
             {"PIPECAT_WEBSOCKET_AUTH": "token", "PIPECAT_WEBSOCKET_SECRET": "x"},
-            Status.ENABLED,
+            FeatureStatus.ENABLED,
         ),
-        ("ESP32 Support", {}, Status.DISABLED),
-        ("ESP32 Support", {"ESP32_ENABLED": "true", "ESP32_HOST": "10.0.0.1"}, Status.ENABLED),
-        ("File Uploads", {}, Status.DISABLED),
-        ("Observability Observers", {"PIPECAT_OBSERVERS": "false"}, Status.DISABLED),
-        ("Observability Observers", {}, Status.ENABLED),
+        ("ESP32 Support", {}, FeatureStatus.DISABLED),
+        ("ESP32 Support", {"ESP32_ENABLED": "true", "ESP32_HOST": "10.0.0.1"}, FeatureStatus.ENABLED),
+        ("File Uploads", {}, FeatureStatus.DISABLED),
+        ("Observability Observers", {"PIPECAT_OBSERVERS": "false"}, FeatureStatus.DISABLED),
+        ("Observability Observers", {}, FeatureStatus.ENABLED),
     ],
 )
-def test_our_own_features(name: str, variables: dict[str, str], status: Status) -> None:
+def test_our_own_features(name: str, variables: dict[str, str], status: FeatureStatus) -> None:
     assert features(variables)[name].status is status
 
 

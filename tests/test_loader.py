@@ -20,9 +20,9 @@ from tests.process import BOTS, Launcher, run
 MISTAKES = sorted(path.name for path in (BOTS / "mistakes").iterdir())
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_ends_the_start_with_its_own_line_and_status(mistake: str) -> None:
-    folder = BOTS / "mistakes" / mistake
+@pytest.mark.parametrize("bot_error", MISTAKES)
+def test_a_mistake_ends_the_start_with_its_own_line_and_status(bot_error: str) -> None:
+    folder = BOTS / "mistakes" / bot_error
     status, expected = (folder / "expected.txt").read_text().split("\n", 1)
     result = run(cwd=folder, PIPECAT_LOG_LEVEL="NONE", SETUP_TIMEOUT="0.5")
     expected = expected.replace("{project}", str(folder)).replace("{json}", str(json.__file__))

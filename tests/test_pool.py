@@ -12,18 +12,18 @@ import pytest
 
 from pipecat_base.errors import UnknownPeer
 from pipecat_base.sessions.outcome import Outcome
-from pipecat_base.sessions.pod import Ask
-from pipecat_base.sessions.registry import Board, Session, State
-from pipecat_base.sessions.transports import OfferToCome, Transport
-from pipecat_base.workers.fork_client import Nursery, Template
+from pipecat_base.sessions.pod import SessionRequest
+from pipecat_base.sessions.registry import Session, SessionRegistry, SessionState
+from pipecat_base.sessions.transports import PendingWebRTC, TransportKind
+from pipecat_base.workers.fork_client import ForkClient, TemplateClient
 from pipecat_base.workers.ipc import messages
 from pipecat_base.workers.ipc.channel import Channel
-from pipecat_base.workers.ipc.messages import Imported
-from pipecat_base.workers.limits import Limits
+from pipecat_base.workers.ipc.messages import BotImported
+from pipecat_base.workers.limits import WorkerLimits
 from pipecat_base.workers.pool import WorkerPool
-from pipecat_base.workers.process import Stint, Worker
+from pipecat_base.workers.process import WorkerLease, WorkerProcess
 
-IMPORTED = Imported("bot in bot.py", "bot.py", [], None, False, False, False, [], [])
+IMPORTED = BotImported("bot in bot.py", "bot.py", [], None, False, False, False, [], [])
 
 
 class FakeWorker:
@@ -36,24 +36,26 @@ class FakeWorker:
     def tell(self, message: Any) -> None:
         self.asked.append(message)
 
-    async def ask(self, kind: type, *fields: Any, descriptors: Sequence[int] = ()) -> Any:
+    async def request(self, kind: type, *fields: Any, descriptors: Sequence[int] = ()) -> Any:
         self.asked.append(fields)
         return (
-            {"sdp": self.name, "type": "answer", "pc_id": "SmallWebRTCConnection#0"} if kind is messages.Offer else None
+            {"sdp": self.name, "type": "answer", "pc_id": "SmallWebRTCConnection#0"}
+            if kind is messages.AnswerOffer
+            else None
         )
 
 
 def pool_of(channels: list[Channel]) -> WorkerPool:
     """One that makes no process."""
     return WorkerPool(
-        Board(max_sessions=None, max_seconds=None, refusal=lambda: None),
-        cast(Nursery, type("Nothing", (), {"channel": channels[0]})()),
-        Template(IMPORTED, channels[1]),
+        SessionRegistry(max_sessions=None, max_seconds=None, refusal=lambda: None),
+        cast(ForkClient, type("Nothing", (), {"channel": channels[0]})()),
+        TemplateClient(IMPORTED, channels[1]),
         "fork",
-        Limits(1, 1, 1, 1, 1, 1, None),
+        WorkerLimits(1, 1, 1, 1, 1, 1, None),
         shared=False,
         lines_of=lambda session_id: contextlib.nullcontext(),
-        note=lambda *args: None,
+        emit=lambda *args: None,
     )
 
 
@@ -63,17 +65,19 @@ def test_processes_that_name_connections_alike_are_told_apart() -> None:
         pool = pool_of(channels)
         workers = {name: FakeWorker(name) for name in ("a", "b")}
         for name, worker in workers.items():
-            pool._stints[name] = Stint(cast(Worker, worker), name)
-        first = await pool.offer(Ask("a", Transport.WEBRTC), {"sdp": "", "type": "offer"})
-        second = await pool.offer(Ask("b", Transport.WEBRTC), {"sdp": "", "type": "offer"})
+            pool._leases[name] = WorkerLease(cast(WorkerProcess, worker), name)
+        first = await pool.offer(SessionRequest("a", TransportKind.WEBRTC), {"sdp": "", "type": "offer"})
+        second = await pool.offer(SessionRequest("b", TransportKind.WEBRTC), {"sdp": "", "type": "offer"})
         assert first["pc_id"] != second["pc_id"]
         for answer, name in ((first, "a"), (second, "b")):
             await pool.trickle({"pc_id": answer["pc_id"], "candidates": []})
             assert workers[name].asked[-1] == ({"pc_id": "SmallWebRTCConnection#0", "candidates": []}, False)
-            again = await pool.offer(Ask("?", Transport.WEBRTC), {"pc_id": answer["pc_id"], "sdp": "", "type": "offer"})
+            again = await pool.offer(
+                SessionRequest("?", TransportKind.WEBRTC), {"pc_id": answer["pc_id"], "sdp": "", "type": "offer"}
+            )
             assert (again["sdp"], again["pc_id"]) == (name, answer["pc_id"])
         with pytest.raises(UnknownPeer):
-            await pool.offer(Ask("?", Transport.WEBRTC), {"pc_id": "none", "sdp": "", "type": "offer"})
+            await pool.offer(SessionRequest("?", TransportKind.WEBRTC), {"pc_id": "none", "sdp": "", "type": "offer"})
         for channel in channels:
             channel.close()
 
@@ -88,18 +92,18 @@ def test_a_session_whose_caller_has_left_goes_to_no_newer_code(has_left: bool) -
         channels = [Channel(end) for end in socket.socketpair()]
         pool = pool_of(channels)
         worker = FakeWorker("old")
-        async with pool.reserve(Ask("s", Transport.WEBRTC)) as place:
-            place._stint = stint = Stint(cast(Worker, worker), "s")
-            place._waits_for_offer = True
-            place._enter(State.WAITING.value)
+        async with pool.reserve(SessionRequest("s", TransportKind.WEBRTC)) as slot:
+            slot._lease = lease = WorkerLease(cast(WorkerProcess, worker), "s")
+            slot._waits_for_offer = True
+            slot._enter(SessionState.WAITING.value)
             if has_left:
-                place.caller_left()
-            place._note_superseded()
-            assert stint.is_left is not has_left
+                slot.caller_left()
+            slot._note_superseded()
+            assert lease.is_left is not has_left
             assert [message for message in worker.asked if isinstance(message, messages.CallerLeft)] == (
                 [messages.CallerLeft("s")] if has_left else []
             )
-            place._stint = None
+            slot._lease = None
         for channel in channels:
             channel.close()
 
@@ -120,29 +124,29 @@ def test_a_caller_who_leaves_while_the_session_goes_to_newer_code_ends_it() -> N
             if isinstance(message, messages.Cancel):
                 self.over.set()
 
-        async def ask(self, kind: type, *fields: Any, descriptors: Sequence[int] = ()) -> Any:
-            await super().ask(kind, *fields)
+        async def request(self, kind: type, *fields: Any, descriptors: Sequence[int] = ()) -> Any:
+            await super().request(kind, *fields)
             await self.over.wait()
             return [Outcome.DISCONNECTED.value, "", 0.0]
 
     async def scene() -> None:
         channels = [Channel(end) for end in socket.socketpair()]
         pool = pool_of(channels)
-        stints = [Stint(cast(Worker, Waiting(name)), "s") for name in ("old", "new")]
+        stints = [WorkerLease(cast(WorkerProcess, Waiting(name)), "s") for name in ("old", "new")]
         coming = iter(stints)
 
-        async def take(session: Session) -> Stint:
+        async def take(session: Session) -> WorkerLease:
             return next(coming)
 
         pool.take = take  # type: ignore[method-assign]
-        pool.give_back = lambda stint: None  # type: ignore[method-assign]
-        async with pool.reserve(Ask("s", Transport.WEBRTC)) as place:
-            running = asyncio.ensure_future(place.run(OfferToCome(), None))
+        pool.give_back = lambda lease: None  # type: ignore[method-assign]
+        async with pool.reserve(SessionRequest("s", TransportKind.WEBRTC)) as slot:
+            running = asyncio.ensure_future(slot.run(PendingWebRTC(), None))
             while not stints[0].worker.asked:  # type: ignore[attr-defined]
                 await asyncio.sleep(0)
-            place._enter(State.WAITING.value)
-            place._note_superseded()
-            place.caller_left()
+            slot._enter(SessionState.WAITING.value)
+            slot._note_superseded()
+            slot.caller_left()
             report = await asyncio.wait_for(running, 5)
             assert (report.outcome, stints[0].is_left) == (Outcome.DISCONNECTED, True)
             assert stints[1].worker.asked[-1] == messages.Cancel("s", "disconnected")  # type: ignore[attr-defined]

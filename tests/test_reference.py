@@ -10,7 +10,7 @@ import pytest
 from pipecat_base.errors import Refusal, StartupError, refusals, startup_errors
 from pipecat_base.sessions.outcome import MEANINGS, Outcome
 from pipecat_base.telemetry.call_report import FIELDS, CallReport
-from pipecat_base.telemetry.events import Fact
+from pipecat_base.telemetry.events import Event
 from pipecat_base.telemetry.metrics import Metrics
 from tests.process import ROOT, run
 
@@ -62,5 +62,5 @@ def test_every_outcome_has_a_meaning() -> None:
 
 
 def test_every_field_of_a_report_has_a_meaning() -> None:
-    report = CallReport(Fact("session_admitted", "1", {"transport": "plain"}), content=True)
-    assert list(report.end(Fact("session_ended", "1", {"outcome": "completed"}))) == list(FIELDS)
+    report = CallReport(Event("session_admitted", "1", {"transport": "plain"}), content=True)
+    assert list(report.end(Event("session_ended", "1", {"outcome": "completed"}))) == list(FIELDS)

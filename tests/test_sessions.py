@@ -11,11 +11,11 @@ import pytest
 from pipecat_base.bot.argument_types import RunnerArguments
 from pipecat_base.errors import AtCapacity, Draining, DuplicateSession, Refusal, Starting
 from pipecat_base.server.lifecycle import Lifecycle
-from pipecat_base.server.lifecycle import State as LauncherState
+from pipecat_base.server.lifecycle import LifecycleState as LauncherState
 from pipecat_base.sessions import registry
-from pipecat_base.sessions.outcome import Mistake, Outcome, Report
-from pipecat_base.sessions.registry import Session, State
-from pipecat_base.sessions.transports import Transport
+from pipecat_base.sessions.outcome import BotError, Outcome, Report
+from pipecat_base.sessions.registry import Session, SessionState
+from pipecat_base.sessions.transports import TransportKind
 from tests.parts import Bot, Sessions, make_sessions
 
 
@@ -24,7 +24,7 @@ def make(bot: Bot, **options: Any) -> Sessions:
 
 
 async def run(sessions: Sessions, session_id: str = "s", **options: Any) -> Report:
-    async with sessions.admit(session_id, Transport.PLAIN, **options) as session:
+    async with sessions.admit(session_id, TransportKind.PLAIN, **options) as session:
         return await sessions.run(session, RunnerArguments())
 
 
@@ -77,21 +77,21 @@ async def run_once(bot: Bot, **options: Any) -> Report:
 
 
 def test_the_states_of_a_session() -> None:
-    seen: list[State] = []
+    seen: list[SessionState] = []
 
     async def main() -> Session:
         async def bot(args: Any) -> None:
             seen.append(session.state)
 
         sessions = make(bot)
-        async with sessions.admit("s", Transport.PLAIN) as session:
+        async with sessions.admit("s", TransportKind.PLAIN) as session:
             seen.append(session.state)
             await sessions.run(session, RunnerArguments())
         return session
 
     session = asyncio.run(main())
-    assert seen == [State.ADMITTED, State.RUNNING]
-    assert (session.state, session.outcome) == (State.ENDED, Outcome.COMPLETED)
+    assert seen == [SessionState.ADMITTED, SessionState.RUNNING]
+    assert (session.state, session.outcome) == (SessionState.ENDED, Outcome.COMPLETED)
 
 
 def test_a_place_is_freed_however_the_scope_ends() -> None:
@@ -99,7 +99,7 @@ def test_a_place_is_freed_however_the_scope_ends() -> None:
         sessions = make(forever, max_sessions=1)
         for error in (ValueError(), KeyboardInterrupt(), SystemExit(), asyncio.CancelledError()):
             with pytest.raises(type(error)):
-                async with sessions.admit("s", Transport.PLAIN):
+                async with sessions.admit("s", TransportKind.PLAIN):
                     assert sessions.full
                     raise error
             assert len(sessions) == 0
@@ -110,7 +110,7 @@ def test_a_place_is_freed_however_the_scope_ends() -> None:
 def test_refusals_leave_nothing_behind() -> None:
     async def main() -> None:
         sessions = make(forever, max_sessions=1)
-        async with sessions.admit("one", Transport.PLAIN):
+        async with sessions.admit("one", TransportKind.PLAIN):
             with pytest.raises(DuplicateSession) as duplicate:
                 await run(sessions, "one")
             assert duplicate.value.session_id == "one"
@@ -127,7 +127,7 @@ def test_the_end_is_not_reached_while_a_place_is_held_though_another_session_end
         async def bot(args: Any) -> None: ...
 
         sessions = make(bot)
-        async with sessions.admit("held", Transport.DAILY):  # its room is being made, say
+        async with sessions.admit("held", TransportKind.DAILY):  # its room is being made, say
             await run(sessions, "short")
             assert not await sessions.until_empty(0.02)
         assert await sessions.until_empty(0.1)
@@ -155,12 +155,14 @@ def test_only_so_many_ends_are_remembered(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("keeps", [False, True])
 def test_what_a_bot_raised_is_kept_for_whoever_works_on_it_alone(keeps: bool) -> None:
     async def main() -> None:
-        kept = registry.Board(max_sessions=None, max_seconds=None, refusal=lambda: None, keeps_mistakes=keeps)
-        async with kept.admit("a", Transport.PLAIN) as session:
-            session.report = Report(Outcome.FAILED, "The bot failed.", 1.0, Mistake("KeyError: 'a secret'", ()))
+        kept = registry.SessionRegistry(
+            max_sessions=None, max_seconds=None, refusal=lambda: None, keeps_bot_errors=keeps
+        )
+        async with kept.admit("a", TransportKind.PLAIN) as session:
+            session.report = Report(Outcome.FAILED, "The bot failed.", 1.0, BotError("KeyError: 'a secret'", ()))
         report = kept.report("a")
         assert report is not None
-        assert (report.mistake is not None) is keeps
+        assert (report.bot_error is not None) is keeps
 
     asyncio.run(main())
 
@@ -182,7 +184,7 @@ def test_the_launchers_state_decides_before_anything_else(state: str, refusal: t
         sessions = make(forever, refusal=lifecycle.refusal, max_sessions=1)
         if state == "draining":
             lifecycle.ready()
-            async with sessions.admit("one", Transport.PLAIN):
+            async with sessions.admit("one", TransportKind.PLAIN):
                 lifecycle.drain()
                 with pytest.raises(refusal):
                     await run(sessions, "two")
@@ -234,7 +236,7 @@ def test_cancel_by_id() -> None:
 def test_a_session_whose_end_is_asked_for_before_it_runs_never_runs_long() -> None:
     async def main() -> None:
         sessions = make(forever)
-        async with sessions.admit("a", Transport.PLAIN) as session:
+        async with sessions.admit("a", TransportKind.PLAIN) as session:
             sessions.cancel("a", Outcome.DRAINED)
             report = await sessions.run(session, RunnerArguments())
         assert report.outcome is Outcome.DRAINED
@@ -274,7 +276,7 @@ def test_what_a_session_held_is_closed_in_reverse_with_the_outcome() -> None:
         async def bot(args: Any) -> None: ...
 
         sessions = make(bot)
-        async with sessions.admit("s", Transport.PLAIN) as session:
+        async with sessions.admit("s", TransportKind.PLAIN) as session:
             for name in ("first", "second"):
 
                 async def close(outcome: Outcome, name: str = name) -> None:

@@ -10,23 +10,23 @@ from typing import Any
 import pytest
 
 from pipecat_base.errors import AtCapacity, Malformed, Refusal, SetupFailed, UnknownSession
-from pipecat_base.sessions.outcome import MAX_FRAMES, MAX_LINE, Mistake, Outcome, Report
-from pipecat_base.sessions.transports import DailyRoom, MoqRelay, MoqServer, Nowhere, OfferToCome, WhatsAppCall
+from pipecat_base.sessions.outcome import MAX_FRAMES, MAX_LINE, BotError, Outcome, Report
+from pipecat_base.sessions.transports import DailyRoom, MoqRelay, MoqServer, NoTransport, PendingWebRTC, WhatsAppCall
 from pipecat_base.workers.ipc.channel import HEAD, Channel
 from pipecat_base.workers.ipc.messages import (
-    Connection,
     Ended,
     Entered,
     Failed,
     Make,
     Message,
-    NotServed,
+    NotServing,
     Reply,
     Run,
+    ServeConnection,
     decode,
     encode,
-    meeting_as_dict,
-    meeting_from,
+    transport_as_dict,
+    transport_from,
 )
 
 STREAM = {"kind": "Stream", "transport_type": None}
@@ -38,7 +38,7 @@ RUN = Run(1, "s", "websocket", 2.5, STREAM, {"a": ["ü", None]}, "flow", ["127.0
     [
         RUN,
         Make(7, True),
-        Connection(b"GET /", b"", ["::1", 5], "https"),
+        ServeConnection(b"GET /", b"", ["::1", 5], "https"),
         Ended.of("s", Report(Outcome.FAILED, "x", 0.5)),
     ],
 )
@@ -47,17 +47,17 @@ def test_a_message_comes_as_it_was_sent(message: Message) -> None:
 
 
 @pytest.mark.parametrize(
-    "meeting",
-    [Nowhere(), DailyRoom("u", None), OfferToCome(), MoqRelay("u", "n"), WhatsAppCall({"sdp": ""}, {"id": "1"})],
+    "transport",
+    [NoTransport(), DailyRoom("u", None), PendingWebRTC(), MoqRelay("u", "n"), WhatsAppCall({"sdp": ""}, {"id": "1"})],
 )
-def test_a_meeting_comes_as_it_was_sent(meeting: Any) -> None:
-    assert meeting_from(meeting_as_dict(meeting)) == meeting
+def test_a_meeting_comes_as_it_was_sent(transport: Any) -> None:
+    assert transport_from(transport_as_dict(transport)) == transport
 
 
 def test_what_belongs_to_one_process_is_left_there() -> None:
     server = MoqServer("n", 4080, print)
-    assert "on_serving" not in meeting_as_dict(server)
-    assert meeting_from(meeting_as_dict(server), on_serving=print) == server
+    assert "on_serving" not in transport_as_dict(server)
+    assert transport_from(transport_as_dict(server), on_serving=print) == server
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_an_error_has_its_name_on_the_other_side() -> None:
 
 
 def test_a_startup_error_keeps_its_exit_status() -> None:
-    error = NotServed.of(SetupFailed("a", "b", frames=["c"])).error()
+    error = NotServing.of(SetupFailed("a", "b", frames=["c"])).error()
     assert (error.exit_status, error.report()) == (
         SetupFailed.exit_status,
         SetupFailed("a", "b", frames=["c"]).report(),
@@ -186,17 +186,17 @@ def test_what_was_said_before_the_end_is_heard_though_another_process_holds_the_
 
 
 @pytest.mark.parametrize(
-    ("sent", "mistake"),
+    ("sent", "bot_error"),
     [
-        (["KeyError: 'name'", "bot.py:3 in bot: x"], Mistake("KeyError: 'name'", ("bot.py:3 in bot: x",))),
-        (["x" * 9999, *["frame"] * 9999], Mistake("x" * MAX_LINE, ("frame",) * MAX_FRAMES)),
-        ([None, {}], Mistake("None", ("{}",))),
+        (["KeyError: 'name'", "bot.py:3 in bot: x"], BotError("KeyError: 'name'", ("bot.py:3 in bot: x",))),
+        (["x" * 9999, *["frame"] * 9999], BotError("x" * MAX_LINE, ("frame",) * MAX_FRAMES)),
+        ([None, {}], BotError("None", ("{}",))),
         ("no list", None),
         ([], None),
         (None, None),
     ],
 )
-def test_a_mistake_that_a_bots_process_tells_is_bounded(sent: Any, mistake: Mistake | None) -> None:
+def test_a_mistake_that_a_bots_process_tells_is_bounded(sent: Any, bot_error: BotError | None) -> None:
     ended = decode(encode(Ended("s", "failed", "The bot raised KeyError.", 1.0, sent)))
     assert isinstance(ended, Ended)
-    assert ended.report().mistake == mistake
+    assert ended.report().bot_error == bot_error

@@ -7,43 +7,43 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.workers.fork_client import Child
-from pipecat_base.workers.ipc.allowance import Allowance
+from pipecat_base.workers.fork_client import ForkedProcess
+from pipecat_base.workers.ipc.allowance import RateLimit
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import (
     SMALL,
     Ended,
     Entered,
+    EventEmitted,
     Exited,
     Message,
-    Noted,
     Reply,
     Run,
     Serving,
     Stored,
 )
-from pipecat_base.workers.process import MESSAGES_PER_SECOND, Worker
+from pipecat_base.workers.process import MESSAGES_PER_SECOND, WorkerProcess
 
 NOBODY = 2**22 + 1
 """No process has this id (proc(5), pid_max)."""
 
 
-def said(*messages: Message) -> tuple[list[Noted], list[str]]:
+def said(*messages: Message) -> tuple[list[EventEmitted], list[str]]:
     """The facts and the uploads of the session "s" that are heard of a process that says this, and ends."""
 
-    async def scene() -> tuple[list[Noted], list[str]]:
+    async def scene() -> tuple[list[EventEmitted], list[str]]:
         ours, end = Channel.pair()
         theirs = Channel(end)
         exited: asyncio.Future[Exited | None] = asyncio.get_running_loop().create_future()
-        heard: list[Noted] = []
-        worker = Worker(Child(NOBODY, ours, exited), heard.append)
-        stint = worker.take("s")
+        heard: list[EventEmitted] = []
+        worker = WorkerProcess(ForkedProcess(NOBODY, ours, exited), heard.append)
+        lease = worker.take("s")
         for message in messages:
             theirs.send(message)
         exited.set_result(None)
         assert await worker.died
         theirs.close()
-        return heard, stint.uploads
+        return heard, lease.uploads
 
     return asyncio.run(scene())
 
@@ -56,10 +56,10 @@ def said(*messages: Message) -> tuple[list[Noted], list[str]]:
     ],
 )
 def test_what_is_no_fact_of_a_session_here_is_not_heard(nonsense: tuple[Any, Any, Any]) -> None:
-    fact = Noted("s", "turn", {"number": 1}, 5.0)
-    lag = Noted(None, "process_loop_lag", {"lag_secs": 0.1}, 5.0)
-    heard, _ = said(Noted(*nonsense, 5.0), fact, lag)
-    assert heard == [fact, lag]
+    event = EventEmitted("s", "turn", {"number": 1}, 5.0)
+    lag = EventEmitted(None, "process_loop_lag", {"lag_secs": 0.1}, 5.0)
+    heard, _ = said(EventEmitted(*nonsense, 5.0), event, lag)
+    assert heard == [event, lag]
 
 
 def ended_by(*messages: Message) -> str:
@@ -69,7 +69,7 @@ def ended_by(*messages: Message) -> str:
         ours, end = Channel.pair()
         theirs = Channel(end)
         exited: asyncio.Future[Exited | None] = asyncio.get_running_loop().create_future()
-        worker = Worker(Child(NOBODY, ours, exited), lambda fact: None)
+        worker = WorkerProcess(ForkedProcess(NOBODY, ours, exited), lambda event: None)
         worker.take("s")
         theirs.attach(asyncio.get_running_loop(), lambda message, descriptors: None, lambda: None)
         for message in messages:
@@ -85,17 +85,17 @@ def ended_by(*messages: Message) -> str:
 
 
 ILL_TYPED: Any = [
-    (Noted("s", "turn", [], 1.0), "wrong type (Noted.fields)"),  # type: ignore[arg-type]
-    (Noted("s", 5, {}, 1.0), "wrong type (Noted.name)"),  # type: ignore[arg-type]
-    (Noted(["s"], "turn", {}, 1.0), "wrong type (Noted.session_id)"),  # type: ignore[arg-type]
-    (Noted("s", "turn", {}, float("nan")), "wrong type (Noted.at)"),
-    (Noted("s", "turn", {}, 10**400), "wrong type (Noted.at)"),
+    (EventEmitted("s", "turn", [], 1.0), "wrong type (EventEmitted.fields)"),  # type: ignore[arg-type]
+    (EventEmitted("s", 5, {}, 1.0), "wrong type (EventEmitted.name)"),  # type: ignore[arg-type]
+    (EventEmitted(["s"], "turn", {}, 1.0), "wrong type (EventEmitted.session_id)"),  # type: ignore[arg-type]
+    (EventEmitted("s", "turn", {}, float("nan")), "wrong type (EventEmitted.at)"),
+    (EventEmitted("s", "turn", {}, 10**400), "wrong type (EventEmitted.at)"),
     (Reply(True), "wrong type (Reply.number)"),
     (Reply(1, None, "Malformed"), "wrong type (Reply.refusal)"),  # type: ignore[arg-type]
     (Reply(10**6), "sent Reply, which workers do not"),
     (Serving("s", "abc"), "wrong type (Serving.fingerprints)"),  # type: ignore[arg-type]
     (Entered("s", "asleep"), "a state that no session has"),
-    (Ended("s", "failed", "", 1.0, [1]), "wrong type (Ended.mistake)"),  # type: ignore[list-item]
+    (Ended("s", "failed", "", 1.0, [1]), "wrong type (Ended.bot_error)"),  # type: ignore[list-item]
     (Stored("s", "u" * 2 * SMALL), f"more than {2 * SMALL} bytes (Stored)"),
     (Run(1, "s", "daily", None, {}, None, None, []), "that only the launcher sends (Run)"),
 ]
@@ -133,7 +133,7 @@ def test_a_process_that_was_silent_for_long_may_not_say_more_at_once(monkeypatch
             return now
 
     monkeypatch.setattr("pipecat_base.workers.ipc.allowance.time", Clock)
-    allowance = Allowance(5)
+    allowance = RateLimit(5)
     for _ in range(2):
         assert [allowance.take() for _ in range(60)].count(True) == 50
         now += 3600

@@ -31,7 +31,7 @@ from pipecat_base.server.error_responses import (
 )
 from pipecat_base.server.paths import POD, PROBES, STATUS
 from pipecat_base.server.request_path import PathSet
-from pipecat_base.server.startup_problem import HEADERS, Problem
+from pipecat_base.server.startup_problem import HEADERS, StartupProblem
 
 POD_PATHS = PathSet(POD, below=True)
 
@@ -87,7 +87,7 @@ def build_apart(
     return app
 
 
-class Entrance:
+class EntryMiddleware:
     """Surrounds every request: the state of lifespans, the session's id on log lines, the access log.
 
     uvicorn's own access log is off: it writes query strings, and with them bodies and tokens.
@@ -112,13 +112,13 @@ class Entrance:
         self._patience = patience
         self._polled = polled
         self._state: dict[str, Any] = {}
-        self._problem: Problem | None = None
+        self._problem: StartupProblem | None = None
 
-    def swap(self, other: Entrance) -> None:
+    def swap(self, other: EntryMiddleware) -> None:
         """Lead where ``other`` does, from the next request on."""
         self._app = other._app
 
-    def stand_in(self, problem: Problem) -> None:
+    def stand_in(self, problem: StartupProblem) -> None:
         """Nobody knows when it will open: who comes is told why, ``/`` is the problem's page until then."""
         self._problem = problem
 
@@ -155,7 +155,7 @@ class Entrance:
             await self._app(scope, receive, send)
 
     async def _turn_away(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self._problem or Problem("The bot is still starting.")
+        problem = self._problem or StartupProblem("The bot is still starting.")
         if self._problem is not None and scope["type"] == "http" and scope["method"] == "GET":
             headers = Headers(scope=scope)
             problem = problem.for_visitor(value for name in HOST_HEADERS for value in headers.getlist(name))

@@ -14,8 +14,8 @@ from pipecat_base.api.flow_config import ENVELOPE, open_envelope
 from pipecat_base.errors import MoqRefused, NotSupported
 from pipecat_base.server.paths import SESSION_ID
 from pipecat_base.sessions.outcome import Outcome, Report
-from pipecat_base.sessions.pod import Ask, Place, Pod
-from pipecat_base.sessions.transports import DailyRoom, Meeting, MoqRelay, Nowhere, OfferToCome, Transport
+from pipecat_base.sessions.pod import Pod, SessionRequest, SessionSlot
+from pipecat_base.sessions.transports import DailyRoom, MoqRelay, NoTransport, PendingWebRTC, Transport, TransportKind
 
 ROOM_URL = "x-daily-room-url"
 ROOM_TOKEN = "x-daily-room-token"  # noqa: S105
@@ -52,18 +52,18 @@ class BotRoute:
         max_seconds = requests.max_seconds(request, session_id)
         content = await requests.json_body(request, self._max_body_bytes)
         body, flow_config = open_envelope(content, request.headers.get(ENVELOPE))
-        meeting = await self._meeting(request, session_id)
-        ask = Ask(session_id, meeting.transport, max_seconds, caller=requests.caller(request))
-        async with self._pod.reserve(ask) as place:
-            watching = asyncio.ensure_future(_watch(request, place)) if meeting.transport is Transport.WEBRTC else None
+        transport = await self._transport(request, session_id)
+        wanted = SessionRequest(session_id, transport.kind, max_seconds, caller=requests.caller(request))
+        async with self._pod.reserve(wanted) as slot:
+            watching = asyncio.ensure_future(_watch(request, slot)) if transport.kind is TransportKind.WEBRTC else None
             try:
-                report = await place.run(meeting, body, flow_config=flow_config)
+                report = await slot.run(transport, body, flow_config=flow_config)
             finally:
                 if watching is not None:
                     watching.cancel()
         return self._answer(session_id, report)
 
-    async def _meeting(self, request: Request, session_id: str) -> Meeting:
+    async def _transport(self, request: Request, session_id: str) -> Transport:
         """Where the bot meets its caller: a MoQ relay, else a Daily room, else a WebRTC peer."""
         transport_type = request.headers.get(TRANSPORT_TYPE, "").strip()
         if transport_type == "moq":
@@ -73,10 +73,10 @@ class BotRoute:
         if room_url and (room_token or not is_webrtc):
             return DailyRoom(room_url, room_token or None)
         if not is_webrtc:
-            return Nowhere()
+            return NoTransport()
         if self._pod.about.webrtc_problem is not None:
             raise NotSupported(self._pod.about.webrtc_problem, field=TRANSPORT_TYPE, session_id=session_id)
-        return OfferToCome()
+        return PendingWebRTC()
 
     async def _relay(self, request: Request, session_id: str) -> MoqRelay:
         reason = await self._capabilities.why_not("transport.moq", unknown=NO_MOQ)
@@ -95,8 +95,8 @@ class BotRoute:
         return JSONResponse({"error": error}, self._failure_status, headers)
 
 
-async def _watch(request: Request, place: Place) -> None:
+async def _watch(request: Request, slot: SessionSlot) -> None:
     """Tell the place when the caller has hung up. The body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    place.caller_left()
+    slot.caller_left()

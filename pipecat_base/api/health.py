@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from pipecat_base.logs.logger import logger
-from pipecat_base.server.lifecycle import Lifecycle, State
+from pipecat_base.server.lifecycle import Lifecycle, LifecycleState
 from pipecat_base.sessions.pod import Pod
 
 
@@ -40,11 +40,11 @@ class Health:
     async def ready(self, request: Request) -> JSONResponse:
         """200 or 503. The body of a bot's dict is that dict."""
         state = self._lifecycle.state
-        if state is not State.READY:
+        if state is not LifecycleState.READY:
             return _answer({"ready": False, "state": state.value})
-        board = self._pod.board
-        if board.full and not self._ready_when_full:
-            return _answer({"ready": False, "state": "full", "sessions": len(board)})
+        registry = self._pod.registry
+        if registry.full and not self._ready_when_full:
+            return _answer({"ready": False, "state": "full", "sessions": len(registry)})
         return _answer(await self._pod.ready())
 
 

@@ -8,8 +8,8 @@ from starlette.routing import Route
 
 from pipecat_base.api import requests
 from pipecat_base.server.paths import SESSION_ID
-from pipecat_base.sessions.pod import Ask, Pod
-from pipecat_base.sessions.transports import Transport
+from pipecat_base.sessions.pod import Pod, SessionRequest
+from pipecat_base.sessions.transports import TransportKind
 
 
 class OfferRoutes:
@@ -36,7 +36,7 @@ class OfferRoutes:
         max_seconds = requests.max_seconds(request, session_id)
         content = await requests.json_body(request, self._max_body_bytes)
         answer = await self._pod.offer(
-            Ask(session_id, Transport.WEBRTC, max_seconds, caller=requests.caller(request)), content
+            SessionRequest(session_id, TransportKind.WEBRTC, max_seconds, caller=requests.caller(request)), content
         )
         return JSONResponse(answer, headers={SESSION_ID: session_id})
 

@@ -12,7 +12,7 @@ from starlette.websockets import WebSocket
 from pipecat_base.errors import NotServed
 
 
-class MissingRoutes:
+class UnavailableRoutes:
     """Come after the bot's own routes, so that a bot can serve these paths itself.
 
     Args:

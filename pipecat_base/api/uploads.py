@@ -26,7 +26,7 @@ from pipecat_base.errors import Malformed, NotServed, Refusal, StorageFailed, To
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.paths import SESSION_ID
 from pipecat_base.sessions.outcome import Outcome
-from pipecat_base.sessions.registry import Board, Session
+from pipecat_base.sessions.registry import Session, SessionRegistry
 
 FIELD = "file"
 AROUND = 64 * 1024
@@ -50,13 +50,13 @@ class UploadRoutes:
 
     def __init__(
         self,
-        board: Board,
+        registry: SessionRegistry,
         storage: Callable[[], Any],
         *,
         max_bytes: int,
         on_stored: Callable[[str, str], None] | None = None,
     ) -> None:
-        self._board = board
+        self._registry = registry
         self._storage = storage
         self._max_bytes = max_bytes
         self._on_stored = on_stored
@@ -76,13 +76,13 @@ class UploadRoutes:
         session = None
         session_id = request.headers.get(SESSION_ID)
         if session_id is not None:
-            session = self._board.get(session_id)
+            session = self._registry.get(session_id)
             if session is None:
                 raise UnknownSession(session_id)
         with self._counted(session):
             name, kind, url = await self._store(request, _saving(storage, session))
         if session is not None:
-            if self._board.get(session.id) is not session:
+            if self._registry.get(session.id) is not session:
                 await _delete(storage, url)
                 raise UnknownSession(session.id, "The session ended before the file was stored.")
             if session.id not in self._stored:

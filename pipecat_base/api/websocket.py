@@ -18,8 +18,8 @@ from pipecat_base.auth.keys import bearer_of
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.errors import Unauthorized
 from pipecat_base.server.paths import TOKEN_PATHS
-from pipecat_base.sessions.pod import Ask, Pod
-from pipecat_base.sessions.transports import Stream, Transport
+from pipecat_base.sessions.pod import Pod, SessionRequest
+from pipecat_base.sessions.transports import TransportKind, WebSocketTransport
 
 PHONE = None
 """transport_type for /ws: pipecat recognises the provider by its first messages."""
@@ -66,12 +66,12 @@ class WebSocketRoutes:
         max_seconds = requests.max_seconds(websocket, session_id)
         body = await requests.query_body(websocket, session_id)
         flow_config = await self._flow_files.read(websocket.headers.get(FLOW_FILE), session_id)
-        ask = Ask(session_id, Transport.WEBSOCKET, max_seconds, caller=requests.caller(websocket))
-        async with self._pod.reserve(ask) as place:
+        request = SessionRequest(session_id, TransportKind.WEBSOCKET, max_seconds, caller=requests.caller(websocket))
+        async with self._pod.reserve(request) as slot:
             # Used up only now: a refusal for want of a place leaves it good for the next try.
             if self._tokens is not None and not self._tokens.consume(token, session_id):
                 raise Unauthorized(BAD_TOKEN, field="token", session_id=session_id)
-            await place.run(Stream(websocket, transport_type), body, flow_config=flow_config)
+            await slot.run(WebSocketTransport(websocket, transport_type), body, flow_config=flow_config)
 
     def _authorize(self, websocket: WebSocket, session_id: str) -> str:
         """The connection's token, empty when none is needed."""

@@ -27,25 +27,27 @@ LOOPBACK = (
 )
 
 
-def of_gateway(app: ASGIApp, settings: Settings, answer: Callable[[Refusal, str], Response]) -> Visitors:
+def of_gateway(app: ASGIApp, settings: Settings, answer: Callable[[Refusal, str], Response]) -> HostAndOriginGuard:
     """Around a gateway: with keys, pages of any origin may call it."""
     only_local = serves_this_machine_alone(settings)
-    return Visitors(
+    return HostAndOriginGuard(
         app, settings, why_local=NO_KEYS if only_local else None, foreign_pages=not only_local, answer=answer
     )
 
 
-def of_pod(app: ASGIApp, settings: Settings) -> Visitors:
+def of_pod(app: ASGIApp, settings: Settings) -> HostAndOriginGuard:
     """Around a pod: phone providers and gateways send no origin, so a page that names no session is a stranger's."""
     only_local = is_local(settings.host) and settings.public_url is None
-    return Visitors(app, settings, why_local=LOOPBACK if only_local else None, foreign_pages=False, answer=_plain)
+    return HostAndOriginGuard(
+        app, settings, why_local=LOOPBACK if only_local else None, foreign_pages=False, answer=_plain
+    )
 
 
 def _plain(refusal: Refusal, launcher: str) -> Response:
     return JSONResponse(refusal.body(), refusal.status, refusal.headers(launcher))
 
 
-class Visitors:
+class HostAndOriginGuard:
     """Surrounds an application.
 
     Args:

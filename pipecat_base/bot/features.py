@@ -29,7 +29,7 @@ NLTK_ROOTS = ("/usr", "/usr/local")
 """Below them nltk looks for data, after the environment's own folders."""
 
 
-class Status(StrEnum):
+class FeatureStatus(StrEnum):
     """How a feature stands."""
 
     ENABLED = "ENABLED"
@@ -42,7 +42,12 @@ class Status(StrEnum):
     """Installed and asked for, but a variable is not set."""
 
 
-EMOJIS = {Status.ENABLED: "✅", Status.DISABLED: "◻️", Status.ERROR: "❌", Status.MISSING_CONFIG: "⚠️"}
+EMOJIS = {
+    FeatureStatus.ENABLED: "✅",
+    FeatureStatus.DISABLED: "◻️",
+    FeatureStatus.ERROR: "❌",
+    FeatureStatus.MISSING_CONFIG: "⚠️",
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Feature:
     """One entry of the summary. ``modules`` are what it needs, imported only to verify them."""
 
     name: str
-    status: Status
+    status: FeatureStatus
     required: str = ""
     """What to install or set."""
     reason: str = ""
@@ -62,14 +67,14 @@ class Feature:
 
     def line(self) -> str:
         """On one line."""
-        if self.status is Status.ENABLED:
+        if self.status is FeatureStatus.ENABLED:
             return f"{self.name}: {self.status.value}"
         return f"{self.name}: {self.status.value} (required: {self.required}; reason: {self.reason})"
 
     def summary(self) -> Iterator[str]:
         """As it is logged."""
         yield f"{EMOJIS[self.status]} {self.name}: {self.status.value}"
-        if self.status is Status.ENABLED:
+        if self.status is FeatureStatus.ENABLED:
             return
         yield f"   Required: {self.required}"
         if self.missing:
@@ -149,7 +154,7 @@ class FeatureManager:
         # Served by uvicorn; a bot needs no pipecat to use the socket.
         if not any(map(installed.has, ("websockets", "wsproto"))):
             return _disabled("Websocket Transport", "pip install websockets", "websockets is not installed")
-        return Feature("Websocket Transport", Status.ENABLED)
+        return Feature("Websocket Transport", FeatureStatus.ENABLED)
 
     def _webrtc_arguments(self) -> Feature:
         name = "SmallWebRTC Session Arguments"
@@ -159,7 +164,9 @@ class FeatureManager:
     def _moq_arguments(self) -> Feature:
         name = "MoQ Session Arguments"
         feature = _installed(name, "pip install pipecat-ai[moq]>=1.12", ("pipecat.runner.types",))
-        if feature.status is Status.ENABLED and not installed.defines("pipecat.runner.types", "MOQRunnerArguments"):
+        if feature.status is FeatureStatus.ENABLED and not installed.defines(
+            "pipecat.runner.types", "MOQRunnerArguments"
+        ):
             return _disabled(name, feature.required, compatibility.moq_needs())
         return dataclasses.replace(feature, problem=lambda: compatibility.why_no_moq(self._types()))
 
@@ -170,7 +177,7 @@ class FeatureManager:
     def _ice_candidates(self) -> Feature:
         name = "SmallWebRTC ICE Candidates"
         feature = _installed(name, "pip install pipecat-ai[webrtc]>=0.0.91", self._webrtc().modules or ("aiortc",))
-        if feature.status is not Status.ENABLED:
+        if feature.status is not FeatureStatus.ENABLED:
             return feature
         if not installed.defines("pipecat.transports.smallwebrtc.request_handler", "SmallWebRTCPatchRequest"):
             return _disabled(name, "pip install pipecat-ai>=0.0.91", "this pipecat has no trickle ICE")
@@ -191,9 +198,9 @@ class FeatureManager:
             "pip install pipecat-ai[webrtc]",
             ("aiortc", "pipecat.transports.smallwebrtc.request_handler", "pipecat.transports.whatsapp.api"),
         )
-        if feature.status is Status.ENABLED and missing:
+        if feature.status is FeatureStatus.ENABLED and missing:
             reason = f"Missing environment variables: {', '.join(missing)}"
-            return Feature(name, Status.MISSING_CONFIG, ", ".join(missing), reason, feature.modules, missing)
+            return Feature(name, FeatureStatus.MISSING_CONFIG, ", ".join(missing), reason, feature.modules, missing)
         return feature
 
     def _esp32(self) -> Feature:
@@ -219,14 +226,16 @@ class FeatureManager:
     def _krisp(self) -> Feature:
         name = "Krisp VIVA"
         feature = _installed(name, "the Krisp VIVA SDK, mounted by the platform", ("krisp_audio",))
-        if feature.status is not Status.ENABLED:
+        if feature.status is not FeatureStatus.ENABLED:
             return feature
         model = self._settings.krisp_viva_model
         if model is None:
-            return Feature(name, Status.MISSING_CONFIG, "KRISP_VIVA_FILTER_MODEL_PATH", "not set", feature.modules)
+            return Feature(
+                name, FeatureStatus.MISSING_CONFIG, "KRISP_VIVA_FILTER_MODEL_PATH", "not set", feature.modules
+            )
         if not os.path.exists(model):
             reason = "KRISP_VIVA_FILTER_MODEL_PATH names a file that does not exist"
-            return Feature(name, Status.ERROR, "the model's file", reason, feature.modules)
+            return Feature(name, FeatureStatus.ERROR, "the model's file", reason, feature.modules)
         return feature
 
     def _websocket_authentication(self) -> Feature:
@@ -235,13 +244,13 @@ class FeatureManager:
             return _disabled(name, "PIPECAT_WEBSOCKET_AUTH=token", "every WebSocket is let in")
         if self._settings.websocket_secret is None:
             reason = "tokens are checked, but nothing outside this process can make one"
-            return Feature(name, Status.MISSING_CONFIG, "PIPECAT_WEBSOCKET_SECRET", reason)
-        return Feature(name, Status.ENABLED)
+            return Feature(name, FeatureStatus.MISSING_CONFIG, "PIPECAT_WEBSOCKET_SECRET", reason)
+        return Feature(name, FeatureStatus.ENABLED)
 
     def _nltk_data(self) -> Feature:
         name = "NLTK Data"
         feature = _installed(name, "nltk, which pipecat-ai < 1.12 brings", ("nltk",))
-        if feature.status is not Status.ENABLED:
+        if feature.status is not FeatureStatus.ENABLED:
             return feature
         folders = [folder for folder in (self._settings.nltk_data or "").split(os.pathsep) if folder]
         folders += [os.path.expanduser("~/nltk_data"), os.path.join(sys.prefix, "nltk_data")]
@@ -251,19 +260,21 @@ class FeatureManager:
         if any(os.path.exists(path) or os.path.exists(f"{path}.zip") for path in data):
             return feature
         required = "punkt_tab (docker build --build-arg NLTK_DATA=required)"
-        return Feature(name, Status.MISSING_CONFIG, required, "pipecat fetches it when a call needs it", ("nltk",))
+        return Feature(
+            name, FeatureStatus.MISSING_CONFIG, required, "pipecat fetches it when a call needs it", ("nltk",)
+        )
 
 
 def _disabled(name: str, required: str, reason: str) -> Feature:
-    return Feature(name, Status.DISABLED, required, reason)
+    return Feature(name, FeatureStatus.DISABLED, required, reason)
 
 
 def _installed(name: str, required: str, modules: tuple[str, ...]) -> Feature:
     """ENABLED when each module is there, as far as can be told without importing any."""
     missing = installed.first_missing(modules)
     if missing is not None:
-        return Feature(name, Status.DISABLED, required, f"{missing} is not installed")
-    return Feature(name, Status.ENABLED, required, modules=modules)
+        return Feature(name, FeatureStatus.DISABLED, required, f"{missing} is not installed")
+    return Feature(name, FeatureStatus.ENABLED, required, modules=modules)
 
 
 def _why_not(module: str) -> str | None:
@@ -272,11 +283,11 @@ def _why_not(module: str) -> str | None:
 
 
 def _reason(feature: Feature) -> str | None:
-    return None if feature.status is Status.ENABLED else feature.reason
+    return None if feature.status is FeatureStatus.ENABLED else feature.reason
 
 
 def _verified(feature: Feature) -> Feature:
-    if feature.status not in (Status.ENABLED, Status.MISSING_CONFIG):
+    if feature.status not in (FeatureStatus.ENABLED, FeatureStatus.MISSING_CONFIG):
         return feature
     for module in feature.modules:
         try:
@@ -285,6 +296,6 @@ def _verified(feature: Feature) -> Feature:
             if isinstance(error, KeyboardInterrupt):
                 raise
             why = f"{module} does not import: {type(error).__name__}: {' '.join(str(error).split())}"
-            return dataclasses.replace(feature, status=Status.ERROR, reason=why)
+            return dataclasses.replace(feature, status=FeatureStatus.ERROR, reason=why)
     problem = feature.problem() if feature.problem is not None else None
-    return feature if problem is None else dataclasses.replace(feature, status=Status.ERROR, reason=problem)
+    return feature if problem is None else dataclasses.replace(feature, status=FeatureStatus.ERROR, reason=problem)

@@ -27,7 +27,7 @@ def explain(error: BaseException, file: Path) -> StartupError:
     """The user's mistake behind an exception that came out of their import."""
     project = str(file.parent)
     frames = tracebacks.users_frames(error.__traceback__, project)
-    at = _place(frames) or file.name
+    at = _slot(frames) or file.name
     if isinstance(error, SyntaxError):
         return _syntax(error, file, frames)
     if isinstance(error, SystemExit):
@@ -83,7 +83,7 @@ def _syntax(error: SyntaxError, file: Path, frames: list[str]) -> StartupError:
     source = error.filename or str(file)
     if not tracebacks.is_users(source, project):
         return BotImportFailed(
-            f"An import in {_place(frames) or file.name} failed: {error.msg} ({source}, line {error.lineno}).",
+            f"An import in {_slot(frames) or file.name} failed: {error.msg} ({source}, line {error.lineno}).",
             "That package does not support this Python; try another version of it.",
             frames=frames,
         )
@@ -137,7 +137,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _place(frames: list[str]) -> str | None:
+def _slot(frames: list[str]) -> str | None:
     """``helpers.py:3`` of the innermost frame."""
     return ":".join(frames[-1].split(":")[:2]).split(" in ")[0] if frames else None
 

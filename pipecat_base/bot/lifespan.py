@@ -14,7 +14,7 @@ from pipecat_base.logs import tracebacks
 from pipecat_base.logs.logger import logger
 
 
-class Preparation:
+class BotLifespan:
     """Prepares the bot and cleans up after it.
 
     Args:

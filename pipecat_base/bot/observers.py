@@ -125,29 +125,29 @@ def _observe_timing(worker: Any, listener: Any, observers: list[Any]) -> None:
     except ImportError:
         return
 
-    def note(name: str, fields: dict[str, Any]) -> None:
+    def emit(name: str, fields: dict[str, Any]) -> None:
         if listener is not None:
-            listener.note(name, fields)
+            listener.emit(name, fields)
 
     async def on_startup(observer: Any, report: Any) -> None:
         await _log_startup(observer, report)
-        note("startup_timing", _fields(report))
+        emit("startup_timing", _fields(report))
 
     async def on_transport(observer: Any, report: Any) -> None:
         await _log_transport(observer, report)
-        note("transport_timing", _fields(report))
+        emit("transport_timing", _fields(report))
 
     async def on_latency(observer: Any, seconds: float) -> None:
         await _log_latency(observer, seconds)
-        note("user_bot_latency", {"latency_secs": round(seconds, 3), "timestamp": time.time()})
+        emit("user_bot_latency", {"latency_secs": round(seconds, 3), "timestamp": time.time()})
 
     async def on_breakdown(observer: Any, breakdown: Any) -> None:
         await _log_breakdown(observer, breakdown)
-        note("latency_breakdown", _fields(breakdown))
+        emit("latency_breakdown", _fields(breakdown))
 
     async def on_first_speech(observer: Any, seconds: float) -> None:
         await _log_first_speech(observer, seconds)
-        note("first_bot_speech_latency", {"latency_secs": round(seconds, 3), "timestamp": time.time()})
+        emit("first_bot_speech_latency", {"latency_secs": round(seconds, 3), "timestamp": time.time()})
 
     startup = StartupTimingObserver()
     startup.add_event_handler("on_startup_timing_report", on_startup)
@@ -185,14 +185,14 @@ def _observe_services(worker: Any, listener: Any, observers: list[Any]) -> None:
         except ImportError:
             continue
         observer = getattr(module, class_name)()
-        for event, fact in events.items():
-            _add_if_known(observer, event, _teller(listener, fact))
+        for event, event in events.items():
+            _add_if_known(observer, event, _teller(listener, event))
         observers.append(observer)
 
 
-def _teller(listener: Any, fact: str) -> Any:
+def _teller(listener: Any, event: str) -> Any:
     async def tell(observer: Any, record: Any) -> None:
-        listener.note(fact, _fields(record))
+        listener.emit(event, _fields(record))
 
     return tell
 
@@ -217,7 +217,7 @@ def _observe_turns(worker: Any, listener: Any, observers: list[Any]) -> None:
     async def on_turn_ended(observer: Any, number: int, seconds: float, was_interrupted: bool) -> None:
         await asyncio.sleep(0)  # the frame that ended it may be on its way to the other observer
         fields = {"number": number, "duration_secs": seconds, "interrupted": was_interrupted and not endings.is_over}
-        listener.note("turn", fields)
+        listener.emit("turn", fields)
 
     endings = Endings()
     observers.append(endings)
@@ -249,7 +249,7 @@ def _observe_transcripts(worker: Any, listener: Any, observers: list[Any]) -> No
 
 def _note_text(listener: Any, fields: dict[str, Any]) -> None:
     if fields["text"]:
-        listener.note("transcript", {**fields, "timestamp": time.time()})
+        listener.emit("transcript", {**fields, "timestamp": time.time()})
 
 
 def _processors(worker: Any) -> list[Any]:

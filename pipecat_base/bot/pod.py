@@ -11,32 +11,32 @@ from typing import TYPE_CHECKING, Any
 from pipecat_base.bot import moq, websocket, whatsapp
 from pipecat_base.bot.arguments import ArgumentFactory, Arguments
 from pipecat_base.bot.installed import NO_WEBRTC
-from pipecat_base.bot.lifespan import Preparation
+from pipecat_base.bot.lifespan import BotLifespan
 from pipecat_base.bot.memory import MemoryRelease
 from pipecat_base.bot.readiness import Readiness
-from pipecat_base.bot.runner import Runs
+from pipecat_base.bot.runner import BotRunner
 from pipecat_base.bot.spans import Spans
 from pipecat_base.bot.webrtc import WebRTC
 from pipecat_base.errors import NotSupported
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import Report
-from pipecat_base.sessions.pod import About, Ask
-from pipecat_base.sessions.registry import Board, Session, State
-from pipecat_base.sessions.slots import Held, Reservations
+from pipecat_base.sessions.pod import BotDescription, SessionRequest
+from pipecat_base.sessions.registry import Session, SessionRegistry, SessionState
+from pipecat_base.sessions.slots import HeldSlot, SlotReservations
 from pipecat_base.sessions.transports import (
     DailyRoom,
     LiveKitRoom,
-    Meeting,
     MoqRelay,
     MoqServer,
-    OfferToCome,
-    Stream,
+    PendingWebRTC,
+    Transport,
+    WebSocketTransport,
     WhatsAppCall,
 )
 
 if TYPE_CHECKING:
     from pipecat_base.bot.features import FeatureManager
-    from pipecat_base.bot.webrtc.connections import Peer
+    from pipecat_base.bot.webrtc.connections import PeerConnection
 
 
 SPANS_TIMEOUT = 2.0
@@ -56,11 +56,11 @@ class LocalPod:
 
     def __init__(
         self,
-        about: About,
-        board: Board,
-        runs: Runs,
+        about: BotDescription,
+        registry: SessionRegistry,
+        runs: BotRunner,
         arguments: ArgumentFactory,
-        preparation: Preparation,
+        lifespan: BotLifespan,
         readiness: Readiness,
         webrtc: WebRTC | None,
         *,
@@ -71,32 +71,32 @@ class LocalPod:
         spans: Spans,
     ) -> None:
         self.about = about
-        self.board = board
+        self.registry = registry
         self.runs = runs
         self.arguments = arguments
         self.hide = hide
-        self._preparation = preparation
+        self._lifespan = lifespan
         self._readiness = readiness
         self._webrtc = webrtc
         self._memory = memory
         self._expects_webrtc = expects_webrtc
         self._features = features
         self._spans = spans
-        self._reservations = Reservations(board)
+        self._reservations = SlotReservations(registry)
 
     @property
     def takes_files(self) -> bool:
-        return self._preparation.file_storage is not None
+        return self._lifespan.file_storage is not None
 
     def outdated(self) -> tuple[str, ...]:
         return ()
 
     async def open(self) -> Mapping[str, Any]:
         self._spans.open()
-        await self._preparation.set_up()
-        self.arguments.file_storage = self._preparation.file_storage
+        await self._lifespan.set_up()
+        self.arguments.file_storage = self._lifespan.file_storage
         self._keep_what_is_there()
-        return self._preparation.state
+        return self._lifespan.state
 
     async def warm_up(self, *, webrtc: bool) -> None:
         await self.arguments.resolve()
@@ -107,24 +107,28 @@ class LocalPod:
 
     def _keep_what_is_there(self) -> None:
         """Unless the bot has been called already: what it holds is not to be kept."""
-        was_called = self.board.past() or any(session.state is not State.ADMITTED for session in self.board)
+        was_called = self.registry.past() or any(
+            session.state is not SessionState.ADMITTED for session in self.registry
+        )
         if self._memory is not None and not was_called:
             self._memory.keep_what_is_there()
 
     async def ready(self) -> dict[str, Any]:
-        return await self._readiness.ask()
+        return await self._readiness.request()
 
-    def reserve(self, ask: Ask) -> AbstractAsyncContextManager[LocalPlace]:
-        return self._reservations.reserve(ask, lambda session: LocalPlace(self, session))
+    def reserve(self, request: SessionRequest) -> AbstractAsyncContextManager[LocalSlot]:
+        return self._reservations.reserve(request, lambda session: LocalSlot(self, session))
 
-    async def offer(self, ask: Ask, content: Any) -> dict[str, str]:
+    async def offer(self, request: SessionRequest, content: Any) -> dict[str, str]:
         parts = await self.webrtc().load()
         offer = parts.parse_offer(content)
-        if offer.pc_id is not None and (parts.peers.knows(offer.pc_id) or not parts.calls.has(ask.session_id)):
+        if offer.pc_id is not None and (parts.peers.knows(offer.pc_id) or not parts.calls.has(request.session_id)):
             return parts.peers.answer(await parts.peers.renegotiate(offer))
         # Without a name, or with that of a connection that its session has lost.
-        with self.board.keeping_place(ask.session_id):
-            return await parts.calls.offer(ask.session_id, offer, max_seconds=ask.max_seconds, caller=ask.caller)
+        with self.registry.keeping_place(request.session_id):
+            return await parts.calls.offer(
+                request.session_id, offer, max_seconds=request.max_seconds, caller=request.caller
+            )
 
     async def trickle(self, content: Any) -> None:
         parts = await self.webrtc().load()
@@ -153,7 +157,7 @@ class LocalPod:
             self._webrtc.given_ice_servers = servers
 
     async def close(self) -> None:
-        await self._preparation.tear_down()
+        await self._lifespan.tear_down()
         await asyncio.to_thread(self._spans.close, SPANS_TIMEOUT)
 
     def stop(self) -> None:
@@ -171,26 +175,26 @@ class LocalPod:
         return self._webrtc
 
 
-class LocalPlace(Held):
+class LocalSlot(HeldSlot):
     """A place in this process."""
 
     def __init__(self, pod: LocalPod, session: Session) -> None:
-        super().__init__(pod.board, session)
+        super().__init__(pod.registry, session)
         self._pod = pod
-        self._peer: Peer | None = None
+        self._peer: PeerConnection | None = None
 
-    async def run(self, meeting: Meeting, body: Any, *, flow_config: str | None = None) -> Report:
+    async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
         pod, session = self._pod, self.session
-        if isinstance(meeting, OfferToCome):
+        if isinstance(transport, PendingWebRTC):
             calls = (await pod.webrtc(session.id).load()).calls
-            return await calls.wait(session, meeting, body, flow_config=flow_config, caller_left=self._caller_left)
-        if isinstance(meeting, WhatsAppCall):
-            return await self._run_call(meeting)
-        if isinstance(meeting, Stream):
-            return await self._run_stream(meeting, body, flow_config)
-        return await pod.runs.run(session, await self._arguments_for(meeting, body, flow_config))
+            return await calls.wait(session, transport, body, flow_config=flow_config, caller_left=self._caller_left)
+        if isinstance(transport, WhatsAppCall):
+            return await self._run_call(transport)
+        if isinstance(transport, WebSocketTransport):
+            return await self._run_stream(transport, body, flow_config)
+        return await pod.runs.run(session, await self._arguments_for(transport, body, flow_config))
 
-    async def _run_stream(self, stream: Stream, body: Any, flow_config: str | None) -> Report:
+    async def _run_stream(self, stream: WebSocketTransport, body: Any, flow_config: str | None) -> Report:
         arguments = await self._pod.arguments.websocket(
             self.session.id, body, stream.websocket, stream.transport_type, flow_config=flow_config
         )
@@ -202,14 +206,14 @@ class LocalPlace(Held):
 
     def _note_caller(self, call: Mapping[str, str]) -> None:
         logger.info(f"The call is {call['provider']}'s {call['call_id']}")
-        self._pod.runs.note(self.session.id, "caller", call)
+        self._pod.runs.emit(self.session.id, "caller", call)
 
     async def _run_call(self, call: WhatsAppCall) -> Report:
         from pipecat_base.bot.webrtc.sessions import run_on
 
         assert self._peer is not None, "pick_up() comes before run()"
         if isinstance(call.fields.get("id"), str):
-            self._pod.runs.note(self.session.id, "caller", {"provider": "whatsapp", "call_id": call.fields["id"]})
+            self._pod.runs.emit(self.session.id, "caller", {"provider": "whatsapp", "call_id": call.fields["id"]})
         fields = whatsapp.body_of(call.fields)
         arguments = await self._pod.arguments.webrtc(self.session.id, fields, self._peer.connection)
         return await run_on(self._pod.runs, self.session, arguments, self._peer)
@@ -227,18 +231,18 @@ class LocalPlace(Held):
         if self._peer is not None:
             await (await self._pod.webrtc().load()).peers.close(self._peer)
 
-    async def _arguments_for(self, meeting: Meeting, body: Any, flow_config: str | None) -> Arguments:
+    async def _arguments_for(self, transport: Transport, body: Any, flow_config: str | None) -> Arguments:
         factory, session_id = self._pod.arguments, self.session.id
-        if isinstance(meeting, DailyRoom):
-            return await factory.daily(session_id, body, meeting.url, meeting.token, flow_config=flow_config)
-        if isinstance(meeting, MoqRelay):
-            self._pod.hide(session_id, meeting.url)
-            return await factory.moq(session_id, body, meeting.url, meeting.namespace, flow_config=flow_config)
-        if isinstance(meeting, LiveKitRoom):
-            values = {"room_name": meeting.room_name, "url": meeting.url, "token": meeting.token}
+        if isinstance(transport, DailyRoom):
+            return await factory.daily(session_id, body, transport.url, transport.token, flow_config=flow_config)
+        if isinstance(transport, MoqRelay):
+            self._pod.hide(session_id, transport.url)
+            return await factory.moq(session_id, body, transport.url, transport.namespace, flow_config=flow_config)
+        if isinstance(transport, LiveKitRoom):
+            values = {"room_name": transport.room_name, "url": transport.url, "token": transport.token}
             return await factory.other(session_id, body, "LiveKitRunnerArguments", values)
-        if isinstance(meeting, MoqServer):
-            return await self._serving_moq(meeting, body)
+        if isinstance(transport, MoqServer):
+            return await self._serving_moq(transport, body)
         return await factory.plain(session_id, body, flow_config=flow_config)
 
     async def _serving_moq(self, server: MoqServer, body: Any) -> Arguments:

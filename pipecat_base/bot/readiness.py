@@ -28,11 +28,11 @@ class Readiness:
         self._stuck: set[asyncio.Task[Any]] = set()
         self._complaint: str | None = None
 
-    async def ask(self) -> dict[str, Any]:
+    async def request(self) -> dict[str, Any]:
         """``{"ready": bool, ...}``; the bot's dict is as it is."""
-        return {"ready": True} if self._readyz is None else await self._ask(self._readyz)
+        return {"ready": True} if self._readyz is None else await self._request(self._readyz)
 
-    async def _ask(self, readyz: Hook) -> dict[str, Any]:
+    async def _request(self, readyz: Hook) -> dict[str, Any]:
         # Probes that come together share an answer, and one that hangs must not pile up with every probe.
         if self._asking is None:
             if len(self._stuck) >= MAX_STUCK:

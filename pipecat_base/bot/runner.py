@@ -13,14 +13,14 @@ from typing import Any
 
 from pipecat_base.bot.arguments import Arguments
 from pipecat_base.bot.spans import Spans
-from pipecat_base.bot.task import Performer
+from pipecat_base.bot.task import BotTasks
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import MESSAGES, Outcome, Report
-from pipecat_base.sessions.registry import Board, Session
-from pipecat_base.telemetry.session_context import Listener, Options, Take, listening
+from pipecat_base.sessions.registry import Session, SessionRegistry
+from pipecat_base.telemetry.session_context import ObserverOptions, SessionContext, SessionEmit, listening
 
 
-class Runs:
+class BotRunner:
     """Runs the bot.
 
     Args:
@@ -34,18 +34,18 @@ class Runs:
 
     def __init__(
         self,
-        board: Board,
-        performer: Performer,
+        registry: SessionRegistry,
+        bot_tasks: BotTasks,
         *,
         lines_of: Callable[[str], AbstractContextManager[None]],
-        take: Take | None,
-        options: Options,
+        take: SessionEmit | None,
+        options: ObserverOptions,
         spans: Spans,
         versions: Mapping[str, str],
         is_shared: bool,
     ) -> None:
-        self._board = board
-        self._performer = performer
+        self._registry = registry
+        self._bot_tasks = bot_tasks
         self._lines_of = lines_of
         self._take = take
         self._options = options
@@ -61,42 +61,42 @@ class Runs:
         Never raises what the bot raised.
         """
         before = 0.0 if session.report is None else session.report.seconds  # with another peer
-        started, cpu, seconds_left = time.monotonic(), time.process_time(), self._board.begin_run(session)
+        started, cpu, seconds_left = time.monotonic(), time.process_time(), self._registry.begin_run(session)
         options = replace(self._options, traces=self._spans.is_on)
-        listener = Listener(session.id, options, self._hear)
+        listener = SessionContext(session.id, options, self._hear)
         with self._lines_of(session.id), listening(listener), self._spans.of(session) as span:
             logger.info(f"Session started: {_described(session)}")
             if self._versions and session.report is None:
-                listener.note("session_info", self._versions)
-            performance = self._performer.begin(session.id, arguments)
+                listener.emit("session_info", self._versions)
+            bot_task = self._bot_tasks.begin(session.id, arguments)
             try:
-                waited: set[asyncio.Future[Any]] = {performance.task, session.stop, *([until] if until else [])}
+                waited: set[asyncio.Future[Any]] = {bot_task.task, session.stop, *([until] if until else [])}
                 await asyncio.wait(waited, timeout=seconds_left, return_when=asyncio.FIRST_COMPLETED)
-                if performance.task.done():
-                    outcome, message = performance.result()
+                if bot_task.task.done():
+                    outcome, message = bot_task.result()
                 else:
                     outcome = _cause(session, until)
                     message = MESSAGES[outcome]
                     session.outcome = outcome
-                    await performance.cancel()
+                    await bot_task.cancel()
             except asyncio.CancelledError:
                 # The route itself is cancelled, by the server's end or by a middleware of the bot's.
                 session.outcome = Outcome.CANCELLED
-                await performance.cancel()
+                await bot_task.cancel()
                 raise
             session.outcome = outcome
             seconds = time.monotonic() - started
             level = "WARNING" if outcome is Outcome.FAILED else "INFO"
             logger.log(level, f"Session ended: {outcome.value} after {seconds:.1f} s")
-            if performance.failure is not None:
-                listener.note("failure", performance.failure)
+            if bot_task.failure is not None:
+                listener.emit("failure", bot_task.failure)
             self._note_process(session.id, cpu)
             span.end(outcome.value, message)
-        mistake = performance.mistake if outcome is Outcome.FAILED else None
-        session.report = Report(outcome, message, before + seconds, mistake)
+        bot_error = bot_task.bot_error if outcome is Outcome.FAILED else None
+        session.report = Report(outcome, message, before + seconds, bot_error)
         return session.report
 
-    def note(self, session_id: str, name: str, fields: Mapping[str, Any]) -> None:
+    def emit(self, session_id: str, name: str, fields: Mapping[str, Any]) -> None:
         """A fact of a session that has a run."""
         self._hear(session_id, name, fields, time.time())
 
@@ -106,10 +106,10 @@ class Runs:
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "shared": self._is_shared,
         }
-        self.note(session_id, "process", fields)
+        self.emit(session_id, "process", fields)
 
     def _hear(self, session_id: str, name: str, fields: Mapping[str, Any], at: float) -> None:
-        if self._take is None or self._performer.is_in_child:
+        if self._take is None or self._bot_tasks.is_in_child:
             return
         if threading.get_ident() == self._thread:
             self._take(session_id, name, fields, at)

@@ -17,7 +17,7 @@ from pipecat_base.bot.arguments import Arguments
 from pipecat_base.logs import tracebacks
 from pipecat_base.logs.escaping import logged, logged_lines
 from pipecat_base.logs.logger import logger
-from pipecat_base.sessions.outcome import MAX_LINE, MESSAGES, Mistake, Outcome
+from pipecat_base.sessions.outcome import MAX_LINE, MESSAGES, BotError, Outcome
 
 if TYPE_CHECKING:
     from loguru import Record
@@ -29,7 +29,7 @@ Result = tuple[Outcome, str]
 """How it ended, and a sentence for the caller, which quotes nothing."""
 
 
-class Performer:
+class BotTasks:
     """Begins performances.
 
     Args:
@@ -61,9 +61,9 @@ class Performer:
         # asyncio holds tasks weakly: a bot that ignores its cancellation must still be seen to end.
         self._abandoned: set[asyncio.Task[Any]] = set()
 
-    def begin(self, session_id: str, arguments: Arguments) -> Performance:
+    def begin(self, session_id: str, arguments: Arguments) -> BotTask:
         """Call the bot, in a task of its own."""
-        return Performance(self, session_id, arguments)
+        return BotTask(self, session_id, arguments)
 
     @property
     def is_in_child(self) -> bool:
@@ -84,20 +84,20 @@ class Performer:
         return isinstance(error, self._disconnects)
 
 
-class Performance:
-    """One call of the bot. Made by :class:`Performer`.
+class BotTask:
+    """One call of the bot. Made by :class:`BotTasks`.
 
     Attributes:
         task: Done when the bot has ended; never raises what it raised.
         failure: Of what it raised, the type and the user's own line, as the fact ``failure`` has them; None without.
-        mistake: The same for whoever works on the bot.
+        bot_error: The same for whoever works on the bot.
     """
 
-    def __init__(self, performer: Performer, session_id: str, arguments: Arguments) -> None:
-        self._performer = performer
+    def __init__(self, bot_tasks: BotTasks, session_id: str, arguments: Arguments) -> None:
+        self._bot_tasks = bot_tasks
         self._session_id = session_id
         self.failure: dict[str, str] | None = None
-        self.mistake: Mistake | None = None
+        self.bot_error: BotError | None = None
         self.task = asyncio.ensure_future(self._contain(arguments))
 
     def result(self) -> Result:
@@ -107,17 +107,17 @@ class Performance:
 
     async def cancel(self) -> None:
         """End it; after its grace it is given up."""
-        performer = self._performer
+        bot_tasks = self._bot_tasks
         self.task.cancel()
-        await asyncio.wait({self.task}, timeout=performer.cancel_grace)
+        await asyncio.wait({self.task}, timeout=bot_tasks.cancel_grace)
         if self.task.done():
             return
-        where = tracebacks.where_is_suspended(self.task.get_coro(), performer.project)
+        where = tracebacks.where_is_suspended(self.task.get_coro(), bot_tasks.project)
         logger.error(
-            f"{performer.bot_name} ignored its cancellation for {performer.cancel_grace:g} s"
+            f"{bot_tasks.bot_name} ignored its cancellation for {bot_tasks.cancel_grace:g} s"
             f"{f' at {where}' if where else ''}; session {self._session_id} no longer holds a place"
         )
-        performer.abandon(self.task)
+        bot_tasks.abandon(self.task)
 
     async def _contain(self, arguments: Arguments) -> Result:
         status = 1
@@ -126,20 +126,20 @@ class Performance:
             status = int(result[0] is Outcome.FAILED)
             return result
         finally:
-            if self._performer.is_in_child:
+            if self._bot_tasks.is_in_child:
                 # What the bot has forked came back here: it is no second launcher.
                 os._exit(status)
 
     async def _call(self, arguments: Arguments) -> Result:
-        name = self._performer.bot_name
+        name = self._bot_tasks.bot_name
         try:
-            result: Any = self._performer.bot(arguments)
+            result: Any = self._bot_tasks.bot(arguments)
             if inspect.isawaitable(result):
                 await result
         except asyncio.CancelledError:
             return _of(Outcome.CANCELLED)
         except SystemExit as error:
-            if self._performer.is_in_child:
+            if self._bot_tasks.is_in_child:
                 os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
             if error.code in (None, 0):
                 logger.warning(f"{name} called sys.exit(); that ends its session only. Use return instead.")
@@ -147,26 +147,28 @@ class Performance:
             self._note_failure(error, "called sys.exit(); that ends its session only")
             return Outcome.FAILED, "The bot called sys.exit() with a status other than 0."
         except BaseException as error:
-            if self._performer.is_disconnect(error):
+            if self._bot_tasks.is_disconnect(error):
                 return _of(Outcome.DISCONNECTED)
             self._note_failure(error, "failed")
             return Outcome.FAILED, f"The bot raised {type(error).__name__}; its log has the traceback."
         return _of(Outcome.COMPLETED)
 
     def _note_failure(self, error: BaseException, what: str) -> None:
-        frames = tracebacks.users_frames(error.__traceback__, self._performer.project)
+        frames = tracebacks.users_frames(error.__traceback__, self._bot_tasks.project)
         self.failure = {"exception_type": type(error).__name__, **({"where": frames[-1]} if frames else {})}
         variable = import_errors.unset_variable(error)
         message = _message_of(error) if variable is None else f"the environment variable {variable} is not set"
         said = f"{type(error).__name__}{f': {message}' if message else ''}"
-        self.mistake = Mistake(self._redact(said)[:MAX_LINE], tuple(self._redact(frame)[:MAX_LINE] for frame in frames))
+        self.bot_error = BotError(
+            self._redact(said)[:MAX_LINE], tuple(self._redact(frame)[:MAX_LINE] for frame in frames)
+        )
         self._log_failure(error, self._redact(f"{what}: {said}{f' at {frames[-1]}' if frames else ''}"))
         advice = dev_credentials.advice(error)
         if advice is not None:
             logger.error(advice)
 
     def _redact(self, text: str) -> str:
-        return self._performer.redact(self._session_id, text)
+        return self._bot_tasks.redact(self._session_id, text)
 
     def _log_failure(self, error: BaseException, what: str) -> None:
         """With the traceback. Sinks write an exception as it is: one that holds a secret is for none of them."""
@@ -174,13 +176,13 @@ class Performance:
         text = "".join(traceback.format_exception(*seen))
         shown = self._redact(text)
         if shown == text:
-            logger.opt(exception=seen, depth=2).error("{} {}", self._performer.bot_name, what)
+            logger.opt(exception=seen, depth=2).error("{} {}", self._bot_tasks.bot_name, what)
         else:
 
             def add_traceback(record: Record) -> None:  # after the message was made one line
                 record["message"] += f"\n{logged_lines(shown.rstrip())}"
 
-            logger.patch(add_traceback).opt(depth=2).error("{} {}", self._performer.bot_name, what)
+            logger.patch(add_traceback).opt(depth=2).error("{} {}", self._bot_tasks.bot_name, what)
 
 
 def _message_of(error: BaseException) -> str:

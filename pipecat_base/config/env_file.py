@@ -61,12 +61,12 @@ class EnvFile:
         self._values = {n: value for n, value in found.items() if value is not None and n not in self._started_with}
         environment.add(self._values)
         bindings = list(parse_stream(io.StringIO(text)))
-        self.names = {b.key: _place(b) for b in bindings if b.key in self._values}
-        self.warnings = tuple(f"{_place(b)}: not a variable (NAME=value); it is left out" for b in bindings if b.error)
+        self.names = {b.key: _slot(b) for b in bindings if b.key in self._values}
+        self.warnings = tuple(f"{_slot(b)}: not a variable (NAME=value); it is left out" for b in bindings if b.error)
         self.differing = frozenset(n for n in {*before, *self._values} if before.get(n) != self._values.get(n))
 
 
-def _place(binding: Binding) -> str:
+def _slot(binding: Binding) -> str:
     text = binding.original.string
     blank = text[: len(text) - len(text.lstrip())]
     return f"{NAME}:{binding.original.line + blank.count(chr(10))}"

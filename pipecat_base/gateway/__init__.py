@@ -31,10 +31,10 @@ from pipecat_base.gateway import error_format, pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.agents import Agents
 from pipecat_base.gateway.daily import Daily
-from pipecat_base.gateway.pending_sessions import Invitations
+from pipecat_base.gateway.pending_sessions import PendingSessions
 from pipecat_base.gateway.session_api import SessionApi
 from pipecat_base.gateway.start import ANSWERED_SESSION_ID, Starts
-from pipecat_base.gateway.status import Status
+from pipecat_base.gateway.status import StatusRoute
 from pipecat_base.gateway.webhooks import Webhooks
 from pipecat_base.server.error_responses import gone, refuse, turn_away
 from pipecat_base.server.lifecycle import Lifecycle
@@ -54,25 +54,25 @@ def build(
     inside: ASGIApp,
     direct: ASGIApp,
     lifecycle: Lifecycle,
-    invitations: Invitations,
+    pending_sessions: PendingSessions,
     *,
     keys: Keys,
     has_uploads: bool,
     tokens: Tokens | None,
     report_of: Callable[[str], Mapping[str, Any] | None],
-    shows_mistakes: bool,
+    shows_bot_errors: bool,
 ) -> ASGIApp:
     """The application that answers what is the gateway's, and leaves the rest to the pod.
 
     Args:
         inside: The pod's own routes and the bot's, for whoever comes through the gateway.
         direct: The same for whoever does not.
-        invitations: What ``/start`` has promised.
+        pending_sessions: What ``/start`` has promised.
         keys: Those that are asked for.
         has_uploads: Whether files may be taken.
         tokens: Those that the pod's WebSockets ask for; None when they ask for none.
         report_of: Gives the report of a session that has ended lately.
-        shows_mistakes: Whether callers may see what the bot raised, and where.
+        shows_bot_errors: Whether callers may see what the bot raised, and where.
     """
     telephony.require(settings)
     addresses = Addresses(settings.public_url)
@@ -83,13 +83,13 @@ def build(
         settings,
         addresses,
         daily,
-        invitations,
+        pending_sessions,
         tokens=tokens,
         stream_path=stream_path.without_token,
     )
     features = FeatureManager(settings, has_file_storage=pod.about.has_file_storage)
     client = None if pages.client_folder() is None else pages.CLIENT
-    phones = telephony.Telephony(pod.board, settings, addresses, stream_path=stream_path)
+    phones = telephony.Telephony(pod.registry, settings, addresses, stream_path=stream_path)
     webhooks = Webhooks(
         pod, inside, daily, keys, dialin_secret=settings.dialin_secret, max_body_bytes=settings.max_body_bytes
     )
@@ -111,29 +111,29 @@ def build(
     bearer = Depends(HTTPBearer(auto_error=False))
     keyed = [bearer, Depends(keys.check), *named]
     session_api = SessionApi(
-        pod.board,
+        pod.registry,
         inside,
-        invitations,
+        pending_sessions,
         has_uploads=has_uploads,
         report_of=report_of,
         outdated=pod.outdated,
-        shows_mistakes=shows_mistakes,
+        shows_bot_errors=shows_bot_errors,
     )
     with_key = [starts.router(), session_api.router()]
-    status = Status(
+    status = StatusRoute(
         lifecycle,
-        pod.board,
+        pod.registry,
         pod.about.file,
         starts.transports,
         features.features,
         client,
-        shows_mistakes=shows_mistakes,
+        shows_bot_errors=shows_bot_errors,
     )
     with_key.append(status.router())
     signed = [phones.router(), webhooks.router()]
     name = settings.agent_name or PurePath(pod.about.file).stem
     agents = Agents(
-        pod.board,
+        pod.registry,
         name=name,
         log_folder=settings.log_dir,
         shows_log=settings.has_keys or serves_this_machine_alone(settings),
@@ -147,7 +147,7 @@ def build(
     for router in signed:
         app.include_router(router, dependencies=named)
     others = pages.routes()
-    others += streams.routes(inside, direct, phones, invitations, tokens=tokens, agent_name=settings.agent_name)
+    others += streams.routes(inside, direct, phones, pending_sessions, tokens=tokens, agent_name=settings.agent_name)
     app.router.routes += others
     # Not the application's: FastAPI may hide those of a router.
     ours = [*(route for router in (*management, *with_key, *signed) for route in router.routes), *others]

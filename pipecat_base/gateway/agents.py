@@ -20,7 +20,7 @@ from pipecat_base.errors import Malformed, NotServed, UnknownSession
 from pipecat_base.gateway import path_parameters
 from pipecat_base.logs.jsonl.records import FILE
 from pipecat_base.sessions.outcome import Outcome
-from pipecat_base.sessions.registry import Board, Past, Session
+from pipecat_base.sessions.registry import PastSession, Session, SessionRegistry
 
 SERVICES = "/v1/organizations/{organization}/services"
 SESSIONS = ("/v1/agents/{agent}/sessions", f"{SERVICES}/{{agent}}/sessions")
@@ -45,14 +45,14 @@ class Agents:
 
     def __init__(
         self,
-        board: Board,
+        registry: SessionRegistry,
         *,
         name: str,
         log_folder: str | None,
         shows_log: bool,
         stop: Callable[[str], Awaitable[JSONResponse]],
     ) -> None:
-        self._board = board
+        self._registry = registry
         self._name = name
         self._log_folder = log_folder
         self._shows_log = shows_log
@@ -81,8 +81,8 @@ class Agents:
             "region": "here",
             "id": self._name,
             "activeDeploymentId": "here",
-            "createdAt": _iso(self._board.made_at),
-            "updatedAt": _iso(self._board.made_at),
+            "createdAt": _iso(self._registry.made_at),
+            "updatedAt": _iso(self._registry.made_at),
         }
         return JSONResponse({"services": [service]})
 
@@ -92,17 +92,17 @@ class Agents:
         if end_state is not None and end_state not in known:
             raise Malformed(f"endState is not one of {', '.join(known)}.", field="endState")
         if end_state in (None, ACTIVE):
-            found = [_running(session) for session in self._board]
+            found = [_running(session) for session in self._registry]
         else:
-            found = [line for line in map(_ended, self._board.past()) if line["endState"] == end_state]
+            found = [line for line in map(_ended, self._registry.past()) if line["endState"] == end_state]
         return JSONResponse({"sessions": found})
 
     async def session(self, session_id: str) -> JSONResponse:
         """One of them, whether it runs or has ended lately."""
-        running = self._board.get(session_id)
+        running = self._registry.get(session_id)
         if running is not None:
             return JSONResponse(_running(running))
-        past = next((past for past in self._board.past() if past.id == session_id), None)
+        past = next((past for past in self._registry.past() if past.id == session_id), None)
         if past is None:
             raise UnknownSession(session_id)
         return JSONResponse(_ended(past))
@@ -128,7 +128,7 @@ def _running(session: Session) -> dict[str, Any]:
     return _line(session.id, session.started_at, None, ACTIVE)
 
 
-def _ended(past: Past) -> dict[str, Any]:
+def _ended(past: PastSession) -> dict[str, Any]:
     return _line(past.id, past.started_at, past.ended_at, END_STATES.get(past.report.outcome, TERMINATED))
 
 

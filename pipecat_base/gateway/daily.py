@@ -122,9 +122,9 @@ def _checked(type_: type[Any], values: dict[str, Any], field: str) -> Any:
     try:
         return type_(**values)
     except (TypeError, ValueError) as error:
-        places = [".".join(map(str, e["loc"])) for e in getattr(error, "errors", list)()]
+        slots = [".".join(map(str, e["loc"])) for e in getattr(error, "errors", list)()]
         raise Malformed(
-            f"Not what Daily takes: {', '.join(places) or ' '.join(str(error).split())}.", field=field
+            f"Not what Daily takes: {', '.join(slots) or ' '.join(str(error).split())}.", field=field
         ) from None
 
 

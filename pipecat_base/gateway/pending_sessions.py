@@ -20,14 +20,14 @@ LARGEST_BODY = 700 * 1024
 
 
 @dataclass(frozen=True)
-class Invitation:
-    """``body`` is JSON, ``until`` on the clock of :class:`Invitations`."""
+class PendingSession:
+    """``body`` is JSON, ``until`` on the clock of :class:`PendingSessions`."""
 
     body: bytes
     until: float
 
 
-class Invitations:
+class PendingSessions:
     """Remembers what ``/start`` has promised, until its caller comes or the time is up.
 
     Args:
@@ -38,7 +38,7 @@ class Invitations:
     def __init__(self, lifetime: float = LIFETIME, clock: Callable[[], float] = time.monotonic) -> None:
         self._lifetime = lifetime
         self._clock = clock
-        self._open: dict[str, Invitation] = {}
+        self._open: dict[str, PendingSession] = {}
 
     async def invite(self, session_id: str, body: Any) -> None:
         """Promise a session. Promises that were made before are kept.
@@ -55,13 +55,13 @@ class Invitations:
         size = sum(len(invitation.body) for invitation in self._open.values())
         if len(self._open) >= MOST or size + len(content) > LARGEST:
             raise AtCapacity(f"{len(self._open)} sessions that /start has promised wait for their clients.")
-        self._open[session_id] = Invitation(content, now + self._lifetime)
+        self._open[session_id] = PendingSession(content, now + self._lifetime)
 
     def withdraw(self, session_id: str) -> bool:
         """Its session has ended, or is not wanted; False when there is no such invitation."""
         return self._open.pop(session_id, None) is not None
 
-    def find(self, session_id: str) -> Invitation | None:
+    def find(self, session_id: str) -> PendingSession | None:
         """The invitation of this session, while it is good."""
         invitation = self._open.get(session_id)
         return invitation if invitation is not None and invitation.until > self._clock() else None

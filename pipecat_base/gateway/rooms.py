@@ -54,7 +54,7 @@ class Moq:
         self._fingerprints: Sequence[str] = ()
         self.ready = asyncio.Event()
 
-    def meeting(self) -> MoqServer:
+    def transport(self) -> MoqServer:
         """Where the bot is to serve; ``ready`` is set once it does."""
         return MoqServer(self._namespace, MOQ_PORT, self._note_serving)
 

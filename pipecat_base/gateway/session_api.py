@@ -15,12 +15,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pipecat_base.errors import NotServed, UnknownSession
 from pipecat_base.gateway import path_parameters
 from pipecat_base.gateway.forwarding import forwarded, rest_of_path
-from pipecat_base.gateway.pending_sessions import Invitations
+from pipecat_base.gateway.pending_sessions import PendingSessions
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.paths import POD, PROBES, SESSION_ID, STREAMS
 from pipecat_base.server.request_path import PathSet
 from pipecat_base.sessions.outcome import Report
-from pipecat_base.sessions.registry import Board, Session
+from pipecat_base.sessions.registry import Session, SessionRegistry
 
 METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"]
 BEFORE_THE_BOT = PathSet(("/api/offer", "/files"))
@@ -40,27 +40,27 @@ class SessionApi:
         has_uploads: Whether the pod takes files.
         report_of: Gives the report of a session that has ended lately.
         outdated: Gives the ids of sessions that have code from before a change.
-        shows_mistakes: Whether callers may see what the bot raised, and where.
+        shows_bot_errors: Whether callers may see what the bot raised, and where.
         patience: Seconds that a request waits for its bot.
     """
 
     def __init__(
         self,
-        board: Board,
+        registry: SessionRegistry,
         inside: ASGIApp,
-        invitations: Invitations,
+        pending_sessions: PendingSessions,
         *,
         has_uploads: bool,
         report_of: Callable[[str], Mapping[str, Any] | None],
         outdated: Callable[[], Collection[str]] = tuple,
-        shows_mistakes: bool = False,
+        shows_bot_errors: bool = False,
         patience: float = PATIENCE,
     ) -> None:
-        self._board = board
+        self._registry = registry
         self._outdated = outdated
-        self._shows_mistakes = shows_mistakes
+        self._shows_bot_errors = shows_bot_errors
         self._inside = inside
-        self._invitations = invitations
+        self._pending_sessions = pending_sessions
         self._has_uploads = has_uploads
         self._patience = patience
         self._report_of = report_of
@@ -95,22 +95,22 @@ class SessionApi:
         Those that have code from before a change also have ``"outdated": true``.
         """
         outdated = frozenset(self._outdated())
-        return JSONResponse({"sessions": [self._line(session, outdated) for session in self._board]})
+        return JSONResponse({"sessions": [self._line(session, outdated) for session in self._registry]})
 
     async def tell(self, session_id: str) -> JSONResponse:
         """As in the list; of one that has ended lately ``{"sessionId", "state", "outcome", "message", "report"}``.
 
         To whoever works on a bot that failed also ``"mistake": {"said", "frames"}``.
         """
-        session = self._board.get(session_id)
+        session = self._registry.get(session_id)
         if session is not None:
             return JSONResponse(self._line(session, self._outdated()))
-        report = self._board.report(session_id)
+        report = self._registry.report(session_id)
         if report is None:
             raise UnknownSession(session_id)
         ended: dict[str, Any] = {"state": "ended", "outcome": report.outcome.value, "message": report.message}
-        if report.mistake is not None and self._shows_mistakes:
-            ended["mistake"] = {"said": report.mistake.said, "frames": report.mistake.frames}
+        if report.bot_error is not None and self._shows_bot_errors:
+            ended["mistake"] = {"said": report.bot_error.said, "frames": report.bot_error.frames}
         return JSONResponse({"sessionId": session_id, **ended, "report": self._report_of(session_id)})
 
     def _line(self, session: Session, outdated: Collection[str]) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class SessionApi:
 
     async def stop(self, session_id: str) -> JSONResponse:
         """Ask for a session's end: its bot is cancelled, its caller disconnected."""
-        if not (self._board.cancel(session_id) or self._invitations.withdraw(session_id)):
+        if not (self._registry.cancel(session_id) or self._pending_sessions.withdraw(session_id)):
             raise UnknownSession(session_id)
         logger.info(f"Session {session_id} is stopped by request")
         return JSONResponse({"status": "stopping", "sessionId": session_id})
@@ -147,11 +147,11 @@ class SessionApi:
         path = unquote_to_bytes(raw_path).decode()
         if path in POD_ALONE:
             raise NotServed("Through a session its bot's own routes are reached, /api/offer and /files.")
-        if self._board.get(session_id) is None:
-            report = self._board.report(session_id)
+        if self._registry.get(session_id) is None:
+            report = self._registry.report(session_id)
             raise UnknownSession(session_id) if report is None else UnknownSession(session_id, _over(report))
         if path not in BEFORE_THE_BOT:
-            await self._board.until_running(session_id, self._patience)
+            await self._registry.until_running(session_id, self._patience)
         asked: str = request.scope["path"]
         prefix = asked[: len(asked) - len(path)]
         return Passed(self._inside, forwarded(request, raw_path, session_id=session_id), session_id, prefix)

@@ -22,11 +22,11 @@ from pipecat_base.errors import Malformed, NotRunning
 from pipecat_base.gateway import rooms
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.daily import Daily
-from pipecat_base.gateway.pending_sessions import Invitations
+from pipecat_base.gateway.pending_sessions import PendingSessions
 from pipecat_base.gateway.telephony import PROVIDERS
 from pipecat_base.server.paths import SESSION_ID
-from pipecat_base.sessions.pod import Ask, Place, Pod
-from pipecat_base.sessions.transports import PUBLIC_STUN, DailyRoom, Nowhere, OfferToCome, Transport
+from pipecat_base.sessions.pod import Pod, SessionRequest, SessionSlot
+from pipecat_base.sessions.transports import PUBLIC_STUN, DailyRoom, NoTransport, PendingWebRTC, TransportKind
 
 ANSWERED_SESSION_ID = "sessionId"
 """The header of the answer that Pipecat Cloud's documentation names."""
@@ -85,7 +85,7 @@ class Starts:
         settings: Settings,
         addresses: Addresses,
         daily: Daily,
-        invitations: Invitations,
+        pending_sessions: PendingSessions,
         *,
         tokens: Tokens | None,
         stream_path: Callable[[str], str],
@@ -94,14 +94,14 @@ class Starts:
         self._settings = settings
         self._addresses = addresses
         self._daily = daily
-        self._invitations = invitations
+        self._pending_sessions = pending_sessions
         self._tokens = tokens
         self._stream_path = stream_path
-        self._starting: dict[str, tuple[Transport, Callable[[Asked, Place], Awaitable[Answer]]]] = {
-            "webrtc": (Transport.WEBRTC, self._with_webrtc),
-            "daily": (Transport.DAILY, self._with_daily),
-            "livekit": (Transport.LIVEKIT, self._with_livekit),
-            "moq": (Transport.MOQ, self._with_moq),
+        self._starting: dict[str, tuple[TransportKind, Callable[[Asked, SessionSlot], Awaitable[Answer]]]] = {
+            "webrtc": (TransportKind.WEBRTC, self._with_webrtc),
+            "daily": (TransportKind.DAILY, self._with_daily),
+            "livekit": (TransportKind.LIVEKIT, self._with_livekit),
+            "moq": (TransportKind.MOQ, self._with_moq),
         }
         self._inviting: dict[str, Callable[[Asked], Awaitable[Answer]]] = {
             "websocket": self._to_websocket,
@@ -140,7 +140,7 @@ class Starts:
         if transport in self._inviting:
             answer = await self._invite(transport, asked)
         elif transport == "plain":
-            answer = await self._begin(Transport.PLAIN, self._with_nothing, asked)
+            answer = await self._begin(TransportKind.PLAIN, self._with_nothing, asked)
         elif transport in self._starting:
             answer = await self._begin(*self._starting[transport], asked)
         else:
@@ -149,32 +149,32 @@ class Starts:
         return JSONResponse(answer, headers=headers)
 
     async def _begin(
-        self, transport: Transport, begin: Callable[[Asked, Place], Awaitable[Answer]], asked: Asked
+        self, transport: TransportKind, begin: Callable[[Asked, SessionSlot], Awaitable[Answer]], asked: Asked
     ) -> Answer:
         """A session that begins now: it has a place before a room is made for it."""
-        ask = Ask(
+        request = SessionRequest(
             asked.session_id,
             transport,
-            gives_way=transport is Transport.WEBRTC,
+            gives_way=transport is TransportKind.WEBRTC,
             caller=requests.caller(asked.request),
         )
-        async with self._pod.reserve(ask) as place:
-            return await begin(asked, place)
+        async with self._pod.reserve(request) as slot:
+            return await begin(asked, slot)
 
     async def _invite(self, transport: str, asked: Asked) -> Answer:
         """A session that begins when its caller connects: what would be refused now is refused at once."""
-        refusal = self._pod.board.refusal()
+        refusal = self._pod.registry.refusal()
         if refusal is not None:
             raise refusal
         return await self._inviting[transport](asked)
 
-    async def _with_nothing(self, asked: Asked, place: Place) -> Answer:
-        await place.start(Nowhere(), asked.body)
+    async def _with_nothing(self, asked: Asked, slot: SessionSlot) -> Answer:
+        await slot.start(NoTransport(), asked.body)
         return self._started(asked)
 
-    async def _with_webrtc(self, asked: Asked, place: Place) -> Answer:
+    async def _with_webrtc(self, asked: Asked, slot: SessionSlot) -> Answer:
         servers = await self._pod.ice_servers()
-        await place.start(OfferToCome(), asked.body)
+        await slot.start(PendingWebRTC(), asked.body)
         answer = self._started(asked)
         if servers:
             answer["iceConfig"] = {"iceServers": servers}
@@ -182,34 +182,34 @@ class Starts:
             answer["iceConfig"] = {"iceServers": [{"urls": [PUBLIC_STUN]}]}
         return answer
 
-    async def _with_daily(self, asked: Asked, place: Place) -> Answer:
+    async def _with_daily(self, asked: Asked, slot: SessionSlot) -> Answer:
         fields = asked.fields
         room = await self._daily.create(fields.dailyRoomProperties or {}, fields.dailyMeetingTokenProperties or {})
         async with self._daily.given_back_on_failure(room):
-            await place.start(DailyRoom(room.url, room.token), asked.body)
+            await slot.start(DailyRoom(room.url, room.token), asked.body)
         return {"dailyRoom": room.url, "dailyToken": room.token, **self._started(asked)}
 
-    async def _with_livekit(self, asked: Asked, place: Place) -> Answer:
+    async def _with_livekit(self, asked: Asked, slot: SessionSlot) -> Answer:
         room, answer = rooms.livekit(self._settings, asked.session_id)
-        await place.start(room, asked.body)
+        await slot.start(room, asked.body)
         return {**answer, **self._started(asked)}
 
-    async def _with_moq(self, asked: Asked, place: Place) -> Answer:
+    async def _with_moq(self, asked: Asked, slot: SessionSlot) -> Answer:
         moq = rooms.Moq(asked.fields.namespace)
-        await place.start(moq.meeting(), asked.body)
+        await slot.start(moq.transport(), asked.body)
         ready = asyncio.ensure_future(moq.ready.wait())
-        ended = asyncio.ensure_future(place.until_over())
+        ended = asyncio.ensure_future(slot.until_over())
         await asyncio.wait({ready, ended}, timeout=MOQ_READY, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         ended.cancel()
         if not moq.ready.is_set():
-            self._pod.board.cancel(asked.session_id)
+            self._pod.registry.cancel(asked.session_id)
             raise NotRunning(f"The bot ended, or did not serve MoQ within {MOQ_READY:g} s.")
         return {**self._started(asked), "moq": moq.answer()}
 
     async def _to_websocket(self, asked: Asked) -> Answer:
         # The session begins when the client connects, so its uploads cannot belong to it yet.
-        await self._invitations.invite(asked.session_id, asked.body)
+        await self._pending_sessions.invite(asked.session_id, asked.body)
         url = f"{self._addresses.websocket(asked.request)}/sessions/{asked.session_id}/ws-client"
         answer: Answer = {"wsUrl": url, "sessionId": asked.session_id}
         if self._tokens is not None:

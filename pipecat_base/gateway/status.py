@@ -10,38 +10,38 @@ from starlette.responses import JSONResponse
 
 from pipecat_base.bot.features import Feature
 from pipecat_base.gateway.path_parameters import parameters
-from pipecat_base.server.lifecycle import Lifecycle, State
-from pipecat_base.sessions.registry import Board
+from pipecat_base.server.lifecycle import Lifecycle, LifecycleState
+from pipecat_base.sessions.registry import SessionRegistry
 
 
-class Status:
+class StatusRoute:
     """Answers ``/status``, and what the command line of Pipecat Cloud asks of an agent before it starts it.
 
     Args:
         bot: The file's name.
         features: Asked for with each request: finding packages costs nothing.
         client: Where the prebuilt client is served, or None.
-        shows_mistakes: Whether whoever asks works on the bot: a page looks more often then.
+        shows_bot_errors: Whether whoever asks works on the bot: a page looks more often then.
     """
 
     def __init__(
         self,
         lifecycle: Lifecycle,
-        board: Board,
+        registry: SessionRegistry,
         bot: str,
         transports: Sequence[str],
         features: Callable[[], list[Feature]],
         client: str | None,
         *,
-        shows_mistakes: bool,
+        shows_bot_errors: bool,
     ) -> None:
         self._lifecycle = lifecycle
-        self._board = board
+        self._registry = registry
         self._bot = bot
         self._transports = list(transports)
         self._features = features
         self._client = client
-        self._shows_mistakes = shows_mistakes
+        self._shows_bot_errors = shows_bot_errors
 
     def router(self) -> APIRouter:
         """The routes to serve."""
@@ -62,7 +62,7 @@ class Status:
             "status": self._lifecycle.state.value,
             "transports": self._transports,
             "bot": self._bot,
-            "development": self._shows_mistakes,
+            "development": self._shows_bot_errors,
         }
         if self._lifecycle.problem is not None:
             answer |= self._lifecycle.problem.as_status()
@@ -78,5 +78,5 @@ class Status:
         return JSONResponse({"body": {**self._agent(agent), **deployment}})
 
     def _agent(self, agent: str) -> dict[str, Any]:
-        is_ready = self._lifecycle.state is State.READY
-        return {"name": agent, "ready": is_ready, "activeSessionCount": len(self._board)}
+        is_ready = self._lifecycle.state is LifecycleState.READY
+        return {"name": agent, "ready": is_ready, "activeSessionCount": len(self._registry)}

@@ -13,7 +13,7 @@ from pipecat_base.auth.tokens import Tokens
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import UnknownAgent, UnknownSession
 from pipecat_base.gateway.forwarding import NOTHING, forwarded
-from pipecat_base.gateway.pending_sessions import Invitations
+from pipecat_base.gateway.pending_sessions import PendingSessions
 from pipecat_base.gateway.telephony import PROVIDERS, Telephony
 
 GENERIC = "generic"
@@ -72,14 +72,14 @@ class ClientStream:
     The id is not in the query: some clients take it that they may append ``?token=``.
     """
 
-    def __init__(self, inside: ASGIApp, invitations: Invitations) -> None:
+    def __init__(self, inside: ASGIApp, pending_sessions: PendingSessions) -> None:
         self._inside = inside
-        self._invitations = invitations
+        self._pending_sessions = pending_sessions
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
         session_id: str = websocket.path_params["session_id"]
-        invitation = self._invitations.find(session_id)
+        invitation = self._pending_sessions.find(session_id)
         if invitation is None:
             raise UnknownSession(session_id, "No session of this id waits for its client: POST /start first.")
         body = base64.urlsafe_b64encode(invitation.body).decode()
@@ -94,7 +94,7 @@ class ClientStream:
 
         async def send_and_note(message: Message) -> None:
             if message["type"] == "websocket.accept":  # else it may try again, with a token say
-                self._invitations.withdraw(session_id)
+                self._pending_sessions.withdraw(session_id)
             await send(message)
 
         await self._inside(passed, receive, send_and_note)
@@ -123,13 +123,13 @@ def routes(
     inside: ASGIApp,
     direct: ASGIApp,
     telephony: Telephony,
-    invitations: Invitations,
+    pending_sessions: PendingSessions,
     *,
     tokens: Tokens | None,
     agent_name: str | None,
 ) -> list[WebSocketRoute]:
     """Those that the gateway serves itself; the pod has the others."""
-    found = [WebSocketRoute("/sessions/{session_id}/ws-client", ClientStream(inside, invitations))]
+    found = [WebSocketRoute("/sessions/{session_id}/ws-client", ClientStream(inside, pending_sessions))]
     for provider in (*PROVIDERS, GENERIC):
         stream = ProviderStream(provider, inside, direct, telephony, tokens=tokens, agent_name=agent_name)
         found += [WebSocketRoute(f"/ws/{provider}", stream), WebSocketRoute(f"/ws/{provider}/{{token}}", stream)]

@@ -25,7 +25,7 @@ from pipecat_base.errors import Malformed, SettingsInvalid, SignatureMissing
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.paths import PHONES
-from pipecat_base.sessions.registry import Board
+from pipecat_base.sessions.registry import SessionRegistry
 
 PROVIDERS = PHONES
 DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>'
@@ -61,13 +61,13 @@ class Telephony:
 
     def __init__(
         self,
-        board: Board,
+        registry: SessionRegistry,
         settings: Settings,
         addresses: Addresses,
         *,
         stream_path: Callable[[str], str],
     ) -> None:
-        self._board = board
+        self._registry = registry
         self._settings = settings
         self._addresses = addresses
         self._stream_path = stream_path
@@ -130,7 +130,7 @@ class Telephony:
 
     def _document(self, provider: str, webhook: Webhook, request: Request) -> Response:
         self._check(provider, webhook)
-        refusal = self._board.refusal()
+        refusal = self._registry.refusal()
         if refusal is not None and provider in BUSY:
             # An error status would have the provider read an apology of its own to the caller.
             logger.info(f"A call from {provider} is answered busy: {refusal.code}: {refusal.message}")

@@ -18,8 +18,8 @@ from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.forwarding import forwarded
 from pipecat_base.gateway.path_parameters import parameters
 from pipecat_base.gateway.session_api import Passed
-from pipecat_base.sessions.pod import Ask, Pod
-from pipecat_base.sessions.transports import DailyRoom, Transport
+from pipecat_base.sessions.pod import Pod, SessionRequest
+from pipecat_base.sessions.transports import DailyRoom, TransportKind
 
 NEEDED = ("From", "To", "callId", "callDomain")
 
@@ -91,10 +91,10 @@ class Webhooks:
             "daily_api_url": self._daily.api_url,
         }
         session_id = str(uuid.uuid4())
-        async with self._pod.reserve(Ask(session_id, Transport.DAILY)) as place:
+        async with self._pod.reserve(SessionRequest(session_id, TransportKind.DAILY)) as slot:
             room = await self._daily.create_for_phone(call["From"])
             async with self._daily.given_back_on_failure(room):
-                await place.start(DailyRoom(room.url, room.token), body)
+                await slot.start(DailyRoom(room.url, room.token), body)
         return {"dailyRoom": room.url, "dailyToken": room.token, "sessionId": session_id}
 
     async def whatsapp(self, request: Request) -> Passed:

@@ -24,7 +24,7 @@ from pipecat_base.api.capabilities import Capabilities, CapabilitiesRoute
 from pipecat_base.api.flow_config import FlowFiles
 from pipecat_base.api.health import Health
 from pipecat_base.api.offer import OfferRoutes
-from pipecat_base.api.unavailable import MissingRoutes
+from pipecat_base.api.unavailable import UnavailableRoutes
 from pipecat_base.api.websocket import WebSocketRoutes
 from pipecat_base.api.whatsapp_calls import WhatsApp
 from pipecat_base.auth import host_and_origin
@@ -36,13 +36,13 @@ from pipecat_base.auth.tokens import Tokens
 from pipecat_base.bot import argument_types, installed, loader, webrtc
 from pipecat_base.bot.arguments import ArgumentFactory
 from pipecat_base.bot.imported import Imported
-from pipecat_base.bot.lifespan import Preparation
+from pipecat_base.bot.lifespan import BotLifespan
 from pipecat_base.bot.memory import MemoryRelease
 from pipecat_base.bot.pod import LocalPod
 from pipecat_base.bot.readiness import Readiness
-from pipecat_base.bot.runner import Runs
+from pipecat_base.bot.runner import BotRunner
 from pipecat_base.bot.spans import SETS_TRACING_UP, Spans
-from pipecat_base.bot.task import Performer
+from pipecat_base.bot.task import BotTasks
 from pipecat_base.bot.versions import versions
 from pipecat_base.config import environment
 from pipecat_base.config.hosts import serves_this_machine_alone
@@ -51,20 +51,20 @@ from pipecat_base.errors import SettingsInvalid
 from pipecat_base.logs.logger import Logs
 from pipecat_base.server.client_address import TraceHeaders
 from pipecat_base.server.lifecycle import Lifecycle
-from pipecat_base.server.limits import Limits, connections_for, descriptor_limit
+from pipecat_base.server.limits import ServerLimits, connections_for, descriptor_limit
 from pipecat_base.server.paths import STARTS, STREAMS
-from pipecat_base.sessions.pod import About, Pod
-from pipecat_base.sessions.registry import Board
-from pipecat_base.telemetry.bus import Reader, Recorder
-from pipecat_base.telemetry.session_context import Options, Take
+from pipecat_base.sessions.pod import BotDescription, Pod
+from pipecat_base.sessions.registry import SessionRegistry
+from pipecat_base.telemetry.bus import EventBus, EventSink
+from pipecat_base.telemetry.session_context import ObserverOptions, SessionEmit
 
 if TYPE_CHECKING:
     from pipecat_base.bot.features import FeatureManager
-    from pipecat_base.gateway.pending_sessions import Invitations
-    from pipecat_base.server.metrics_server import Scrapes
+    from pipecat_base.gateway.pending_sessions import PendingSessions
+    from pipecat_base.server.metrics_server import MetricsServer
     from pipecat_base.telemetry.metrics import Metrics
     from pipecat_base.telemetry.reports import Reports
-    from pipecat_base.workers.fork_client import Nursery, Template
+    from pipecat_base.workers.fork_client import ForkClient, TemplateClient
 
 STARTING_WAIT = 30.0
 """Seconds that a request to the gateway waits for a bot that is still set up."""
@@ -97,21 +97,21 @@ class Observation:
 
     Attributes:
         metrics: None without PIPECAT_METRICS_PORT.
-        scrapes: Serves the metrics.
+        metrics_server: Serves the metrics.
         reports: None where nobody asks for them.
     """
 
-    recorder: Recorder
+    event_bus: EventBus
     metrics: Metrics | None = None
-    scrapes: Scrapes | None = None
+    metrics_server: MetricsServer | None = None
     reports: Reports | None = None
 
     def close(self, within: float) -> None:
         """Let every reader finish, and answer no more scrapes. Called in a thread."""
         deadline = time.monotonic() + within
-        self.recorder.close(within)
-        if self.scrapes is not None:
-            self.scrapes.close(max(0.0, deadline - time.monotonic()))
+        self.event_bus.close(within)
+        if self.metrics_server is not None:
+            self.metrics_server.close(max(0.0, deadline - time.monotonic()))
 
 
 def observation(settings: Settings) -> Observation:
@@ -121,19 +121,19 @@ def observation(settings: Settings) -> Observation:
         SettingsInvalid: PIPECAT_REPORTS_DIR cannot be used.
         PortUnavailable: PIPECAT_METRICS_PORT cannot be listened on.
     """
-    readers: list[Reader] = []
+    readers: list[EventSink] = []
     metrics: Metrics | None = None
-    scrapes: Scrapes | None = None
+    metrics_server: MetricsServer | None = None
     reports: Reports | None = None
     if settings.metrics_port is not None:
-        from pipecat_base.server.metrics_server import Scrapes
+        from pipecat_base.server.metrics_server import MetricsServer
         from pipecat_base.telemetry.metrics import Metrics
 
         metrics = Metrics()
         host = settings.metrics_host or settings.host
         as_pod = partial(host_and_origin.of_pod, settings=replace(settings, host=host))
-        scrapes = Scrapes(host, settings.metrics_port, metrics.registry, limits(settings), as_pod)
-        metrics.describe(pipecat=versions(None).get("pipecat_version"), places=settings.max_sessions)
+        metrics_server = MetricsServer(host, settings.metrics_port, metrics.registry, limits(settings), as_pod)
+        metrics.describe(pipecat=versions(None).get("pipecat_version"), slots=settings.max_sessions)
         readers.append(metrics)
     if settings.reports_dir is not None or settings.report_url is not None or settings.gateway:
         from pipecat_base.telemetry.reports import Reports
@@ -151,13 +151,13 @@ def observation(settings: Settings) -> Observation:
         from pipecat_base.telemetry.event_publisher import EventPublisher
 
         readers.append(EventPublisher(settings.event_publisher, content=not settings.exclude_content))
-    return Observation(Recorder(readers), metrics, scrapes, reports)
+    return Observation(EventBus(readers), metrics, metrics_server, reports)
 
 
-def _listening(settings: Settings) -> Options:
+def _listening(settings: Settings) -> ObserverOptions:
     """What is to be heard of sessions in a process that runs them."""
     events_have_content = settings.event_publisher is not None and not settings.exclude_content
-    return Options(
+    return ObserverOptions(
         metrics=settings.is_observed,
         content=settings.report_content or events_have_content,
     )
@@ -171,23 +171,23 @@ class Front:
         whatsapp: None where it is not installed or not configured.
         entrance: Every request's.
         tokens: Of WebSockets; None where they need none.
-        invitations: What ``/start`` has promised; None without a gateway.
+        pending_sessions: What ``/start`` has promised; None without a gateway.
     """
 
     whatsapp: WhatsApp | None
-    entrance: application.Entrance
+    entrance: application.EntryMiddleware
     tokens: Tokens | None
-    invitations: Invitations | None
+    pending_sessions: PendingSessions | None
 
 
-def local_stage(settings: Settings, imported: Imported, lifecycle: Lifecycle, logs: Logs, recorder: Recorder) -> Stage:
+def local_stage(settings: Settings, imported: Imported, lifecycle: Lifecycle, logs: Logs, event_bus: EventBus) -> Stage:
     """The bot in this process, not set up yet; our routes are put on its app."""
 
     def take(session_id: str, name: str, fields: Mapping[str, Any], at: float) -> None:
-        recorder.note(name, session_id, fields, at)
+        event_bus.emit(name, session_id, fields, at)
 
     pod = local_pod(settings, imported, lifecycle, logs, take)
-    pod.board.on_change(recorder.on_change)
+    pod.registry.on_change(event_bus.on_change)
 
     def build(routes: list[BaseRoute], missing: list[BaseRoute]) -> ASGIApp:
         return application.build([*routes, *upload_routes(settings, pod)], missing)
@@ -197,19 +197,19 @@ def local_stage(settings: Settings, imported: Imported, lifecycle: Lifecycle, lo
 
 def pool_stage(
     settings: Settings,
-    nursery: Nursery,
-    template: Template,
+    fork_client: ForkClient,
+    template: TemplateClient,
     lifecycle: Lifecycle,
     logs: Logs,
-    recorder: Recorder,
+    event_bus: EventBus,
 ) -> Stage:
     """The bot in processes of its own: one for each call, or one for all where it may be reloaded."""
-    from pipecat_base.workers.limits import Limits as ProcessLimits
+    from pipecat_base.workers.limits import WorkerLimits as ProcessLimits
     from pipecat_base.workers.pool import WorkerPool
-    from pipecat_base.workers.websocket_handoff import Handover
+    from pipecat_base.workers.websocket_handoff import WebSocketHandoff
 
-    board, memory = _board(settings, lifecycle)
-    board.on_change(recorder.on_change)
+    registry, memory = _registry(settings, lifecycle)
+    registry.on_change(event_bus.on_change)
     if memory is not None:
         memory.keep_what_is_there()
     is_shared = settings.isolation == "none"
@@ -223,14 +223,14 @@ def pool_stage(
         max_memory=settings.max_session_memory_bytes,
     )
     pool = WorkerPool(
-        board,
-        nursery,
+        registry,
+        fork_client,
         template,
         settings.process_start,
         bounds,
         shared=is_shared,
         lines_of=logs.of_session,
-        note=recorder.note,
+        emit=event_bus.emit,
     )
 
     def build(routes: list[BaseRoute], missing: list[BaseRoute]) -> ASGIApp:
@@ -244,12 +244,12 @@ def pool_stage(
         )
 
     count_processes = None if is_shared else lambda: pool.counts
-    return Stage(pool, build, Handover, pool.renew, count_processes)
+    return Stage(pool, build, WebSocketHandoff, pool.renew, count_processes)
 
 
-def limits(settings: Settings) -> Limits:
+def limits(settings: Settings) -> ServerLimits:
     """What connections may cost."""
-    return Limits(
+    return ServerLimits(
         head_timeout=settings.head_timeout,
         body_timeout=settings.body_timeout,
         max_head=settings.max_head_bytes,
@@ -277,7 +277,7 @@ def import_for_sessions(imported: Imported, logs: Logs, *, webrtc: bool) -> bool
 
 
 def local_pod(
-    settings: Settings, imported: Imported, lifecycle: Lifecycle, logs: Logs, take: Take | None = None
+    settings: Settings, imported: Imported, lifecycle: Lifecycle, logs: Logs, take: SessionEmit | None = None
 ) -> LocalPod:
     """The bot in this process, not set up yet.
 
@@ -288,8 +288,8 @@ def local_pod(
     arguments = ArgumentFactory(
         wants_cloud=imported.wants_cloud, guard=logs.unchanged, webrtc_problem=imported.webrtc_problem
     )
-    board, memory = _board(settings, lifecycle)
-    performer = Performer(
+    registry, memory = _registry(settings, lifecycle)
+    bot_tasks = BotTasks(
         bot.function,
         bot_name=bot.name,
         project=bot.project,
@@ -299,9 +299,9 @@ def local_pod(
     )
     # With a process for each call, the one that forks them has said it.
     spans = _spans(imported, warns=settings.isolation == "none")
-    runs = Runs(
-        board,
-        performer,
+    runs = BotRunner(
+        registry,
+        bot_tasks,
         lines_of=logs.of_session,
         take=take,
         options=_listening(settings),
@@ -310,7 +310,7 @@ def local_pod(
         is_shared=settings.isolation == "none",
     )
     bots_app = application.bots_app()
-    preparation = Preparation(
+    lifespan = BotLifespan(
         bot,
         nullcontext() if bots_app is None else bots_app.router.lifespan_context(bots_app),
         uploads_folder=settings.uploads_folder,
@@ -318,7 +318,7 @@ def local_pod(
         teardown_timeout=settings.teardown_timeout,
     )
     problem = imported.webrtc_problem if installed.has(*installed.WEBRTC) else installed.NO_WEBRTC
-    about = About(
+    about = BotDescription(
         name=bot.name,
         file=bot.file.name,
         webrtc_problem=problem,
@@ -335,12 +335,12 @@ def local_pod(
 
     return LocalPod(
         about,
-        board,
+        registry,
         runs,
         arguments,
-        preparation,
+        lifespan,
         Readiness(bot.readyz, timeout=settings.readyz_timeout),
-        webrtc.WebRTC(_webrtc_options(settings), board, runs, arguments) if problem is None else None,
+        webrtc.WebRTC(_webrtc_options(settings), registry, runs, arguments) if problem is None else None,
         memory=memory,
         features=features,
         expects_webrtc=lambda: loader.mentions(bot.project, SPEAKS_OF_WEBRTC),
@@ -358,7 +358,7 @@ def upload_routes(
     from pipecat_base.api.uploads import UploadRoutes
 
     uploads = UploadRoutes(
-        pod.board, lambda: pod.arguments.file_storage, max_bytes=settings.max_upload_bytes, on_stored=on_stored
+        pod.registry, lambda: pod.arguments.file_storage, max_bytes=settings.max_upload_bytes, on_stored=on_stored
     )
     return [*uploads.routes()]
 
@@ -370,25 +370,25 @@ def front(
     observation: Observation,
     before: Front | None = None,
     *,
-    shows_mistakes: bool = False,
+    shows_bot_errors: bool = False,
 ) -> Front:
     """Our routes on the bot's app, and what is around them.
 
     Args:
         observation: Learns of refusals, and has the reports that callers may ask for.
-        shows_mistakes: Whether callers are those who work on the bot: they see what it raised, and where.
+        shows_bot_errors: Whether callers are those who work on the bot: they see what it raised, and where.
         before: What takes the place of it: what it has promised is kept.
     """
     pod = stage.pod
     tokens = Tokens(settings.websocket_secret) if settings.websocket_auth == "token" else None
-    calls, invitations = _whatsapp(settings, pod), None
+    calls, pending_sessions = _whatsapp(settings, pod), None
     if before is not None:
-        tokens, invitations = before.tokens, before.invitations
+        tokens, pending_sessions = before.tokens, before.pending_sessions
         calls = before.whatsapp if calls is not None and before.whatsapp is not None else calls
     elif settings.gateway:
-        from pipecat_base.gateway.pending_sessions import Invitations
+        from pipecat_base.gateway.pending_sessions import PendingSessions
 
-        invitations = Invitations()
+        pending_sessions = PendingSessions()
     capabilities = Capabilities(pod.why_nots)
     routes = _routes(settings, pod, lifecycle, capabilities, tokens)
     if calls is not None:
@@ -411,14 +411,14 @@ def front(
         lifecycle,
         capabilities,
         tokens,
-        invitations,
+        pending_sessions,
         observation,
-        shows_mistakes=shows_mistakes,
+        shows_bot_errors=shows_bot_errors,
     )
-    return Front(calls, entrance, tokens, invitations)
+    return Front(calls, entrance, tokens, pending_sessions)
 
 
-def missing_routes(settings: Settings, about: About, *, takes_whatsapp: bool) -> list[BaseRoute]:
+def missing_routes(settings: Settings, about: BotDescription, *, takes_whatsapp: bool) -> list[BaseRoute]:
     """Those that depend on what is installed and configured, and say so."""
     missing: dict[str, Callable[[], str]] = {}
     if about.webrtc_problem is not None:
@@ -426,7 +426,7 @@ def missing_routes(settings: Settings, about: About, *, takes_whatsapp: bool) ->
         missing["/api/offer"] = lambda: problem
     if not takes_whatsapp:
         missing["/whatsapp"] = lambda: why_no_whatsapp(settings)
-    return MissingRoutes(missing).routes()
+    return UnavailableRoutes(missing).routes()
 
 
 def why_no_whatsapp(settings: Settings) -> str:
@@ -436,18 +436,18 @@ def why_no_whatsapp(settings: Settings) -> str:
     return FeatureManager(settings).whatsapp().line()
 
 
-def _board(settings: Settings, lifecycle: Lifecycle) -> tuple[Board, MemoryRelease | None]:
+def _registry(settings: Settings, lifecycle: Lifecycle) -> tuple[SessionRegistry, MemoryRelease | None]:
     """The board, and what releases memory after each session on it, if that is to be."""
-    memory = MemoryRelease(lambda: len(board) <= 1) if settings.release_session_memory else None
-    board = Board(
+    memory = MemoryRelease(lambda: len(registry) <= 1) if settings.release_session_memory else None
+    registry = SessionRegistry(
         max_sessions=settings.max_sessions,
         max_seconds=settings.max_session_seconds,
         start_grace=settings.start_grace,
         refusal=lifecycle.refusal,
-        keeps_mistakes=settings.gateway and serves_this_machine_alone(settings),
+        keeps_bot_errors=settings.gateway and serves_this_machine_alone(settings),
         after_each=memory,
     )
-    return board, memory
+    return registry, memory
 
 
 def _spans(imported: Imported, *, warns: bool = True) -> Spans:
@@ -456,9 +456,9 @@ def _spans(imported: Imported, *, warns: bool = True) -> Spans:
     )
 
 
-def _webrtc_options(settings: Settings) -> webrtc.Options:
+def _webrtc_options(settings: Settings) -> webrtc.WebRTCOptions:
     is_image = settings.image_version is not None
-    return webrtc.Options(
+    return webrtc.WebRTCOptions(
         ice_servers=settings.ice_servers,
         ice_config_url=settings.ice_config_url,
         default_ice_config_url=webrtc.PLATFORMS_ICE_CONFIG_URL if is_image else None,
@@ -498,7 +498,7 @@ def _whatsapp(settings: Settings, pod: Pod) -> WhatsApp | None:
     return WhatsApp(token, number, pod)
 
 
-def _takes_uploads(settings: Settings, about: About) -> bool:
+def _takes_uploads(settings: Settings, about: BotDescription) -> bool:
     return about.has_file_storage or settings.uploads_folder is not None
 
 
@@ -510,11 +510,11 @@ def _entrance(
     lifecycle: Lifecycle,
     capabilities: Capabilities,
     tokens: Tokens | None,
-    invitations: Invitations | None,
+    pending_sessions: PendingSessions | None,
     observation: Observation,
     *,
-    shows_mistakes: bool,
-) -> application.Entrance:
+    shows_bot_errors: bool,
+) -> application.EntryMiddleware:
     """What callers come through: with a gateway it is between them and the pod."""
     direct: ASGIApp = CapabilitiesRoute(inside, capabilities)
     keys = Keys(settings.public_api_keys, settings.private_api_keys)
@@ -524,9 +524,9 @@ def _entrance(
         direct = PodTokenGuard(direct, settings.pod_token, STARTS + STREAMS)
     elif settings.gateway and keys.are_needed:
         direct = PodTokenGuard(direct, None, STARTS)
-    if invitations is None:
+    if pending_sessions is None:
         direct = _guarded(host_and_origin.of_pod(direct, settings), settings)
-        return application.Entrance(direct, on_refusal=observation.recorder.on_refusal)
+        return application.EntryMiddleware(direct, on_refusal=observation.event_bus.on_refusal)
     from pipecat_base import gateway  # a pod does not import it
 
     if keys.are_needed:
@@ -538,18 +538,18 @@ def _entrance(
         inside,
         direct,
         lifecycle,
-        invitations,
+        pending_sessions,
         keys=keys,
         has_uploads=has_uploads,
         tokens=tokens,
         report_of=lambda session_id: None if observation.reports is None else observation.reports.get(session_id),
-        shows_mistakes=shows_mistakes,
+        shows_bot_errors=shows_bot_errors,
     )
-    return application.Entrance(
+    return application.EntryMiddleware(
         _guarded(app, settings),
         patience=STARTING_WAIT,
         polled=gateway.POLLED,
-        on_refusal=observation.recorder.on_refusal,
+        on_refusal=observation.event_bus.on_refusal,
     )
 
 

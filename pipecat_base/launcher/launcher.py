@@ -15,15 +15,15 @@ from pipecat_base.config.settings import Settings
 from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.launcher import compose, platform
 from pipecat_base.logs.logger import logger
-from pipecat_base.server.lifecycle import Lifecycle, State
+from pipecat_base.server.lifecycle import Lifecycle, LifecycleState
 from pipecat_base.server.loop_monitor import watch_lag
 from pipecat_base.server.server import FORCED, LEFTOVERS, Server, http_address
 from pipecat_base.server.signals import Signals
-from pipecat_base.server.startup_problem import Problem
+from pipecat_base.server.startup_problem import StartupProblem
 from pipecat_base.server.watchdog import Watchdog
 from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.registry import CLOSE_TIMEOUT
-from pipecat_base.telemetry.bus import Recorder
+from pipecat_base.telemetry.bus import EventBus
 
 if TYPE_CHECKING:
     from pipecat_base.launcher.reload import Development
@@ -50,7 +50,7 @@ class Launcher:
     def __init__(
         self,
         settings: Settings,
-        make_stage: Callable[[Lifecycle, Recorder], compose.Stage],
+        make_stage: Callable[[Lifecycle, EventBus], compose.Stage],
         *,
         listener: Any,
         watchdog: Watchdog,
@@ -65,17 +65,19 @@ class Launcher:
         self._lifecycle = Lifecycle()
         self._observation = compose.observation(settings)
         if self._observation.metrics is not None:
-            self._observation.metrics.watch_state([s.value for s in State], lambda: self._lifecycle.state.value)
-        self._recorder = self._observation.recorder
-        stage = make_stage(self._lifecycle, self._recorder)
+            self._observation.metrics.watch_state(
+                [s.value for s in LifecycleState], lambda: self._lifecycle.state.value
+            )
+        self._event_bus = self._observation.event_bus
+        stage = make_stage(self._lifecycle, self._event_bus)
         self._stage = stage
         if self._observation.metrics is not None and stage.count_processes is not None:
             self._observation.metrics.watch_processes(stage.count_processes)
         self._pod = stage.pod
         self._ws = stage.ws
         self._renew = stage.renew
-        self._board = self._pod.board
-        self._shows_mistakes = development is not None and serves_this_machine_alone(settings)
+        self._registry = self._pod.registry
+        self._shows_bot_errors = development is not None and serves_this_machine_alone(settings)
         self._front = self._make_front()
         self._warming: asyncio.Future[Any] | None = None
         self._following: asyncio.Future[Any] | None = None
@@ -90,7 +92,7 @@ class Launcher:
             StartupError: the bot could not be set up.
         """
         server = Server(
-            self._front.entrance, compose.limits(self._settings), self._ws, on_refusal=self._recorder.on_refusal
+            self._front.entrance, compose.limits(self._settings), self._ws, on_refusal=self._event_bus.on_refusal
         )
         serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))
         await server.until_started(serving)
@@ -102,7 +104,7 @@ class Launcher:
         self._signals.deliver_to(lambda count: self._signalled(count, loop))
         self._lifecycle.ready()
         if self._observation.metrics is not None:
-            self._watching = asyncio.ensure_future(watch_lag(lambda lag: self._recorder.note("loop_lag", None, lag)))
+            self._watching = asyncio.ensure_future(watch_lag(lambda lag: self._event_bus.emit("loop_lag", None, lag)))
         logger.info(f"Ready: {self._pod.about.name} on {http_address(self._settings.host, self._settings.port)}")
         self._warn_of_settings()
         self._warming = asyncio.ensure_future(self._warm())
@@ -134,7 +136,7 @@ class Launcher:
             self._lifecycle,
             self._observation,
             before,
-            shows_mistakes=self._shows_mistakes,
+            shows_bot_errors=self._shows_bot_errors,
         )
 
     async def _open(self, server: Server, serving: asyncio.Task[None]) -> Mapping[str, Any]:
@@ -187,20 +189,20 @@ class Launcher:
             return False
         except Exception as error:
             logger.opt(exception=True).error(f"The change was not loaded: {type(error).__name__}")
-            self._note_problem(Problem("The change was not loaded; its terminal says why."))
+            self._note_problem(StartupProblem("The change was not loaded; its terminal says why."))
             return False
         self._lifecycle.problem = None
         entrance = self._front.entrance
         entrance.swap(renewed.entrance)
         self._front = replace(renewed, entrance=entrance)
         logger.info(f"Reloaded: {self._pod.about.name}{self._what_old_code_runs_for()}")
-        if self._lifecycle.state is State.READY:
+        if self._lifecycle.state is LifecycleState.READY:
             self._warming = asyncio.ensure_future(self._warm())
         return True
 
     def _what_old_code_runs_for(self) -> str:
         """Nothing where that has ended already."""
-        found = [session for i in self._pod.outdated() if (session := self._board.get(i)) is not None]
+        found = [session for i in self._pod.outdated() if (session := self._registry.get(i)) is not None]
         if not found:
             return ""
         told = ", ".join(f"{s.id} ({s.state.value}, {s.age:.0f} s)" for s in found[:MOST_TOLD])
@@ -209,9 +211,9 @@ class Launcher:
             f"; the old code goes on for {told}{more}: let it end, or stop it with DELETE /sessions/ID or on the page"
         )
 
-    def _note_problem(self, problem: Problem) -> None:
+    def _note_problem(self, problem: StartupProblem) -> None:
         """Of the newest code."""
-        if self._lifecycle.state is State.STARTING:
+        if self._lifecycle.state is LifecycleState.STARTING:
             self._front.entrance.stand_in(problem)
         else:
             self._lifecycle.problem = replace(problem, reason=f"{problem.reason} Calls go to the code before it.")
@@ -263,7 +265,7 @@ class Launcher:
 
     def _ending(self) -> float:
         """Seconds that everything after the last session may take."""
-        readers = READERS_TIMEOUT if self._recorder.has_readers else 0
+        readers = READERS_TIMEOUT if self._event_bus.has_readers else 0
         return 2 * self._settings.teardown_timeout + LEFTOVERS + readers + 1
 
     async def _drain(self) -> bool:
@@ -272,29 +274,29 @@ class Launcher:
         if signals.interactive:
             self._end_waiting()
         again = " (Ctrl-C again to stop now)" if signals.interactive else ""
-        running = f"sessions running: {len(self._board)}, up to {settings.shutdown_timeout:g} s{again}"
-        logger.info(f"Draining: {running if len(self._board) else 'no sessions'}")
+        running = f"sessions running: {len(self._registry)}, up to {settings.shutdown_timeout:g} s{again}"
+        logger.info(f"Draining: {running if len(self._registry) else 'no sessions'}")
         deadline = signals.at + settings.shutdown_timeout
         notice = 0.0 if signals.interactive else min(settings.drain_notice, settings.shutdown_timeout)
         if await self._unless_hurried(self._wait_for_end(deadline, signals.at + notice)):
             return False
-        ended = self._board.cancel_all(Outcome.DRAINED)
+        ended = self._registry.cancel_all(Outcome.DRAINED)
         if ended:
             logger.warning(f"Ending what is left: {', '.join(ended)}")
         if not self._hurry.is_set():
-            await self._unless_hurried(self._board.until_empty(settings.session_cancel_grace + CLOSE_TIMEOUT))
+            await self._unless_hurried(self._registry.until_empty(settings.session_cancel_grace + CLOSE_TIMEOUT))
         if self._hurry.is_set():
-            await self._board.until_empty(FORCED / 2)
+            await self._registry.until_empty(FORCED / 2)
         return self._hurry.is_set()
 
     def _end_waiting(self) -> None:
         """Whoever stops it by hand waits for calls, not for callers who have not come."""
-        for session in self._board:
+        for session in self._registry:
             if session.gives_way:
-                self._board.cancel(session.id, Outcome.DRAINED)
+                self._registry.cancel(session.id, Outcome.DRAINED)
 
     async def _wait_for_end(self, deadline: float, notice_until: float) -> bool:
-        ended = await self._board.until_empty(max(0.0, deadline - time.monotonic()))
+        ended = await self._registry.until_empty(max(0.0, deadline - time.monotonic()))
         if ended:
             await asyncio.sleep(max(0.0, notice_until - time.monotonic()))
         return ended

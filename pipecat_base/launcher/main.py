@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
     from pipecat_base.launcher.compose import Stage
     from pipecat_base.launcher.reload import Development
-    from pipecat_base.logs.jsonl import Lane
+    from pipecat_base.logs.jsonl.capture import OutputCapture
     from pipecat_base.logs.logger import Logs
     from pipecat_base.server.lifecycle import Lifecycle
     from pipecat_base.server.watchdog import Watchdog
-    from pipecat_base.telemetry.bus import Recorder
-    from pipecat_base.workers.fork_client import Nursery, Template
+    from pipecat_base.telemetry.bus import EventBus
+    from pipecat_base.workers.fork_client import ForkClient, TemplateClient
     from pipecat_base.workers.ipc.messages import Make
 
 
@@ -41,7 +41,7 @@ class Process:
 
     def __init__(self, site: str | None) -> None:
         self._site = site
-        self._lane: Lane | None = None
+        self._capture: OutputCapture | None = None
         self._watchdog: Watchdog | None = None
         _fill_standard_streams()
         raise_descriptor_limit()
@@ -51,9 +51,9 @@ class Process:
         folder, log_format = (variables.get(name, "").strip() for name in ("PCC_LOG_DIR", "PIPECAT_LOG_FORMAT"))
         as_json = log_format.lower() == "json"
         if folder or as_json:
-            from pipecat_base.logs.jsonl import Lane
+            from pipecat_base.logs.jsonl.capture import OutputCapture
 
-            self._lane = Lane.open(folder or None, as_json=as_json)
+            self._capture = OutputCapture.open(folder or None, as_json=as_json)
 
     def serve(self, find_settings: Callable[[], Settings], development: Development | None = None) -> int:
         """Import the bot and serve it until a signal comes; the exit status.
@@ -97,14 +97,14 @@ class Process:
             from pipecat_base.server import server
             from pipecat_base.server.watchdog import Watchdog
 
-        logs = Logs(settings.log_level, self._lane, caller_data=settings.log_caller_data)
+        logs = Logs(settings.log_level, self._capture, caller_data=settings.log_caller_data)
         logs.configure()
         for line in settings.warnings:
             logger.warning(line)
         reloads = development is not None and development.reload
-        nursery: Nursery | None = None
+        fork_client: ForkClient | None = None
         if settings.isolation == "process" or reloads:
-            nursery = self._nursery(settings, packages, logs, find_settings, is_dev=is_dev)
+            fork_client = self._fork_client(settings, packages, logs, find_settings, is_dev=is_dev)
             if not reloads:  # that reads it again
                 environment.scrub(GATEWAYS_SECRETS)
             environment.hide_from_other_processes()
@@ -119,24 +119,24 @@ class Process:
             holds=settings.gateway,
         )
         watchdog.start()
-        if nursery is None:
+        if fork_client is None:
             from pipecat_base.bot.imported import import_bot
 
             imported = import_bot(settings, packages, logs, is_dev=is_dev)
             self._signals.install()  # again: the bot may have set handlers of its own
             warnings = imported.warnings
 
-            def make_stage(lifecycle: Lifecycle, recorder: Recorder) -> Stage:
-                return compose.local_stage(settings, imported, lifecycle, logs, recorder)
+            def make_stage(lifecycle: Lifecycle, event_bus: EventBus) -> Stage:
+                return compose.local_stage(settings, imported, lifecycle, logs, event_bus)
         else:
-            maker = nursery
+            maker = fork_client
             template = self._template(maker, settings, watchdog, development)
             # Whether something is installed is asked here too, and it may be beside the bot.
             sys.path.append(str(Path(settings.bot).absolute().parent))
             warnings = tuple(template.imported.warnings)
 
-            def make_stage(lifecycle: Lifecycle, recorder: Recorder) -> Stage:
-                return compose.pool_stage(settings, maker, template, lifecycle, logs, recorder)
+            def make_stage(lifecycle: Lifecycle, event_bus: EventBus) -> Stage:
+                return compose.pool_stage(settings, maker, template, lifecycle, logs, event_bus)
 
         for line in warnings:
             logger.warning(line)
@@ -159,8 +159,8 @@ class Process:
 
     @staticmethod
     def _template(
-        nursery: Nursery, settings: Settings, watchdog: Watchdog, development: Development | None
-    ) -> Template:
+        fork_client: ForkClient, settings: Settings, watchdog: Watchdog, development: Development | None
+    ) -> TemplateClient:
         """The process that has imported the bot; where a developer may fix one that cannot be, once that is done.
 
         Raises:
@@ -168,7 +168,7 @@ class Process:
         """
         variables: Mapping[str, str] | None = None
         while True:
-            wait_for_import = nursery.import_bot(variables)
+            wait_for_import = fork_client.import_bot(variables)
             # Beside it: what the launcher itself needs.
 
             try:
@@ -183,40 +183,40 @@ class Process:
                 variables = environment.read()
 
     @staticmethod
-    def _nursery(
+    def _fork_client(
         settings: Settings,
         packages: Packages,
         logs: Logs,
         find_settings: Callable[[], Settings],
         *,
         is_dev: bool,
-    ) -> Nursery:
+    ) -> ForkClient:
         """Before any thread is started, and any socket opened."""
-        from pipecat_base.workers.fork_client import Nursery
+        from pipecat_base.workers.fork_client import ForkClient
 
         def grow(sock: socket.socket, request: Make) -> NoReturn:
-            from pipecat_base.launcher.template import Template
+            from pipecat_base.launcher.template import TemplateProcess
             from pipecat_base.launcher.worker import work
 
-            Template(settings, packages, logs, find_settings, work, is_dev=is_dev).grow(sock, request)
+            TemplateProcess(settings, packages, logs, find_settings, work, is_dev=is_dev).grow(sock, request)
 
-        return Nursery(grow, lambda: hide_secrets(settings))
+        return ForkClient(grow, lambda: hide_secrets(settings))
 
     def _tell_of_signal(self, message: str) -> None:
         """One line. Safe in a signal handler: nothing is locked or buffered."""
-        if self._lane is None:
+        if self._capture is None:
             write_line(2, message)
         else:
-            self._lane.print(message)
-            self._lane.say("WARNING", message)
+            self._capture.print(message)
+            self._capture.say("WARNING", message)
 
     def _tell_of_error(self, error: StartupError) -> None:
         """Standard error is for people, the lane and the termination message for the platform."""
-        if self._lane is None:
+        if self._capture is None:
             print(error.report(), file=sys.stderr, flush=True)
         else:
-            self._lane.print(error.report())
-            self._lane.say("CRITICAL", error.refusal())
+            self._capture.print(error.report())
+            self._capture.say("CRITICAL", error.refusal())
         platform.write_termination_message(error.refusal(), environment.read())
 
 

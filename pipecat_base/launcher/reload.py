@@ -23,7 +23,7 @@ from pipecat_base.config.settings import Settings, is_local, misspelt, table
 from pipecat_base.errors import StartupError
 from pipecat_base.logs.logger import logger
 from pipecat_base.server import server
-from pipecat_base.server.startup_problem import Problem, mistake_of
+from pipecat_base.server.startup_problem import StartupProblem, mistake_of
 
 HOST = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
@@ -52,7 +52,7 @@ class Changes:
         looks = watch(
             folder, watch_filter=self._matters, stop_event=self._stop, rust_timeout=LOOK, yield_on_timeout=True
         )
-        self._note(next(looks))  # now it watches
+        self._emit(next(looks))  # now it watches
         self._thread = threading.Thread(target=self._watch, args=(looks,), name="changes", daemon=True)
         self._thread.start()
 
@@ -78,9 +78,9 @@ class Changes:
 
     def _watch(self, looks: Iterator[set[tuple[Any, str]]]) -> None:
         for changes in looks:
-            self._note(changes)
+            self._emit(changes)
 
-    def _note(self, changes: set[tuple[Any, str]]) -> None:
+    def _emit(self, changes: set[tuple[Any, str]]) -> None:
         if changes:
             self._names.put(", ".join(sorted({os.path.basename(path) for _, path in changes})))
             if self._loop is not None and not self._loop.is_closed():
@@ -138,12 +138,14 @@ class Development:
         else:
             logger.info(f"Changed: {await self._changes.next()}")
 
-    def problem(self, error: StartupError, settings: Settings) -> Problem:
+    def problem(self, error: StartupError, settings: Settings) -> StartupProblem:
         """What callers are told until the bot is fixed: here what the terminal says, elsewhere that it says so."""
         from pipecat_base.gateway import pages
 
         reason = f"The bot cannot be served ({error.code}); its terminal says why."
-        return Problem(reason, mistake_of(error) if serves_this_machine_alone(settings) else None, pages.broken())
+        return StartupProblem(
+            reason, mistake_of(error) if serves_this_machine_alone(settings) else None, pages.broken()
+        )
 
     def tell(self, error: StartupError) -> None:
         """Say what is wrong with the bot."""

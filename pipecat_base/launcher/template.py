@@ -23,17 +23,17 @@ from pipecat_base.errors import StartupError
 from pipecat_base.launcher import compose
 from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.server.paths import OURS
-from pipecat_base.workers.fork_server import Forks, forget_exit_handlers, leave, leave_signals_to_launcher
+from pipecat_base.workers.fork_server import ForkServer, forget_exit_handlers, leave, leave_signals_to_launcher
 from pipecat_base.workers.ipc import messages
 from pipecat_base.workers.ipc.channel import Channel
-from pipecat_base.workers.ipc.messages import Make, Message, NotServed, WarmedUp, WarmUp
+from pipecat_base.workers.ipc.messages import Make, Message, NotServing, WarmedUp, WarmUp
 
 OOM_SCORE = 300
 """Added for workers: where memory runs out, the kernel takes a call, not the launcher."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-class Template:
+class TemplateProcess:
     """Imports the bot. Made in a process that has nothing but the launcher's modules.
 
     Args:
@@ -72,7 +72,7 @@ class Template:
             self._grow(channel, alone=request.alone)
             status = 0
         except StartupError as error:
-            channel.send(NotServed.of(error))
+            channel.send(NotServing.of(error))
             channel.flush(1.0)
         except BaseException as error:
             logger.opt(exception=True).error(f"A process of the bot's failed: {type(error).__name__}")
@@ -112,7 +112,7 @@ class Template:
         # What is there stays for good, garbage included: no collection in a worker writes to its pages, so they stay
         # shared. None runs first: it would look at everything, and a start would wait for it.
         gc.freeze()
-        Forks(channel, grow_worker, other).run()
+        ForkServer(channel, grow_worker, other).run()
 
     def _be_worker(self, channel: Channel, imported: Imported) -> None:
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
@@ -129,12 +129,12 @@ class Template:
         leave(0)
 
 
-def _about(imported: Imported) -> messages.Imported:
+def _about(imported: Imported) -> messages.BotImported:
     bot = imported.bot
     problem = imported.webrtc_problem if installed.has(*installed.WEBRTC) else installed.NO_WEBRTC
     main = threading.main_thread()
     others = [thread.name for thread in threading.enumerate() if thread is not main and thread.name != "lane"]
-    return messages.Imported(
+    return messages.BotImported(
         name=bot.name,
         file=bot.file.name,
         warnings=list(imported.warnings),

@@ -24,50 +24,50 @@ from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.logs.streams import flush_streams
 from pipecat_base.server import large_json, server
 from pipecat_base.server.adopted import Closing, connect
-from pipecat_base.server.connections import Crowd
+from pipecat_base.server.connections import Connections
 from pipecat_base.server.error_responses import lines_of, session_id_in
 from pipecat_base.server.lifecycle import Lifecycle
-from pipecat_base.server.limits import Limits
+from pipecat_base.server.limits import ServerLimits
 from pipecat_base.server.loop_monitor import watch_lag, watch_own_loop
 from pipecat_base.sessions.outcome import Outcome
-from pipecat_base.sessions.pod import Ask, Place
-from pipecat_base.sessions.registry import Session, State
-from pipecat_base.sessions.transports import Caller, Stream, Transport, WhatsAppCall
-from pipecat_base.telemetry.events import fact
+from pipecat_base.sessions.pod import SessionRequest, SessionSlot
+from pipecat_base.sessions.registry import Session, SessionState
+from pipecat_base.sessions.transports import Caller, TransportKind, WebSocketTransport, WhatsAppCall
+from pipecat_base.telemetry.events import make_event
 from pipecat_base.workers.fork_server import leave_signals_to_launcher
 from pipecat_base.workers.http_proxy import NO_HOST
-from pipecat_base.workers.ipc.allowance import FactAllowance
+from pipecat_base.workers.ipc.allowance import EventRateLimit
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import (
     MAX_URL,
+    AddCandidates,
+    AnswerOffer,
     Began,
     CallerLeft,
     Cancel,
-    Capabilities,
     Close,
-    Connection,
     Delete,
     Ended,
     Entered,
+    EventEmitted,
+    GetCapabilities,
+    GetIceServers,
     HangUp,
-    IceServers,
     Idle,
     LogFeatures,
     Message,
-    Noted,
-    NotServed,
-    Offer,
+    NotServing,
     PickUp,
     Ping,
     Ready,
     Reply,
     Request,
     Run,
+    ServeConnection,
     Serving,
     Stored,
-    Trickle,
     encode,
-    meeting_from,
+    transport_from,
 )
 
 BEAT = 0.25
@@ -92,34 +92,34 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
     lifecycle = Lifecycle()
     lifecycle.ready()
 
-    facts = FactSender(channel)
+    events = EventSender(channel)
 
     is_heard = settings.is_observed or settings.gateway
     is_timed = settings.metrics_port is not None
-    pod = compose.local_pod(compose.for_worker(settings), imported, lifecycle, logs, facts.send if is_heard else None)
+    pod = compose.local_pod(compose.for_worker(settings), imported, lifecycle, logs, events.send if is_heard else None)
     routes = compose.upload_routes(settings, pod, lambda session_id, url: _tell_of_file(channel, session_id, url))
     app = application.build(routes, compose.missing_routes(settings, pod.about, takes_whatsapp=True))
     measuring = []
     if is_timed:
-        measuring.append(watch_lag(lambda lag: facts.send(None, "process_loop_lag", lag, time.time()), LAG_EVERY))
+        measuring.append(watch_lag(lambda lag: events.send(None, "process_loop_lag", lag, time.time()), LAG_EVERY))
     await Worker(channel, pod, app, compose.limits(settings), imported.bot.project, measuring).run()
 
 
-class FactSender:
+class EventSender:
     """Sends what is allowed in facts, and no more of them than the launcher takes."""
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._allowance = FactAllowance()
+        self._allowance = EventRateLimit()
         self._has_warned = False
 
     def send(self, session_id: str | None, name: str, fields: Mapping[str, Any], at: float) -> None:
         """One fact, with the time at which it happened."""
-        found = fact(name, session_id, fields, at)
+        found = make_event(name, session_id, fields, at)
         if found is None:
             return
         if self._allowance.take(name):
-            self._channel.send(Noted(session_id, name, dict(found.fields), found.at))
+            self._channel.send(EventEmitted(session_id, name, dict(found.fields), found.at))
         elif not self._has_warned:
             self._has_warned = True
             logger.warning("This process has too many facts to report: some are in no metric and no report")
@@ -133,7 +133,7 @@ def _tell_of_file(channel: Channel, session_id: str, url: str) -> None:
         logger.warning(f"A file's URL has {len(url)} characters: the file stays if the bot's process dies")
 
 
-class Call:
+class WorkerCall:
     """A WhatsApp call that is picked up.
 
     Attributes:
@@ -168,7 +168,7 @@ class Worker:
         channel: Channel,
         pod: LocalPod,
         app: ASGIApp,
-        limits: Limits,
+        limits: ServerLimits,
         project: str,
         beside: Sequence[Coroutine[Any, Any, None]],
     ) -> None:
@@ -176,11 +176,11 @@ class Worker:
         self._channel = channel
         self._pod = pod
         self._app = app
-        self._crowd = Crowd(limits, ())  # the launcher counts connections
+        self._connections = Connections(limits, ())  # the launcher counts connections
         self._project = project
         self._state: Mapping[str, Any] = {}
-        self._places: dict[str, Place] = {}
-        self._calls: dict[str, Call] = {}
+        self._slots: dict[str, SessionSlot] = {}
+        self._calls: dict[str, WorkerCall] = {}
         self._cancelled: dict[str, Outcome] = {}
         """Sessions whose end was asked for before they were admitted here."""
         self._over = asyncio.Event()
@@ -189,13 +189,13 @@ class Worker:
         """To the bot's own app."""
         self._replies: dict[type[Request], Callable[[Any], Awaitable[Any]]] = {
             Run: self._run,
-            Offer: self._offer,
-            Trickle: lambda request: self._pod.trickle(request.content),
+            AnswerOffer: self._offer,
+            AddCandidates: lambda request: self._pod.trickle(request.content),
             PickUp: self._pick_up,
             Ready: self._ready,
             Ping: lambda request: asyncio.sleep(0),
-            Capabilities: lambda request: pod.why_nots(),
-            IceServers: self._ice_servers,
+            GetCapabilities: lambda request: pod.why_nots(),
+            GetIceServers: self._ice_servers,
             Delete: self._delete,
         }
 
@@ -204,20 +204,20 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._channel.attach(loop, self._on_message, self._over.set)
         self._channel.send(Began())
-        self._pod.board.on_change(self._tell_of_change)
+        self._pod.registry.on_change(self._tell_of_change)
         beside = [
             asyncio.ensure_future(step) for step in (_hold_signals(), watch_own_loop(self._project), *self._beside)
         ]
         try:
             self._state = await self._pod.open()
         except StartupError as error:
-            self._channel.send(NotServed.of(error))
+            self._channel.send(NotServing.of(error))
             await asyncio.sleep(0)
             return
         self._channel.send(Idle(self._pod.takes_files))
         await self._over.wait()
-        if self._pod.board.cancel_all(Outcome.DRAINED):  # the launcher is gone
-            await self._pod.board.until_empty(LAST_WORDS)
+        if self._pod.registry.cancel_all(Outcome.DRAINED):  # the launcher is gone
+            await self._pod.registry.until_empty(LAST_WORDS)
         self._pod.stop()
         await self._pod.close()
         if self._requests:
@@ -227,9 +227,9 @@ class Worker:
 
     def _tell_of_change(self, session: Session) -> None:
         cancelled = self._cancelled.pop(session.id, None)
-        if session.state is State.ADMITTED and cancelled is not None:
-            self._pod.board.cancel(session.id, cancelled)
-        if session.state is State.ENDED:
+        if session.state is SessionState.ADMITTED and cancelled is not None:
+            self._pod.registry.cancel(session.id, cancelled)
+        if session.state is SessionState.ENDED:
             assert session.report is not None
             self._channel.send(Ended.of(session.id, session.report))
         else:
@@ -238,25 +238,25 @@ class Worker:
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Run) and message.has_body_file:
             message = replace(message, body=large_json.from_file(descriptors.pop()))
-        elif isinstance(message, Offer | Trickle) and message.has_content_file:
+        elif isinstance(message, AnswerOffer | AddCandidates) and message.has_content_file:
             message = replace(message, content=large_json.from_file(descriptors.pop()))
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        if isinstance(message, Run | Offer | PickUp):
+        if isinstance(message, Run | AnswerOffer | PickUp):
             self._cancelled.pop(message.session_id, None)  # of an earlier session of this id
         if isinstance(message, Run) and sockets:
             self._begin(self._reply(message, self._run_stream(message, sockets[0])))
         elif isinstance(message, Request):
             self._begin(self._reply(message, self._replies[type(message)](message)))
-        elif isinstance(message, Connection):
+        elif isinstance(message, ServeConnection):
             self._begin(self._serve_connection(message, sockets[0]))
         elif isinstance(message, Cancel):
             outcome = Outcome(message.outcome)
-            if not self._pod.board.cancel(message.session_id, outcome):
+            if not self._pod.registry.cancel(message.session_id, outcome):
                 self._cancelled[message.session_id] = outcome
-        elif isinstance(message, CallerLeft) and message.session_id in self._places:
-            self._places[message.session_id].caller_left()
-        elif isinstance(message, HangUp) and message.session_id in self._places:
-            self._begin(self._places[message.session_id].hang_up())
+        elif isinstance(message, CallerLeft) and message.session_id in self._slots:
+            self._slots[message.session_id].caller_left()
+        elif isinstance(message, HangUp) and message.session_id in self._slots:
+            self._begin(self._slots[message.session_id].hang_up())
         elif isinstance(message, LogFeatures):
             self._pod.log_features()
         elif isinstance(message, Close):
@@ -299,19 +299,20 @@ class Worker:
             call.run.set_result(None)
             return await call.over
         here = {}
-        if request.meeting["kind"] == "MoqServer":
+        if request.transport["kind"] == "MoqServer":
             here = {"on_serving": lambda found: self._channel.send(Serving(request.session_id, list(found)))}
-        return await self._perform(request, meeting_from(request.meeting, **here))
+        return await self._perform(request, transport_from(request.transport, **here))
 
-    async def _perform(self, request: Run, meeting: Any) -> Any:
-        ask = Ask(request.session_id, Transport(request.transport), request.max_seconds, caller=Caller(*request.caller))
+    async def _perform(self, request: Run, transport: Any) -> Any:
+        kind, caller = TransportKind(request.transport_kind), Caller(*request.caller)
+        session_request = SessionRequest(request.session_id, kind, request.max_seconds, caller=caller)
         with lines_of(request.session_id):
-            async with self._pod.reserve(ask) as place:
-                self._places[request.session_id] = place
+            async with self._pod.reserve(session_request) as slot:
+                self._slots[request.session_id] = slot
                 try:
-                    report = await place.run(meeting, request.body, flow_config=request.flow_config)
+                    report = await slot.run(transport, request.body, flow_config=request.flow_config)
                 finally:
-                    del self._places[request.session_id]
+                    del self._slots[request.session_id]
         return [report.outcome.value, report.message, report.seconds]
 
     async def _run_stream(self, request: Run, sock: socket.socket) -> Any:
@@ -323,8 +324,8 @@ class Worker:
             begun.set_result(None)
             websocket = WebSocket(scope, closing.noting_receive(receive), closing.noting_send(send))
             try:
-                meeting = Stream(websocket, request.meeting["transport_type"])
-                ended.set_result(await self._perform(request, meeting))
+                transport = WebSocketTransport(websocket, request.transport["transport_type"])
+                ended.set_result(await self._perform(request, transport))
             except Refusal as refusal:
                 ended.set_exception(refusal)
             except BaseException as error:
@@ -332,7 +333,7 @@ class Worker:
                 raise
 
         closing = Closing()
-        transport = await connect(app, self._crowd, sock, request.head, request.early, closing)
+        transport = await connect(app, self._connections, sock, request.head, request.early, closing)
         waited: set[asyncio.Future[None]] = {begun, closing.lost}
         await asyncio.wait(waited, timeout=HANDSHAKE, return_when=asyncio.FIRST_COMPLETED)
         if not begun.done():
@@ -344,43 +345,47 @@ class Worker:
             if closing.ours is not None:
                 closing.ours.close()  # the launcher's is the last one: it closes when the place is free
 
-    async def _ice_servers(self, request: IceServers) -> Any:
+    async def _ice_servers(self, request: GetIceServers) -> Any:
         return await (self._pod.ice_servers() if request.configured_only else self._pod.all_ice_servers())
 
-    async def _offer(self, request: Offer) -> Any:
+    async def _offer(self, request: AnswerOffer) -> Any:
         self._pod.give_ice_servers(request.ice)
         with lines_of(request.session_id):
             caller = Caller(*request.caller)
-            ask = Ask(request.session_id, Transport.WEBRTC, request.max_seconds, caller=caller)
-            return await self._pod.offer(ask, request.content)
+            session_request = SessionRequest(
+                request.session_id, TransportKind.WEBRTC, request.max_seconds, caller=caller
+            )
+            return await self._pod.offer(session_request, request.content)
 
     async def _pick_up(self, request: PickUp) -> Any:
         """Answer with the SDP, and keep the place until the call is run or over."""
         self._pod.give_ice_servers(request.ice)
-        call = Call()
+        call = WorkerCall()
         self._begin(self._keep_call(request, call))
         return await call.sdp
 
-    async def _keep_call(self, request: PickUp, call: Call) -> None:
-        meeting = meeting_from(request.meeting)
-        assert isinstance(meeting, WhatsAppCall)
+    async def _keep_call(self, request: PickUp, call: WorkerCall) -> None:
+        transport = transport_from(request.transport)
+        assert isinstance(transport, WhatsAppCall)
         session_id = request.session_id
-        ask = Ask(request.session_id, Transport.WHATSAPP, request.max_seconds, caller=Caller(*request.caller))
+        session_request = SessionRequest(
+            session_id, TransportKind.WHATSAPP, request.max_seconds, caller=Caller(*request.caller)
+        )
         try:
-            with lines_of(request.session_id):
-                async with self._pod.reserve(ask) as place:
-                    self._places[session_id], self._calls[session_id] = place, call
-                    call.sdp.set_result(await place.pick_up(meeting))
+            with lines_of(session_id):
+                async with self._pod.reserve(session_request) as slot:
+                    self._slots[session_id], self._calls[session_id] = slot, call
+                    call.sdp.set_result(await slot.pick_up(transport))
                     result = None
-                    if await place.wait(call.run) is None:
-                        ended = await place.run(meeting, None)
+                    if await slot.wait(call.run) is None:
+                        ended = await slot.run(transport, None)
                         result = [ended.outcome.value, ended.message, ended.seconds]
-                    await place.hang_up()
+                    await slot.hang_up()
             call.over.set_result(result)
         except Exception as error:
             call.fail(error)
         finally:
-            self._places.pop(session_id, None)
+            self._slots.pop(session_id, None)
             self._calls.pop(session_id, None)
 
     async def _delete(self, request: Delete) -> Any:
@@ -391,7 +396,7 @@ class Worker:
             except Exception as error:
                 logger.warning(f"An uploaded file was not deleted: {type(error).__name__}")
 
-    async def _serve_connection(self, connection: Connection, sock: socket.socket) -> None:
+    async def _serve_connection(self, connection: ServeConnection, sock: socket.socket) -> None:
         """Requests to the bot's own app, as whoever the launcher says."""
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -406,7 +411,7 @@ class Worker:
             with lines_of(session_id_in(scope["headers"])):
                 await self._app(scope, receive, send)
 
-        await connect(app, self._crowd, sock, connection.head, connection.early, Closing())
+        await connect(app, self._connections, sock, connection.head, connection.early, Closing())
 
 
 async def _hold_signals() -> None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from pipecat_base.config import environment
 from pipecat_base.logs.caller_data import take_out
 from pipecat_base.logs.escaping import LONGEST_LINE, logged, logged_lines
-from pipecat_base.logs.jsonl import Lane
+from pipecat_base.logs.jsonl.capture import OutputCapture
 from pipecat_base.logs.jsonl.records import record
 from pipecat_base.logs.redaction import Redaction
 
@@ -95,13 +95,13 @@ class Logs:
 
     Args:
         level: One of settings.LOG_LEVELS; NONE is silence.
-        lane: Where JSON lines are written too, or None.
+        capture: Where JSON lines are written too, or None.
         caller_data: Whether pipecat's lines may show what is known of callers.
     """
 
-    def __init__(self, level: str, lane: Lane | None = None, *, caller_data: bool = False) -> None:
+    def __init__(self, level: str, capture: OutputCapture | None = None, *, caller_data: bool = False) -> None:
         self._level = level
-        self._lane = lane
+        self._capture = capture
         self._caller_data = caller_data
         self._redaction = Redaction()
         self._console: int | None = None
@@ -114,7 +114,7 @@ class Logs:
         logger.remove()
         _patch_first(_fit if self._caller_data else _both(take_out, _fit))
         self._console = self._add_console()
-        if self._lane is not None and self._lane.records is not None and self._level != "NONE":
+        if self._capture is not None and self._capture.records is not None and self._level != "NONE":
             self._lane_sink = self._add(self._write_to_lane, "{message}")
             self._keep_lane_sink()
         logging.captureWarnings(True)
@@ -142,8 +142,8 @@ class Logs:
     @contextlib.contextmanager
     def of_session(self, session_id: str) -> Iterator[None]:
         """Around a session's bot: its log lines carry the id, and in the lane so does what it prints."""
-        lane = contextlib.nullcontext() if self._lane is None else self._lane.of_session(session_id)
-        with logger.contextualize(session_id=session_id), lane:
+        capture = contextlib.nullcontext() if self._capture is None else self._capture.of_session(session_id)
+        with logger.contextualize(session_id=session_id), capture:
             yield
 
     @contextlib.contextmanager
@@ -189,7 +189,7 @@ class Logs:
         if self._level == "NONE":
             # Silent, but there: bots remove sink 0, which fails when there is none.
             return int((add or logger.add)(_nowhere, level=sys.maxsize))
-        if self._lane is not None and self._lane.as_json:
+        if self._capture is not None and self._capture.as_json:
             return self._add(self._write_json, "{message}", add)
         return self._add(_Console(self._past_lane(sys.stderr), self._redaction), _console_format, add)
 
@@ -199,18 +199,18 @@ class Logs:
         return int((add or logger.add)(sink, format=format_, **options))
 
     def _past_lane(self, stream: Any) -> Any:
-        return stream if self._lane is None else self._lane.original(stream)
+        return stream if self._capture is None else self._capture.original(stream)
 
     def _write_json(self, message: Message) -> None:
-        assert self._lane is not None
-        stream = self._lane.original(sys.stderr)
+        assert self._capture is not None
+        stream = self._capture.original(sys.stderr)
         with contextlib.suppress(BrokenPipeError):  # nobody reads there any more
             stream.write(f"{self._as_record(message)}\n")
 
     def _write_to_lane(self, message: Message) -> None:
-        assert self._lane is not None
-        assert self._lane.records is not None
-        self._lane.records.append(self._as_record(message))
+        assert self._capture is not None
+        assert self._capture.records is not None
+        self._capture.records.append(self._as_record(message))
 
     def _as_record(self, message: Message) -> str:
         found = message.record

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Receive, Send
 from uvicorn.server import ServerState
 
 from pipecat_base.server import server
-from pipecat_base.server.connections import Crowd
+from pipecat_base.server.connections import Connections
 from pipecat_base.server.http import HttpConnection
 
 WIND_DOWN = 1.0
@@ -55,15 +55,15 @@ class Closing:
 
 
 async def connect(
-    app: ASGIApp, crowd: Crowd, sock: socket.socket, head: bytes, early: bytes, closing: Closing
+    app: ASGIApp, connections: Connections, sock: socket.socket, head: bytes, early: bytes, closing: Closing
 ) -> asyncio.Transport:
     """Serve one connection of which the head of a request, and what came after it, was read already."""
     ours = sock.dup()
     config, state = server.configuration(app), ServerState()
-    config.http, config.ws = server.protocols(crowd)
+    config.http, config.ws = server.protocols(connections)
     config.load()
     sock.setblocking(False)
-    protocol: Any = HttpConnection(config, state, {}, crowd=crowd)
+    protocol: Any = HttpConnection(config, state, {}, connections=connections)
     connection_made = protocol.connection_made
 
     def make_connection(transport: asyncio.BaseTransport) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from pipecat_base.errors import Refusal
 from pipecat_base.logs.logger import logger
-from pipecat_base.server.limits import SPARE_CONNECTIONS, Limits, Unfinished
+from pipecat_base.server.limits import SPARE_CONNECTIONS, BufferBudget, ServerLimits
 
 FRESH = 0.2
 """Seconds that a new connection gets for its request, however many others come."""
@@ -16,14 +16,14 @@ QUIET = 10.0
 """Seconds between two lines on the same thing."""
 
 
-class Connection(Protocol):
+class OpenConnection(Protocol):
     """One of them."""
 
     def give_up(self) -> None:
         """Close it at once: another one needs its place."""
 
 
-class Crowd:
+class Connections:
     """The connections of one listener.
 
     Args:
@@ -34,19 +34,19 @@ class Crowd:
 
     def __init__(
         self,
-        limits: Limits,
+        limits: ServerLimits,
         members: Collection[Any],
         on_refusal: Callable[[Refusal], None] = lambda refusal: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.on_refusal = on_refusal
         self.limits = limits
-        self.unfinished = Unfinished(limits.max_unfinished)
+        self.buffer_budget = BufferBudget(limits.max_unfinished)
         self._members = members
         self._clock = clock
-        self._idle: dict[Connection, float] = {}
+        self._idle: dict[OpenConnection, float] = {}
         """Those that wait for a request, and since when."""
-        self._leaving: dict[Connection, None] = {}
+        self._leaving: dict[OpenConnection, None] = {}
         """Those that were refused, and whose peers get time to take that."""
         self._told: dict[str, tuple[float, int]] = {}
 
@@ -63,20 +63,20 @@ class Crowd:
         spare = max(2, min(SPARE_CONNECTIONS, self.limits.max_connections // 4))
         return len(self) + coming >= self.limits.max_connections + spare
 
-    def waits(self, connection: Connection) -> None:
+    def waits(self, connection: OpenConnection) -> None:
         """It waits for a request; what it sends of one changes nothing."""
         self._idle.setdefault(connection, self._clock())
 
-    def works(self, connection: Connection) -> None:
+    def works(self, connection: OpenConnection) -> None:
         """It waits no more."""
         self._idle.pop(connection, None)
 
-    def leaves(self, connection: Connection) -> None:
+    def leaves(self, connection: OpenConnection) -> None:
         """It was refused, and is still there."""
         self.works(connection)
         self._leaving[connection] = None
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: OpenConnection) -> None:
         """It is gone."""
         self.works(connection)
         self._leaving.pop(connection, None)
@@ -93,7 +93,7 @@ class Crowd:
         found.give_up()
         return True
 
-    def _longest_idle(self) -> Connection | None:
+    def _longest_idle(self) -> OpenConnection | None:
         connection, since = next(iter(self._idle.items()), (None, 0.0))
         return connection if self._clock() - since >= FRESH else None
 

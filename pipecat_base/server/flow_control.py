@@ -10,7 +10,7 @@ from typing import Any
 from pipecat_base.server.limits import LINGER, MAX_DISCARDED, SLICE, TURN
 
 
-class Reading:
+class BoundedReader:
     """Gives a parser what has come.
 
     It stands in for the transport where uvicorn's flow control pauses and resumes reading.

@@ -16,8 +16,8 @@ from uvicorn.server import ServerState
 
 from pipecat_base.errors import LAUNCHER, HeadTooLarge, Malformed, Refusal, TooBusy, TooSlow
 from pipecat_base.server import request_path
-from pipecat_base.server.connections import Crowd
-from pipecat_base.server.flow_control import Reading
+from pipecat_base.server.connections import Connections
+from pipecat_base.server.flow_control import BoundedReader
 from pipecat_base.server.limits import MAX_HEADERS, MAX_TRAILERS
 from pipecat_base.server.paths import PROBES
 
@@ -70,7 +70,7 @@ class HttpConnection(H11Protocol):
     """One connection.
 
     Args:
-        crowd: Of the listener that has accepted it.
+        connections: Of the listener that has accepted it.
     """
 
     def __init__(
@@ -80,14 +80,14 @@ class HttpConnection(H11Protocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        crowd: Crowd,
+        connections: Connections,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._crowd = crowd
-        self._limits = crowd.limits
-        self._unfinished = crowd.unfinished.share()
+        self._connections = connections
+        self._limits = connections.limits
+        self._buffer_budget = connections.buffer_budget.share()
         self.conn = self._parser = Parser(self._limits.max_head, self._check)
-        self._reading: Reading = cast(Reading, None)
+        self._reading: BoundedReader = cast(BoundedReader, None)
         self._timer: asyncio.TimerHandle | None = None
         self._timed: object = None
         """What the timer runs for."""
@@ -103,19 +103,19 @@ class HttpConnection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """It may be one too many."""
         super().connection_made(transport)
-        self._reading = Reading(transport, self._parse)
+        self._reading = BoundedReader(transport, self._parse)
         self.transport = cast(asyncio.Transport, self._reading)
         self.flow = FlowControl(self.transport)
-        self._crowd.waits(self)
-        self._is_excess = self._crowd.is_full and not self._crowd.make_room()
+        self._connections.waits(self)
+        self._is_excess = self._connections.is_full and not self._connections.make_room()
         self._set_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
         self._reading.stop()
         self._forget()
-        self._crowd.forget(self)
-        self._unfinished.close()
+        self._connections.forget(self)
+        self._buffer_budget.close()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -181,7 +181,7 @@ class HttpConnection(H11Protocol):
     def _parse(self, piece: bytes) -> None:
         if self.conn.their_state is h11.IDLE:
             self._lines += piece.count(b"\n")
-        if self.conn.their_state in UNFINISHED and not self._unfinished.add(len(piece)):
+        if self.conn.their_state in UNFINISHED and not self._buffer_budget.add(len(piece)):
             self._refuse(TooBusy("Too much waits here for the rest of its request (PIPECAT_MAX_UNFINISHED_BYTES)."))
             return
         super().data_received(piece)
@@ -192,12 +192,12 @@ class HttpConnection(H11Protocol):
             self._is_head = event.method == b"HEAD"
             self._check_head(event)
             self._lines, self._has_body = 0, False
-            self._unfinished.clear()
-            self._crowd.works(self)
+            self._buffer_budget.clear()
+            self._connections.works(self)
         elif isinstance(event, h11.Data):
             self._has_body = True
         elif isinstance(event, h11.EndOfMessage):
-            self._unfinished.clear()
+            self._buffer_budget.clear()
             if len(event.headers) > MAX_HEADERS:
                 raise _too_many_headers()
         elif event is h11.NEED_DATA and self.conn.their_state is h11.IDLE and self._lines > MAX_HEADERS + 1:
@@ -220,7 +220,7 @@ class HttpConnection(H11Protocol):
         if self._is_refused or self.transport.is_closing() or self.transport.get_protocol() is not self:
             return
         if self.conn.their_state is h11.IDLE:
-            self._crowd.waits(self)
+            self._connections.waits(self)
         self._set_timer()
 
     def _set_timer(self) -> None:
@@ -264,9 +264,9 @@ class HttpConnection(H11Protocol):
             return
         self._is_refused = True
         self._forget()
-        self._crowd.leaves(self)
-        self._crowd.on_refusal(refusal)
-        self._crowd.tell(refusal.code, f"Refused a connection: {refusal.code}: {refusal.message}")
+        self._connections.leaves(self)
+        self._connections.on_refusal(refusal)
+        self._connections.tell(refusal.code, f"Refused a connection: {refusal.code}: {refusal.message}")
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.disconnected = True
             self.cycle.message_event.set()
@@ -293,8 +293,8 @@ class HttpConnection(H11Protocol):
         self._stop_timer()
         self._reading.note_reader()
         self._unset_keepalive_if_required()
-        self._crowd.works(self)
-        self._unfinished.clear()
+        self._connections.works(self)
+        self._buffer_budget.clear()
 
 
 def _too_many_headers() -> HeadTooLarge:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from enum import Enum
 
 from pipecat_base.errors import Draining, Refusal, Starting
-from pipecat_base.server.startup_problem import Problem
+from pipecat_base.server.startup_problem import StartupProblem
 
 
-class State(Enum):
+class LifecycleState(Enum):
     """What the launcher is doing."""
 
     STARTING = "starting"
@@ -27,34 +27,34 @@ class Lifecycle:
     """Owns the launcher's state. It only ever moves forward."""
 
     def __init__(self) -> None:
-        self.state = State.STARTING
-        self.problem: Problem | None = None
+        self.state = LifecycleState.STARTING
+        self.problem: StartupProblem | None = None
         """Why the newest code is not what runs; None while it is."""
 
     def ready(self) -> None:
         """The bot is imported and set up."""
-        if self.state is State.STARTING:
-            self.state = State.READY
+        if self.state is LifecycleState.STARTING:
+            self.state = LifecycleState.READY
 
     def drain(self) -> None:
         """Take no more sessions."""
-        if self.state in (State.STARTING, State.READY):
-            self.state = State.DRAINING
+        if self.state in (LifecycleState.STARTING, LifecycleState.READY):
+            self.state = LifecycleState.DRAINING
 
     def stopped(self) -> None:
         """The last session has ended."""
-        if self.state is State.DRAINING:
-            self.state = State.STOPPED
+        if self.state is LifecycleState.DRAINING:
+            self.state = LifecycleState.STOPPED
 
     def failed(self) -> None:
         """The start did not succeed."""
-        if self.state is State.STARTING:
-            self.state = State.FAILED
+        if self.state is LifecycleState.STARTING:
+            self.state = LifecycleState.FAILED
 
     def refusal(self) -> Refusal | None:
         """Why a new session is refused now, or None."""
-        if self.state is State.READY:
+        if self.state is LifecycleState.READY:
             return None
-        if self.state is State.STARTING:
+        if self.state is LifecycleState.STARTING:
             return Starting("The bot is still starting.")
         return Draining("This launcher is shutting down and takes no new sessions.")

@@ -27,7 +27,7 @@ MOST_CONNECTIONS = 4096
 
 
 @dataclass(frozen=True)
-class Limits:
+class ServerLimits:
     """Times are seconds, sizes bytes.
 
     Attributes:
@@ -47,7 +47,7 @@ class Limits:
     frame_rate: float = 1000.0
 
 
-class Unfinished:
+class BufferBudget:
     """Bytes that wait for the rest of their body or message.
 
     Args:
@@ -58,9 +58,9 @@ class Unfinished:
         self._limit = limit
         self.size = 0
 
-    def share(self) -> Share:
+    def share(self) -> BufferLease:
         """One connection's part of it."""
-        return Share(self)
+        return BufferLease(self)
 
     def change(self, difference: int) -> bool:
         """Count it; whether the sum is within the limit."""
@@ -68,11 +68,11 @@ class Unfinished:
         return self.size <= self._limit
 
 
-class Share:
+class BufferLease:
     """What one connection holds."""
 
-    def __init__(self, unfinished: Unfinished) -> None:
-        self._unfinished = unfinished
+    def __init__(self, buffer_budget: BufferBudget) -> None:
+        self._buffer_budget = buffer_budget
         self._size = 0
         self._is_closed = False
 
@@ -81,7 +81,7 @@ class Share:
         if self._is_closed:
             return True
         self._size += size
-        return self._unfinished.change(size) or self._size <= SMALL_BODY
+        return self._buffer_budget.change(size) or self._size <= SMALL_BODY
 
     def clear(self) -> None:
         """It is whole, or given up."""
@@ -89,7 +89,7 @@ class Share:
 
     def keep(self, size: int) -> None:
         """It is whole, and so much of it waits to be taken."""
-        self._unfinished.change(size - self._size)
+        self._buffer_budget.change(size - self._size)
         self._size = size
 
     def close(self) -> None:

@@ -7,7 +7,7 @@ import errno
 import socket
 from collections.abc import Callable
 
-from pipecat_base.server.connections import Crowd
+from pipecat_base.server.connections import Connections
 
 AT_ONCE = 32
 """Connections in one turn of the event loop."""
@@ -18,7 +18,7 @@ SOON = 0.005
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class Acceptor:
+class Listener:
     """Of one listener.
 
     Args:
@@ -26,10 +26,12 @@ class Acceptor:
         protocol: Makes what handles one connection.
     """
 
-    def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], crowd: Crowd) -> None:
+    def __init__(
+        self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], connections: Connections
+    ) -> None:
         self._listener = listener
         self._protocol = protocol
-        self._crowd = crowd
+        self._connections = connections
         self._loop = asyncio.get_running_loop()
         self._pause: asyncio.TimerHandle | None = None
         self._adopting: set[asyncio.Task[object]] = set()
@@ -51,8 +53,8 @@ class Acceptor:
 
     def _accept(self) -> None:
         for _ in range(AT_ONCE):
-            if self._crowd.is_packed(len(self._adopting)) and not self._crowd.make_room():
-                self._crowd.tell("connections", f"No connection is accepted: there are {len(self._crowd)}")
+            if self._connections.is_packed(len(self._adopting)) and not self._connections.make_room():
+                self._connections.tell("connections", f"No connection is accepted: there are {len(self._connections)}")
                 self._rest()
                 return
             try:
@@ -62,8 +64,8 @@ class Acceptor:
             except OSError as error:
                 if error.errno not in OUT_OF_DESCRIPTORS:
                     raise
-                self._crowd.tell("descriptors", f"No connection can be accepted: {error.strerror}; see ulimit -n")
-                has_room = sum(self._crowd.make_room() for _ in range(AT_ONCE))
+                self._connections.tell("descriptors", f"No connection can be accepted: {error.strerror}; see ulimit -n")
+                has_room = sum(self._connections.make_room() for _ in range(AT_ONCE))
                 self._rest(SOON if has_room else PAUSE)
                 return
             sock.setblocking(False)

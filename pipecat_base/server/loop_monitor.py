@@ -20,7 +20,7 @@ WORTH_A_LINE = 1.0
 """Seconds without a heartbeat after which the log says so."""
 
 
-class Stalls:
+class LoopMonitor:
     """Looks at the heartbeat of the loop of the thread that has made this.
 
     Args:
@@ -76,7 +76,7 @@ async def watch_lag(tell: Callable[[dict[str, float]], None], every: float = 1.0
 
 async def watch_own_loop(project: str) -> None:
     """Of a process that has one session, in a thread; until this is cancelled."""
-    stalls = Stalls(project, consequence="its session waits for it")
+    stalls = LoopMonitor(project, consequence="its session waits for it")
     over = threading.Event()
 
     def look() -> None:

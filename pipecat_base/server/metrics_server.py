@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, make_asgi_app
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipecat_base.errors import PortUnavailable
-from pipecat_base.server.limits import Limits
+from pipecat_base.server.limits import ServerLimits
 from pipecat_base.server.server import Server, listen
 
 MOST = 128
@@ -23,7 +23,7 @@ WITHOUT_WEBSOCKETS = "none"
 """As uvicorn takes it."""
 
 
-class Scrapes:
+class MetricsServer:
     """Serves a registry in a thread until it is closed.
 
     Args:
@@ -35,7 +35,12 @@ class Scrapes:
     """
 
     def __init__(
-        self, host: str, port: int, registry: CollectorRegistry, limits: Limits, guard: Callable[[ASGIApp], ASGIApp]
+        self,
+        host: str,
+        port: int,
+        registry: CollectorRegistry,
+        limits: ServerLimits,
+        guard: Callable[[ASGIApp], ASGIApp],
     ) -> None:
         self._listener = _listener(host, port)
         self.port: int = self._listener.getsockname()[1]

@@ -17,10 +17,10 @@ from pipecat_base.errors import PortUnavailable, Refusal
 from pipecat_base.logs.logger import logger
 from pipecat_base.logs.streams import flush_streams
 from pipecat_base.server.client_address import ProxyHeaders
-from pipecat_base.server.connections import Crowd
+from pipecat_base.server.connections import Connections
 from pipecat_base.server.http import HttpConnection
-from pipecat_base.server.limits import Limits
-from pipecat_base.server.listener import Acceptor
+from pipecat_base.server.limits import ServerLimits
+from pipecat_base.server.listener import Listener
 from pipecat_base.server.signals import SIGNALS
 from pipecat_base.server.watchdog import Watchdog
 from pipecat_base.server.websocket import WebSocketConnection
@@ -73,18 +73,22 @@ class Server(uvicorn.Server):
     """
 
     def __init__(
-        self, app: Any, limits: Limits, ws: Any = None, on_refusal: Callable[[Refusal], None] = lambda refusal: None
+        self,
+        app: Any,
+        limits: ServerLimits,
+        ws: Any = None,
+        on_refusal: Callable[[Refusal], None] = lambda refusal: None,
     ) -> None:
         super().__init__(configuration(app))
-        crowd = Crowd(limits, self.server_state.connections, on_refusal)
-        self.config.http, self.config.ws = protocols(crowd, ws)
-        self._crowd = crowd
-        self._acceptors: list[Acceptor] = []
+        connections = Connections(limits, self.server_state.connections, on_refusal)
+        self.config.http, self.config.ws = protocols(connections, ws)
+        self._connections = connections
+        self._acceptors: list[Listener] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin to accept."""
         self.servers = []
-        self._acceptors = [Acceptor(sock, self.protocol, self._crowd) for sock in sockets or ()]
+        self._acceptors = [Listener(sock, self.protocol, self._connections) for sock in sockets or ()]
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -117,9 +121,9 @@ class Server(uvicorn.Server):
         await asyncio.wait({serving}, timeout=LEFTOVERS + 1)
 
 
-def protocols(crowd: Crowd, ws: Any = None) -> tuple[Any, Any]:
+def protocols(connections: Connections, ws: Any = None) -> tuple[Any, Any]:
     """What serves HTTP and WebSockets, as uvicorn takes them."""
-    return partial(HttpConnection, crowd=crowd), ws or partial(WebSocketConnection, crowd=crowd)
+    return partial(HttpConnection, connections=connections), ws or partial(WebSocketConnection, connections=connections)
 
 
 def configuration(app: Any) -> uvicorn.Config:

@@ -25,37 +25,37 @@ HEADERS = {
 
 
 @dataclass(frozen=True)
-class Problem:
+class StartupProblem:
     """Why the newest code is not what runs.
 
     Attributes:
         reason: For every caller: one line, which quotes nothing.
-        mistake: For whoever works on the bot: "code", "message", "remedy", "frames". None where others may ask.
+        bot_error: For whoever works on the bot: "code", "message", "remedy", "frames". None where others may ask.
         template: HTML for who opens ``/`` before any code could be served, with :data:`HERE` in it.
     """
 
     reason: str
-    mistake: dict[str, Any] | None = None
+    bot_error: dict[str, Any] | None = None
     template: str = ""
 
-    def for_visitor(self, hosts: Iterable[str]) -> Problem:
+    def for_visitor(self, hosts: Iterable[str]) -> StartupProblem:
         """What one may know who takes us for ``hosts``: what was sent of ``access.local.HOST_HEADERS``.
 
         A name of somebody's may lead here (DNS rebinding), and its page would read what we answer.
         """
-        return self if all(name_is_local(host) for host in hosts) else replace(self, mistake=None)
+        return self if all(name_is_local(host) for host in hosts) else replace(self, bot_error=None)
 
     def as_status(self) -> dict[str, Any]:
         """Its fields in ``/status``."""
-        return {"problem": self.reason, **({"mistake": self.mistake} if self.mistake is not None else {})}
+        return {"problem": self.reason, **({"mistake": self.bot_error} if self.bot_error is not None else {})}
 
     def as_page(self) -> bytes:
         """HTML, whose text is all quoted; what it shows is in it as JSON too, to be compared with the next."""
-        if self.mistake is None:
+        if self.bot_error is None:
             shown = f"<h1>The bot cannot be served</h1><p>{escape(self.reason)}</p>"
         else:
-            code, message, remedy = (escape(self.mistake[name]) for name in ("code", "message", "remedy"))
-            frames = "\n".join(map(escape, self.mistake["frames"]))
+            code, message, remedy = (escape(self.bot_error[name]) for name in ("code", "message", "remedy"))
+            frames = "\n".join(map(escape, self.bot_error["frames"]))
             shown = f"<h1>{message}</h1><p>{remedy}</p>{f'<pre>{frames}</pre>' if frames else ''}"
             shown += f"<p class=detail>{code}</p>"
         data = escape(json.dumps(self.as_status()))

@@ -27,10 +27,10 @@ from typing import Any
 from pipecat_base.config.hosts import HOST_HEADERS
 from pipecat_base.errors import LAUNCHER_HEADER, Starting
 from pipecat_base.logs.streams import write_line
-from pipecat_base.server.loop_monitor import BEAT, WORTH_A_LINE, Stalls
+from pipecat_base.server.loop_monitor import BEAT, WORTH_A_LINE, LoopMonitor
 from pipecat_base.server.paths import STATUS
 from pipecat_base.server.signals import SIGNALS
-from pipecat_base.server.startup_problem import HEADERS, Problem
+from pipecat_base.server.startup_problem import HEADERS, StartupProblem
 
 GLANCE = 0.05
 """Seconds between looks at connections whose request line has not come yet."""
@@ -72,9 +72,9 @@ class Watchdog(threading.Thread):
         self._poll.register(self._listener, select.POLLIN)
         self._launcher = launcher
         self._stall_limit = stall_limit
-        self._stalls = Stalls(project, consequence="every session waits for it")
+        self._stalls = LoopMonitor(project, consequence="every session waits for it")
         self._holds = holds
-        self._problem: Problem | None = None
+        self._problem: StartupProblem | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._protocol: Callable[[], asyncio.Protocol] | None = None
         self._pending: dict[socket.socket, float] = {}
@@ -98,7 +98,7 @@ class Watchdog(threading.Thread):
         self._loop = loop
         self._beat()
 
-    def stand_in(self, problem: Problem) -> None:
+    def stand_in(self, problem: StartupProblem) -> None:
         """There is no loop, and nobody knows when there will be: callers, those who wait too, get a 503 with this."""
         self._loop, self._protocol = None, None
         self._problem = problem
@@ -202,7 +202,7 @@ class Watchdog(threading.Thread):
         elif not self._holds:
             self._answer(sock, Starting.status, Starting("The bot is still starting.").body())
 
-    def _tell_why(self, sock: socket.socket, is_get: bool, target: bytes, problem: Problem) -> None:
+    def _tell_why(self, sock: socket.socket, is_get: bool, target: bytes, problem: StartupProblem) -> None:
         """Why nothing is served: all of it to whoever works on the bot."""
         try:
             head, is_whole, _ = sock.recv(MAX_PEEK, socket.MSG_PEEK).partition(b"\r\n\r\n")

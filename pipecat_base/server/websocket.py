@@ -24,8 +24,8 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from pipecat_base.logs.logger import logger
-from pipecat_base.server.connections import Crowd
-from pipecat_base.server.flow_control import Reading
+from pipecat_base.server.connections import Connections
+from pipecat_base.server.flow_control import BoundedReader
 
 BURST = 10
 """Seconds of its average rate that a peer may send at once: a file, or what a stalled network has kept back."""
@@ -69,20 +69,22 @@ class WebSocketConnection(asyncio.Protocol):
     """One connection. Given to uvicorn as ``ws``.
 
     Args:
-        crowd: Of the listener that has accepted it.
+        connections: Of the listener that has accepted it.
     """
 
-    def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any], *, crowd: Crowd) -> None:
+    def __init__(
+        self, config: Config, server_state: ServerState, app_state: dict[str, Any], *, connections: Connections
+    ) -> None:
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
-        self._crowd = crowd
-        self._unfinished = crowd.unfinished.share()
+        self._connections = connections
+        self._buffer_budget = connections.buffer_budget.share()
         self._loop = asyncio.get_running_loop()
         # No extensions: what is compressed takes more memory than it shows, and audio gains nothing.
         self._protocol = ServerProtocol(max_size=config.ws_max_size, logger=_logger())
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self._reading: Reading = cast(Reading, None)
+        self._reading: BoundedReader = cast(BoundedReader, None)
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self._response: Response = cast(Response, None)
         """To the handshake, should the application accept it."""
@@ -91,7 +93,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._untaken = 0
         """Bytes of large messages that have come whole, and wait for the application."""
         self._is_text = False
-        self._allowed = BURST * crowd.limits.frame_rate
+        self._allowed = BURST * connections.limits.frame_rate
         """Frames that may come now."""
         self._counted_at = self._loop.time()
         self._given_out = 0
@@ -109,16 +111,16 @@ class WebSocketConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection, as the HTTP protocol leaves it."""
         self._transport = cast(asyncio.Transport, transport)
-        self._reading = Reading(self._transport, self._parse)
+        self._reading = BoundedReader(self._transport, self._parse)
         self._server_state.connections.add(cast(Any, self))
-        self._timer = self._loop.call_later(self._crowd.limits.head_timeout, self._transport.abort)
+        self._timer = self._loop.call_later(self._connections.limits.head_timeout, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The peer is gone, or this end is closed."""
         self._server_state.connections.discard(cast(Any, self))
         self._reading.stop()
         self._finish(ABNORMAL)
-        self._unfinished.close()
+        self._buffer_budget.close()
         self._stop_timer()
         self._reading.note_reader()
 
@@ -132,7 +134,7 @@ class WebSocketConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The peer does not read: it has as long for that as for a body."""
         self._writable.clear()
-        self._reading.expect_reader(self._crowd.limits.body_timeout)
+        self._reading.expect_reader(self._connections.limits.body_timeout)
 
     def resume_writing(self) -> None:
         """It does again."""
@@ -152,7 +154,7 @@ class WebSocketConnection(asyncio.Protocol):
     # What comes.
 
     def _parse(self, piece: bytes) -> None:
-        if not self._unfinished.add(len(piece)):
+        if not self._buffer_budget.add(len(piece)):
             self._fail(TRY_AGAIN_LATER, "too much waits here for the rest of its message")
             return
         self._protocol.receive_data(piece)
@@ -164,7 +166,7 @@ class WebSocketConnection(asyncio.Protocol):
             elif isinstance(event, Request):
                 self._on_handshake(event)
         if frames and not self._fragments:
-            self._unfinished.keep(self._untaken)
+            self._buffer_budget.keep(self._untaken)
         if self._protocol.handshake_exc is not None and not self._is_answered:
             self._on_no_handshake()
         elif self._protocol.parser_exc is not None:
@@ -174,7 +176,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _may_send(self, frames: int) -> bool:
         now = self._loop.time()
-        rate = self._crowd.limits.frame_rate
+        rate = self._connections.limits.frame_rate
         self._allowed = min(BURST * rate, self._allowed + (now - self._counted_at) * rate) - frames
         self._counted_at = now
         return self._allowed >= 0
@@ -188,7 +190,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _on_handshake(self, request: Request) -> None:
         self._stop_timer()
-        self._unfinished.clear()
+        self._buffer_budget.clear()
         response = self._protocol.accept(request)
         if response.status_code != 101:
             self._respond(response)
@@ -255,7 +257,7 @@ class WebSocketConnection(asyncio.Protocol):
 
     def _fail(self, code: int, reason: str) -> None:
         """Close it, whatever else was to come."""
-        self._crowd.tell(f"websocket {code}", f"A WebSocket was closed with {code}: {reason}")
+        self._connections.tell(f"websocket {code}", f"A WebSocket was closed with {code}: {reason}")
         self._close(code, reason)
         self._finish(code, reason)
         self._reading.close_gently()
@@ -306,7 +308,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._reading.release("queue")
             if self._untaken:
                 self._untaken = 0
-                self._unfinished.clear()
+                self._buffer_budget.clear()
         return message
 
     async def _send(self, message: Message) -> None:

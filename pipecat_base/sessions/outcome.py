@@ -37,7 +37,7 @@ MAX_FRAMES = MOST_FRAMES + 1
 
 
 @dataclass(frozen=True)
-class Mistake:
+class BotError:
     """What the bot raised, for whoever works on it: no caller of a pod may see it, as it quotes.
 
     Attributes:
@@ -56,7 +56,7 @@ class Report:
     outcome: Outcome
     message: str
     seconds: float
-    mistake: Mistake | None = None
+    bot_error: BotError | None = None
 
 
 MESSAGES = {

@@ -1,6 +1,6 @@
 """Who runs sessions. Above this line nobody knows whether the bot is in this process; below it, nobody knows routes.
 
-:class:`Pod` and :class:`Place` are what routes, the gateway and WhatsApp know.
+:class:`Pod` and :class:`SessionSlot` are what routes, the gateway and WhatsApp know.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any, Protocol
 from starlette.routing import BaseRoute
 
 from pipecat_base.sessions.outcome import Outcome, Report
-from pipecat_base.sessions.registry import Board, Closer
-from pipecat_base.sessions.transports import UNKNOWN, Caller, Meeting, Transport, WhatsAppCall
+from pipecat_base.sessions.registry import Closer, SessionRegistry
+from pipecat_base.sessions.transports import UNKNOWN, Caller, Transport, TransportKind, WhatsAppCall
 
 
 @dataclass(frozen=True)
-class About:
+class BotDescription:
     """What a pod's bot is, and what it can do here.
 
     Attributes:
@@ -40,7 +40,7 @@ class About:
 
 
 @dataclass(frozen=True)
-class Ask:
+class SessionRequest:
     """Who wants a place.
 
     Attributes:
@@ -49,23 +49,23 @@ class Ask:
     """
 
     session_id: str
-    transport: Transport
+    transport: TransportKind
     max_seconds: float | None = None
     gives_way: bool = False
     caller: Caller = UNKNOWN
 
 
-class Place(Protocol):
+class SessionSlot(Protocol):
     """One session's place, held while the scope of :meth:`Pod.reserve` is open."""
 
-    async def run(self, meeting: Meeting, body: Any, *, flow_config: str | None = None) -> Report:
+    async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
         """Run the bot to its end.
 
         Raises:
             Refusal: it cannot be run: no offer came, or what it needs is not installed here.
         """
 
-    async def start(self, meeting: Meeting, body: Any) -> None:
+    async def start(self, transport: Transport, body: Any) -> None:
         """Run the bot; it and its place go on after this, and after the scope.
 
         Raises:
@@ -100,11 +100,11 @@ class Pod(Protocol):
 
     Attributes:
         about: Known from the start.
-        board: What runs here.
+        registry: What runs here.
     """
 
-    about: About
-    board: Board
+    about: BotDescription
+    registry: SessionRegistry
 
     @property
     def takes_files(self) -> bool:
@@ -126,14 +126,14 @@ class Pod(Protocol):
     async def ready(self) -> dict[str, Any]:
         """The bot's own word on its readiness: ``{"ready": bool, ...}``."""
 
-    def reserve(self, ask: Ask) -> AbstractAsyncContextManager[Place]:
+    def reserve(self, request: SessionRequest) -> AbstractAsyncContextManager[SessionSlot]:
         """Hold a place; leaving the scope frees it, whatever happened.
 
         Raises:
             Refusal: it was not admitted.
         """
 
-    async def offer(self, ask: Ask, content: Any) -> dict[str, str]:
+    async def offer(self, request: SessionRequest, content: Any) -> dict[str, str]:
         """The answer ``{sdp, type, pc_id}`` to a WebRTC offer, as a client sends it.
 
         It renegotiates the connection that it names, takes over its session, or begins one.

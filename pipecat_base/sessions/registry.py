@@ -1,7 +1,7 @@
 """The board: who is admitted, what runs, and how the last ones ended, whatever their transport.
 
-:class:`Board` is the only owner of session state; a pod runs what is on it. Leaving the scope of
-:meth:`Board.admit` closes what the session held and frees its place, whatever happened.
+:class:`SessionRegistry` is the only owner of session state; a pod runs what is on it. Leaving the scope of
+:meth:`SessionRegistry.admit` closes what the session held and frees its place, whatever happened.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from pipecat_base.errors import AtCapacity, DuplicateSession, NotRunning, Refusal, UnknownSession
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import MESSAGES, Outcome, Report
-from pipecat_base.sessions.transports import UNKNOWN, Caller, Transport
+from pipecat_base.sessions.transports import UNKNOWN, Caller, TransportKind
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that closing what a session held (a socket whose peer is gone) may take."""
@@ -27,7 +27,7 @@ MAX_REPORTS = 1000
 """Sessions whose ends are remembered."""
 
 
-class State(Enum):
+class SessionState(Enum):
     """Where a session is in its life."""
 
     ADMITTED = "admitted"
@@ -49,7 +49,7 @@ def _future() -> asyncio.Future[Any]:
 
 @dataclass
 class Session:
-    """One conversation. Changed by :class:`Board` alone.
+    """One conversation. Changed by :class:`SessionRegistry` alone.
 
     Attributes:
         max_seconds: Counted from the bot's first line, over every peer that a WebRTC session has.
@@ -60,10 +60,10 @@ class Session:
     """
 
     id: str
-    transport: Transport
+    transport: TransportKind
     max_seconds: float | None
     caller: Caller = UNKNOWN
-    state: State = State.ADMITTED
+    state: SessionState = SessionState.ADMITTED
     outcome: Outcome | None = None
     gives_way: bool = False
     report: Report | None = None
@@ -95,17 +95,17 @@ class Session:
 
 
 @dataclass(frozen=True)
-class Past:
+class PastSession:
     """A session that has ended. Times are the wall clock's, in UTC."""
 
     id: str
-    transport: Transport
+    transport: TransportKind
     report: Report
     started_at: datetime
     ended_at: datetime
 
 
-class Board:
+class SessionRegistry:
     """Admits sessions and knows them.
 
     Args:
@@ -113,7 +113,7 @@ class Board:
         max_seconds: The longest that any session may run; None for no limit.
         start_grace: Seconds for which a session that gives way has its place for sure.
         refusal: The launcher's reason to take no session now, or None.
-        keeps_mistakes: Whether whoever works on the bot may ask what it raised.
+        keeps_bot_errors: Whether whoever works on the bot may ask what it raised.
         after_each: Awaited at the end of each, when all that it held is closed; it still has its place.
     """
 
@@ -124,18 +124,18 @@ class Board:
         max_seconds: float | None,
         start_grace: float = 0.0,
         refusal: Callable[[], Refusal | None],
-        keeps_mistakes: bool = False,
+        keeps_bot_errors: bool = False,
         after_each: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.made_at = datetime.now(UTC)
-        self._keeps_mistakes = keeps_mistakes
+        self._keeps_bot_errors = keeps_bot_errors
         self._max_sessions = max_sessions
         self._max_seconds = max_seconds
         self._start_grace = start_grace
         self._refusal = refusal
         self._after_each = after_each
         self._active: dict[str, Session] = {}
-        self._past: OrderedDict[str, Past] = OrderedDict()
+        self._past: OrderedDict[str, PastSession] = OrderedDict()
         self._empty = asyncio.Event()
         self._empty.set()
         self._change = asyncio.Event()
@@ -156,7 +156,7 @@ class Board:
         past = self._past.get(session_id)
         return None if past is None else past.report
 
-    def past(self) -> list[Past]:
+    def past(self) -> list[PastSession]:
         """Those that have ended lately, the last one first."""
         return list(reversed(self._past.values()))
 
@@ -171,7 +171,9 @@ class Board:
 
     def _who_gives_way(self) -> Session | None:
         """The session that has waited for its peer longest, past its grace."""
-        waiting = (s for s in self._active.values() if s.gives_way and s.state is State.WAITING and not s.stop.done())
+        waiting = (
+            s for s in self._active.values() if s.gives_way and s.state is SessionState.WAITING and not s.stop.done()
+        )
         return next((session for session in waiting if session.age >= self._start_grace), None)
 
     @contextlib.contextmanager
@@ -210,7 +212,7 @@ class Board:
     async def admit(
         self,
         session_id: str,
-        transport: Transport,
+        transport: TransportKind,
         *,
         max_seconds: float | None = None,
         gives_way: bool = False,
@@ -237,7 +239,7 @@ class Board:
         limits = [limit for limit in (max_seconds, self._max_seconds) if limit is not None]
         session = Session(session_id, transport, min(limits, default=None), caller, gives_way=gives_way)
         self._active[session_id] = session
-        self.enter(session, State.ADMITTED)
+        self.enter(session, SessionState.ADMITTED)
         self._empty.clear()
         refused: Refusal | None = None
         try:
@@ -256,7 +258,7 @@ class Board:
                 # Nothing is awaited between this and the report of who has run it.
                 del self._active[session_id]
                 self._remember(session, refused)
-                self.enter(session, State.ENDED)
+                self.enter(session, SessionState.ENDED)
                 if not self._active:
                     self._empty.set()
 
@@ -268,14 +270,16 @@ class Board:
             report = Report(outcome, message if refused is None else refused.message, 0.0)
         if session._farewell is not None:
             report = Report(Outcome.EXPIRED, session._farewell, report.seconds)
-        session.report = report if self._keeps_mistakes else replace(report, mistake=None)
+        session.report = report if self._keeps_bot_errors else replace(report, bot_error=None)
         report = session.report
-        self._past[session.id] = Past(session.id, session.transport, report, session.started_at, datetime.now(UTC))
+        self._past[session.id] = PastSession(
+            session.id, session.transport, report, session.started_at, datetime.now(UTC)
+        )
         self._past.move_to_end(session.id)
         if len(self._past) > MAX_REPORTS:
             self._past.popitem(last=False)
 
-    def enter(self, session: Session, state: State) -> None:
+    def enter(self, session: Session, state: SessionState) -> None:
         """A session has come so far; for the pod that runs it."""
         session.state = state
         self._change.set()
@@ -289,7 +293,7 @@ class Board:
 
     def begin_run(self, session: Session) -> float | None:
         """The bot begins; the seconds that are left for this run."""
-        self.enter(session, State.RUNNING)
+        self.enter(session, SessionState.RUNNING)
         now = time.monotonic()
         session._began = session._began or now
         return None if session.max_seconds is None else max(0.0, session._began + session.max_seconds - now)
@@ -300,7 +304,7 @@ class Board:
         None then; the outcome when the session's end was asked for meanwhile, or when an event after the first was
         done without it: the caller is gone.
         """
-        self.enter(session, State.WAITING)
+        self.enter(session, SessionState.WAITING)
         waited: set[asyncio.Future[Any]] = {session._stop, *events}
         done, _ = await asyncio.wait(waited, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
         if session._stop.done():
@@ -351,11 +355,11 @@ class Board:
                     session = self._active.get(session_id)
                     if session is None:
                         raise UnknownSession(session_id)
-                    if session.state is State.RUNNING:
+                    if session.state is SessionState.RUNNING:
                         return
                     await self.changed()
         except TimeoutError:
-            state = session.state.value if session is not None else State.ENDED.value
+            state = session.state.value if session is not None else SessionState.ENDED.value
             raise NotRunning(f"The bot does not run yet: the session is {state}.", session_id=session_id) from None
 
     async def until_ended(self, session_id: str) -> None:

@@ -10,31 +10,31 @@ from typing import Any, TypeVar
 from pipecat_base.errors import Refusal
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import Outcome, Report
-from pipecat_base.sessions.pod import Ask
-from pipecat_base.sessions.registry import Board, Closer, Session, State
-from pipecat_base.sessions.transports import Meeting
+from pipecat_base.sessions.pod import SessionRequest
+from pipecat_base.sessions.registry import Closer, Session, SessionRegistry, SessionState
+from pipecat_base.sessions.transports import Transport
 
 
-class Held:
+class HeldSlot:
     """A place on the board. Pods add how the bot is run in it."""
 
-    def __init__(self, board: Board, session: Session) -> None:
+    def __init__(self, registry: SessionRegistry, session: Session) -> None:
         self.session = session
-        self._board = board
+        self._registry = registry
         self.going_on: asyncio.Task[Report] | None = None
         """A run that goes on after the scope."""
         self._caller_left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def run(self, meeting: Meeting, body: Any, *, flow_config: str | None = None) -> Report:
+    async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
         """Run the bot to its end."""
         raise NotImplementedError
 
-    async def start(self, meeting: Meeting, body: Any) -> None:
+    async def start(self, transport: Transport, body: Any) -> None:
         """Run the bot; it goes on after this."""
-        running = asyncio.ensure_future(self.run(meeting, body))
+        running = asyncio.ensure_future(self.run(transport, body))
         try:
-            while not running.done() and self.session.state is State.ADMITTED:  # its arguments are being made
-                changed = asyncio.ensure_future(self._board.changed())
+            while not running.done() and self.session.state is SessionState.ADMITTED:  # its arguments are being made
+                changed = asyncio.ensure_future(self._registry.changed())
                 await asyncio.wait({running, changed}, return_when=asyncio.FIRST_COMPLETED)
                 changed.cancel()
         except asyncio.CancelledError:
@@ -46,7 +46,7 @@ class Held:
 
     async def wait(self, *events: asyncio.Future[Any]) -> Outcome | None:
         """Keep the place until the first of ``events`` is done."""
-        return await self._board.wait(self.session, *events, timeout=None)
+        return await self._registry.wait(self.session, *events, timeout=None)
 
     async def until_over(self) -> None:
         """Wait for the end of what :meth:`start` has begun."""
@@ -63,33 +63,33 @@ class Held:
             self._caller_left.set_result(None)
 
 
-P = TypeVar("P", bound=Held)
+P = TypeVar("P", bound=HeldSlot)
 
 
-class Reservations:
+class SlotReservations:
     """Holds places, and those that go on."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, registry: SessionRegistry) -> None:
+        self._registry = registry
         self._going_on: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
-    async def reserve(self, ask: Ask, place_for: Callable[[Session], P]) -> AsyncIterator[P]:
-        """A place for ``ask``; free at the end of the scope, or when what was started in it has ended."""
+    async def reserve(self, request: SessionRequest, slot_for: Callable[[Session], P]) -> AsyncIterator[P]:
+        """A place for ``request``; free at the end of the scope, or when what was started in it has ended."""
         async with contextlib.AsyncExitStack() as stack:
-            admission = self._board.admit(
-                ask.session_id,
-                ask.transport,
-                max_seconds=ask.max_seconds,
-                gives_way=ask.gives_way,
-                caller=ask.caller,
+            admission = self._registry.admit(
+                request.session_id,
+                request.transport,
+                max_seconds=request.max_seconds,
+                gives_way=request.gives_way,
+                caller=request.caller,
             )
-            place = place_for(await stack.enter_async_context(admission))
+            slot = slot_for(await stack.enter_async_context(admission))
             try:
-                yield place
+                yield slot
             finally:
-                if place.going_on is not None:
-                    task = asyncio.ensure_future(_go_on(stack.pop_all(), place.going_on, ask.session_id))
+                if slot.going_on is not None:
+                    task = asyncio.ensure_future(_go_on(stack.pop_all(), slot.going_on, request.session_id))
                     self._going_on.add(task)
                     task.add_done_callback(self._going_on.discard)
 

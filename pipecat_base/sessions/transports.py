@@ -14,7 +14,7 @@ PUBLIC_STUN = "stun:stun.l.google.com:19302"
 """For WebRTC peers that have no other server, as in pipecat's runner."""
 
 
-class Transport(Enum):
+class TransportKind(Enum):
     """How the caller reaches the bot."""
 
     PLAIN = "plain"
@@ -51,10 +51,10 @@ UNKNOWN = Caller()
 
 
 @dataclass(frozen=True)
-class Nowhere:
+class NoTransport:
     """The bot reaches its callers by itself."""
 
-    transport: ClassVar = Transport.PLAIN
+    kind: ClassVar = TransportKind.PLAIN
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class DailyRoom:
 
     url: str
     token: str | None
-    transport: ClassVar = Transport.DAILY
+    kind: ClassVar = TransportKind.DAILY
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ class LiveKitRoom:
     url: str
     room_name: str
     token: str = field(repr=False)
-    transport: ClassVar = Transport.LIVEKIT
+    kind: ClassVar = TransportKind.LIVEKIT
 
 
 @dataclass(frozen=True)
-class OfferToCome:
+class PendingWebRTC:
     """The caller will offer a WebRTC connection to ``/api/offer``, with the session's id.
 
     Attributes:
@@ -85,7 +85,7 @@ class OfferToCome:
     """
 
     waited: float = 0.0
-    transport: ClassVar = Transport.WEBRTC
+    kind: ClassVar = TransportKind.WEBRTC
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class MoqRelay:
 
     url: str = field(repr=False)
     namespace: str
-    transport: ClassVar = Transport.MOQ
+    kind: ClassVar = TransportKind.MOQ
 
 
 @dataclass(frozen=True)
@@ -107,11 +107,11 @@ class MoqServer:
     namespace: str
     port: int
     on_serving: Callable[[Sequence[str]], None] = field(repr=False)
-    transport: ClassVar = Transport.MOQ
+    kind: ClassVar = TransportKind.MOQ
 
 
 @dataclass(frozen=True)
-class Stream:
+class WebSocketTransport:
     """A WebSocket that is not accepted yet.
 
     ``transport_type`` None lets pipecat recognise a phone provider by its first messages.
@@ -119,7 +119,7 @@ class Stream:
 
     websocket: WebSocket
     transport_type: str | None
-    transport: ClassVar = Transport.WEBSOCKET
+    kind: ClassVar = TransportKind.WEBSOCKET
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,9 @@ class WhatsAppCall:
 
     offer: dict[str, Any]
     fields: dict[str, Any]
-    transport: ClassVar = Transport.WHATSAPP
+    kind: ClassVar = TransportKind.WHATSAPP
 
 
-Meeting = Nowhere | DailyRoom | LiveKitRoom | OfferToCome | MoqRelay | MoqServer | Stream | WhatsAppCall
+Transport = (
+    NoTransport | DailyRoom | LiveKitRoom | PendingWebRTC | MoqRelay | MoqServer | WebSocketTransport | WhatsAppCall
+)

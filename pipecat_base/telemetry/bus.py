@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from pipecat_base.errors import Refusal
 from pipecat_base.logs.logger import logger
-from pipecat_base.sessions.registry import Session, State
-from pipecat_base.telemetry.events import Fact, fact
+from pipecat_base.sessions.registry import Session, SessionState
+from pipecat_base.telemetry.events import Event, make_event
 
 
-class Note(Protocol):
+class Emit(Protocol):
     """Takes a fact: its name, its session's id, its fields, and when, in Unix seconds; now unless given."""
 
     def __call__(
@@ -21,22 +21,22 @@ class Note(Protocol):
         """One more."""
 
 
-class Reader(Protocol):
+class EventSink(Protocol):
     """Reads facts. It must not wait: whoever tells them is on the way of a call."""
 
-    def read(self, fact: Fact) -> None:
+    def read(self, event: Event) -> None:
         """One more."""
 
     def close(self, within: float) -> None:
         """Finish what is under way, in so many seconds at most. Called in a thread."""
 
 
-class Recorder:
+class EventBus:
     """Passes facts on to readers. One that fails costs nobody but itself."""
 
-    def __init__(self, readers: Sequence[Reader] = ()) -> None:
+    def __init__(self, readers: Sequence[EventSink] = ()) -> None:
         self._readers = tuple(readers)
-        self._complained: set[Reader] = set()
+        self._complained: set[EventSink] = set()
         self._waited: set[str] = set()
         """Sessions that have waited for their peer: when they began says nothing of us."""
         self._admitted: set[str] = set()
@@ -47,11 +47,11 @@ class Recorder:
         """Whether anybody reads."""
         return bool(self._readers)
 
-    def note(
+    def emit(
         self, name: str, session_id: str | None, fields: Mapping[str, Any] | None = None, at: float | None = None
     ) -> None:
         """Tell a fact; what is unknown of it is left out."""
-        told = fact(name, session_id, fields or {}, at) if self._readers else None
+        told = make_event(name, session_id, fields or {}, at) if self._readers else None
         if told is None:
             return
         for reader in self._readers:
@@ -66,25 +66,25 @@ class Recorder:
 
     def on_refusal(self, refusal: Refusal) -> None:
         """A request will not become a session."""
-        self.note("refused", refusal.session_id, {"reason": refusal.code})
+        self.emit("refused", refusal.session_id, {"reason": refusal.code})
 
     def on_change(self, session: Session) -> None:
         """A session has entered a state: tell it."""
-        if session.state is State.WAITING:
+        if session.state is SessionState.WAITING:
             self._waited.add(session.id)
             return
         transport = session.transport.value
-        if session.state is State.ADMITTED:
+        if session.state is SessionState.ADMITTED:
             if session.id in self._admitted:  # in its process too
                 return
             self._admitted.add(session.id)
-            self.note("session_admitted", session.id, {"transport": transport, "peer": session.caller.peer})
-        elif session.state is State.RUNNING:
+            self.emit("session_admitted", session.id, {"transport": transport, "peer": session.caller.peer})
+        elif session.state is SessionState.RUNNING:
             if session.id in self._running:  # its next peer
                 return
             self._running.add(session.id)
             start = None if session.id in self._waited else time.monotonic() - session.admitted_at
-            self.note("session_running", session.id, {"transport": transport, "start_secs": start})
+            self.emit("session_running", session.id, {"transport": transport, "start_secs": start})
         elif session.report is not None:
             self._admitted.discard(session.id)
             self._waited.discard(session.id)
@@ -95,7 +95,7 @@ class Recorder:
                 "duration_secs": session.report.seconds if session.id in self._running else None,
             }
             self._running.discard(session.id)
-            self.note("session_ended", session.id, ended)
+            self.emit("session_ended", session.id, ended)
 
     def close(self, within: float) -> None:
         """Let every reader finish. Called in a thread."""

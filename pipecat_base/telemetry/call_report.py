@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipecat_base.telemetry.events import Fact
+from pipecat_base.telemetry.events import Event
 
 VERSION = 1
 MOST_TURNS = 1000
@@ -67,7 +67,7 @@ class CallReport:
         content: Whether what was said is in it.
     """
 
-    def __init__(self, admitted: Fact, *, content: bool) -> None:
+    def __init__(self, admitted: Event, *, content: bool) -> None:
         self._content = content
         self._head: dict[str, Any] = {
             "version": VERSION,
@@ -117,13 +117,13 @@ class CallReport:
         """What is known from the beginning; enough for a report of a call whose launcher was killed."""
         return dict(self._head)
 
-    def read(self, fact: Fact) -> None:
+    def read(self, event: Event) -> None:
         """One more of its facts."""
-        reader = self._readers.get(fact.name)
+        reader = self._readers.get(event.name)
         if reader is not None:
-            reader(fact)
+            reader(event)
 
-    def end(self, ended: Fact) -> dict[str, Any]:
+    def end(self, ended: Event) -> dict[str, Any]:
         """The report. Durations are seconds; what was never told is null or empty."""
         return {
             **self._head,
@@ -146,33 +146,33 @@ class CallReport:
             **({"transcript": self._transcript} if self._content else {}),
         }
 
-    def _read_running(self, fact: Fact) -> None:
-        self._start = fact.fields.get("start_secs")
+    def _read_running(self, event: Event) -> None:
+        self._start = event.fields.get("start_secs")
 
-    def _read_caller(self, fact: Fact) -> None:
-        self._head.update(provider=fact.fields.get("provider"), call_id=fact.fields.get("call_id"))
+    def _read_caller(self, event: Event) -> None:
+        self._head.update(provider=event.fields.get("provider"), call_id=event.fields.get("call_id"))
 
-    def _read_turn(self, fact: Fact) -> None:
+    def _read_turn(self, event: Event) -> None:
         self._turns += 1
 
-    def _read_latency(self, fact: Fact) -> None:
-        if len(self._latencies) < MOST_TURNS and "latency_secs" in fact.fields:
-            self._latencies.append(round(fact.fields["latency_secs"], 3))
+    def _read_latency(self, event: Event) -> None:
+        if len(self._latencies) < MOST_TURNS and "latency_secs" in event.fields:
+            self._latencies.append(round(event.fields["latency_secs"], 3))
 
-    def _read_first_speech(self, fact: Fact) -> None:
+    def _read_first_speech(self, event: Event) -> None:
         if self._first_speech is None:
-            self._first_speech = fact.fields.get("latency_secs")
+            self._first_speech = event.fields.get("latency_secs")
 
-    def _read_speech(self, fact: Fact) -> None:
-        kind = fact.fields.get("kind")
+    def _read_speech(self, event: Event) -> None:
+        kind = event.fields.get("kind")
         if kind in ("bot_speech_started", "bot_speech_stopped"):
             self._bot_speaks = kind == "bot_speech_started"
         elif kind == "interruption" and self._bot_speaks:  # every turn of the user's begins with one
             self._interruptions += 1
             self._bot_speaks = False
 
-    def _read_service_latency(self, fact: Fact) -> None:
-        fields = fact.fields
+    def _read_service_latency(self, event: Event) -> None:
+        fields = event.fields
         key = (fields.get("processor", ""), fields.get("model", ""))
         if fields.get("kind") != "ttfb" or (key not in self._ttfb and len(self._ttfb) >= MOST_USERS_OF_SERVICES):
             return
@@ -180,8 +180,8 @@ class CallReport:
         if len(found) < MOST_TURNS and "seconds" in fields:
             found.append(fields["seconds"])
 
-    def _read_usage(self, fact: Fact) -> None:
-        fields = fact.fields
+    def _read_usage(self, event: Event) -> None:
+        fields = event.fields
         key = (fields.get("kind", ""), fields.get("processor", ""), fields.get("model", ""))
         if key not in self._usage and len(self._usage) >= MOST_USERS_OF_SERVICES:
             return
@@ -190,21 +190,21 @@ class CallReport:
             if name in fields:
                 amounts[name] = amounts.get(name, 0) + fields[name]
 
-    def _read_error(self, fact: Fact) -> None:
+    def _read_error(self, event: Event) -> None:
         if len(self._errors) < MOST_ERRORS:
-            self._errors.append({"at": iso(fact.at), **{k: v for k, v in fact.fields.items() if k != "timestamp"}})
+            self._errors.append({"at": iso(event.at), **{k: v for k, v in event.fields.items() if k != "timestamp"}})
 
-    def _read_failure(self, fact: Fact) -> None:
-        self._failure = fact.fields
+    def _read_failure(self, event: Event) -> None:
+        self._failure = event.fields
 
-    def _read_connection(self, fact: Fact) -> None:
+    def _read_connection(self, event: Event) -> None:
         if self._connect is None:
-            self._connect = fact.fields.get("connect_secs")
+            self._connect = event.fields.get("connect_secs")
 
-    def _read_peer(self, fact: Fact) -> None:
-        peer = fact.fields.get("peer", "")
+    def _read_peer(self, event: Event) -> None:
+        peer = event.fields.get("peer", "")
         if peer in self._peers or len(self._peers) < MOST_PEERS:
-            self._peers[peer] = fact.fields
+            self._peers[peer] = event.fields
 
     def _webrtc(self) -> dict[str, Any] | None:
         """Over all its peers."""
@@ -218,25 +218,25 @@ class CallReport:
             "jitter_seconds": _rounded(max((peer.get("jitter_secs", 0) for peer in peers), default=None)),
         }
 
-    def _read_process(self, fact: Fact) -> None:
+    def _read_process(self, event: Event) -> None:
         before = self._process or {"cpu_seconds": 0.0, "peak_memory_bytes": 0}
         self._process = {
-            "cpu_seconds": round(before["cpu_seconds"] + fact.fields.get("cpu_secs", 0.0), 3),
-            "peak_memory_bytes": max(before["peak_memory_bytes"], fact.fields.get("peak_memory_bytes", 0)),
-            "shared": fact.fields.get("shared", False),
+            "cpu_seconds": round(before["cpu_seconds"] + event.fields.get("cpu_secs", 0.0), 3),
+            "peak_memory_bytes": max(before["peak_memory_bytes"], event.fields.get("peak_memory_bytes", 0)),
+            "shared": event.fields.get("shared", False),
         }
 
-    def _read_transcript(self, fact: Fact) -> None:
-        self._text_left -= len(fact.fields.get("text", ""))
+    def _read_transcript(self, event: Event) -> None:
+        self._text_left -= len(event.fields.get("text", ""))
         if self._content and self._text_left >= 0:
-            self._transcript.append(dict(fact.fields))
+            self._transcript.append(dict(event.fields))
 
 
 def of_killed(head: Mapping[str, Any], at: float) -> dict[str, Any]:
     """The report of a call that ran when its launcher was killed, as the next one makes it."""
-    admitted = Fact("session_admitted", head.get("session_id"), {}, at)
+    admitted = Event("session_admitted", head.get("session_id"), {}, at)
     report = CallReport(admitted, content=False).end(
-        Fact("session_ended", admitted.session_id, {"outcome": "failed", "reason": KILLED}, at)
+        Event("session_ended", admitted.session_id, {"outcome": "failed", "reason": KILLED}, at)
     )
     return {**report, **head, "seconds": None}
 

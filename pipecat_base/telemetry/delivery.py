@@ -13,7 +13,7 @@ from pipecat_base.logs.logger import logger
 T = TypeVar("T")
 
 
-class Outbox(Generic[T]):
+class DeliveryQueue(Generic[T]):
     """Does one thing with each item, in order.
 
     Args:

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from pipecat_base.logs.logger import logger
-from pipecat_base.telemetry.delivery import Outbox
-from pipecat_base.telemetry.events import KINDS, Fact
-from pipecat_base.telemetry.http_post import Connection, NotTaken
+from pipecat_base.telemetry.delivery import DeliveryQueue
+from pipecat_base.telemetry.events import EVENT_KINDS, Event
+from pipecat_base.telemetry.http_post import NotTaken, PostConnection
 
 PREFIX = "[pcc-observability]"
 MOST_FAILURES = 10
@@ -40,19 +40,19 @@ class EventPublisher:
         if not content:
             logger.info(f"{PREFIX} PCC_EXCLUDE_CONTENT: transcripts are not published")
 
-    def read(self, fact: Fact) -> None:
+    def read(self, event: Event) -> None:
         """One more."""
-        kind = KINDS[fact.name]
-        if fact.session_id is None or not (kind.is_event or fact.name == "session_ended"):
+        kind = EVENT_KINDS[event.name]
+        if event.session_id is None or not (kind.is_event or event.name == "session_ended"):
             return
         if self._content or not kind.has_content:
             # Those of a session stay in order.
-            self._lanes[hash(fact.session_id) % LANES].outbox.put(fact)
+            self._lanes[hash(event.session_id) % LANES].outbox.put(event)
 
     def close(self, within: float) -> None:
         """Send what waits."""
         deadline = time.monotonic() + within
-        done = [lane.outbox.close(max(0.0, deadline - time.monotonic())) for lane in self._lanes]
+        done = [capture.outbox.close(max(0.0, deadline - time.monotonic())) for capture in self._lanes]
         if not all(done):
             logger.warning(f"{PREFIX} Some events were not published: the launcher ends")
 
@@ -61,19 +61,19 @@ class _Lane:
     """A thread, and what the sessions that it serves have failed at."""
 
     def __init__(self, endpoint: str, name: str) -> None:
-        self._connection = Connection(endpoint)
+        self._connection = PostConnection(endpoint)
         self._failures: dict[str, int] = {}
-        self.outbox: Outbox[Fact] = Outbox(name, self._send, most=MOST_WAITING, on_drop=_tell_of_drop)
+        self.outbox: DeliveryQueue[Event] = DeliveryQueue(name, self._send, most=MOST_WAITING, on_drop=_tell_of_drop)
 
-    def _send(self, fact: Fact) -> None:
-        session_id = fact.session_id or ""
-        if fact.name == "session_ended":
+    def _send(self, event: Event) -> None:
+        session_id = event.session_id or ""
+        if event.name == "session_ended":
             self._failures.pop(session_id, None)
             return
         if self._failures.get(session_id, 0) >= MOST_FAILURES:
             return
         try:
-            self._connection.post(envelope(fact))
+            self._connection.post(envelope(event))
         except NotTaken as error:
             self._count_failure(session_id, error)
         else:
@@ -92,16 +92,16 @@ class _Lane:
                 logger.warning(f"{PREFIX} {count} events in a row were not published: this session sends no more")
 
 
-def envelope(fact: Fact) -> bytes:
+def envelope(event: Event) -> bytes:
     """``{ts, session_id, event_name, event_uuid, event_properties}``; no properties where there are none."""
     content: dict[str, Any] = {
-        "ts": datetime.fromtimestamp(fact.at, UTC).isoformat(timespec="microseconds"),
-        "session_id": fact.session_id,
-        "event_name": fact.name,
+        "ts": datetime.fromtimestamp(event.at, UTC).isoformat(timespec="microseconds"),
+        "session_id": event.session_id,
+        "event_name": event.name,
         "event_uuid": str(uuid.uuid4()),
     }
-    if fact.fields:
-        content["event_properties"] = fact.fields
+    if event.fields:
+        content["event_properties"] = event.fields
     return json.dumps(content).encode()
 
 

@@ -92,7 +92,7 @@ def select(values: Mapping[str, Any], fields: Mapping[str, Check]) -> dict[str, 
 
 
 @dataclass(frozen=True)
-class Kind:
+class EventKind:
     """One kind of fact.
 
     Attributes:
@@ -108,7 +108,7 @@ class Kind:
 
 
 @dataclass(frozen=True)
-class Fact:
+class Event:
     """Something that has happened.
 
     Attributes:
@@ -122,48 +122,48 @@ class Fact:
     at: float = field(default_factory=time.time)
 
 
-KINDS: Mapping[str, Kind] = {
-    "session_admitted": Kind("A session was admitted: it holds a place", {"transport": text, "peer": text}),
-    "session_running": Kind(
+EVENT_KINDS: Mapping[str, EventKind] = {
+    "session_admitted": EventKind("A session was admitted: it holds a place", {"transport": text, "peer": text}),
+    "session_running": EventKind(
         "The bot's first line runs; `start_secs` after the admission, missing where the session waited for a peer",
         {"transport": text, "start_secs": number},
     ),
-    "session_ended": Kind(
+    "session_ended": EventKind(
         "The session is over, and everything it held is closed",
         {"transport": text, "outcome": text, "reason": text, "duration_secs": number},
     ),
-    "refused": Kind("A request was refused; `reason` is the code of the answer", {"reason": text}),
-    "caller": Kind(
+    "refused": EventKind("A request was refused; `reason` is the code of the answer", {"reason": text}),
+    "caller": EventKind(
         "A phone provider's first messages named the provider and its own id of the call",
         {"provider": text, "call_id": text},
     ),
-    "turn": Kind(
+    "turn": EventKind(
         "A turn of the conversation is over", {"number": number, "duration_secs": number, "interrupted": truth}
     ),
-    "webrtc_connected": Kind("A WebRTC peer is connected", {"connect_secs": number}),
-    "webrtc_stats": Kind(
+    "webrtc_connected": EventKind("A WebRTC peer is connected", {"connect_secs": number}),
+    "webrtc_stats": EventKind(
         "What arrived from a WebRTC peer since it connected; told every ten seconds and at the end",
         {"packets_received": number, "packets_lost": number, "jitter_secs": number, "peer": text},
     ),
-    "process": Kind(
+    "process": EventKind(
         "What the session's process used; `shared`: one process runs all sessions, and the figures are of all",
         {"cpu_secs": number, "peak_memory_bytes": number, "shared": truth},
     ),
-    "process_wait": Kind("A session got its process; `wait_secs` is how long it waited", {"wait_secs": number}),
-    "failure": Kind(
+    "process_wait": EventKind("A session got its process; `wait_secs` is how long it waited", {"wait_secs": number}),
+    "failure": EventKind(
         "The session's bot or its process failed; `where` is the bot's own line",
         {"exception_type": text, "where": text},
     ),
-    "loop_lag": Kind("How late the launcher's event loop was at worst in the last second", {"lag_secs": number}),
-    "process_loop_lag": Kind(
+    "loop_lag": EventKind("How late the launcher's event loop was at worst in the last second", {"lag_secs": number}),
+    "process_loop_lag": EventKind(
         "How late the event loop of a call's process was at worst in the last five seconds", {"lag_secs": number}
     ),
-    "session_info": Kind(
+    "session_info": EventKind(
         "Told once in a session: what it runs on",
         {"pipecat_version": text, "python_version": text, "image_version": text, "arch": text},
         is_event=True,
     ),
-    "startup_timing": Kind(
+    "startup_timing": EventKind(
         "A pipeline has started",
         {
             "start_time": number,
@@ -181,22 +181,22 @@ KINDS: Mapping[str, Kind] = {
         },
         is_event=True,
     ),
-    "transport_timing": Kind(
+    "transport_timing": EventKind(
         "The transport is connected",
         {"start_time": number, "bot_connected_secs": number, "client_connected_secs": number},
         is_event=True,
     ),
-    "user_bot_latency": Kind(
+    "user_bot_latency": EventKind(
         "The bot starts to speak; seconds since the user stopped",
         {"latency_secs": number, "timestamp": number},
         is_event=True,
     ),
-    "first_bot_speech_latency": Kind(
+    "first_bot_speech_latency": EventKind(
         "The bot speaks for the first time; seconds since the client connected",
         {"latency_secs": number, "timestamp": number},
         is_event=True,
     ),
-    "latency_breakdown": Kind(
+    "latency_breakdown": EventKind(
         "The parts of a user-bot latency",
         {
             "measured_from": text,
@@ -212,7 +212,7 @@ KINDS: Mapping[str, Kind] = {
         },
         is_event=True,
     ),
-    "service_latency": Kind(
+    "service_latency": EventKind(
         "A service measured how long it took; `kind` says what, `ttfb` for one",
         {
             "kind": text,
@@ -226,7 +226,7 @@ KINDS: Mapping[str, Kind] = {
         },
         is_event=True,
     ),
-    "service_usage": Kind(
+    "service_usage": EventKind(
         "A service counted what it used",
         {
             "kind": text,
@@ -247,12 +247,12 @@ KINDS: Mapping[str, Kind] = {
         },
         is_event=True,
     ),
-    "speech_event": Kind(
+    "speech_event": EventKind(
         "Someone starts or stops speaking, or interrupts; `kind` says which",
         {"kind": text, "timestamp": number, "started_at": number},
         is_event=True,
     ),
-    "function_call_event": Kind(
+    "function_call_event": EventKind(
         "A function call began or ended; never its arguments or its result",
         {
             "kind": text,
@@ -266,7 +266,7 @@ KINDS: Mapping[str, Kind] = {
         },
         is_event=True,
     ),
-    "error": Kind(
+    "error": EventKind(
         "A processor failed; never the text of the error",
         {
             "category": text,
@@ -277,7 +277,7 @@ KINDS: Mapping[str, Kind] = {
         },
         is_event=True,
     ),
-    "transcript": Kind(
+    "transcript": EventKind(
         "What was said in a turn",
         {
             "role": text,
@@ -292,17 +292,17 @@ KINDS: Mapping[str, Kind] = {
 }
 
 
-OF_THE_LAUNCHER = ("session_admitted", "session_running", "session_ended", "refused", "process_wait", "loop_lag")
+LAUNCHER_EVENTS = ("session_admitted", "session_running", "session_ended", "refused", "process_wait", "loop_lag")
 """What no process that runs a bot is believed."""
 
 
-def fact(name: str, session_id: str | None, fields: Mapping[str, Any], at: float | None = None) -> Fact | None:
+def make_event(name: str, session_id: str | None, fields: Mapping[str, Any], at: float | None = None) -> Event | None:
     """The fact, of what is allowed in it; None where there is no such kind."""
-    kind = KINDS.get(name)
+    kind = EVENT_KINDS.get(name)
     if kind is None:
         return None
     now = time.time()
     said = number(at)
-    return Fact(
+    return Event(
         name, session_id, select(fields, kind.fields), now if said is None or abs(now - said) > SKEW else float(said)
     )

@@ -57,7 +57,7 @@ def post(url: str, body: bytes, headers: Mapping[str, str]) -> None:
         raise NotTaken(_reason(error)) from None
 
 
-class Connection:
+class PostConnection:
     """A connection that is kept, for what is posted all the time. Used by one thread; no proxy is asked."""
 
     def __init__(self, url: str) -> None:

@@ -15,8 +15,8 @@ from prometheus_client.metrics import MetricWrapperBase
 from pipecat_base import __version__
 from pipecat_base.errors import refusal_codes
 from pipecat_base.sessions.outcome import Outcome
-from pipecat_base.sessions.transports import Transport
-from pipecat_base.telemetry.events import Fact
+from pipecat_base.sessions.transports import TransportKind
+from pipecat_base.telemetry.events import Event
 
 AMOUNTS = ("prompt_tokens", "completion_tokens", "characters", "audio_seconds")
 MOST_AT_ONCE = 10_000_000
@@ -209,7 +209,7 @@ class Metrics:
             "state",
             when_bad="`starting` for minutes: `setup()` hangs. `draining` without a deployment: who sent SIGTERM?",
         )
-        self._places = self._gauge(
+        self._slots = self._gauge(
             "places",
             "`MAX_SESSIONS`; +Inf without a limit",
             unit="sessions",
@@ -218,29 +218,29 @@ class Metrics:
         info = self._gauge("build_info", "1; the labels say which versions run", "version", "python", "pipecat")
         self._info = info
         self._begin_at_zero()
-        self._readers: dict[str, Callable[[Fact], None]] = {
+        self._readers: dict[str, Callable[[Event], None]] = {
             "session_admitted": self._admitted,
             "session_running": self._running,
             "session_ended": self._ended,
-            "refused": lambda fact: self._refusals.labels(fact.fields.get("reason", OTHER)).inc(),
-            "turn": lambda fact: self._turns.labels(str(bool(fact.fields.get("interrupted"))).lower()).inc(),
-            "user_bot_latency": lambda fact: self._latency.observe(fact.fields["latency_secs"]),
-            "first_bot_speech_latency": lambda fact: self._first_speech.observe(fact.fields["latency_secs"]),
+            "refused": lambda event: self._refusals.labels(event.fields.get("reason", OTHER)).inc(),
+            "turn": lambda event: self._turns.labels(str(bool(event.fields.get("interrupted"))).lower()).inc(),
+            "user_bot_latency": lambda event: self._latency.observe(event.fields["latency_secs"]),
+            "first_bot_speech_latency": lambda event: self._first_speech.observe(event.fields["latency_secs"]),
             "service_latency": self._service_latency,
             "service_usage": self._service_usage,
             "speech_event": self._speech,
-            "error": lambda fact: self._errors.labels(self._bounded("error", fact.fields.get("category"))).inc(),
-            "webrtc_connected": lambda fact: self._connect.observe(fact.fields["connect_secs"]),
+            "error": lambda event: self._errors.labels(self._bounded("error", event.fields.get("category"))).inc(),
+            "webrtc_connected": lambda event: self._connect.observe(event.fields["connect_secs"]),
             "webrtc_stats": self._webrtc_stats,
-            "loop_lag": lambda fact: self._lag.labels("launcher").observe(fact.fields["lag_secs"]),
-            "process_loop_lag": lambda fact: self._lag.labels("call").observe(fact.fields["lag_secs"]),
-            "process_wait": lambda fact: self._process_wait.observe(fact.fields["wait_secs"]),
+            "loop_lag": lambda event: self._lag.labels("launcher").observe(event.fields["lag_secs"]),
+            "process_loop_lag": lambda event: self._lag.labels("call").observe(event.fields["lag_secs"]),
+            "process_wait": lambda event: self._process_wait.observe(event.fields["wait_secs"]),
         }
 
-    def describe(self, *, pipecat: str | None, places: int | None) -> None:
+    def describe(self, *, pipecat: str | None, slots: int | None) -> None:
         """What does not change."""
         self._info.labels(__version__, platform.python_version(), pipecat or "none").set(1)
-        self._places.set(float("inf") if places is None else places)
+        self._slots.set(float("inf") if slots is None else slots)
 
     def watch_state(self, states: Sequence[str], current: Callable[[], str]) -> None:
         """Ask for the launcher's state at each scrape."""
@@ -252,18 +252,18 @@ class Metrics:
         for state in count():
             self._processes.labels(state).set_function(lambda state=state: count()[state])  # type: ignore[misc]
 
-    def read(self, fact: Fact) -> None:
+    def read(self, event: Event) -> None:
         """One more."""
-        reader = self._readers.get(fact.name)
+        reader = self._readers.get(event.name)
         if reader is not None:
-            reader(fact)
+            reader(event)
 
     def close(self, within: float) -> None:
         """Nothing is under way."""
 
     def _begin_at_zero(self) -> None:
         """Show what can be counted before it happens: no rate or increase would see the first one otherwise."""
-        for transport in Transport:
+        for transport in TransportKind:
             self._active.labels(transport.value)
             for outcome in Outcome:
                 self._sessions.labels(transport.value, outcome.value)
@@ -279,45 +279,45 @@ class Metrics:
             self._tokens.labels(direction)
             self._audio.labels(direction)
 
-    def _admitted(self, fact: Fact) -> None:
-        self._active.labels(fact.fields["transport"]).inc()
+    def _admitted(self, event: Event) -> None:
+        self._active.labels(event.fields["transport"]).inc()
 
-    def _running(self, fact: Fact) -> None:
-        if "start_secs" in fact.fields:
-            self._start.observe(fact.fields["start_secs"])
+    def _running(self, event: Event) -> None:
+        if "start_secs" in event.fields:
+            self._start.observe(event.fields["start_secs"])
 
-    def _ended(self, fact: Fact) -> None:
-        transport = fact.fields["transport"]
+    def _ended(self, event: Event) -> None:
+        transport = event.fields["transport"]
         self._active.labels(transport).dec()
-        self._sessions.labels(transport, fact.fields["outcome"]).inc()
-        if "duration_secs" in fact.fields:
-            self._duration.labels(transport).observe(fact.fields["duration_secs"])
-        self._packets.pop(fact.session_id or "", None)
+        self._sessions.labels(transport, event.fields["outcome"]).inc()
+        if "duration_secs" in event.fields:
+            self._duration.labels(transport).observe(event.fields["duration_secs"])
+        self._packets.pop(event.session_id or "", None)
 
-    def _service_latency(self, fact: Fact) -> None:
-        if fact.fields.get("kind") == "ttfb":
-            labels = (service_of(fact.fields.get("processor", "")), self._bounded("model", fact.fields.get("model")))
-            self._ttfb.labels(*labels).observe(fact.fields["seconds"])
+    def _service_latency(self, event: Event) -> None:
+        if event.fields.get("kind") == "ttfb":
+            labels = (service_of(event.fields.get("processor", "")), self._bounded("model", event.fields.get("model")))
+            self._ttfb.labels(*labels).observe(event.fields["seconds"])
 
-    def _service_usage(self, fact: Fact) -> None:
-        amounts = {name: min(amount, MOST_AT_ONCE) for name, amount in fact.fields.items() if name in AMOUNTS}
+    def _service_usage(self, event: Event) -> None:
+        amounts = {name: min(amount, MOST_AT_ONCE) for name, amount in event.fields.items() if name in AMOUNTS}
         self._tokens.labels("in").inc(amounts.get("prompt_tokens", 0))
         self._tokens.labels("out").inc(amounts.get("completion_tokens", 0))
         self._characters.inc(amounts.get("characters", 0))
         self._audio.labels("in").inc(amounts.get("audio_seconds", 0))
 
-    def _speech(self, fact: Fact) -> None:
-        if fact.fields.get("kind") == "bot_speech_stopped" and "started_at" in fact.fields:
-            self._audio.labels("out").inc(max(0.0, fact.fields["timestamp"] - fact.fields["started_at"]))
+    def _speech(self, event: Event) -> None:
+        if event.fields.get("kind") == "bot_speech_stopped" and "started_at" in event.fields:
+            self._audio.labels("out").inc(max(0.0, event.fields["timestamp"] - event.fields["started_at"]))
 
-    def _webrtc_stats(self, fact: Fact) -> None:
-        peers = self._packets.setdefault(fact.session_id or "", {})
-        peer = fact.fields.get("peer", "")
+    def _webrtc_stats(self, event: Event) -> None:
+        peers = self._packets.setdefault(event.session_id or "", {})
+        peer = event.fields.get("peer", "")
         if peer not in peers and len(peers) >= MOST_PEERS:
             return
         before = peers.get(peer, (0, 0))
-        received = max(before[0], fact.fields.get("packets_received", 0))
-        lost = max(before[1], fact.fields.get("packets_lost", 0))
+        received = max(before[0], event.fields.get("packets_received", 0))
+        lost = max(before[1], event.fields.get("packets_lost", 0))
         self._packets_received.inc(received - before[0])
         self._packets_lost.inc(lost - before[1])
         peers[peer] = (received, lost)

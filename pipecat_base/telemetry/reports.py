@@ -17,8 +17,8 @@ from typing import Any
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.registry import MAX_REPORTS
 from pipecat_base.telemetry.call_report import CallReport
-from pipecat_base.telemetry.delivery import Outbox
-from pipecat_base.telemetry.events import Fact
+from pipecat_base.telemetry.delivery import DeliveryQueue
+from pipecat_base.telemetry.events import Event
 from pipecat_base.telemetry.http_post import NotTaken, post
 from pipecat_base.telemetry.journal import Journal
 
@@ -54,8 +54,10 @@ class Reports:
         self._recent: OrderedDict[str, Mapping[str, Any]] = OrderedDict()
         self._journal = None if folder is None else Journal(folder, sends=url is not None)
         self._complain_at = 0.0
-        self._filing: Outbox[Step] = Outbox("reports", self._file, most=MOST_WAITING, on_drop=self._tell_of_unfiled)
-        self._sender = None if url is None else Sender(url, secret, on_done=self._note_sent)
+        self._filing: DeliveryQueue[Step] = DeliveryQueue(
+            "reports", self._file, most=MOST_WAITING, on_drop=self._tell_of_unfiled
+        )
+        self._sender = None if url is None else ReportSender(url, secret, on_done=self._note_sent)
         if self._journal is not None:
             self._filing.put(("adopt", {}))
 
@@ -63,23 +65,23 @@ class Reports:
         """The report of a session that has ended lately."""
         return self._recent.get(session_id)
 
-    def read(self, fact: Fact) -> None:
+    def read(self, event: Event) -> None:
         """One more."""
-        session_id = fact.session_id
+        session_id = event.session_id
         if session_id is None:
             return
-        if fact.name == "session_admitted":
-            call = self._calls[session_id] = CallReport(fact, content=self._content)
+        if event.name == "session_admitted":
+            call = self._calls[session_id] = CallReport(event, content=self._content)
             self._put("begin", call.head)
             return
         found = self._calls.get(session_id)
         if found is None:
             return
-        if fact.name != "session_ended":
-            found.read(fact)
+        if event.name != "session_ended":
+            found.read(event)
             return
         del self._calls[session_id]
-        report = found.end(fact)
+        report = found.end(event)
         self._recent[session_id] = {name: value for name, value in report.items() if name != "transcript"}
         self._recent.move_to_end(session_id)
         if len(self._recent) > MAX_REPORTS:
@@ -136,7 +138,7 @@ class Reports:
             logger.error(f"PIPECAT_REPORTS_DIR: reports that were not written, as the disk is too slow: {count}")
 
 
-class Sender:
+class ReportSender:
     """Sends reports, as often as it takes; one that is not taken holds up no other.
 
     Args:

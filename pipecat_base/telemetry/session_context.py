@@ -13,12 +13,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-Take = Callable[[str, str, Mapping[str, Any], float], None]
+SessionEmit = Callable[[str, str, Mapping[str, Any], float], None]
 """Takes the session's id, a fact's name, its fields, and when, in Unix seconds."""
 
 
 @dataclass(frozen=True)
-class Options:
+class ObserverOptions:
     """What readers want to know.
 
     Attributes:
@@ -33,23 +33,23 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Listener:
+class SessionContext:
     """Listens to one session."""
 
     session_id: str
-    options: Options
-    take: Take
+    options: ObserverOptions
+    take: SessionEmit
 
-    def note(self, name: str, fields: Mapping[str, Any]) -> None:
+    def emit(self, name: str, fields: Mapping[str, Any]) -> None:
         """A fact of the session."""
         self.take(self.session_id, name, fields, time.time())
 
 
-current: ContextVar[Listener | None] = ContextVar("pipecat_base_listener", default=None)
+current: ContextVar[SessionContext | None] = ContextVar("pipecat_base_listener", default=None)
 
 
 @contextmanager
-def listening(listener: Listener) -> Iterator[None]:
+def listening(listener: SessionContext) -> Iterator[None]:
     """What is run within, and the tasks that it begins, find this listener."""
     token = current.set(listener)
     try:

@@ -16,22 +16,22 @@ from pipecat_base.config.settings import GATEWAYS_SECRETS as SECRETS
 from pipecat_base.errors import BotExited
 from pipecat_base.logs.streams import flush_streams
 from pipecat_base.workers.fork_server import (
-    Forks,
+    ForkServer,
     die_with,
     forget_exit_handlers,
     how_it_ended,
     leave_signals_to_launcher,
 )
 from pipecat_base.workers.ipc.channel import Channel
-from pipecat_base.workers.ipc.messages import Exited, Imported, Made, Make, Message, NotMade, NotServed
+from pipecat_base.workers.ipc.messages import BotImported, Exited, Made, Make, Message, NotMade, NotServing
 
 
-class NoProcess(Exception):
+class ForkFailed(Exception):
     """The system would not give a process."""
 
 
 @dataclass
-class Child:
+class ForkedProcess:
     """A process that was made, and the channel to it."""
 
     pid: int
@@ -40,7 +40,7 @@ class Child:
     """How it has ended; None when whoever made it is gone too."""
 
 
-class Maker:
+class ForkRequester:
     """Asks for processes over one channel: the nursery's, or a template's."""
 
     def __init__(self, channel: Channel, *, on_other: Callable[[Message], None] | None = None) -> None:
@@ -61,14 +61,14 @@ class Maker:
         """Tell it something else."""
         self._channel.send(message)
 
-    async def make(self, *, alone: bool = False, variables: Mapping[str, str] | None = None) -> Child:
+    async def make(self, *, alone: bool = False, variables: Mapping[str, str] | None = None) -> ForkedProcess:
         """One more process.
 
         Raises:
             NoProcess: there is none to be had.
         """
         if self.gone.is_set():
-            raise NoProcess("what makes them has ended")
+            raise ForkFailed("what makes them has ended")
         ours, theirs = Channel.pair()
         number = next(self._numbers)
         asked = self._asked[number] = asyncio.get_running_loop().create_future()
@@ -86,7 +86,7 @@ class Maker:
             exited.set_result(None)
         else:
             self._children[pid] = exited
-        return Child(pid, ours, exited)
+        return ForkedProcess(pid, ours, exited)
 
     def close(self) -> None:
         """Let it end, and with it all that it has made."""
@@ -103,7 +103,7 @@ class Maker:
             if isinstance(message, Made):
                 asked.set_result(message.pid)
             else:
-                asked.set_exception(NoProcess(message.reason))
+                asked.set_exception(ForkFailed(message.reason))
         elif isinstance(message, Exited):
             exited = self._children.pop(message.pid, None)
             if message.pid in self._unclaimed:
@@ -122,12 +122,12 @@ class Maker:
                 exited.set_result(None)
         for asked in self._asked.values():
             if not asked.done():
-                asked.set_exception(NoProcess("what makes them has ended"))
+                asked.set_exception(ForkFailed("what makes them has ended"))
         self._children.clear()
         self._asked.clear()
 
 
-class Nursery:
+class ForkClient:
     """Forked from the launcher before it has a thread.
 
     Args:
@@ -149,12 +149,12 @@ class Nursery:
             forget()
             environment.hide_from_other_processes()  # copies may be left in what was freed
             forget_exit_handlers()
-            Forks(Channel(theirs), grow).run()
+            ForkServer(Channel(theirs), grow).run()
         theirs.close()
         self.channel = ours
         self._number = 0
 
-    def import_bot(self, variables: Mapping[str, str] | None = None) -> Callable[[], Template]:
+    def import_bot(self, variables: Mapping[str, str] | None = None) -> Callable[[], TemplateClient]:
         """Have the first template made, without a loop: the watchdog stands in meanwhile. Returned is the wait for it.
 
         The wait raises StartupError where the bot cannot be served. ``variables`` is the environment, where it has
@@ -170,7 +170,7 @@ class Nursery:
         number = self._number
         return lambda: self._wait(ours, number)
 
-    def _wait(self, ours: Channel, number: int) -> Template:
+    def _wait(self, ours: Channel, number: int) -> TemplateClient:
         poll = select.poll()
         poll.register(ours, select.POLLIN)
         poll.register(self.channel, select.POLLIN)
@@ -178,9 +178,9 @@ class Nursery:
         pid: int | None = None
         while True:
             said = _said(ours)
-            if isinstance(said, Imported):
-                return Template(said, ours)
-            if isinstance(said, NotServed):
+            if isinstance(said, BotImported):
+                return TemplateClient(said, ours)
+            if isinstance(said, NotServing):
                 raise said.error()
             if exited is not None or self.channel.ended:  # and it has said nothing
                 break
@@ -203,8 +203,8 @@ def _said(channel: Channel) -> Message | None:
 
 
 @dataclass
-class Template:
+class TemplateClient:
     """A process that has imported the bot, and forks."""
 
-    imported: Imported
+    imported: BotImported
     channel: Channel

@@ -32,7 +32,7 @@ LOOK = 0.05
 """Seconds between looks at children where the kernel has no pidfd_open(2)."""
 
 
-class Forks:
+class ForkServer:
     """Forks on request.
 
     Args:

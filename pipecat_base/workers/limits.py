@@ -12,7 +12,7 @@ EXIT_GRACE = 1.0
 
 
 @dataclass(frozen=True)
-class Limits:
+class WorkerLimits:
     """Seconds, and bytes.
 
     Attributes:

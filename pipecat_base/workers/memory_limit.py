@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from pipecat_base.logs.logger import logger
-from pipecat_base.workers.process import Worker
+from pipecat_base.workers.process import WorkerProcess
 from pipecat_base.workers.process_tree import family, relations
 
 LOOK = 1.0
@@ -17,7 +17,7 @@ WARN_AT = 0.8
 class Busy(Protocol):
     """Knows the workers that have a session."""
 
-    def busy(self) -> dict[str, Worker]:
+    def busy(self) -> dict[str, WorkerProcess]:
         """By session."""
 
 

@@ -25,22 +25,22 @@ from pipecat_base.errors import EXIT_FORCED, BotExited, NoProcess, NotReached, R
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.error_responses import session_id_in
 from pipecat_base.server.large_json import in_file
-from pipecat_base.sessions.pod import About, Ask
-from pipecat_base.sessions.registry import Board, Session
-from pipecat_base.sessions.slots import Reservations
-from pipecat_base.telemetry.bus import Note
-from pipecat_base.telemetry.events import OF_THE_LAUNCHER
+from pipecat_base.sessions.pod import BotDescription, SessionRequest
+from pipecat_base.sessions.registry import Session, SessionRegistry
+from pipecat_base.sessions.slots import SlotReservations
+from pipecat_base.telemetry.bus import Emit
+from pipecat_base.telemetry.events import LAUNCHER_EVENTS
 from pipecat_base.workers import http_proxy
-from pipecat_base.workers.fork_client import Maker, Nursery, Template
-from pipecat_base.workers.fork_client import NoProcess as NoProcessAtAll
+from pipecat_base.workers.fork_client import ForkClient, ForkRequester, TemplateClient
+from pipecat_base.workers.fork_client import ForkFailed as NoProcessAtAll
 from pipecat_base.workers.fork_server import how_it_ended
 from pipecat_base.workers.ipc import messages
-from pipecat_base.workers.ipc.messages import Failed, Imported, Noted, caller_as_list
-from pipecat_base.workers.lease import WorkerPlace
-from pipecat_base.workers.limits import EXIT_GRACE, Limits
+from pipecat_base.workers.ipc.messages import BotImported, EventEmitted, Failed, caller_as_list
+from pipecat_base.workers.lease import WorkerSlot
+from pipecat_base.workers.limits import EXIT_GRACE, WorkerLimits
 from pipecat_base.workers.memory_limit import watch_memory
-from pipecat_base.workers.process import Died, Stint, Worker
-from pipecat_base.workers.revision import Generation, Superseded
+from pipecat_base.workers.process import WorkerDied, WorkerLease, WorkerProcess
+from pipecat_base.workers.revision import Revision, RevisionSuperseded
 from pipecat_base.workers.websocket_handoff import EXTENSION
 
 LOOK = 0.05
@@ -58,106 +58,106 @@ class WorkerPool:
         start: PIPECAT_PROCESS_START.
         shared: Whether the lead takes every session, as one process for all.
         lines_of: Entered while a session runs, for what it prints.
-        note: Takes facts.
+        emit: Takes facts.
     """
 
     def __init__(
         self,
-        board: Board,
-        nursery: Nursery,
-        template: Template,
+        registry: SessionRegistry,
+        fork_client: ForkClient,
+        template: TemplateClient,
         start: str,
-        limits: Limits,
+        limits: WorkerLimits,
         *,
         shared: bool,
         lines_of: Callable[[str], AbstractContextManager[None]],
-        note: Note,
+        emit: Emit,
     ) -> None:
-        self.board = board
+        self.registry = registry
         self.limits = limits
         self.lines_of = lines_of
-        self.note = note
+        self.emit = emit
         self.about = _about(template.imported, self.answer)
-        self._nursery = Maker(nursery.channel)
+        self._fork_client = ForkRequester(fork_client.channel)
         self._start = start
         self._shared = shared
-        self._generation = Generation(self._nursery, template, start, limits, on_fact=self._on_fact)
-        self._old: set[Generation] = set()
+        self._revision = Revision(self._fork_client, template, start, limits, on_fact=self._on_fact)
+        self._old: set[Revision] = set()
         """Those that have calls still."""
         self._is_open = False
-        self._reservations = Reservations(board)
-        self._stints: dict[str, Stint] = {}
-        self._peers: dict[str, tuple[Stint, str]] = {}
+        self._reservations = SlotReservations(registry)
+        self._leases: dict[str, WorkerLease] = {}
+        self._peers: dict[str, tuple[WorkerLease, str]] = {}
         """Connections by the name that their client knows, with that which their process has given them."""
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
     def takes_files(self) -> bool:
-        return self._generation.takes_files
+        return self._revision.takes_files
 
     @property
     def counts(self) -> dict[str, int]:
         """Processes that run bots, by what they do. Called in any thread."""
-        counts = [generation.counts for generation in (self._generation, *tuple(self._old))]
+        counts = [revision.counts for revision in (self._revision, *tuple(self._old))]
         return {state: sum(count[state] for count in counts) for state in counts[0]}
 
-    def busy(self) -> dict[str, Worker]:
+    def busy(self) -> dict[str, WorkerProcess]:
         """The workers that have a session, by its id."""
-        return {session_id: stint.worker for session_id, stint in self._stints.items()}
+        return {session_id: lease.worker for session_id, lease in self._leases.items()}
 
     def outdated(self) -> list[str]:
         """Sessions that have code from before a change."""
-        stints = [stint for stint in self._stints.values() if not stint.is_left]
+        stints = [lease for lease in self._leases.values() if not lease.is_left]
         return [s.session_id for s in stints if any(old.has(s.worker) for old in self._old)]
 
     async def open(self) -> Mapping[str, Any]:
         if not self._is_open:
-            self._nursery.attach()
+            self._fork_client.attach()
             self._is_open = True
             self._begin(self._watch_nursery())
             if self.limits.max_memory is not None and not self._shared:
                 self._begin(watch_memory(self, self.limits.max_memory))
-        await self._generation.open()
+        await self._revision.open()
         return {}
 
     async def warm_up(self, *, webrtc: bool) -> None:
-        if await self._generation.warm_up(webrtc=webrtc):
+        if await self._revision.warm_up(webrtc=webrtc):
             await self.peers_ice_servers()
 
     async def ready(self) -> dict[str, Any]:
-        problem = self._generation.problem
+        problem = self._revision.problem
         if problem is not None:
             return {"ready": False, "state": "ready", "reason": f"The bot's processes fail: {problem}"}
-        if not self._generation.imported.has_readyz:
+        if not self._revision.imported.has_readyz:
             return {"ready": True}
         try:
-            asking = self._generation.ask_lead(messages.Ready)
+            asking = self._revision.ask_lead(messages.Ready)
             verdict: dict[str, Any] = await asyncio.wait_for(asking, self.limits.readyz_timeout + EXIT_GRACE)
         except (TimeoutError, NotReached):
             return {"ready": False, "state": "ready", "reason": "The bot's lead process does not answer."}
         return verdict
 
     async def why_nots(self) -> Mapping[str, str | None]:
-        found: dict[str, str | None] = await self._generation.ask_lead(messages.Capabilities)
+        found: dict[str, str | None] = await self._revision.ask_lead(messages.GetCapabilities)
         return found
 
     def log_features(self) -> None:
-        if self._generation.lead is not None:
-            self._generation.lead.tell(messages.LogFeatures())
+        if self._revision.lead is not None:
+            self._revision.lead.tell(messages.LogFeatures())
 
     async def close(self) -> None:
-        await asyncio.gather(*(generation.close() for generation in (self._generation, *self._old)))
+        await asyncio.gather(*(revision.close() for revision in (self._revision, *self._old)))
 
     def stop(self) -> None:
-        self._generation.stop()
+        self._revision.stop()
         for task in self._tasks:
             task.cancel()
 
-    def reserve(self, ask: Ask) -> AbstractAsyncContextManager[WorkerPlace]:
-        return self._reservations.reserve(ask, lambda session: WorkerPlace(self, session))
+    def reserve(self, request: SessionRequest) -> AbstractAsyncContextManager[WorkerSlot]:
+        return self._reservations.reserve(request, lambda session: WorkerSlot(self, session))
 
-    async def take(self, session: Session) -> Stint:
+    async def take(self, session: Session) -> WorkerLease:
         """A worker's time for a session.
 
         Raises:
@@ -165,30 +165,30 @@ class WorkerPool:
         """
         since = time.monotonic()
         while True:
-            generation = self._generation
+            revision = self._revision
             try:
-                worker = await (generation.take_lead() if self._shared else generation.take(session))
+                worker = await (revision.take_lead() if self._shared else revision.take(session))
                 break
-            except Superseded:
-                if generation is self._generation:  # nothing takes its place: the launcher ends
+            except RevisionSuperseded:
+                if revision is self._revision:  # nothing takes its place: the launcher ends
                     raise NoProcess("The launcher is shutting down.", session_id=session.id) from None
-        stint = self._stints[session.id] = worker.take(session.id)
-        self.note("process_wait", session.id, {"wait_secs": time.monotonic() - since})
-        return stint
+        lease = self._leases[session.id] = worker.take(session.id)
+        self.emit("process_wait", session.id, {"wait_secs": time.monotonic() - since})
+        return lease
 
-    def give_back(self, stint: Stint) -> None:
+    def give_back(self, lease: WorkerLease) -> None:
         """A session is over."""
-        if self._stints.get(stint.session_id) is stint:
-            del self._stints[stint.session_id]
-        for pc_id in [pc_id for pc_id, (known, _) in self._peers.items() if known is stint]:
+        if self._leases.get(lease.session_id) is lease:
+            del self._leases[lease.session_id]
+        for pc_id in [pc_id for pc_id, (known, _) in self._peers.items() if known is lease]:
             del self._peers[pc_id]
-        stint.worker.leave(stint)
-        if stint.worker.died.done():
-            self._generation.delete(stint.uploads)
+        lease.worker.leave(lease)
+        if lease.worker.died.done():
+            self._revision.delete(lease.uploads)
         elif not self._shared:
-            self._generation.give_back(stint.worker)
-        elif stint.worker is not self._generation.lead and not stint.worker.is_busy:
-            self._generation.retire(stint.worker)
+            self._revision.give_back(lease.worker)
+        elif lease.worker is not self._revision.lead and not lease.worker.is_busy:
+            self._revision.retire(lease.worker)
 
     async def renew(self, variables: Mapping[str, str]) -> None:
         """Import the bot again, beside the processes that are there: they finish their calls, and take no other.
@@ -197,43 +197,43 @@ class WorkerPool:
             StartupError: it cannot be served; all goes on as before.
         """
         template = await self._import(variables)
-        generation = Generation(
-            self._nursery, template, self._start, self.limits, on_fact=self._on_fact, variables=variables
+        revision = Revision(
+            self._fork_client, template, self._start, self.limits, on_fact=self._on_fact, variables=variables
         )
         try:
             about = _about(template.imported, self.answer)
-            await generation.open()
+            await revision.open()
         except BaseException:
-            generation.kill()
+            revision.kill()
             raise
-        old, self._generation = self._generation, generation
+        old, self._revision = self._revision, revision
         self._old.add(old)
         self.about = about
         for line in template.imported.warnings:
             logger.warning(line)
         old.stop()
-        for stint in tuple(self._stints.values()):
-            stint.on_superseded()
+        for lease in tuple(self._leases.values()):
+            lease.on_superseded()
         self._begin(self._finish(old, has_sessions=bool(self.outdated())))
 
-    async def _finish(self, old: Generation, *, has_sessions: bool) -> None:
+    async def _finish(self, old: Revision, *, has_sessions: bool) -> None:
         await old.finish()
         self._old.discard(old)
         if has_sessions:
             logger.info(f"The last session of {old.imported.name} from before a change has ended")
 
-    async def _import(self, variables: Mapping[str, str]) -> Template:
+    async def _import(self, variables: Mapping[str, str]) -> TemplateClient:
         try:
-            child = await self._nursery.make(variables=variables)
+            child = await self._fork_client.make(variables=variables)
         except (NoProcessAtAll, OSError) as error:
             raise BotExited(f"The process that imports the bot could not be made ({error}).", "Try again.") from None
         said: asyncio.Future[messages.Message | None] = asyncio.get_running_loop().create_future()
 
-        def note(message: messages.Message | None) -> None:
+        def emit(message: messages.Message | None) -> None:
             if not said.done():
                 said.set_result(message)
 
-        child.channel.attach(asyncio.get_running_loop(), lambda message, _: note(message), lambda: note(None))
+        child.channel.attach(asyncio.get_running_loop(), lambda message, _: emit(message), lambda: emit(None))
         child.exited.add_done_callback(lambda _: child.channel.finish())
         try:
             message = await said
@@ -243,137 +243,146 @@ class WorkerPool:
                 os.kill(child.pid, signal.SIGKILL)
             raise
         child.channel.detach()
-        if isinstance(message, Imported):
-            return Template(message, child.channel)
+        if isinstance(message, BotImported):
+            return TemplateClient(message, child.channel)
         child.channel.close()
-        if isinstance(message, messages.NotServed):
+        if isinstance(message, messages.NotServing):
             raise message.error()
         await asyncio.wait({child.exited}, timeout=EXIT_GRACE)
         how = how_it_ended(child.exited.result() if child.exited.done() else None)
         raise BotExited(f"The process that imports the bot {how}.", "Find out what ends it while it is imported.")
 
-    async def offer(self, ask: Ask, content: Any) -> dict[str, str]:
+    async def offer(self, request: SessionRequest, content: Any) -> dict[str, str]:
         named, content = self._named(content)
-        stint = named or await self._stint_of(ask.session_id)
-        if stint is not None:
+        lease = named or await self._stint_of(request.session_id)
+        if lease is not None:
             try:
-                with self.board.keeping_place(ask.session_id):
-                    return await self._offer(stint, ask, content)
+                with self.registry.keeping_place(request.session_id):
+                    return await self._offer(lease, request, content)
             except NotReached:
                 if named is None:
                     raise
                 raise UnknownPeer("This connection's call has ended.", field="pc_id") from None
         if isinstance(content, dict) and isinstance(content.get("pc_id"), str) and content["pc_id"]:
             raise UnknownPeer("No connection has this pc_id.", field="pc_id")
-        async with self.reserve(ask) as place:
-            stint = await place.take_worker()
-            offering = asyncio.ensure_future(self._offer(stint, ask, content))
-            await place.answered(offering)
+        async with self.reserve(request) as slot:
+            lease = await slot.take_worker()
+            offering = asyncio.ensure_future(self._offer(lease, request, content))
+            await slot.answered(offering)
             answer = offering.result()
-            place.go_on()
+            slot.go_on()
             return answer
 
-    async def _offer(self, stint: Stint, ask: Ask, content: Any) -> dict[str, str]:
-        stint.offers += 1
+    async def _offer(self, lease: WorkerLease, request: SessionRequest, content: Any) -> dict[str, str]:
+        lease.offers += 1
         try:
-            return await self._ask_for_answer(stint, ask, content)
+            return await self._ask_for_answer(lease, request, content)
         except BaseException:
-            stint.offers -= 1
-            if not stint.offers:
-                stint.on_offers_over()
+            lease.offers -= 1
+            if not lease.offers:
+                lease.on_offers_over()
             raise
 
-    async def _ask_for_answer(self, stint: Stint, ask: Ask, content: Any) -> dict[str, str]:
+    async def _ask_for_answer(self, lease: WorkerLease, request: SessionRequest, content: Any) -> dict[str, str]:
         ice = await self.peers_ice_servers()
         try:
             async with in_file(content) as (shown, descriptors):
-                fields = (ask.session_id, ask.max_seconds, shown, ice, caller_as_list(ask.caller), bool(descriptors))
-                answer: dict[str, str] = await stint.worker.ask(messages.Offer, *fields, descriptors=descriptors)
-        except (Died, Failed) as error:
-            how = error if isinstance(error, Died) else "failed"
-            raise NotReached(f"The bot's process {how}.", session_id=ask.session_id) from None
-        if self._stints.get(stint.session_id) is not stint:
+                fields = (
+                    request.session_id,
+                    request.max_seconds,
+                    shown,
+                    ice,
+                    caller_as_list(request.caller),
+                    bool(descriptors),
+                )
+                answer: dict[str, str] = await lease.worker.request(
+                    messages.AnswerOffer, *fields, descriptors=descriptors
+                )
+        except (WorkerDied, Failed) as error:
+            how = error if isinstance(error, WorkerDied) else "failed"
+            raise NotReached(f"The bot's process {how}.", session_id=request.session_id) from None
+        if self._leases.get(lease.session_id) is not lease:
             return answer
-        return {**answer, "pc_id": self._public(stint, answer["pc_id"])}
+        return {**answer, "pc_id": self._public(lease, answer["pc_id"])}
 
-    def _public(self, stint: Stint, raw: str) -> str:
+    def _public(self, lease: WorkerLease, raw: str) -> str:
         """A connection's name for its client: its own, but where another process has one of that name."""
-        known = next((public for public, peer in self._peers.items() if peer == (stint, raw)), None)
+        known = next((public for public, peer in self._peers.items() if peer == (lease, raw)), None)
         if known is not None:
             return known
         # pipecat before 0.0.92 counts them from 0 in each process.
         public = f"{raw}-{next(self._numbers)}" if raw in self._peers else raw
-        self._peers[public] = (stint, raw)
+        self._peers[public] = (lease, raw)
         return public
 
-    def _named(self, content: Any) -> tuple[Stint | None, Any]:
+    def _named(self, content: Any) -> tuple[WorkerLease | None, Any]:
         """Whose connection a client's message names, and the message as its process knows it."""
         pc_id = content.get("pc_id") if isinstance(content, dict) else None
         found = self._peers.get(pc_id) if isinstance(pc_id, str) else None
         return (None, content) if found is None else (found[0], {**content, "pc_id": found[1]})
 
     async def trickle(self, content: Any) -> None:
-        stint, content = self._named(content)
+        lease, content = self._named(content)
         try:
-            if stint is not None:
+            if lease is not None:
                 async with in_file(content) as (shown, files):
-                    await stint.worker.ask(messages.Trickle, shown, bool(files), descriptors=files)
+                    await lease.worker.request(messages.AddCandidates, shown, bool(files), descriptors=files)
             else:  # it says what is wrong with it
                 async with in_file(content) as (shown, files):
-                    await self._generation.ask_lead(messages.Trickle, shown, bool(files), descriptors=files)
-        except (Died, Failed):
+                    await self._revision.ask_lead(messages.AddCandidates, shown, bool(files), descriptors=files)
+        except (WorkerDied, Failed):
             raise UnknownPeer("This connection's call has ended.", field="pc_id") from None
 
     async def ice_servers(self) -> list[dict[str, Any]] | None:
         if self.about.webrtc_problem is not None:
             return None
-        found: list[dict[str, Any]] | None = await self._generation.ask_lead(messages.IceServers, True)
+        found: list[dict[str, Any]] | None = await self._revision.ask_lead(messages.GetIceServers, True)
         return found
 
     async def peers_ice_servers(self) -> list[dict[str, Any]] | None:
         """For a worker: the lead looks for them, once for all. None when it cannot, and each looks for itself."""
         with contextlib.suppress(Refusal, Failed, TimeoutError):
-            asking = self._generation.ask_lead(messages.IceServers, False)
+            asking = self._revision.ask_lead(messages.GetIceServers, False)
             found: list[dict[str, Any]] | None = await asyncio.wait_for(asking, ICE_TIMEOUT)
             return found
         return None
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """A request to the bot's own app: in its session's process, or in the lead."""
-        stint = await self._stint_of(session_id_in(scope["headers"]) or "")
-        worker = self._generation.lead if stint is None else stint.worker
+        lease = await self._stint_of(session_id_in(scope["headers"]) or "")
+        worker = self._revision.lead if lease is None else lease.worker
         if worker is None or worker.died.done():
             raise NotReached("The bot's lead process is being started.")
         if scope["type"] == "websocket":
-            handover = scope["extensions"][EXTENSION]
-            if not handover.is_peer_gone():
-                descriptor, head, early = handover.give(scope)
+            handoff = scope["extensions"][EXTENSION]
+            if not handoff.is_peer_gone():
+                descriptor, head, early = handoff.give(scope)
                 worker.adopt(descriptor, head, early, scope["client"], "ws")
                 os.close(descriptor)
-            handover.let_go()
+            handoff.let_go()
             return
         await http_proxy.pass_on(worker.connect(scope["client"], scope["scheme"]), scope, receive, send)
 
-    async def _stint_of(self, session_id: str) -> Stint | None:
+    async def _stint_of(self, session_id: str) -> WorkerLease | None:
         """Of a session that is here; one that waits for its process is waited for."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.limits.take_timeout):
                 # That a session has its process now is no change of the board's.
-                while self._current(session_id) is None and self.board.get(session_id) is not None:  # noqa: ASYNC110
+                while self._current(session_id) is None and self.registry.get(session_id) is not None:  # noqa: ASYNC110
                     await asyncio.sleep(LOOK)
         return self._current(session_id)
 
-    def _current(self, session_id: str) -> Stint | None:
-        stint = self._stints.get(session_id)
-        return None if stint is None or stint.is_left else stint
+    def _current(self, session_id: str) -> WorkerLease | None:
+        lease = self._leases.get(session_id)
+        return None if lease is None or lease.is_left else lease
 
-    def _on_fact(self, noted: Noted) -> None:
-        if noted.name not in OF_THE_LAUNCHER:
-            self.note(noted.name, noted.session_id, noted.fields, noted.at)
+    def _on_fact(self, noted: EventEmitted) -> None:
+        if noted.name not in LAUNCHER_EVENTS:
+            self.emit(noted.name, noted.session_id, noted.fields, noted.at)
 
     async def _watch_nursery(self) -> None:
         """Without it there are no processes any more, and all that it has made has died with it."""
-        await self._nursery.gone.wait()
+        await self._fork_client.gone.wait()
         logger.critical("The process that makes the bot's processes has ended: there is nothing to go on with")
         await asyncio.sleep(LAST_WORDS)
         os._exit(EXIT_FORCED)
@@ -384,8 +393,8 @@ class WorkerPool:
         task.add_done_callback(self._tasks.discard)
 
 
-def _about(imported: Imported, answer: ASGIApp) -> About:
-    return About(
+def _about(imported: BotImported, answer: ASGIApp) -> BotDescription:
+    return BotDescription(
         name=imported.name,
         file=imported.file,
         webrtc_problem=imported.webrtc_problem,

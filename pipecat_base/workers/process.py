@@ -12,24 +12,24 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from pipecat_base.errors import StartupError
-from pipecat_base.sessions.registry import State
-from pipecat_base.workers.fork_client import Child
+from pipecat_base.sessions.registry import SessionState
+from pipecat_base.workers.fork_client import ForkedProcess
 from pipecat_base.workers.fork_server import how_it_ended
-from pipecat_base.workers.ipc.allowance import Allowance, FactAllowance
+from pipecat_base.workers.ipc.allowance import EventRateLimit, RateLimit
 from pipecat_base.workers.ipc.messages import (
     Began,
+    BotImported,
     Close,
-    Connection,
     Ended,
     Entered,
+    EventEmitted,
     Exited,
     Idle,
-    Imported,
     Message,
-    Noted,
-    NotServed,
+    NotServing,
     Reply,
     Request,
+    ServeConnection,
     Serving,
     Stored,
 )
@@ -43,7 +43,7 @@ PROCESS_FACT = "process_loop_lag"
 MESSAGES_PER_SECOND = 100
 """Of one process, on average over ten: beside facts within their allowance, and replies that are waited for."""
 
-STATES = frozenset(state.value for state in State)
+STATES = frozenset(state.value for state in SessionState)
 
 MAX_UPLOADS = 1000
 """Files of one session that are remembered, however many its process says it has stored."""
@@ -51,11 +51,11 @@ MAX_UPLOADS = 1000
 R = TypeVar("R", bound=Request)
 
 
-class Died(Exception):
+class WorkerDied(Exception):
     """A worker ended while something was asked of it. In words: "was killed by SIGKILL"."""
 
 
-class Stint:
+class WorkerLease:
     """A worker's time for one session.
 
     Attributes:
@@ -67,7 +67,7 @@ class Stint:
         on_offers_over: Called when none of its offers is being answered any more.
     """
 
-    def __init__(self, worker: Worker, session_id: str) -> None:
+    def __init__(self, worker: WorkerProcess, session_id: str) -> None:
         self.worker = worker
         self.session_id = session_id
         self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
@@ -80,7 +80,7 @@ class Stint:
         self.on_offers_over: Callable[[], None] = lambda: None
 
 
-class Worker:
+class WorkerProcess:
     """One worker.
 
     Attributes:
@@ -89,21 +89,21 @@ class Worker:
         is_used: Whether a bot has run in it.
     """
 
-    def __init__(self, child: Child, on_fact: Callable[[Noted], None]) -> None:
+    def __init__(self, child: ForkedProcess, on_fact: Callable[[EventEmitted], None]) -> None:
         loop = asyncio.get_running_loop()
         self.pid = child.pid
         self.exited: Exited | None = None
         """How it has ended and what it has used, if that is known."""
         self._on_fact = on_fact
-        self._facts = FactAllowance()
-        self._messages = Allowance(MESSAGES_PER_SECOND)
+        self._events = EventRateLimit()
+        self._messages = RateLimit(MESSAGES_PER_SECOND)
         self.began: asyncio.Future[None] = loop.create_future()
         self.idle: asyncio.Future[Idle] = loop.create_future()
         self.died: asyncio.Future[str] = loop.create_future()
         self.is_used = False
         self.reason: str | None = None
         """Why we have killed it."""
-        self._stints: dict[str, Stint] = {}
+        self._leases: dict[str, WorkerLease] = {}
         self._child = child
         self._channel = child.channel
         self._numbers = itertools.count(1)
@@ -115,27 +115,27 @@ class Worker:
         # Not its channel alone: what the bot has forked may hold that open.
         child.exited.add_done_callback(lambda _: self._channel.finish())
 
-    def take(self, session_id: str) -> Stint:
+    def take(self, session_id: str) -> WorkerLease:
         """For this session, from now on."""
-        stint = self._stints[session_id] = Stint(self, session_id)
-        return stint
+        lease = self._leases[session_id] = WorkerLease(self, session_id)
+        return lease
 
     @property
     def is_busy(self) -> bool:
         """Whether it has a session."""
-        return bool(self._stints)
+        return bool(self._leases)
 
     @property
     def has_others(self) -> bool:
         """Whether it has more sessions than one."""
-        return len(self._stints) > 1
+        return len(self._leases) > 1
 
-    def leave(self, stint: Stint) -> None:
+    def leave(self, lease: WorkerLease) -> None:
         """That session is over: what is still said of it is of no account."""
-        if self._stints.get(stint.session_id) is stint:
-            del self._stints[stint.session_id]
+        if self._leases.get(lease.session_id) is lease:
+            del self._leases[lease.session_id]
 
-    async def ask(self, kind: type[R], *fields: Any, descriptors: Sequence[int] = ()) -> Any:
+    async def request(self, kind: type[R], *fields: Any, descriptors: Sequence[int] = ()) -> Any:
         """What it replies.
 
         Raises:
@@ -145,7 +145,7 @@ class Worker:
         number = self._last_number = next(self._numbers)
         asked = self._asked[number] = asyncio.get_running_loop().create_future()
         if self.died.done():
-            raise Died(self.died.result())
+            raise WorkerDied(self.died.result())
         self._channel.send(kind(number, *fields), descriptors)
         try:
             reply: Reply = await asked
@@ -159,11 +159,11 @@ class Worker:
 
     def adopt(self, descriptor: int, head: bytes, early: bytes, client: Any, scheme: str) -> None:
         """Have it serve a connection whose first request was read here."""
-        self._channel.send(Connection(head, early, None if client is None else list(client), scheme), [descriptor])
+        self._channel.send(ServeConnection(head, early, None if client is None else list(client), scheme), [descriptor])
 
     def connect(self, client: Any, scheme: str) -> socket.socket:
         """Have it serve a new connection, whose other end is returned."""
-        message = Connection(b"", b"", None if client is None else list(client), scheme)
+        message = ServeConnection(b"", b"", None if client is None else list(client), scheme)
         ours, theirs = socket.socketpair()
         with theirs:
             self._channel.send(message, [theirs.fileno()])
@@ -189,26 +189,26 @@ class Worker:
             os.close(descriptor)
         if isinstance(message, Reply) and message.number in self._asked:
             _settle(self._asked[message.number], message)
-        elif isinstance(message, Noted) and self._facts.take(message.name):
-            if message.session_id in self._stints or message.name == PROCESS_FACT:
+        elif isinstance(message, EventEmitted) and self._events.take(message.name):
+            if message.session_id in self._leases or message.name == PROCESS_FACT:
                 self._on_fact(message)
         elif not self._messages.take():
             self._reject("was killed, as it sent too many messages")
-        elif isinstance(message, Noted):
+        elif isinstance(message, EventEmitted):
             pass  # an honest process drops it itself, and says so
         elif isinstance(message, Began):
             _settle(self.began, None)
         elif isinstance(message, Idle):
             _settle(self.idle, message)
-        elif isinstance(message, NotServed):
+        elif isinstance(message, NotServing):
             self._fail(message.error())
         elif isinstance(message, Entered) and message.state not in STATES:
             self._reject("was killed, as it sent a state that no session has")
         elif isinstance(message, Entered | Serving | Stored | Ended):
-            self._note(message)
+            self._emit(message)
         elif isinstance(message, Reply) and message.number <= self._last_number:
             pass  # nothing waits for it any more
-        elif not isinstance(message, Imported):  # one that is alone sends that first
+        elif not isinstance(message, BotImported):  # one that is alone sends that first
             self._reject(f"was killed, as it sent {type(message).__name__}, which workers do not")
 
     def _reject(self, reason: str) -> None:
@@ -216,21 +216,21 @@ class Worker:
         self.kill(reason)
         self._on_end()
 
-    def _note(self, message: Entered | Serving | Stored | Ended) -> None:
-        if isinstance(message, Entered) and message.state == State.RUNNING.value:
+    def _emit(self, message: Entered | Serving | Stored | Ended) -> None:
+        if isinstance(message, Entered) and message.state == SessionState.RUNNING.value:
             self.is_used = True
-        stint = self._stints.get(message.session_id)
-        if stint is None:
+        lease = self._leases.get(message.session_id)
+        if lease is None:
             return
         if isinstance(message, Entered):
-            stint.on_entered(message.state)
+            lease.on_entered(message.state)
         elif isinstance(message, Serving):
-            stint.on_serving(message.fingerprints)
+            lease.on_serving(message.fingerprints)
         elif isinstance(message, Stored):
-            if len(stint.uploads) < MAX_UPLOADS:
-                stint.uploads.append(message.url)
+            if len(lease.uploads) < MAX_UPLOADS:
+                lease.uploads.append(message.url)
         else:
-            _settle(stint.ended, message)
+            _settle(lease.ended, message)
 
     def _on_end(self) -> None:
         if self._status is not None:
@@ -250,13 +250,13 @@ class Worker:
         if self._deadline is not None:
             self._deadline.cancel()
         self.died.set_result(how)
-        died = Died(how)
+        died = WorkerDied(how)
         self._fail(died)
         for asked in list(self._asked.values()):
             if not asked.done():
                 asked.set_exception(died)
 
-    def _fail(self, error: StartupError | Died) -> None:
+    def _fail(self, error: StartupError | WorkerDied) -> None:
         for future in (self.began, self.idle):
             if not future.done():
                 future.set_exception(error)

@@ -17,12 +17,12 @@ from pipecat_base.errors import NoProcess as NoProcessNow
 from pipecat_base.errors import NotReached, Refusal, SetupFailed, StartupError
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.registry import Session
-from pipecat_base.workers.fork_client import Maker, NoProcess, Template
+from pipecat_base.workers.fork_client import ForkFailed, ForkRequester, TemplateClient
 from pipecat_base.workers.fork_server import how_it_ended
 from pipecat_base.workers.ipc import messages
-from pipecat_base.workers.ipc.messages import Failed, Imported, Noted, NotServed, WarmedUp, WarmUp
-from pipecat_base.workers.limits import EXIT_GRACE, Limits
-from pipecat_base.workers.process import Died, Worker
+from pipecat_base.workers.ipc.messages import BotImported, EventEmitted, Failed, NotServing, WarmedUp, WarmUp
+from pipecat_base.workers.limits import EXIT_GRACE, WorkerLimits
+from pipecat_base.workers.process import WorkerDied, WorkerProcess
 
 FORK_TIMEOUT = 5.0
 """Seconds that a forked process gets to have a loop: one that inherits a lock that is held never has."""
@@ -39,11 +39,11 @@ SETUP_GRACE = 3.0
 """Seconds beyond SETUP_TIMEOUT, which workers keep themselves."""
 
 
-class Superseded(Exception):
+class RevisionSuperseded(Exception):
     """Another generation takes sessions now."""
 
 
-class Generation:
+class Revision:
     """Makes workers and keeps some.
 
     Args:
@@ -54,26 +54,26 @@ class Generation:
 
     def __init__(
         self,
-        nursery: Maker,
-        template: Template,
+        fork_client: ForkRequester,
+        template: TemplateClient,
         start: str,
-        limits: Limits,
+        limits: WorkerLimits,
         *,
-        on_fact: Callable[[Noted], None],
+        on_fact: Callable[[EventEmitted], None],
         variables: Mapping[str, str] | None = None,
     ) -> None:
         self.imported = template.imported
-        self.lead: Worker | None = None
+        self.lead: WorkerProcess | None = None
         self.takes_files = False
-        self._nursery = nursery
-        self._template = Maker(template.channel, on_other=self._on_template)
+        self._fork_client = fork_client
+        self._template = ForkRequester(template.channel, on_other=self._on_template)
         self._start = start
         self._limits = limits
         self._on_fact = on_fact
         self._variables = variables
-        self._idle: deque[Worker] = deque()
-        self._waiting: deque[asyncio.Future[Worker]] = deque()
-        self._workers: set[Worker] = set()
+        self._idle: deque[WorkerProcess] = deque()
+        self._waiting: deque[asyncio.Future[WorkerProcess]] = deque()
+        self._workers: set[WorkerProcess] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wanted = asyncio.Event()
         self._last_taken = -REFILL_AFTER
@@ -125,7 +125,7 @@ class Generation:
         self._wanted.set()
         return self._warmed_up.result()
 
-    async def take(self, session: Session) -> Worker:
+    async def take(self, session: Session) -> WorkerProcess:
         """A worker for a session.
 
         Raises:
@@ -138,8 +138,8 @@ class Generation:
         self._wanted.set()
         return worker
 
-    async def _wait_for_idle(self, session: Session) -> Worker:
-        waiting: asyncio.Future[Worker] = asyncio.get_running_loop().create_future()
+    async def _wait_for_idle(self, session: Session) -> WorkerProcess:
+        waiting: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiting)
         self._wanted.set()
         waited: set[asyncio.Future[Any]] = {waiting, session.stop}
@@ -161,7 +161,7 @@ class Generation:
             f"No process was ready within {self._limits.take_timeout:g} s{problem}.", session_id=session.id
         )
 
-    async def take_lead(self) -> Worker:
+    async def take_lead(self) -> WorkerProcess:
         """The lead, for a session beside all others.
 
         Raises:
@@ -170,20 +170,20 @@ class Generation:
         deadline = time.monotonic() + self._limits.take_timeout
         while self.lead is None or self.lead.died.done():
             if self._is_over:
-                raise Superseded
+                raise RevisionSuperseded
             if time.monotonic() > deadline:
                 raise NoProcessNow(f"The bot's process could not be started: {self._problem}.")
             await asyncio.sleep(LOOK)
         return self.lead
 
-    def give_back(self, worker: Worker) -> None:
+    def give_back(self, worker: WorkerProcess) -> None:
         """Its session is over: it waits for the next one if no bot has run in it, and ends otherwise."""
         if worker.is_used or self._is_over or worker not in self._workers:
             self.retire(worker)
         else:
             self._offer_idle(worker)
 
-    def retire(self, worker: Worker) -> None:
+    def retire(self, worker: WorkerProcess) -> None:
         """Let it end."""
         worker.close(self._limits.closing)
 
@@ -197,11 +197,11 @@ class Generation:
         if self.lead is None:
             raise NotReached("The bot's lead process is being started.")
         try:
-            return await self.lead.ask(kind, *fields, descriptors=descriptors)
-        except Died as died:
+            return await self.lead.request(kind, *fields, descriptors=descriptors)
+        except WorkerDied as died:
             raise NotReached(f"The bot's lead process {died}.") from None
 
-    def has(self, worker: Worker) -> bool:
+    def has(self, worker: WorkerProcess) -> bool:
         """Whether it is one of these processes, and lives."""
         return worker in self._workers
 
@@ -232,7 +232,7 @@ class Generation:
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.done():
-                waiting.set_exception(Superseded())
+                waiting.set_exception(RevisionSuperseded())
 
     def kill(self) -> None:
         """It was of no use: its processes end now."""
@@ -267,14 +267,14 @@ class Generation:
             await asyncio.wait_for(self._template.gone.wait(), EXIT_GRACE)
         self._template.close()
 
-    def _next_idle(self) -> Worker | None:
+    def _next_idle(self) -> WorkerProcess | None:
         while self._idle:
             worker = self._idle.popleft()
             if not worker.died.done():
                 return worker
         return None
 
-    def _offer_idle(self, worker: Worker) -> None:
+    def _offer_idle(self, worker: WorkerProcess) -> None:
         if self._is_over:
             self.retire(worker)
             return
@@ -289,7 +289,7 @@ class Generation:
         logger.warning(f"Each process imports the bot, as it cannot be forked: {reason}")
         self._start = "spawn"
 
-    async def _make_lead(self) -> Worker:
+    async def _make_lead(self) -> WorkerProcess:
         """The first worker: it proves that the bot can be set up, and how processes can be made.
 
         Raises:
@@ -298,15 +298,15 @@ class Generation:
         try:
             try:
                 return await self._make()
-            except Died as died:
+            except WorkerDied as died:
                 if self._start != "auto":
                     raise
                 self._use_spawn(f"a forked process {died}")
                 return await self._make()
-        except Died as died:
+        except WorkerDied as died:
             raise SetupFailed(f"The bot's process {died} while it was set up.", "The log may say more.") from None
 
-    async def _make(self) -> Worker:
+    async def _make(self) -> WorkerProcess:
         """A worker that is set up.
 
         Raises:
@@ -314,12 +314,12 @@ class Generation:
             Died: it ended, or could not be made.
         """
         is_spawned = self._start == "spawn"
-        maker = self._nursery if is_spawned else self._template
+        maker = self._fork_client if is_spawned else self._template
         try:
             child = await maker.make(alone=is_spawned, variables=self._variables if is_spawned else None)
-        except (NoProcess, OSError) as error:
-            raise Died(f"could not be made ({error})") from None
-        worker = Worker(child, self._on_fact)
+        except (ForkFailed, OSError) as error:
+            raise WorkerDied(f"could not be made ({error})") from None
+        worker = WorkerProcess(child, self._on_fact)
         self._workers.add(worker)
         worker.died.add_done_callback(lambda _: self._note_death(worker))
         if not is_spawned:
@@ -335,14 +335,14 @@ class Generation:
         asyncio.get_running_loop().call_later(STABLE, self._note_life, worker)
         return worker
 
-    def _note_death(self, worker: Worker) -> None:
+    def _note_death(self, worker: WorkerProcess) -> None:
         self._workers.discard(worker)
         if worker in self._idle and not self._is_over:
             self._idle.remove(worker)
             self._note_failure(f"it {worker.died.result()} while it waited for a call")
             self._wanted.set()
 
-    def _note_life(self, worker: Worker) -> None:
+    def _note_life(self, worker: WorkerProcess) -> None:
         if not worker.died.done():
             self._failures = 0
 
@@ -380,15 +380,15 @@ class Generation:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wanted.wait(), quiet)
 
-    async def _make_surely(self) -> Worker:
+    async def _make_surely(self) -> WorkerProcess:
         """A worker, however long it takes; ever more slowly while none can be made."""
         while True:
             await asyncio.sleep(max(0.0, self._not_before - time.monotonic()))
             try:
                 await self._check_template()
                 return await self._make()
-            except (Died, StartupError) as error:
-                self._note_failure(f"it {error}" if isinstance(error, Died) else str(error))
+            except (WorkerDied, StartupError) as error:
+                self._note_failure(f"it {error}" if isinstance(error, WorkerDied) else str(error))
             except Exception as error:  # a fault of our own must not end what keeps the pool full
                 logger.opt(exception=True).error(f"A process was not made: {type(error).__name__}")
                 self._note_failure(type(error).__name__)
@@ -404,11 +404,11 @@ class Generation:
     async def _renew_template(self) -> None:
         logger.error("The process that has imported the bot has ended; importing the bot again")
         try:
-            child = await self._nursery.make(variables=self._variables)
-        except (NoProcess, OSError) as error:
-            raise Died(f"could not be made ({error})") from None
+            child = await self._fork_client.make(variables=self._variables)
+        except (ForkFailed, OSError) as error:
+            raise WorkerDied(f"could not be made ({error})") from None
         self._import = asyncio.get_running_loop().create_future()
-        self._template = Maker(child.channel, on_other=self._on_template)
+        self._template = ForkRequester(child.channel, on_other=self._on_template)
         self._template.attach()
         gone = asyncio.ensure_future(self._template.gone.wait())
         waited: set[asyncio.Future[Any]] = {self._import, gone, child.exited}
@@ -417,7 +417,7 @@ class Generation:
         if not self._import.done():
             self._template.close()
             exited = child.exited.result() if child.exited.done() else None
-            raise Died(f"{how_it_ended(exited)} while it was imported")
+            raise WorkerDied(f"{how_it_ended(exited)} while it was imported")
         self._import.result()
         if self._warmed_up is not None:
             self._template.send(WarmUp(self._warms_webrtc))
@@ -425,9 +425,9 @@ class Generation:
     def _on_template(self, message: messages.Message) -> None:
         if isinstance(message, WarmedUp) and self._warmed_up is not None and not self._warmed_up.done():
             self._warmed_up.set_result(message.webrtc)
-        elif isinstance(message, Imported) and not self._import.done():
+        elif isinstance(message, BotImported) and not self._import.done():
             self._import.set_result(None)
-        elif isinstance(message, NotServed) and not self._import.done():
+        elif isinstance(message, NotServing) and not self._import.done():
             self._import.set_exception(message.error())
 
     def _begin(self, step: Coroutine[Any, Any, Any]) -> None:

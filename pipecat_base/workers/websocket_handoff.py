@@ -36,7 +36,7 @@ MAX_HEAD = 1024 * 1024
 INTERNAL_ERROR = b"Internal Server Error"
 
 
-class Handover(asyncio.Protocol):
+class WebSocketHandoff(asyncio.Protocol):
     """One connection. Given to uvicorn as ``ws``."""
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
@@ -77,9 +77,9 @@ class Handover(asyncio.Protocol):
         self._early = parser.trailing_data[0]
         # Whoever serves it reads on. Until that is known nobody needs what the client sends.
         self._transport.pause_reading()
-        mistake = _mistake(event)
-        if mistake is not None:
-            self._transport.write(_response(400, [(b"sec-websocket-version", b"13")], mistake))
+        bot_error = _bot_error(event)
+        if bot_error is not None:
+            self._transport.write(_response(400, [(b"sec-websocket-version", b"13")], bot_error))
             self._transport.close()
             return
         self._messages.put_nowait({"type": "websocket.connect"})
@@ -193,13 +193,13 @@ class Handover(asyncio.Protocol):
         }
 
 
-def of(websocket: WebSocket) -> Handover:
+def of(websocket: WebSocket) -> WebSocketHandoff:
     """The connection under an ASGI WebSocket."""
-    found: Handover = websocket.scope["extensions"][EXTENSION]
+    found: WebSocketHandoff = websocket.scope["extensions"][EXTENSION]
     return found
 
 
-def _mistake(head: h11.Request) -> bytes | None:
+def _bot_error(head: h11.Request) -> bytes | None:
     """What is wrong with a handshake (RFC 6455 section 4.2.1), before it costs anybody a place."""
     values = {bytes(name).lower(): bytes(value).strip() for name, value in head.headers}
     if values.get(b"sec-websocket-version", b"13") != b"13":

@@ -21,7 +21,7 @@ class Answer:
     body: bytes
 
 
-def ask(port: int, method: str, target: bytes, headers: Headers, body: bytes) -> Answer:
+def request(port: int, method: str, target: bytes, headers: Headers, body: bytes) -> Answer:
     """One request on a connection of its own."""
     length = (b"content-length", str(len(body)).encode())
     with _sent(port, method, target, [*headers, length, (b"connection", b"close")], body) as sock:
@@ -47,7 +47,7 @@ def frame(opcode: int, payload: bytes, *, last: bool = True) -> bytes:
     head = bytes([opcode | (0x80 if last else 0)])
     head += bytes([0x80 | size]) if size < 126 else bytes([0x80 | 126]) + size.to_bytes(2, "big")
     mask = os.urandom(4)
-    return head + mask + bytes(byte ^ mask[place % 4] for place, byte in enumerate(payload))
+    return head + mask + bytes(byte ^ mask[slot % 4] for slot, byte in enumerate(payload))
 
 
 def _sent(port: int, method: str, target: bytes, headers: Headers, body: bytes) -> socket.socket:

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 
 from tests.clients import clients
 from tests.clients.answers import objection
-from tests.clients.raw import Answer, Headers, ask, frame, shake_hands
+from tests.clients.raw import Answer, Headers, frame, request, shake_hands
 from tests.gateway.conftest import sessions
 from tests.gateway.daily_api import DailyApi
 from tests.process import ROOT, Launcher, until
@@ -240,7 +240,7 @@ def test_webhooks_and_uploads_answer_anything(fuzzed: Gateway) -> None:
             return  # the page
         count += 1
         target = path.encode() + (b"?" + query if query else b"")
-        answer = ask(fuzzed.port, method, target, [*headers, (b"content-type", kind.encode())], body)
+        answer = request(fuzzed.port, method, target, [*headers, (b"content-type", kind.encode())], body)
         fuzzed.check(method, target, answer)
 
     for_seconds(SECONDS * 0.13, test)
@@ -300,7 +300,7 @@ def test_websockets_answer_anything(fuzzed: Gateway) -> None:
         if is_promised:
             content = {"transport": "websocket", "body": body}
             raw = [(b"host", b"localhost"), (b"authorization", f"Bearer {clients.KEY}".encode())]
-            promise = ask(fuzzed.port, "POST", b"/start", raw, json.dumps(content).encode())
+            promise = request(fuzzed.port, "POST", b"/start", raw, json.dumps(content).encode())
             fuzzed.check("POST", b"/start", promise)
             if promise.status == 200:
                 said = json.loads(promise.body)

@@ -68,9 +68,9 @@ def blocks(page: Path) -> list[Block]:
     for match in BLOCK.finditer(content):
         notes: dict[str, str] = {}
         above = content[: match.start()]
-        while (note := COMMENT.search(above)) is not None:
-            notes[note["name"]] = note["value"]
-            above = above[: note.start()]
+        while (emit := COMMENT.search(above)) is not None:
+            notes[emit["name"]] = emit["value"]
+            above = above[: emit.start()]
         text = re.sub(rf"^{match['indent']}", "", match["text"], flags=re.MULTILINE)
         line = content.count("\n", 0, match.start()) + 1
         found.append(Block(page, line, match["language"], text, notes, match.start()))

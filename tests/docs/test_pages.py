@@ -93,15 +93,15 @@ def bot_above(block: Block, folder: Path) -> Path:
     """A folder with the last bot that stands above the block, and the files beside it."""
     above = [b for b in PYTHON if b.page == block.page and b.before <= block.before]
     bots = [b for b in above if b in BOTS]
-    place = folder.parent / f"page-{block.page.stem}-{block.line}"
-    place.mkdir(exist_ok=True)
-    shutil.copy(folder / "examples" / "speech.wav", place)
+    slot = folder.parent / f"page-{block.page.stem}-{block.line}"
+    slot.mkdir(exist_ok=True)
+    shutil.copy(folder / "examples" / "speech.wav", slot)
     for beside in above:
         if "file" in beside.notes:
-            (place / beside.notes["file"]).write_text(beside.text)
+            (slot / beside.notes["file"]).write_text(beside.text)
     if bots:
-        (place / bots[-1].notes.get("file", "bot.py")).write_text(bots[-1].text)
-    return place
+        (slot / bots[-1].notes.get("file", "bot.py")).write_text(bots[-1].text)
+    return slot
 
 
 Ports = dict[str, int]
@@ -157,8 +157,8 @@ def test_commands_run(block: Block, copy: Path) -> None:
     folder = copy
     with contextlib.ExitStack() as stack:
         if "with" in block.notes:
-            command, _, place = block.notes["with"].rpartition(" in ")
-            folder = bot_above(block, copy) if place == "page" else copy / place
+            command, _, slot = block.notes["with"].rpartition(" in ")
+            folder = bot_above(block, copy) if slot == "page" else copy / slot
             wait_for("Ready: |Uvicorn running", stack.enter_context(running(command, folder, ports)))
         elif any(b in BOTS for b in BLOCKS if b.page == block.page and b.before < block.before):
             folder = bot_above(block, copy)

@@ -81,8 +81,8 @@ def test_the_bot_gets_the_relay_and_nothing_shows_its_url(launcher: Launcher, fo
     # What the launcher says of it is clean in a sink of the bot's own, too; what the bot says there is its own.
     own = (folder / "sink.log").read_text()
     (failed,) = [line for line in own.splitlines() if line.startswith("ValueError: ")]
-    lane = (folder / "bot.jsonl").read_text()
-    for text in (launcher.log(), response.text, failed, own[own.index("bot in bot.py failed") :], lane):
+    capture = (folder / "bot.jsonl").read_text()
+    for text in (launcher.log(), response.text, failed, own[own.index("bot in bot.py failed") :], capture):
         for secret in (RELAY, "s3cr3t", TOKEN, "relay.example"):
             assert secret not in text
     assert launcher.lines("| moq-session - the arguments are MOQ")

@@ -221,7 +221,7 @@ def test_the_head_of_a_websocket_is_served_refused_or_closed(head: bytes, early:
         config = Config(app)
         config.load()
         state = ServerState()
-        held, wire = websocket_handoff.Handover(config, state, {}), Wire()
+        held, wire = websocket_handoff.WebSocketHandoff(config, state, {}), Wire()
         held.connection_made(cast(Any, wire))
         held.data_received(head + early)
         await asyncio.gather(*state.tasks)

@@ -12,7 +12,7 @@ from starlette.applications import Starlette
 from pipecat_base.api.uploads import UploadRoutes
 from pipecat_base.errors import Refusal
 from pipecat_base.server.error_responses import refuse
-from pipecat_base.sessions.registry import Board
+from pipecat_base.sessions.registry import SessionRegistry
 from tests.fuzz.values import fuzz
 
 MOST = 2000
@@ -33,8 +33,8 @@ class Storage:
 
 async def post(storage: Storage, pieces: list[bytes], kind: bytes) -> int:
     """The status of an upload that comes in these pieces."""
-    board = Board(max_sessions=None, max_seconds=None, refusal=lambda: None)
-    app = Starlette(routes=UploadRoutes(board, lambda: storage, max_bytes=MOST).routes())
+    registry = SessionRegistry(max_sessions=None, max_seconds=None, refusal=lambda: None)
+    app = Starlette(routes=UploadRoutes(registry, lambda: storage, max_bytes=MOST).routes())
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
     scope = {
         "type": "http",

@@ -14,7 +14,7 @@ import pytest
 from starlette.responses import JSONResponse
 
 from pipecat_base.gateway import agents
-from pipecat_base.sessions.registry import Board
+from pipecat_base.sessions.registry import SessionRegistry
 from tests.gateway.conftest import stop_all
 from tests.process import Launcher, until
 
@@ -126,8 +126,8 @@ def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
     async def nobody(session_id: str) -> JSONResponse:
         raise AssertionError(session_id)
 
-    board = Board(max_sessions=None, max_seconds=None, refusal=lambda: None)
-    kept = agents.Agents(board, name="a", log_folder=str(tmp_path), shows_log=True, stop=nobody)
+    registry = SessionRegistry(max_sessions=None, max_seconds=None, refusal=lambda: None)
+    kept = agents.Agents(registry, name="a", log_folder=str(tmp_path), shows_log=True, stop=nobody)
     told = json.loads(bytes(asyncio.run(kept.logs(limit=str(10 * agents.MOST_LINES))).body))["logs"]
     assert len(told) == agents.MOST_LINES
     found = agents._last_lines(str(path), 3, None)

@@ -7,16 +7,16 @@ import pytest
 
 from pipecat_base.errors import AtCapacity, TooLarge
 from pipecat_base.gateway import pending_sessions
-from pipecat_base.gateway.pending_sessions import Invitations
+from pipecat_base.gateway.pending_sessions import PendingSessions
 
 
-def invite(open_ones: Invitations, session_id: str, body: Any) -> None:
+def invite(open_ones: PendingSessions, session_id: str, body: Any) -> None:
     asyncio.run(open_ones.invite(session_id, body))
 
 
 def test_an_invitation_is_good_until_its_time_is_over() -> None:
     now = [100.0]
-    open_ones = Invitations(lifetime=300, clock=lambda: now[0])
+    open_ones = PendingSessions(lifetime=300, clock=lambda: now[0])
     invite(open_ones, "a", {"name": "Ada"})
     now[0] += 299
     found = open_ones.find("a")
@@ -29,7 +29,7 @@ def test_an_invitation_is_good_until_its_time_is_over() -> None:
 
 def test_beyond_the_most_the_next_is_refused_and_every_promise_is_kept() -> None:
     now = [0.0]
-    open_ones = Invitations(lifetime=300, clock=lambda: now[0])
+    open_ones = PendingSessions(lifetime=300, clock=lambda: now[0])
     for number in range(pending_sessions.MOST):
         invite(open_ones, str(number), None)
     for number in range(5):
@@ -44,7 +44,7 @@ def test_beyond_the_most_the_next_is_refused_and_every_promise_is_kept() -> None
 
 
 def test_their_bodies_never_take_more_than_the_largest() -> None:
-    open_ones = Invitations(clock=lambda: 0.0)
+    open_ones = PendingSessions(clock=lambda: 0.0)
     most = pending_sessions.LARGEST // (pending_sessions.LARGEST_BODY // 2 + 2)
     for number in range(most):
         invite(open_ones, str(number), "x" * (pending_sessions.LARGEST_BODY // 2))
@@ -56,7 +56,7 @@ def test_their_bodies_never_take_more_than_the_largest() -> None:
 
 
 def test_one_that_was_withdrawn_is_gone() -> None:
-    open_ones = Invitations()
+    open_ones = PendingSessions()
     invite(open_ones, "a", None)
     assert open_ones.withdraw("a")
     assert open_ones.find("a") is None

@@ -237,8 +237,8 @@ def test_a_call_whose_process_dies_leaves_no_file_behind(tmp_path: Path) -> None
     variables: dict[str, Any] = {"PIPECAT_GATEWAY": "1", "PIPECAT_UPLOADS_FOLDER": str(tmp_path)}
     with Launcher("gateway", PIPECAT_ISOLATION="process", **variables) as launcher:
         upload(launcher, started_plain(launcher))
-        (nursery,) = psutil.Process(launcher.process.pid).children()
-        (template,) = nursery.children()
+        (fork_client,) = psutil.Process(launcher.process.pid).children()
+        (template,) = fork_client.children()
         lead, *others = sorted(template.children(), key=lambda child: child.create_time())
         assert len(names_in(tmp_path)) == 1
         for worker in others:

@@ -17,13 +17,13 @@ from pipecat_base.errors import NotSupported, Refusal
 from pipecat_base.gateway import error_format
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.daily import Daily
-from pipecat_base.gateway.pending_sessions import Invitations
+from pipecat_base.gateway.pending_sessions import PendingSessions
 from pipecat_base.gateway.session_api import SessionApi
 from pipecat_base.gateway.start import Starts
 from pipecat_base.gateway.webhooks import Webhooks
 from pipecat_base.server.lifecycle import Lifecycle
-from pipecat_base.sessions.pod import Ask
-from pipecat_base.sessions.transports import Transport
+from pipecat_base.sessions.pod import SessionRequest
+from pipecat_base.sessions.transports import TransportKind
 from tests.gateway.daily_api import DailyApi
 from tests.parts import make_sessions
 
@@ -45,12 +45,12 @@ def test_a_request_does_not_wait_for_ever_for_a_bot_that_does_not_run() -> None:
         sessions = make_sessions(bot, refusal=lifecycle.refusal)
         app = FastAPI()
         api = SessionApi(
-            sessions, FastAPI(), Invitations(), has_uploads=False, report_of=lambda session_id: None, patience=0.05
+            sessions, FastAPI(), PendingSessions(), has_uploads=False, report_of=lambda session_id: None, patience=0.05
         )
         app.include_router(api.router())
         app.add_exception_handler(Refusal, lambda request, refusal: error_format.of(refusal, "x"))
         transport = httpx.ASGITransport(app=app)
-        async with sessions.admit("s", Transport.WEBRTC), httpx.AsyncClient(transport=transport) as client:
+        async with sessions.admit("s", TransportKind.WEBRTC), httpx.AsyncClient(transport=transport) as client:
             return await client.get("http://localhost/sessions/s/status")
 
     answer = asyncio.run(scene())
@@ -61,13 +61,13 @@ def test_a_request_does_not_wait_for_ever_for_a_bot_that_does_not_run() -> None:
 class Broken:
     """A pod with a place for whoever asks, where no bot can be started."""
 
-    board = ()
+    registry = ()
 
     @contextlib.asynccontextmanager
-    async def reserve(self, ask: Ask) -> AsyncIterator[Broken]:
+    async def reserve(self, request: SessionRequest) -> AsyncIterator[Broken]:
         yield self
 
-    async def start(self, meeting: Any, body: Any) -> None:
+    async def start(self, transport: Any, body: Any) -> None:
         raise NotSupported("No arguments for this transport.")
 
 
@@ -83,7 +83,9 @@ def test_a_room_whose_bot_can_not_be_started_is_given_back(api: DailyApi, path: 
         settings = Settings.load({})
         rooms = Daily(api.key, api.url)
         webhooks = Webhooks(pod, FastAPI(), rooms, Keys(()), dialin_secret=None, max_body_bytes=1000)
-        starts = Starts(pod, settings, Addresses(None), rooms, Invitations(), tokens=None, stream_path=lambda name: "")
+        starts = Starts(
+            pod, settings, Addresses(None), rooms, PendingSessions(), tokens=None, stream_path=lambda name: ""
+        )
         app = FastAPI()
         app.include_router(webhooks.router())
         app.include_router(starts.router())

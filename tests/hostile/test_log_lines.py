@@ -156,7 +156,7 @@ def launcher(request: pytest.FixtureRequest, tmp_path: Path, daily: DailyApi) ->
         yield running
 
 
-def ask(launcher: Launcher, head: bytes, body: bytes = b"") -> None:
+def request(launcher: Launcher, head: bytes, body: bytes = b"") -> None:
     """One request, as its bytes are given."""
     sock = dial(launcher)
     with contextlib.suppress(OSError):
@@ -191,12 +191,12 @@ def attack_heads(launcher: Launcher) -> None:
         for value in (*values[2:], long):
             for method in ("GET", "POST"):
                 first = f"{method} {path} HTTP/1.1\r\nhost: localhost\r\n".encode()
-                ask(launcher, first + b"x-forwarded-for: " + value + b"\r\n", b"{}")
+                request(launcher, first + b"x-forwarded-for: " + value + b"\r\n", b"{}")
     for path in ("/bot", "/api/offer", "/files", "/whatsapp", "/start", "/telephony", "/daily-dialin-webhook"):
         for name in HEADERS:
             for value in (values[0], long):
                 head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\n{name}: ".encode() + value + b"\r\n"
-                ask(launcher, head, b"{}")
+                request(launcher, head, b"{}")
     for name in HEADERS:
         for stream in (b"/ws", b"/ws-client", b"/ws/twilio", b"/sessions/s-1/ws-client"):
             for value in (values[1], long):
@@ -204,11 +204,11 @@ def attack_heads(launcher: Launcher) -> None:
     for text in (quote(CONTROLS), "x" * LONG, quote("\u202e") * (LONG // 9)):
         for path in PATHS:
             for target in (f"{path}/{text}", f"{path}?body={text}&hub.mode={text}&transport={text}"):
-                ask(launcher, f"GET {target} HTTP/1.1\r\nhost: localhost\r\n".encode())
-                ask(launcher, f"POST {target} HTTP/1.1\r\nhost: localhost\r\n".encode(), b"{}")
+                request(launcher, f"GET {target} HTTP/1.1\r\nhost: localhost\r\n".encode())
+                request(launcher, f"POST {target} HTTP/1.1\r\nhost: localhost\r\n".encode(), b"{}")
                 shake_hands(launcher, target.encode())
-        ask(launcher, f"GET /{text} HTTP/1.1\r\nhost: localhost\r\n".encode())
-    ask(launcher, b"GET /\xc2\x9b31m\xe2\x80\xae\x9b HTTP/1.1\r\nhost: localhost\r\n")
+        request(launcher, f"GET /{text} HTTP/1.1\r\nhost: localhost\r\n".encode())
+    request(launcher, b"GET /\xc2\x9b31m\xe2\x80\xae\x9b HTTP/1.1\r\nhost: localhost\r\n")
     whole = "x" * WHOLE_HEAD
     for line in (
         f"{whole} /nowhere HTTP/1.1",
@@ -217,9 +217,9 @@ def attack_heads(launcher: Launcher) -> None:
         f"POST /bot HTTP/1.1\r\nx-forwarded-for: {whole}",
         f"POST /bot HTTP/1.1\r\nx-daily-session-id: {whole}",
     ):
-        ask(launcher, f"{line}\r\nhost: localhost\r\n".encode(), b"{}")
+        request(launcher, f"{line}\r\nhost: localhost\r\n".encode(), b"{}")
     for value in values:
-        ask(launcher, b"GET / HTTP/1.1\r\nhost: " + value + b"\r\n")
+        request(launcher, b"GET / HTTP/1.1\r\nhost: " + value + b"\r\n")
 
 
 def attack_bodies(launcher: Launcher, daily: DailyApi) -> None:
@@ -321,7 +321,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
 )
 def test_a_token_in_a_path_is_not_logged_however_the_path_is_spelled(gateway: Launcher, path: str) -> None:
     before = gateway.log().count("/...")
-    ask(gateway, f"GET {path} HTTP/1.1\r\nhost: localhost\r\n".encode())
+    request(gateway, f"GET {path} HTTP/1.1\r\nhost: localhost\r\n".encode())
     shake_hands(gateway, path.encode())
     until(lambda: gateway.log().count("/...") > before, "the line of the request")
     assert "TOKEN" not in gateway.log()

@@ -323,8 +323,8 @@ def test_calls_leave_no_process_no_descriptor_and_no_zombie_behind() -> None:
 
 def test_a_process_that_has_died_while_it_waited_costs_no_call() -> None:
     with pool(PIPECAT_IDLE_PROCESSES="2") as launcher:
-        (nursery,) = psutil.Process(launcher.process.pid).children()
-        (template,) = nursery.children()
+        (fork_client,) = psutil.Process(launcher.process.pid).children()
+        (template,) = fork_client.children()
         for number in range(6):
             until(lambda: len(template.children()) == 3, "the lead and two that wait")
             time.sleep(0.2)  # they are set up
@@ -342,8 +342,8 @@ def test_a_process_that_has_died_while_it_waited_costs_no_call() -> None:
 
 def test_the_template_may_die() -> None:
     with pool() as launcher:
-        (nursery,) = psutil.Process(launcher.process.pid).children()
-        (template,) = nursery.children()
+        (fork_client,) = psutil.Process(launcher.process.pid).children()
+        (template,) = fork_client.children()
         template.kill()
         launcher.wait_for_log("importing the bot again")
 
@@ -351,7 +351,7 @@ def test_the_template_may_die() -> None:
             return launcher.http.post("/bot", json={}).status_code == 200
 
         until(served, "a process of the new one")
-        until(lambda: len(nursery.children()) == 1, "one template")
+        until(lambda: len(fork_client.children()) == 1, "one template")
         assert len(launcher.lines("importing the bot again")) == 1
 
 

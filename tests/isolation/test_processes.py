@@ -128,8 +128,8 @@ async def setup():
 
 def test_a_bot_that_was_broken_meanwhile_is_told_and_tried_again(tmp_path: Path) -> None:
     with launch(tmp_path, SILENT) as launcher:
-        (nursery,) = psutil.Process(launcher.process.pid).children()
-        (template,) = nursery.children()
+        (fork_client,) = psutil.Process(launcher.process.pid).children()
+        (template,) = fork_client.children()
         (tmp_path / "bot.py").write_text("this is no Python\n")
         template.kill()
         launcher.wait_for_log("line 1")
@@ -141,8 +141,8 @@ def test_without_its_nursery_the_launcher_ends(tmp_path: Path) -> None:
     with launch(tmp_path, "async def bot(args):\n    await args.websocket.receive_text()\n") as launcher:
         call = opened(f"ws://127.0.0.1:{launcher.port}/ws-client")
         launcher.wait_for_log("Session started")
-        (nursery,) = psutil.Process(launcher.process.pid).children()
-        nursery.kill()
+        (fork_client,) = psutil.Process(launcher.process.pid).children()
+        fork_client.kill()
         assert close_code(call) == 1011
         assert launcher.wait(timeout=10) == 70
 

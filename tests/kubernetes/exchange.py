@@ -152,11 +152,11 @@ class Exchange:
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
 
-    def place(self, *addresses: str, tail: float = TAIL) -> Calls:
+    def slot(self, *addresses: str, tail: float = TAIL) -> Calls:
         """A call to each address, a few in each second, until they hang up; all have begun when this returns."""
         calls = Calls()
         for address in addresses:
-            calls.placed.append(self._place(address, calls.over, tail=tail))
+            calls.placed.append(self._slot(address, calls.over, tail=tail))
             time.sleep(0.2)
         time.sleep(1)
         return calls
@@ -166,7 +166,7 @@ class Exchange:
         calls = Calls()
         calls.over.set()
         for _ in range(count):
-            calls.placed.append(self._place(address, calls.over))
+            calls.placed.append(self._slot(address, calls.over))
             wait(calls.placed)
         return calls
 
@@ -182,7 +182,7 @@ class Exchange:
                     return
                 newcomers.knocks.append(asyncio.run_coroutine_threadsafe(knock(urlsplit(address)), self._loop))
                 if number % KNOCKS_FOR_A_CALL == 0:
-                    newcomers.calls.placed.append(self._place(address, newcomers.calls.over, least=len(PAYLOADS)))
+                    newcomers.calls.placed.append(self._slot(address, newcomers.calls.over, least=len(PAYLOADS)))
 
         arriving = threading.Thread(target=arrive)
         arriving.start()
@@ -194,7 +194,7 @@ class Exchange:
             wait(newcomers.calls.placed)
             wait(newcomers.knocks)
 
-    def _place(self, address: str, over: threading.Event, *, least: int = PIECE, tail: float = TAIL) -> Future[Call]:
+    def _slot(self, address: str, over: threading.Event, *, least: int = PIECE, tail: float = TAIL) -> Future[Call]:
         return asyncio.run_coroutine_threadsafe(talk(address, over, least, tail), self._loop)
 
 

@@ -73,7 +73,7 @@ def test_a_pod_has_no_more_rights_than_it_needs(bot: Bot) -> None:
 def test_calls_outlast_a_rolling_update(bot: Bot, exchange: Exchange) -> None:
     old = bot.staying()
     with exchange.newcomers(bot.address) as newcomers:
-        calls = exchange.place(*[bot.address] * CALLS)
+        calls = exchange.slot(*[bot.address] * CALLS)
         bot.kubectl("set", "env", "deployment/bot", "RELEASE=2")
         bot.kubectl("rollout", "status", "deployment/bot", f"--timeout={PATIENCE:g}s")
         assert not old & bot.staying()
@@ -85,7 +85,7 @@ def test_calls_outlast_a_rolling_update(bot: Bot, exchange: Exchange) -> None:
 
 def test_calls_outlast_a_scale_in_by_half(bot: Bot, exchange: Exchange) -> None:
     with exchange.newcomers(bot.address) as newcomers:
-        calls = exchange.place(*[bot.address] * CALLS)
+        calls = exchange.slot(*[bot.address] * CALLS)
         bot.scale(PODS // 2)
         gone = until(lambda: len(bot.going()) == PODS // 2 and bot.going(), "half of the pods go")
         time.sleep(TOLD)
@@ -99,7 +99,7 @@ def test_calls_outlast_the_drain_of_a_node(bot: Bot, exchange: Exchange) -> None
     (node,) = kubectl("get", "nodes", "-o", "name").split()
     drain = ["drain", node, f"--pod-selector={bot.label}", "--delete-emptydir-data", f"--timeout={PATIENCE:g}s"]
     with exchange.newcomers(bot.address) as newcomers:
-        calls = exchange.place(*[bot.address] * CALLS)
+        calls = exchange.slot(*[bot.address] * CALLS)
         with running(*drain) as draining:
             try:
                 # There is no other node for the pod that takes its place: the budget holds up the next eviction.
@@ -121,7 +121,7 @@ def test_calls_outlast_the_drain_of_a_node(bot: Bot, exchange: Exchange) -> None
 def test_a_node_that_hears_late_refuses_no_call(bot: Bot, exchange: Exchange) -> None:
     old = bot.staying()
     with exchange.newcomers(bot.address) as newcomers:
-        calls = exchange.place(*[bot.address] * CALLS)
+        calls = exchange.slot(*[bot.address] * CALLS)
         os.kill(KUBE_PROXY, signal.SIGSTOP)
         try:
             bot.scale(PODS // 2)
@@ -162,7 +162,7 @@ def scale_in(name: str, variables: dict[str, str]) -> ScaleIn:
             bot = stack.enter_context(Bot(2, MAX_SESSIONS=str(PLACES), **variables))
         full = bot.staying()
         lines = [stack.enter_context(bot.forwarded(name)) for name in full]
-        long = exchange.place(*lines * PLACES, tail=0)
+        long = exchange.slot(*lines * PLACES, tail=0)
         with STARTING:
             bot.scale(4)
             until(lambda: len(bot.names()) == 4, "two more pods")

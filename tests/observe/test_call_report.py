@@ -6,16 +6,16 @@ from typing import Any
 
 from pipecat_base.telemetry import call_report
 from pipecat_base.telemetry.call_report import CallReport
-from pipecat_base.telemetry.events import Fact
+from pipecat_base.telemetry.events import Event
 
 Told = tuple[str, dict[str, Any]]
 
 
 def reported(*told: Told, content: bool = False) -> dict[str, Any]:
-    call = CallReport(Fact("session_admitted", "s", {"transport": "webrtc"}, 100.0), content=content)
+    call = CallReport(Event("session_admitted", "s", {"transport": "webrtc"}, 100.0), content=content)
     for name, fields in told:
-        call.read(Fact(name, "s", fields, 101.0))
-    return call.end(Fact("session_ended", "s", {"outcome": "completed", "reason": "The bot returned."}, 102.0))
+        call.read(Event(name, "s", fields, 101.0))
+    return call.end(Event("session_ended", "s", {"outcome": "completed", "reason": "The bot returned."}, 102.0))
 
 
 def test_a_long_call_has_no_longer_a_report_than_this() -> None:

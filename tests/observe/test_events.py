@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.telemetry.delivery import Outbox
+from pipecat_base.telemetry.delivery import DeliveryQueue
 from pipecat_base.telemetry.event_publisher import LANES, EventPublisher, envelope
-from pipecat_base.telemetry.events import KINDS, Fact, fact
+from pipecat_base.telemetry.events import EVENT_KINDS, Event, make_event
 from tests.observe.sink import Sink
 from tests.process import Launcher
 
-PUBLISHED = {name for name, kind in KINDS.items() if kind.is_event}
+PUBLISHED = {name for name, kind in EVENT_KINDS.items() if kind.is_event}
 
 
 def call(sink: Sink, body: Any, **variables: Any) -> Launcher:
@@ -54,7 +54,7 @@ def test_each_event_of_a_call_is_posted_in_its_envelope() -> None:
         assert uuid.UUID(event["event_uuid"]).version == 4
         assert datetime.datetime.fromisoformat(event["ts"]).utcoffset() == datetime.timedelta(0)
         assert "." in event["ts"]
-        assert set(event["event_properties"]) <= set(KINDS[event["event_name"]].fields)
+        assert set(event["event_properties"]) <= set(EVENT_KINDS[event["event_name"]].fields)
     assert len([event for event in ours if event["event_name"] == "session_info"]) == 1
     assert len({event["event_uuid"] for event in events}) == len(events)
     error = next(event for event in ours if event["event_name"] == "error")["event_properties"]
@@ -85,8 +85,8 @@ def test_ten_failures_in_a_row_silence_a_session_and_the_next_one_tries_again() 
     assert log.count("this session sends no more") == 1
 
 
-def speech(session_id: str, kind: str, number: int = 0) -> Fact:
-    return Fact("speech_event", session_id, {"kind": kind, "timestamp": number})
+def speech(session_id: str, kind: str, number: int = 0) -> Event:
+    return Event("speech_event", session_id, {"kind": kind, "timestamp": number})
 
 
 def test_failures_that_are_not_in_a_row_silence_no_session() -> None:
@@ -105,7 +105,7 @@ def test_a_session_that_has_ended_silences_no_other_of_its_id() -> None:
         for _ in range(2):
             for _ in range(12):
                 publisher.read(speech("s", "bad"))
-            publisher.read(Fact("session_ended", "s"))
+            publisher.read(Event("session_ended", "s"))
         publisher.close(30)
         assert len(sink.posts) == 20
 
@@ -124,18 +124,18 @@ def test_the_events_of_a_session_come_in_order() -> None:
 
 
 def test_an_event_without_properties_has_no_object_for_them() -> None:
-    assert "event_properties" not in json.loads(envelope(Fact("speech_event", "s")))
+    assert "event_properties" not in json.loads(envelope(Event("speech_event", "s")))
 
 
 def test_what_hangs_shares_the_time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[float] = []
 
-    def close(self: Outbox[Fact], within: float) -> bool:
+    def close(self: DeliveryQueue[Event], within: float) -> bool:
         times.append(within)
         time.sleep(0.01)
         return True
 
-    monkeypatch.setattr(Outbox, "close", close)
+    monkeypatch.setattr(DeliveryQueue, "close", close)
     EventPublisher("http://127.0.0.1:9/", content=True).close(10)
     assert len(set(times)) == LANES
     assert times == sorted(times, reverse=True)
@@ -158,18 +158,20 @@ def test_an_address_that_is_none_is_ignored_with_a_line() -> None:
 
 
 def test_a_fact_holds_what_is_allowed_and_nothing_else() -> None:
-    told = fact(
+    told = make_event(
         "error",
         "s",
         {"category": "x" * 1000, "message": "secret", "processor_usable": "yes", "timestamp": float("nan")},
     )
     assert told is not None
     assert told.fields == {"category": "x" * 256}
-    assert fact("made_up", "s", {}) is None
-    deep = fact("startup_timing", "s", {"processor_timings": [{"processor_name": "a", "secret": 1}, 7], "warmup": []})
+    assert make_event("made_up", "s", {}) is None
+    deep = make_event(
+        "startup_timing", "s", {"processor_timings": [{"processor_name": "a", "secret": 1}, 7], "warmup": []}
+    )
     assert deep is not None
     assert deep.fields == {"processor_timings": [{"processor_name": "a"}]}
-    late = fact("turn", "s", {"number": 10**400}, at=5.0)
+    late = make_event("turn", "s", {"number": 10**400}, at=5.0)
     assert late is not None
     assert late.fields == {}
     assert late.at > 1e9

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.telemetry.events import LARGEST, LONGEST_TRANSCRIPT, MOST_ENTRIES, SKEW, Fact, fact
+from pipecat_base.telemetry.events import LARGEST, LONGEST_TRANSCRIPT, MOST_ENTRIES, SKEW, Event, make_event
 
 
-def told(name: str, at: float | None = None, **fields: Any) -> Fact:
-    found = fact(name, "s", fields, at)
+def told(name: str, at: float | None = None, **fields: Any) -> Event:
+    found = make_event(name, "s", fields, at)
     assert found is not None
     return found
 

@@ -21,9 +21,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from pipecat_base.server.limits import SPARE_CONNECTIONS
 from pipecat_base.server.metrics_server import MOST
-from pipecat_base.telemetry.events import Fact
+from pipecat_base.telemetry.events import Event
 from pipecat_base.telemetry.metrics import ERROR_CATEGORIES, MOST_AT_ONCE, MOST_NAMES, MOST_PEERS, Metrics
-from pipecat_base.workers.revision import Generation
+from pipecat_base.workers.revision import Revision
 from tests.hostile.attackers import Flood
 from tests.process import ISOLATION, PATIENCE, Launcher, free_port, measured, run, until
 
@@ -201,8 +201,8 @@ def test_labels_that_bots_make_up_are_bounded() -> None:
     metrics = Metrics()
     for number in range(3 * MOST_NAMES):
         fields = {"kind": "ttfb", "processor": f"LLM#{number}", "model": f"model-{number}", "seconds": 0.1}
-        metrics.read(Fact("service_latency", "s", fields))
-        metrics.read(Fact("error", "s", {"category": f"made up {number}"}))
+        metrics.read(Event("service_latency", "s", fields))
+        metrics.read(Event("error", "s", {"category": f"made up {number}"}))
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     models = {s.labels["model"] for s in samples if s.name == "pipecat_service_ttfb_seconds_count"}
     assert len(models) == MOST_NAMES + 1
@@ -212,15 +212,15 @@ def test_labels_that_bots_make_up_are_bounded() -> None:
 
 def test_packets_are_counted_once_however_often_they_are_told() -> None:
     metrics = Metrics()
-    metrics.read(Fact("session_admitted", "s", {"transport": "webrtc"}))
+    metrics.read(Event("session_admitted", "s", {"transport": "webrtc"}))
     for received, lost in ((100, 3), (200, 3), (300, 5), (400, 4), (350, 5)):
-        metrics.read(Fact("webrtc_stats", "s", {"packets_received": received, "packets_lost": lost, "peer": "p"}))
-    metrics.read(Fact("webrtc_stats", "s", {"packets_received": 50, "packets_lost": 2, "peer": "its next"}))
+        metrics.read(Event("webrtc_stats", "s", {"packets_received": received, "packets_lost": lost, "peer": "p"}))
+    metrics.read(Event("webrtc_stats", "s", {"packets_received": 50, "packets_lost": 2, "peer": "its next"}))
     assert metrics.registry.get_sample_value("pipecat_webrtc_packets_received_total") == 450
     assert metrics.registry.get_sample_value("pipecat_webrtc_packets_lost_total") == 7
-    metrics.read(Fact("session_ended", "s", {"transport": "webrtc", "outcome": "completed"}))
+    metrics.read(Event("session_ended", "s", {"transport": "webrtc", "outcome": "completed"}))
     for number in range(2 * MOST_PEERS):  # of another session of this id
-        metrics.read(Fact("webrtc_stats", "s", {"packets_received": 10, "peer": "p" * number}))
+        metrics.read(Event("webrtc_stats", "s", {"packets_received": 10, "peer": "p" * number}))
     assert metrics.registry.get_sample_value("pipecat_webrtc_packets_received_total") == 450 + 10 * MOST_PEERS
 
 
@@ -254,14 +254,14 @@ def test_what_a_fact_tells_is_counted_in_its_unit(
     name: str, fields: dict[str, Any], metric: str, labels: dict[str, str], wanted: float
 ) -> None:
     metrics = Metrics()
-    metrics.read(Fact(name, "s", fields))
+    metrics.read(Event(name, "s", fields))
     assert metrics.registry.get_sample_value(f"pipecat_{metric}", labels) == wanted
 
 
-@pytest.mark.parametrize(("places", "wanted"), [(None, float("inf")), (3, 3)])
-def test_no_limit_of_sessions_is_no_limit_of_places(places: int | None, wanted: float) -> None:
+@pytest.mark.parametrize(("slots", "wanted"), [(None, float("inf")), (3, 3)])
+def test_no_limit_of_sessions_is_no_limit_of_places(slots: int | None, wanted: float) -> None:
     metrics = Metrics()
-    metrics.describe(pipecat=None, places=places)
+    metrics.describe(pipecat=None, slots=slots)
     assert metrics.registry.get_sample_value("pipecat_places") == wanted
 
 
@@ -315,10 +315,10 @@ class FakeWorker:
 
 
 def test_processes_are_counted_while_others_are_made() -> None:
-    generation = object.__new__(Generation)
+    revision = object.__new__(Revision)
     workers: set[FakeWorker] = set()
     lead, idle = FakeWorker(workers), FakeWorker(workers)
     for is_busy, is_ready in ((True, True), (False, False), (False, True)):
         FakeWorker(workers, busy=is_busy, ready=is_ready)
-    vars(generation).update(lead=lead, _idle=deque([idle]), _workers=workers)
-    assert generation.counts == {"lead": 1, "idle": 1, "busy": 1, "starting": 1, "ending": 1}
+    vars(revision).update(lead=lead, _idle=deque([idle]), _workers=workers)
+    assert revision.counts == {"lead": 1, "idle": 1, "busy": 1, "starting": 1, "ending": 1}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.telemetry.http_post import MAX_ANSWER, Connection, NotTaken, post
+from pipecat_base.telemetry.http_post import MAX_ANSWER, NotTaken, PostConnection, post
 from tests.observe.sink import Sink
 
 
@@ -55,8 +55,8 @@ def served(**attributes: Any) -> Iterator[tuple[str, type[Keeping]]]:
 
 
 @contextmanager
-def connected(url: str) -> Iterator[Connection]:
-    connection = Connection(url)
+def connected(url: str) -> Iterator[PostConnection]:
+    connection = PostConnection(url)
     try:
         yield connection
     finally:
@@ -70,7 +70,7 @@ def test_a_connection_is_kept_and_an_address_has_its_query() -> None:
         assert handler.posts == [b"1", b"2", b"3"]
         assert len(handler.connections) == 1
     with Sink() as sink:
-        Connection(sink.url("/events?key=1")).post(b"{}")
+        PostConnection(sink.url("/events?key=1")).post(b"{}")
         assert [path for path, _, _ in sink.posts] == ["/events?key=1"]
 
 
@@ -112,7 +112,7 @@ def test_an_answer_without_an_end_is_not_read_to_it() -> None:
 def test_from_400_on_an_event_is_not_taken(status: int) -> None:
     with Sink(status) as sink:
         with pytest.raises(NotTaken, match=f"HTTP status {status}") as refused:
-            Connection(sink.url()).post(b"{}")
+            PostConnection(sink.url()).post(b"{}")
         assert refused.value.status == status
 
 
@@ -122,5 +122,5 @@ def test_what_is_said_of_an_error_holds_no_part_of_the_address() -> None:
             post(url, b"{}", {})
         assert "s3cr3t" not in str(error.value)
         with pytest.raises(NotTaken) as error:
-            Connection(url).post(b"{}")
+            PostConnection(url).post(b"{}")
         assert "s3cr3t" not in str(error.value)

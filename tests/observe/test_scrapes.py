@@ -11,14 +11,14 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipecat_base.server.limits import Limits
-from pipecat_base.server.metrics_server import MAX_HEAD, Scrapes
+from pipecat_base.server.limits import ServerLimits
+from pipecat_base.server.metrics_server import MAX_HEAD, MetricsServer
 from tests.process import PATIENCE
 
 
 @contextmanager
 def listening(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
-    server = Scrapes(host, port, CollectorRegistry(), Limits(), lambda app: app)
+    server = MetricsServer(host, port, CollectorRegistry(), ServerLimits(), lambda app: app)
     try:
         yield server.port
     finally:

@@ -10,8 +10,8 @@ import pytest
 
 from pipecat_base.logs.logger import logger
 from pipecat_base.telemetry import reports
-from pipecat_base.telemetry.events import Fact
-from pipecat_base.telemetry.reports import Reports, Sender
+from pipecat_base.telemetry.events import Event
+from pipecat_base.telemetry.reports import Reports, ReportSender
 from tests.observe.sink import Sink
 from tests.process import until
 
@@ -31,14 +31,14 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reports, "LAST_RETRY", 0.002)
 
 
-def sending(sink: Sink, *names: str) -> tuple[Sender, list[str]]:
+def sending(sink: Sink, *names: str) -> tuple[ReportSender, list[str]]:
     """A sender that is to send these, and those that it is done with."""
     done: list[str] = []
 
-    def note(report: Mapping[str, Any]) -> None:
+    def emit(report: Mapping[str, Any]) -> None:
         done.append(report["id"])
 
-    sender = Sender(sink.url(), None, on_done=note)
+    sender = ReportSender(sink.url(), None, on_done=emit)
     for name in names:
         sender.put({"id": name, "session_id": "s", "ended_at": "now"})
     return sender, done
@@ -103,17 +103,17 @@ def test_of_too_many_that_wait_the_last_ones_are_not_sent(monkeypatch: pytest.Mo
 def test_reports_that_are_lost_are_told(lines: list[str]) -> None:
     with Sink(503) as sink:
         kept = Reports(None, sink.url(), None, content=False)
-        kept.read(Fact("session_admitted", "s", {"transport": "plain"}))
-        kept.read(Fact("session_ended", "s", {"outcome": "completed", "reason": "The bot returned."}))
+        kept.read(Event("session_admitted", "s", {"transport": "plain"}))
+        kept.read(Event("session_ended", "s", {"outcome": "completed", "reason": "The bot returned."}))
         kept.close(10)
     assert "Reports of calls that were not sent: 1; without PIPECAT_REPORTS_DIR they are lost" in lines
 
 
 def test_what_was_said_is_in_no_report_that_is_kept_in_memory() -> None:
     kept = Reports(None, None, None, content=True)
-    kept.read(Fact("session_admitted", "s", {"transport": "plain"}))
-    kept.read(Fact("transcript", "s", {"text": "what was said", "role": "user"}))
-    kept.read(Fact("session_ended", "s", {"outcome": "completed", "reason": "The bot returned."}))
+    kept.read(Event("session_admitted", "s", {"transport": "plain"}))
+    kept.read(Event("transcript", "s", {"text": "what was said", "role": "user"}))
+    kept.read(Event("session_ended", "s", {"outcome": "completed", "reason": "The bot returned."}))
     report = kept.get("s")
     assert report is not None
     assert report["outcome"] == "completed"
@@ -122,9 +122,9 @@ def test_what_was_said_is_in_no_report_that_is_kept_in_memory() -> None:
 
 def test_what_is_told_after_the_end_changes_no_report() -> None:
     kept = Reports(None, None, None, content=False)
-    kept.read(Fact("session_admitted", "s", {"transport": "plain"}))
+    kept.read(Event("session_admitted", "s", {"transport": "plain"}))
     for outcome in ("completed", "failed"):
-        kept.read(Fact("session_ended", "s", {"outcome": outcome, "reason": "The first cause counts."}))
+        kept.read(Event("session_ended", "s", {"outcome": outcome, "reason": "The first cause counts."}))
     report = kept.get("s")
     assert report is not None
     assert report["outcome"] == "completed"

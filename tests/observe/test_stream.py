@@ -18,14 +18,14 @@ from pipecat_base.api.requests import caller
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions import registry
 from pipecat_base.sessions.outcome import Outcome, Report
-from pipecat_base.sessions.registry import Session, State
-from pipecat_base.sessions.transports import Transport
-from pipecat_base.telemetry.bus import Recorder
-from pipecat_base.telemetry.delivery import Outbox
-from pipecat_base.telemetry.events import Fact
+from pipecat_base.sessions.registry import Session, SessionState
+from pipecat_base.sessions.transports import TransportKind
+from pipecat_base.telemetry.bus import EventBus
+from pipecat_base.telemetry.delivery import DeliveryQueue
+from pipecat_base.telemetry.events import Event
 from pipecat_base.telemetry.http_post import NotTaken, post
 from pipecat_base.telemetry.reports import Reports
-from pipecat_base.telemetry.session_context import Listener, Options, current, listening
+from pipecat_base.telemetry.session_context import ObserverOptions, SessionContext, current, listening
 from tests.observe.sink import Sink
 from tests.process import Launcher, until
 
@@ -34,12 +34,12 @@ class Reader:
     """Remembers what it reads."""
 
     def __init__(self, error: Exception | None = None) -> None:
-        self.facts: list[Fact] = []
+        self.events: list[Event] = []
         self.within: float | None = None
         self._error = error
 
-    def read(self, fact: Fact) -> None:
-        self.facts.append(fact)
+    def read(self, event: Event) -> None:
+        self.events.append(event)
         if self._error is not None:
             raise self._error
 
@@ -59,62 +59,85 @@ def lines() -> Iterator[list[str]]:
     logger.remove(sink)
 
 
-async def lived(recorder: Recorder, *states: State) -> None:
+async def lived(event_bus: EventBus, *states: SessionState) -> None:
     """A session that goes through these states."""
-    session = Session("s", Transport.PLAIN, None)
+    session = Session("s", TransportKind.PLAIN, None)
     for state in states:
         session.state = state
-        session.report = Report(Outcome.COMPLETED, "The bot returned.", 1.0) if state is State.ENDED else None
-        recorder.on_change(session)
+        session.report = Report(Outcome.COMPLETED, "The bot returned.", 1.0) if state is SessionState.ENDED else None
+        event_bus.on_change(session)
 
 
-def told(*states: State) -> list[tuple[str, Mapping[str, Any]]]:
+def told(*states: SessionState) -> list[tuple[str, Mapping[str, Any]]]:
     reader = Reader()
-    asyncio.run(lived(Recorder([reader]), *states))
-    return [(fact.name, fact.fields) for fact in reader.facts]
+    asyncio.run(lived(EventBus([reader]), *states))
+    return [(event.name, event.fields) for event in reader.events]
 
 
 def test_each_state_is_told_once_though_it_is_entered_in_two_processes() -> None:
-    states = (State.ADMITTED, State.ADMITTED, State.RUNNING, State.RUNNING, State.ENDED)
+    states = (
+        SessionState.ADMITTED,
+        SessionState.ADMITTED,
+        SessionState.RUNNING,
+        SessionState.RUNNING,
+        SessionState.ENDED,
+    )
     assert [name for name, _ in told(*states)] == ["session_admitted", "session_running", "session_ended"]
     twice = [name for name, _ in told(*states, *states)]
     assert twice == ["session_admitted", "session_running", "session_ended"] * 2
 
 
 def test_a_start_that_waited_for_its_peer_is_not_timed() -> None:
-    assert "start_secs" in dict(told(State.ADMITTED, State.RUNNING))["session_running"]
-    assert "start_secs" not in dict(told(State.ADMITTED, State.WAITING, State.RUNNING))["session_running"]
+    assert "start_secs" in dict(told(SessionState.ADMITTED, SessionState.RUNNING))["session_running"]
+    assert (
+        "start_secs"
+        not in dict(told(SessionState.ADMITTED, SessionState.WAITING, SessionState.RUNNING))["session_running"]
+    )
 
 
 def test_an_id_that_comes_again_is_a_session_of_its_own() -> None:
-    facts = told(State.ADMITTED, State.WAITING, State.RUNNING, State.ENDED, State.ADMITTED, State.RUNNING, State.ENDED)
-    assert ["start_secs" in fields for name, fields in facts if name == "session_running"] == [False, True]
+    events = told(
+        SessionState.ADMITTED,
+        SessionState.WAITING,
+        SessionState.RUNNING,
+        SessionState.ENDED,
+        SessionState.ADMITTED,
+        SessionState.RUNNING,
+        SessionState.ENDED,
+    )
+    assert ["start_secs" in fields for name, fields in events if name == "session_running"] == [False, True]
 
 
 def test_a_session_whose_bot_never_ran_has_no_duration() -> None:
-    assert dict(told(State.ADMITTED, State.RUNNING, State.ENDED))["session_ended"]["duration_secs"] == 1.0
-    assert "duration_secs" not in dict(told(State.ADMITTED, State.WAITING, State.ENDED))["session_ended"]
+    assert (
+        dict(told(SessionState.ADMITTED, SessionState.RUNNING, SessionState.ENDED))["session_ended"]["duration_secs"]
+        == 1.0
+    )
+    assert (
+        "duration_secs"
+        not in dict(told(SessionState.ADMITTED, SessionState.WAITING, SessionState.ENDED))["session_ended"]
+    )
 
 
 def test_a_reader_that_fails_costs_the_others_nothing(lines: list[str]) -> None:
     bad, good = Reader(ValueError("broken")), Reader()
-    recorder = Recorder([bad, good])
+    event_bus = EventBus([bad, good])
     for _ in range(3):
-        recorder.note("turn", "s", {"number": 1})
-    assert len(bad.facts) == len(good.facts) == 3
+        event_bus.emit("turn", "s", {"number": 1})
+    assert len(bad.events) == len(good.events) == 3
     assert lines == ["Reader failed at a fact (turn); the others go on"]
 
 
 def test_readers_share_the_time_to_end_and_one_that_fails_then_keeps_no_other_from_it(lines: list[str]) -> None:
     readers = [Reader(ValueError("broken")), Reader(), Reader()]
-    Recorder(readers).close(10)
+    EventBus(readers).close(10)
     times = [reader.within or 0 for reader in readers]
     assert 10 >= times[0] > times[1] > times[2] > 0
     assert lines == ["Reader did not end: ValueError"]
 
 
 def test_a_listener_is_found_within_and_no_longer() -> None:
-    with listening(Listener("s", Options(), lambda *fact: None)) as _:
+    with listening(SessionContext("s", ObserverOptions(), lambda *event: None)) as _:
         assert current.get() is not None
     assert current.get() is None
 
@@ -128,7 +151,7 @@ def test_of_too_many_items_the_oldest_are_dropped_and_counted() -> None:
         gate.wait(10)
         done.append(item)
 
-    outbox: Outbox[int] = Outbox("test", handle, most=3, on_drop=dropped.append)
+    outbox: DeliveryQueue[int] = DeliveryQueue("test", handle, most=3, on_drop=dropped.append)
     outbox.put(0)
     until(lambda: not len(outbox), "the first to be taken up")
     for item in range(1, 8):
@@ -145,7 +168,7 @@ def test_an_item_that_fails_costs_no_other(lines: list[str]) -> None:
     def handle(item: int) -> None:
         done.append(1 // item)
 
-    outbox: Outbox[int] = Outbox("test", handle, most=3, on_drop=lambda count: None)
+    outbox: DeliveryQueue[int] = DeliveryQueue("test", handle, most=3, on_drop=lambda count: None)
     for item in (0, 1):
         outbox.put(item)
     assert outbox.close(10)
@@ -162,7 +185,7 @@ def test_the_end_waits_for_what_is_under_way_within_its_bound() -> None:
         gate.wait(10)
         done.append(item)
 
-    outbox: Outbox[int] = Outbox("test", handle, most=3, on_drop=lambda count: None)
+    outbox: DeliveryQueue[int] = DeliveryQueue("test", handle, most=3, on_drop=lambda count: None)
     outbox.put(1)
     assert begun.wait(10)
     assert not outbox.close(0.05)
@@ -204,8 +227,8 @@ def test_the_reports_of_the_last_calls_alone_stay_in_memory(monkeypatch: pytest.
     monkeypatch.setattr("pipecat_base.telemetry.reports.MAX_REPORTS", 3)
     reports = Reports(None, None, None, content=False)
     for number in range(5):
-        reports.read(Fact("session_admitted", f"s-{number}", {"transport": "plain"}))
-        reports.read(Fact("session_ended", f"s-{number}", {"outcome": "completed", "reason": "x"}))
+        reports.read(Event("session_admitted", f"s-{number}", {"transport": "plain"}))
+        reports.read(Event("session_ended", f"s-{number}", {"outcome": "completed", "reason": "x"}))
     assert [number for number in range(5) if reports.get(f"s-{number}")] == [2, 3, 4]
     assert registry.MAX_REPORTS > 3
 

@@ -18,7 +18,7 @@ from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from pipecat_base.bot import observers
-from pipecat_base.telemetry.session_context import Listener, Options, listening
+from pipecat_base.telemetry.session_context import ObserverOptions, SessionContext, listening
 
 NOBODY: Any = None
 
@@ -106,7 +106,9 @@ async def added(heard: str) -> list[str]:
     """What pipecat has observers of, after the setup file."""
     worker = PipelineWorker(Pipeline([FrameProcessor()]))
     before = len(worker._observer._observers)
-    with listening(Listener("id", Options(metrics=True, content=True), lambda *values: None) if heard else NOBODY):
+    with listening(
+        SessionContext("id", ObserverOptions(metrics=True, content=True), lambda *values: None) if heard else NOBODY
+    ):
         await observers.setup_pipeline_worker(worker)
     return [type(observer).__name__ for observer in worker._observer._observers[before:]]
 

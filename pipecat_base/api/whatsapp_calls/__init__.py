@@ -11,7 +11,7 @@ from pipecat_base.bot.lazy import Lazy
 from pipecat_base.sessions.pod import Pod
 
 if TYPE_CHECKING:
-    from pipecat_base.api.whatsapp_calls.calls import Calls
+    from pipecat_base.api.whatsapp_calls.calls import OpenCalls
 
 
 class WhatsApp:
@@ -28,7 +28,7 @@ class WhatsApp:
         self._pod = pod
         self._calls = Lazy("WhatsApp", "pipecat_base.api.whatsapp_calls.calls", self._build)
 
-    async def load(self) -> Calls:
+    async def load(self) -> OpenCalls:
         """What takes calls.
 
         Raises:
@@ -36,8 +36,8 @@ class WhatsApp:
         """
         return await self._calls.get()
 
-    def _build(self) -> Calls:
-        from pipecat_base.api.whatsapp_calls.calls import Calls
+    def _build(self) -> OpenCalls:
+        from pipecat_base.api.whatsapp_calls.calls import OpenCalls
         from pipecat_base.api.whatsapp_calls.graph import Graph
 
-        return Calls(self._pod, Graph(self._token, self._phone_number_id))
+        return OpenCalls(self._pod, Graph(self._token, self._phone_number_id))

@@ -14,15 +14,15 @@ from pipecat_base.api.whatsapp_calls.webhook import Connect
 from pipecat_base.errors import Refusal
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import Outcome
-from pipecat_base.sessions.pod import Ask, Place, Pod
-from pipecat_base.sessions.transports import Transport, WhatsAppCall
+from pipecat_base.sessions.pod import Pod, SessionRequest, SessionSlot
+from pipecat_base.sessions.transports import TransportKind, WhatsAppCall
 
 REMEMBERED = 10_000
 """Call ids kept, so that an event which is delivered again, or late, starts nothing."""
 
 
 @dataclass
-class Call:
+class OpenCall:
     """One call, from its webhook to its end."""
 
     id: str
@@ -31,18 +31,18 @@ class Call:
     ended: bool = False
     failed: bool = False
     """The Graph API let it down: that it cannot be told of the end either is no news."""
-    place: Place | None = None
+    slot: SessionSlot | None = None
     hung_up: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     """Done when WhatsApp says that the call is over."""
 
 
-class Calls:
+class OpenCalls:
     """Owns every WhatsApp call."""
 
     def __init__(self, pod: Pod, graph: Graph) -> None:
         self._pod = pod
         self._graph = graph
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, OpenCall] = {}
         self._known: dict[str, None] = {}
         self._running: set[asyncio.Task[None]] = set()
 
@@ -58,7 +58,7 @@ class Calls:
                 return settled
             self._remember(event.call_id)
             # At once: its end may be delivered before the next step.
-            call = self._calls[event.call_id] = Call(event.call_id, session_id)
+            call = self._calls[event.call_id] = OpenCall(event.call_id, session_id)
             self._start(self._conduct(call, event, max_seconds, settled))
         return settled
 
@@ -72,9 +72,9 @@ class Calls:
         with logger.contextualize(session_id=call.session_id):
             logger.info("WhatsApp says that the call is over")
             call.hung_up.set_result(None)
-            if call.place is not None:
+            if call.slot is not None:
                 # The bot is told by its transport, and ended if it does not end by itself.
-                self._start(call.place.hang_up())
+                self._start(call.slot.hang_up())
 
     def _start(self, step: Coroutine[Any, Any, None]) -> None:
         task = asyncio.ensure_future(step)
@@ -82,7 +82,7 @@ class Calls:
         task.add_done_callback(self._running.discard)
 
     def _session_ids(self) -> set[str]:
-        return {session.id for session in self._pod.board} | {call.session_id for call in self._calls.values()}
+        return {session.id for session in self._pod.registry} | {call.session_id for call in self._calls.values()}
 
     def _remember(self, call_id: str) -> None:
         self._known[call_id] = None
@@ -90,15 +90,15 @@ class Calls:
             del self._known[next(iter(self._known))]
 
     async def _conduct(
-        self, call: Call, event: Connect, max_seconds: float | None, settled: asyncio.Future[None]
+        self, call: OpenCall, event: Connect, max_seconds: float | None, settled: asyncio.Future[None]
     ) -> None:
         try:
-            async with self._pod.reserve(Ask(call.session_id, Transport.WHATSAPP, max_seconds)) as place:
-                place.on_end(partial(self._end, call))
+            async with self._pod.reserve(SessionRequest(call.session_id, TransportKind.WHATSAPP, max_seconds)) as slot:
+                slot.on_end(partial(self._end, call))
                 offer = WhatsAppCall(event.offer, event.fields)
-                if await self._answer(place, call, offer, event.caller):
+                if await self._answer(slot, call, offer, event.caller):
                     settled.set_result(None)
-                    await place.run(offer, None)
+                    await slot.run(offer, None)
         except Refusal as refusal:
             logger.warning(f"WhatsApp call declined: {refusal.code}: {refusal.message}")
             await self._end(call)
@@ -111,15 +111,15 @@ class Calls:
             if not settled.done():
                 settled.set_result(None)
 
-    async def _answer(self, place: Place, call: Call, offer: WhatsAppCall, caller: str) -> bool:
+    async def _answer(self, slot: SessionSlot, call: OpenCall, offer: WhatsAppCall, caller: str) -> bool:
         """False when it is over already.
 
         Raises:
             Malformed: what it offers cannot be answered.
             GraphError: Meta was not told.
         """
-        answering = asyncio.ensure_future(self._pick_up(place, call, offer, caller))
-        outcome = await place.wait(answering, call.hung_up)
+        answering = asyncio.ensure_future(self._pick_up(slot, call, offer, caller))
+        outcome = await slot.wait(answering, call.hung_up)
         if outcome is None:
             answering.result()
             return True
@@ -128,9 +128,9 @@ class Calls:
         logger.info(f"WhatsApp call over before it was answered: {outcome.value}")
         return False
 
-    async def _pick_up(self, place: Place, call: Call, offer: WhatsAppCall, caller: str) -> None:
-        call.place = place
-        sdp = only_sha256(await place.pick_up(offer))
+    async def _pick_up(self, slot: SessionSlot, call: OpenCall, offer: WhatsAppCall, caller: str) -> None:
+        call.slot = slot
+        sdp = only_sha256(await slot.pick_up(offer))
         try:
             await self._graph.pre_accept(call.id, caller, sdp)
             # From here on it may be up, whether or not we learn of it.
@@ -140,17 +140,17 @@ class Calls:
             call.failed = True
             raise
 
-    async def _end(self, call: Call, outcome: Outcome | None = None) -> None:
+    async def _end(self, call: OpenCall, outcome: Outcome | None = None) -> None:
         """Close its peer and tell Meta, once."""
         if call.ended:
             return
         call.ended = True
         telling = asyncio.ensure_future(self._tell(call))
-        if call.place is not None:
-            await call.place.hang_up()
+        if call.slot is not None:
+            await call.slot.hang_up()
         await telling
 
-    async def _tell(self, call: Call) -> None:
+    async def _tell(self, call: OpenCall) -> None:
         if call.hung_up.done():
             return
         try:

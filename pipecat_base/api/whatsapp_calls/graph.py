@@ -52,7 +52,7 @@ class Graph:
 
     async def _answer(self, action: str, call_id: str, caller: str, sdp: str) -> None:
         async with self._api(ANSWER_TIMEOUT) as api:
-            await self._ask(action, api.answer_call_to_whatsapp(call_id, action, sdp, caller))
+            await self._request(action, api.answer_call_to_whatsapp(call_id, action, sdp, caller))
 
     async def reject(self, call_id: str) -> None:
         """Decline a call that rings.
@@ -61,7 +61,7 @@ class Graph:
             GraphError: it was not done.
         """
         async with self._api(END_TIMEOUT) as api:
-            await self._ask("reject", api.reject_call_to_whatsapp(call_id))
+            await self._request("reject", api.reject_call_to_whatsapp(call_id))
 
     async def terminate(self, call_id: str) -> None:
         """End a call that was accepted.
@@ -70,7 +70,7 @@ class Graph:
             GraphError: it was not done.
         """
         async with self._api(END_TIMEOUT) as api:
-            await self._ask("terminate", api.terminate_call_to_whatsapp(call_id))
+            await self._request("terminate", api.terminate_call_to_whatsapp(call_id))
 
     @asynccontextmanager
     async def _api(self, timeout: float) -> AsyncIterator[WhatsAppApi]:
@@ -79,7 +79,7 @@ class Graph:
         async with bounded_session(timeout=limits) as session:
             yield WhatsAppApi(self._token, self._phone_number_id, session)
 
-    async def _ask(self, action: str, answering: Awaitable[Any]) -> None:
+    async def _request(self, action: str, answering: Awaitable[Any]) -> None:
         try:
             answer = await answering
         except TimeoutError:

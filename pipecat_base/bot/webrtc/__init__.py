@@ -12,22 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 from pipecat_base.bot.arguments import ArgumentFactory
 from pipecat_base.bot.lazy import Lazy
-from pipecat_base.bot.runner import Runs
-from pipecat_base.sessions.registry import Board
+from pipecat_base.bot.runner import BotRunner
+from pipecat_base.sessions.registry import SessionRegistry
 
 if TYPE_CHECKING:
-    from pipecat_base.bot.webrtc.connections import Peers
+    from pipecat_base.bot.webrtc.connections import PeerConnections
     from pipecat_base.bot.webrtc.destinations import Network
     from pipecat_base.bot.webrtc.ice import IceServers
     from pipecat_base.bot.webrtc.offers import Offer, Trickle
-    from pipecat_base.bot.webrtc.sessions import Calls
+    from pipecat_base.bot.webrtc.sessions import WebRTCSessions
 
 PLATFORMS_ICE_CONFIG_URL = "http://localhost:9090/ice-servers"
 """Where Pipecat Cloud's pods find ICE servers unless ICE_CONFIG_URL says otherwise."""
 
 
 @dataclass(frozen=True)
-class Options:
+class WebRTCOptions:
     """What operators set; times in seconds.
 
     Attributes:
@@ -52,11 +52,11 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Parts:
+class WebRTCServices:
     """What answers offers, once aiortc is imported."""
 
-    calls: Calls
-    peers: Peers
+    calls: WebRTCSessions
+    peers: PeerConnections
     parse_offer: Callable[[Any], Offer]
     parse_trickle: Callable[[Any], Trickle]
 
@@ -64,9 +64,11 @@ class Parts:
 class WebRTC:
     """Builds the parts when they are needed first."""
 
-    def __init__(self, options: Options, board: Board, runs: Runs, arguments: ArgumentFactory) -> None:
+    def __init__(
+        self, options: WebRTCOptions, registry: SessionRegistry, runs: BotRunner, arguments: ArgumentFactory
+    ) -> None:
         self._options = options
-        self._board = board
+        self._registry = registry
         self._runs = runs
         self._arguments = arguments
         self._parts = Lazy("WebRTC", "pipecat_base.bot.webrtc.sessions", self._build)
@@ -74,7 +76,7 @@ class WebRTC:
         self.given_ice_servers: list[dict[str, Any]] | None = None
         """Somebody else has looked for them: nothing is fetched."""
 
-    async def load(self) -> Parts:
+    async def load(self) -> WebRTCServices:
         """The parts.
 
         Raises:
@@ -101,11 +103,11 @@ class WebRTC:
         if self._ice is not None:
             self._ice.close()
 
-    def _build(self) -> Parts:
+    def _build(self) -> WebRTCServices:
         from pipecat_base.bot.webrtc import offers
-        from pipecat_base.bot.webrtc.connections import Peers
+        from pipecat_base.bot.webrtc.connections import PeerConnections
         from pipecat_base.bot.webrtc.ice import IceServers
-        from pipecat_base.bot.webrtc.sessions import Calls
+        from pipecat_base.bot.webrtc.sessions import WebRTCSessions
 
         options = self._options
         self._ice = ice = IceServers(
@@ -116,12 +118,12 @@ class WebRTC:
         )
         if self.given_ice_servers is None:
             ice.prefetch()
-        peers = Peers(
+        peers = PeerConnections(
             ice,
             denied=options.ice_deny,
             esp32_host=options.esp32_host,
             connect_timeout=options.connect_timeout,
             disconnect_timeout=options.disconnect_timeout,
         )
-        calls = Calls(self._board, self._runs, self._arguments, peers, offer_timeout=options.offer_timeout)
-        return Parts(calls, peers, offers.parse_offer, offers.parse_trickle)
+        calls = WebRTCSessions(self._registry, self._runs, self._arguments, peers, offer_timeout=options.offer_timeout)
+        return WebRTCServices(calls, peers, offers.parse_offer, offers.parse_trickle)

@@ -34,7 +34,7 @@ Note = Callable[[str, Mapping[str, Any]], None]
 """Takes a fact's name and its fields."""
 
 
-class Peer:
+class PeerConnection:
     """One client's connection.
 
     Args:
@@ -103,17 +103,17 @@ class Peer:
             else:
                 logger.debug("A candidate is not used")
 
-    async def measure(self, note: Note) -> None:
+    async def measure(self, emit: Note) -> None:
         """Tell when it is connected, and of what it has received ever since."""
         # A restart makes another pc.
         while self.connection.pc.connectionState != "connected":  # noqa: ASYNC110
             await asyncio.sleep(GLANCE)
-        note("webrtc_connected", {"connect_secs": time.monotonic() - self._made_at})
+        emit("webrtc_connected", {"connect_secs": time.monotonic() - self._made_at})
         while True:
             await asyncio.sleep(MEASURE)
-            await self.tell_stats(note)
+            await self.tell_stats(emit)
 
-    async def tell_stats(self, note: Note) -> None:
+    async def tell_stats(self, emit: Note) -> None:
         """Tell what it has received so far. A call does not end by what cannot be told."""
         try:
             received, lost, jitter = await self._counted()
@@ -122,7 +122,7 @@ class Peer:
             return
         if received:
             fields = {"packets_received": received, "packets_lost": lost, "jitter_secs": jitter, "peer": self.pc_id}
-            note("webrtc_stats", fields)
+            emit("webrtc_stats", fields)
 
     async def _counted(self) -> tuple[int, int, float]:
         """Packets received, packets lost, and the worst jitter in seconds."""
@@ -197,7 +197,7 @@ def _clock_rate(transceiver: Any) -> int:
     return 48_000 if transceiver.kind == "audio" else 90_000
 
 
-class Peers:
+class PeerConnections:
     """Owns every peer connection.
 
     Args:
@@ -221,16 +221,16 @@ class Peers:
         self._denied = denied
         self._timeouts = {"connect_timeout": connect_timeout, "disconnect_timeout": disconnect_timeout}
         self._esp32_host = esp32_host
-        self._peers: dict[str, Peer] = {}
+        self._peers: dict[str, PeerConnection] = {}
 
-    async def open(self, offer: Offer, caller: Caller = UNKNOWN) -> Peer:
+    async def open(self, offer: Offer, caller: Caller = UNKNOWN) -> PeerConnection:
         """A new connection that answers the offer; this machine's own clients may have loopback addresses.
 
         Raises:
             Malformed: aiortc cannot make an answer of it. Nothing is left behind.
         """
         connection = SmallWebRTCConnection(ice_servers=await self._ice.get())
-        peer = Peer(connection, Destinations(self._denied, loopback=caller.is_local), **self._timeouts)
+        peer = PeerConnection(connection, Destinations(self._denied, loopback=caller.is_local), **self._timeouts)
         try:
             await peer.begin(offer)
         except asyncio.CancelledError:
@@ -242,7 +242,7 @@ class Peers:
         self._peers[peer.pc_id] = peer
         return peer
 
-    async def renegotiate(self, offer: Offer) -> Peer:
+    async def renegotiate(self, offer: Offer) -> PeerConnection:
         """Answer an offer that names its connection.
 
         Raises:
@@ -280,13 +280,13 @@ class Peers:
         except Exception as error:
             raise Malformed(f"Not a candidate of this offer: {type(error).__name__}.", field="candidates") from None
 
-    async def close(self, peer: Peer) -> None:
+    async def close(self, peer: PeerConnection) -> None:
         """Close a connection and forget it."""
         for pc_id in [pc_id for pc_id, known in self._peers.items() if known is peer]:
             del self._peers[pc_id]
         await peer.close()
 
-    def answer(self, peer: Peer) -> dict[str, str]:
+    def answer(self, peer: PeerConnection) -> dict[str, str]:
         """``{sdp, type, pc_id}``, for the client."""
         answer: dict[str, str] = peer.connection.get_answer()
         if self._esp32_host is None:
@@ -295,13 +295,13 @@ class Peers:
 
         return {**answer, "sdp": smallwebrtc_sdp_munging(answer["sdp"], self._esp32_host)}
 
-    def _rename(self, peer: Peer) -> None:
+    def _rename(self, peer: PeerConnection) -> None:
         """A restart gives it another pc_id."""
         for pc_id in [pc_id for pc_id, known in self._peers.items() if known is peer]:
             del self._peers[pc_id]
             self._peers[peer.pc_id] = peer
 
-    def _find(self, pc_id: str | None) -> Peer:
+    def _find(self, pc_id: str | None) -> PeerConnection:
         peer = self._peers.get(pc_id or "")
         if peer is None:
             raise UnknownPeer("No connection has this pc_id.", field="pc_id")

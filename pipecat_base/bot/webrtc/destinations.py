@@ -50,7 +50,7 @@ class Destinations:
         self._loopback = loopback
         self._names: set[str] = set()
         self._answered: set[Address] = set()
-        self._named, self._heard = Allowance(), Allowance()
+        self._named, self._heard = PacketLimit(), PacketLimit()
 
     def permits(self, host: str, port: int) -> bool:
         """Whether packets may be sent there."""
@@ -75,7 +75,7 @@ class Destinations:
         """A peer's next offer, without the candidates that are not used."""
         self._names.clear()
         if self._answered:  # by someone who is there: new networks need new checks
-            self._named, self._heard = Allowance(), Allowance()
+            self._named, self._heard = PacketLimit(), PacketLimit()
         lines = sdp.splitlines()
         kept = [line for line in lines if not line.startswith(CANDIDATE) or self._takes_line(line)]
         if len(kept) < len(lines):
@@ -132,7 +132,7 @@ class Destinations:
         return answer
 
 
-class Allowance:
+class PacketLimit:
     """Counts packets to addresses that have not answered."""
 
     def __init__(self) -> None:

@@ -13,18 +13,18 @@ from functools import partial
 from typing import Any
 
 from pipecat_base.bot.arguments import ArgumentFactory, Arguments
-from pipecat_base.bot.runner import Runs
-from pipecat_base.bot.webrtc.connections import Peer, Peers
+from pipecat_base.bot.runner import BotRunner
+from pipecat_base.bot.webrtc.connections import PeerConnection, PeerConnections
 from pipecat_base.bot.webrtc.offers import Offer
 from pipecat_base.errors import DuplicateSession, NoOffer, Refusal
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import Outcome, Report
-from pipecat_base.sessions.registry import Board, Session
-from pipecat_base.sessions.transports import Caller, OfferToCome, Transport
+from pipecat_base.sessions.registry import Session, SessionRegistry
+from pipecat_base.sessions.transports import Caller, PendingWebRTC, TransportKind
 
 
 @dataclass
-class Call:
+class WebRTCSession:
     """One WebRTC session's way to its next peer."""
 
     body: Any
@@ -37,9 +37,9 @@ class Call:
     """How many of them are being answered."""
     latest: int = 0
     """The number of the one whose peer was handed last."""
-    next: asyncio.Future[Peer] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    next: asyncio.Future[PeerConnection] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
-    def hand(self, peer: Peer) -> Peer | None:
+    def hand(self, peer: PeerConnection) -> PeerConnection | None:
         """Give it a peer; the one that had not been taken up yet, if there was one, is to be closed."""
         before = self.next.result() if self.next.done() and not self.next.cancelled() else None
         if self.next.done():
@@ -47,14 +47,14 @@ class Call:
         self.next.set_result(peer)
         return before
 
-    def take(self) -> Peer:
+    def take(self) -> PeerConnection:
         """The peer that was handed."""
         peer = self.next.result()
         self.next = asyncio.get_running_loop().create_future()
         return peer
 
 
-class Calls:
+class WebRTCSessions:
     """Owns every call that comes with an offer to us.
 
     Args:
@@ -62,20 +62,26 @@ class Calls:
     """
 
     def __init__(
-        self, board: Board, runs: Runs, arguments: ArgumentFactory, peers: Peers, *, offer_timeout: float
+        self,
+        registry: SessionRegistry,
+        runs: BotRunner,
+        arguments: ArgumentFactory,
+        peers: PeerConnections,
+        *,
+        offer_timeout: float,
     ) -> None:
-        self._board = board
+        self._registry = registry
         self._runs = runs
         self._arguments = arguments
         self._peers = peers
         self._offer_timeout = offer_timeout
-        self._calls: dict[str, Call] = {}
+        self._calls: dict[str, WebRTCSession] = {}
         self._running: set[asyncio.Task[None]] = set()
 
     async def wait(
         self,
         session: Session,
-        meeting: OfferToCome,
+        transport: PendingWebRTC,
         body: Any,
         *,
         flow_config: str | None,
@@ -86,10 +92,10 @@ class Calls:
         Raises:
             NoOffer: none came.
         """
-        call = self._calls[session.id] = Call(body, flow_config)
+        call = self._calls[session.id] = WebRTCSession(body, flow_config)
         try:
-            left = max(0.0, self._offer_timeout - meeting.waited)
-            outcome = await self._board.wait(session, call.next, caller_left, timeout=left)
+            left = max(0.0, self._offer_timeout - transport.waited)
+            outcome = await self._registry.wait(session, call.next, caller_left, timeout=left)
             if outcome is not None:
                 return Report(outcome, "The session ended before an offer came.", 0.0)
             if not call.next.done():
@@ -135,7 +141,7 @@ class Calls:
                 await self._peers.close(superseded)
             return answer
 
-    async def _answer(self, offer: Offer, caller: Caller) -> tuple[Peer, dict[str, str]]:
+    async def _answer(self, offer: Offer, caller: Caller) -> tuple[PeerConnection, dict[str, str]]:
         peer = await self._peers.open(offer, caller)
         try:
             return peer, self._peers.answer(peer)
@@ -143,19 +149,19 @@ class Calls:
             await self._peers.close(peer)
             raise
 
-    async def _give_up(self, call: Call) -> None:
+    async def _give_up(self, call: WebRTCSession) -> None:
         """End a session that began with an offer, when none of its offers could be answered."""
         if call.conductor is not None and call.latest == 0 and call.opening == 0:
             call.next.cancel()
             await asyncio.wait({call.conductor})
 
-    async def _begin(self, session_id: str, data: Any, max_seconds: float | None, caller: Caller) -> Call:
+    async def _begin(self, session_id: str, data: Any, max_seconds: float | None, caller: Caller) -> WebRTCSession:
         """A session that begins with an offer.
 
         Raises:
             Refusal: it was not admitted.
         """
-        admitted: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
+        admitted: asyncio.Future[WebRTCSession] = asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(self._conduct(session_id, data, max_seconds, caller, admitted))
         self._running.add(task)
         task.add_done_callback(self._running.discard)
@@ -168,16 +174,21 @@ class Calls:
         return call
 
     async def _conduct(
-        self, session_id: str, data: Any, max_seconds: float | None, caller: Caller, admitted: asyncio.Future[Call]
+        self,
+        session_id: str,
+        data: Any,
+        max_seconds: float | None,
+        caller: Caller,
+        admitted: asyncio.Future[WebRTCSession],
     ) -> None:
         try:
-            admission = self._board.admit(session_id, Transport.WEBRTC, max_seconds=max_seconds, caller=caller)
+            admission = self._registry.admit(session_id, TransportKind.WEBRTC, max_seconds=max_seconds, caller=caller)
             async with admission as session:
-                call = self._calls[session_id] = Call({} if data is None else data, None)
+                call = self._calls[session_id] = WebRTCSession({} if data is None else data, None)
                 if not admitted.cancelled():
                     admitted.set_result(call)
                 try:
-                    outcome = await self._board.wait(session, call.next, timeout=None)
+                    outcome = await self._registry.wait(session, call.next, timeout=None)
                     if outcome is None and not call.next.cancelled():
                         await self._run(session, call)
                 finally:
@@ -190,7 +201,7 @@ class Calls:
             if not admitted.done():
                 admitted.set_exception(error)
 
-    async def _run(self, session: Session, call: Call) -> Report:
+    async def _run(self, session: Session, call: WebRTCSession) -> Report:
         """Run the bot on one peer after the other, until no other one has come."""
         while True:
             peer = call.take()
@@ -206,20 +217,22 @@ class Calls:
                 return report
             logger.info("Another offer of the same session takes over")
 
-    async def _forget(self, session_id: str, call: Call) -> None:
+    async def _forget(self, session_id: str, call: WebRTCSession) -> None:
         del self._calls[session_id]
         if call.next.done() and not call.next.cancelled():
             await self._peers.close(call.next.result())
 
 
-async def run_on(runs: Runs, session: Session, arguments: Arguments, peer: Peer, *ends: asyncio.Future[Any]) -> Report:
+async def run_on(
+    runs: BotRunner, session: Session, arguments: Arguments, peer: PeerConnection, *ends: asyncio.Future[Any]
+) -> Report:
     """Run the bot until it ends, its peer has left, or one of ``ends`` is done."""
     leaving = asyncio.ensure_future(peer.until_left())
     over = asyncio.ensure_future(asyncio.wait({leaving, *ends}, return_when=asyncio.FIRST_COMPLETED))
-    measuring = asyncio.ensure_future(peer.measure(partial(runs.note, session.id)))
+    measuring = asyncio.ensure_future(peer.measure(partial(runs.emit, session.id)))
     try:
         return await runs.run(session, arguments, until=over)
     finally:
         for task in (leaving, over, measuring):
             task.cancel()
-        await peer.tell_stats(partial(runs.note, session.id))
+        await peer.tell_stats(partial(runs.emit, session.id))

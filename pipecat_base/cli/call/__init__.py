@@ -13,11 +13,11 @@ from typing import Any
 
 from pipecat_base.cli.call import audio, plot, scenario, speech
 from pipecat_base.cli.call.address import Address
-from pipecat_base.cli.call.figures import Call, CallError
+from pipecat_base.cli.call.figures import CallError, CallFigures
 from pipecat_base.cli.call.providers import PROVIDERS, Who
 from pipecat_base.cli.call.scenario import Script, Tail
 
-Results = Sequence[Call | CallError]
+Results = Sequence[CallFigures | CallError]
 
 
 def main(options: argparse.Namespace, port: int) -> int:
@@ -34,7 +34,7 @@ def main(options: argparse.Namespace, port: int) -> int:
         if not options.json:
             print(f"Calling {address.shown()} ({options.calls} at once) with {what}", flush=True)
         results = asyncio.run(_gather(callers))
-        calls = [result for result in results if isinstance(result, Call)]
+        calls = [result for result in results if isinstance(result, CallFigures)]
         if options.json:
             print(json.dumps(_document(address, options, results), indent=2, ensure_ascii=False))
         else:
@@ -74,7 +74,7 @@ def _script(options: argparse.Namespace) -> tuple[Script, str]:
 
 def _callers(
     address: Address, script: Script, body: Any, options: argparse.Namespace
-) -> list[Coroutine[Any, Any, Call]]:
+) -> list[Coroutine[Any, Any, CallFigures]]:
     tail = Tail(options.tail)
     if options.webrtc:
         if options.caller or options.called or options.provider:
@@ -83,31 +83,31 @@ def _callers(
             from pipecat_base.cli.call import peer
         except ImportError as error:
             raise CallError(f"--webrtc needs {error.name}: pip install pipecat-ai[webrtc]") from None
-        return [peer.place(address, script, body, tail) for _ in range(options.calls)]
+        return [peer.slot(address, script, body, tail) for _ in range(options.calls)]
     from pipecat_base.cli.call import phone
 
     kind, who = PROVIDERS[options.provider or "twilio"], Who(options.caller or "", options.called or "")
     providers = [kind(who, body) for _ in range(options.calls)]
     at_8_khz = script.at_rate(audio.PHONE_RATE)
-    return [phone.place(address, at_8_khz, provider, tail) for provider in providers]
+    return [phone.slot(address, at_8_khz, provider, tail) for provider in providers]
 
 
-async def _gather(callers: list[Coroutine[Any, Any, Call]]) -> list[Call | CallError]:
+async def _gather(callers: list[Coroutine[Any, Any, CallFigures]]) -> list[CallFigures | CallError]:
     # Requests are made in threads: no call waits for another's.
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(len(callers)))
     return list(await asyncio.gather(*map(_unless_refused, callers)))
 
 
-async def _unless_refused(caller: Coroutine[Any, Any, Call]) -> Call | CallError:
+async def _unless_refused(caller: Coroutine[Any, Any, CallFigures]) -> CallFigures | CallError:
     try:
         return await caller
     except CallError as error:
         return error
 
 
-def _tell(results: Results, calls: Sequence[Call]) -> None:
+def _tell(results: Results, calls: Sequence[CallFigures]) -> None:
     for number, result in enumerate(results, 1):
-        if isinstance(result, Call):
+        if isinstance(result, CallFigures):
             print(result.line(number))
         else:
             print(f"pipecat-base call: {f'call {number}: ' if len(results) > 1 else ''}{result}", file=sys.stderr)
@@ -115,7 +115,7 @@ def _tell(results: Results, calls: Sequence[Call]) -> None:
         print(_summary(calls))
 
 
-def _summary(calls: Sequence[Call]) -> str:
+def _summary(calls: Sequence[CallFigures]) -> str:
     """Of several calls."""
     sent, received, lost = (sum(n) for n in zip(*((c.sent, c.received, c.lost) for c in calls), strict=True))
     latencies = _latencies(calls)
@@ -125,7 +125,7 @@ def _summary(calls: Sequence[Call]) -> str:
     return f"calls {len(calls)}, answers {len(latencies)} after {middle:.0f} ms (p50), {slow:.0f} ms (p95)"
 
 
-def _latencies(calls: Sequence[Call]) -> list[float]:
+def _latencies(calls: Sequence[CallFigures]) -> list[float]:
     return [answer.latency for call in calls if call.echo is None for answer in call.conversation.answers]
 
 
@@ -134,13 +134,13 @@ def _document(address: Address, options: argparse.Namespace, results: Results) -
         "url": address.shown(),
         "as": "webrtc" if options.webrtc else options.provider or "twilio",
         "calls": [
-            result.document(number) if isinstance(result, Call) else {"call": number, "error": str(result)}
+            result.document(number) if isinstance(result, CallFigures) else {"call": number, "error": str(result)}
             for number, result in enumerate(results, 1)
         ],
     }
 
 
-def _write(options: argparse.Namespace, what: str, results: Results, calls: Sequence[Call]) -> None:
+def _write(options: argparse.Namespace, what: str, results: Results, calls: Sequence[CallFigures]) -> None:
     """What the first call heard, and its picture."""
     if not calls:
         return

@@ -31,7 +31,7 @@ MOST = 8
 
 
 @dataclass(frozen=True)
-class Echo:
+class EchoMatcher:
     """What came back of what was said.
 
     Attributes:
@@ -43,7 +43,7 @@ class Echo:
     lost: int
 
 
-def find(said: Track, heard: Track) -> Echo | None:
+def find(said: Track, heard: Track) -> EchoMatcher | None:
     """The echo, or None where the other side said something else."""
     words, answer = _slow(said), _slow(heard)
     found = [(index, _search(words, index, answer)) for index in _stretches(said)]
@@ -52,7 +52,7 @@ def find(said: Track, heard: Track) -> Echo | None:
         return None
     index, match = max(matches)
     delay = heard.time_of(match * heard.rate // RATE) - said.time_of(index * said.rate // RATE)
-    return Echo(max(0.0, delay), max(0, round((index - match) / RATE / FRAME_SECONDS)))
+    return EchoMatcher(max(0.0, delay), max(0, round((index - match) / RATE / FRAME_SECONDS)))
 
 
 def _stretches(said: Track) -> list[int]:
@@ -69,27 +69,25 @@ def _search(words: list[int], index: int, answer: list[int]) -> int | None:
     size = round((LEAD + FOLLOW) * RATE)
     stretch = words[index : index + size]
     first = max(0, index - round(REACH * RATE)) // STEP * STEP
-    places = range(first, min(len(answer) - len(stretch), index + round(REACH * RATE)), STEP)
-    if len(stretch) < size // 2 or not places:
+    slots = range(first, min(len(answer) - len(stretch), index + round(REACH * RATE)), STEP)
+    if len(stretch) < size // 2 or not slots:
         return None
-    levels, heard = _levels(stretch), _levels(answer[first : places[-1] + len(stretch)])
-    coarse = sorted(
-        ((_alike(levels, heard[n : n + len(levels)]), place) for n, place in enumerate(places)), reverse=True
-    )
-    fine = {place: _alike(stretch, answer[place : place + len(stretch)]) for place in _around(coarse, len(answer) - 1)}
+    levels, heard = _levels(stretch), _levels(answer[first : slots[-1] + len(stretch)])
+    coarse = sorted(((_alike(levels, heard[n : n + len(levels)]), slot) for n, slot in enumerate(slots)), reverse=True)
+    fine = {slot: _alike(stretch, answer[slot : slot + len(stretch)]) for slot in _around(coarse, len(answer) - 1)}
     best = max(fine.values())
     if best < ALIKE:
         return None
-    return min((place for place, alike in fine.items() if alike > best - AS_GOOD), key=lambda n: abs(n - index))
+    return min((slot for slot, alike in fine.items() if alike > best - AS_GOOD), key=lambda n: abs(n - index))
 
 
 def _around(coarse: list[tuple[float, int]], end: int) -> Iterator[int]:
     seen: set[int] = set()
     chosen: list[int] = []
-    for _, place in coarse:
-        if all(abs(place - other) > 2 * STEP for other in chosen):
-            chosen.append(place)
-            seen.update(range(max(0, place - 2 * STEP), min(end, place + 2 * STEP + 1)))
+    for _, slot in coarse:
+        if all(abs(slot - other) > 2 * STEP for other in chosen):
+            chosen.append(slot)
+            seen.update(range(max(0, slot - 2 * STEP), min(end, slot + 2 * STEP + 1)))
         if len(chosen) == CANDIDATES:
             break
     yield from sorted(seen)

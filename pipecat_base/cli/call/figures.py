@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from pipecat_base.cli.call import audio, echo, speech
-from pipecat_base.cli.call.echo import Echo
+from pipecat_base.cli.call.echo import EchoMatcher
 from pipecat_base.cli.call.speech import Conversation
 from pipecat_base.cli.call.track import FRAME_SECONDS, Track
 
@@ -45,7 +45,7 @@ class CallError(Exception):
         return cls(f"{address} refused the call: {status} {words}".strip() + hint)
 
 
-class Call:
+class CallFigures:
     """What one call sent and heard. Its clock begins when it is connected.
 
     Args:
@@ -82,7 +82,7 @@ class Call:
         return round(self._received / self.heard.rate / FRAME_SECONDS)
 
     @functools.cached_property
-    def echo(self) -> Echo | None:
+    def echo(self) -> EchoMatcher | None:
         """What came back of what was said, once the call is over; None when the bot talks."""
         return echo.find(self.said, self.heard)
 
@@ -154,7 +154,7 @@ class Call:
         about = self._about_echo(self.echo) if self.echo is not None else self._about_talk(self.conversation)
         return f"call {number}: {about}{ended}"
 
-    def _about_echo(self, found: Echo) -> str:
+    def _about_echo(self, found: EchoMatcher) -> str:
         lost = f"lost {self.lost} ({100 * self.lost / max(1, self.sent):.1f} %)"
         return (
             f"an echo: sent {self.sent} frames, received {self.received}, {lost},"

@@ -13,7 +13,7 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.mediastreams import MediaStreamError
 
 from pipecat_base.cli.call.address import OFFER, Address, shown
-from pipecat_base.cli.call.figures import LOG, Call, CallError
+from pipecat_base.cli.call.figures import LOG, CallError, CallFigures
 from pipecat_base.cli.call.scenario import Script, Speaker, Tail
 from pipecat_base.cli.call.track import FRAME_SECONDS, QUIET, level
 
@@ -54,13 +54,13 @@ class Recording(MediaStreamTrack):
         return frame
 
 
-async def place(address: Address, script: Script, body: Any, tail: Tail) -> Call:
+async def slot(address: Address, script: Script, body: Any, tail: Tail) -> CallFigures:
     """One call: say the script in real time, listen, hang up.
 
     Raises:
         CallError: it could not be made.
     """
-    call = Call(script.rate, RATE)
+    call = CallFigures(script.rate, RATE)
     # Host candidates only: who runs this reaches the bot by its URL.
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     recording = Recording(Speaker(script, call, tail), script.rate)
@@ -138,7 +138,7 @@ async def _exchange(
         raise CallError(f"{shown(url)} did not answer with SDP") from None
 
 
-async def _note_end(call: Call, address: Address, session_id: str | None, seen: str) -> None:
+async def _note_end(call: CallFigures, address: Address, session_id: str | None, seen: str) -> None:
     """WebRTC has no close code: a gateway knows why the connection went."""
     outcome = await address.outcome(session_id)
     if outcome is None:
@@ -149,7 +149,7 @@ async def _note_end(call: Call, address: Address, session_id: str | None, seen: 
     call.closed = f"the bot failed; {LOG}" if call.was_cut else f"{name}: {message}"
 
 
-async def _listen(track: Any, call: Call) -> None:
+async def _listen(track: Any, call: CallFigures) -> None:
     resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
     while True:
         try:

@@ -7,7 +7,7 @@ from collections import deque
 from typing import Any
 
 from pipecat_base.cli.call.address import Address, shown, unreachable, with_body
-from pipecat_base.cli.call.figures import Call, CallError
+from pipecat_base.cli.call.figures import CallError, CallFigures
 from pipecat_base.cli.call.providers import Provider
 from pipecat_base.cli.call.scenario import Script, Speaker, Tail
 from pipecat_base.cli.call.track import FRAME_SECONDS
@@ -16,7 +16,7 @@ Marks = deque[tuple[float, str]]
 """When each is reached on the call's clock, and its name."""
 
 
-async def place(address: Address, script: Script, provider: Provider, tail: Tail) -> Call:
+async def slot(address: Address, script: Script, provider: Provider, tail: Tail) -> CallFigures:
     """One call: say the script (8 kHz) in real time, listen, hang up.
 
     Raises:
@@ -25,7 +25,7 @@ async def place(address: Address, script: Script, provider: Provider, tail: Tail
     from websockets.asyncio.client import connect
     from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-    call = Call(script.rate)
+    call = CallFigures(script.rate)
     url = await address.stream(provider.name)
     if provider.has_query and provider.body is not None:
         url = with_body(url, provider.body)
@@ -59,7 +59,7 @@ async def place(address: Address, script: Script, provider: Provider, tail: Tail
     return call
 
 
-async def _speak(websocket: Any, provider: Provider, speaker: Speaker, call: Call, marks: Marks) -> None:
+async def _speak(websocket: Any, provider: Provider, speaker: Speaker, call: CallFigures, marks: Marks) -> None:
     messages = 0
     while not speaker.finished:
         samples = [sample for _ in range(provider.frames) for sample in speaker.next()]
@@ -73,7 +73,7 @@ async def _speak(websocket: Any, provider: Provider, speaker: Speaker, call: Cal
         await websocket.send(message)
 
 
-async def _listen(websocket: Any, provider: Provider, call: Call, marks: Marks) -> None:
+async def _listen(websocket: Any, provider: Provider, call: CallFigures, marks: Marks) -> None:
     async for raw in websocket:
         heard = provider.hear(raw)
         if heard is None:

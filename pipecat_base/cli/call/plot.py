@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from pipecat_base.cli.call.figures import Call
+from pipecat_base.cli.call.figures import CallFigures
 from pipecat_base.cli.call.track import Track
 
 WIDTH, LEFT, RIGHT = 760, 56, 748
@@ -23,7 +23,7 @@ STYLE = (
 STEPS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600)
 
 
-def draw(call: Call, title: str) -> str:
+def draw(call: CallFigures, title: str) -> str:
     """The SVG of one call."""
     length = max(call.said.end, call.heard.end, 1.0)
     scale = (RIGHT - LEFT) / length
@@ -82,10 +82,10 @@ def _span(begin: float, end: float, label: str, scale: float) -> str:
     x1, x2 = LEFT + begin * scale, LEFT + max(begin, end) * scale
     middle = (CALLER_BASE + BOT_TOP) / 2
     # Where the bracket is too narrow for its label, that stands beside it.
-    place, anchor = ((x1 + x2) / 2, "middle") if x2 - x1 > NARROW else (x2 + 6, "start")
+    slot, anchor = ((x1 + x2) / 2, "middle") if x2 - x1 > NARROW else (x2 + 6, "start")
     return (
         f'<path class="span" d="M{x1:.1f},{CALLER_BASE + 4}V{middle + 8:g}H{x2:.1f}V{BOT_TOP - 4}"/>'
-        f'<text class="mark" text-anchor="{anchor}" x="{place:.1f}" y="{middle + 3:g}">{label}</text>'
+        f'<text class="mark" text-anchor="{anchor}" x="{slot:.1f}" y="{middle + 3:g}">{label}</text>'
     )
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from pipecat_base.cli.call import audio, echo
-from pipecat_base.cli.call.figures import Call, CallError
+from pipecat_base.cli.call.figures import CallError, CallFigures
 from pipecat_base.cli.call.track import FRAME_SECONDS
 
 CONDITIONS = ("at", "answered", "interrupt")
@@ -125,7 +125,7 @@ class Tail:
         self._seconds = seconds
         self._hears_echo: bool | None = None
 
-    def is_over(self, call: Call, ended: float, now: float) -> bool:
+    def is_over(self, call: CallFigures, ended: float, now: float) -> bool:
         """Whether a call that has said all by ``ended`` has heard what there is to hear."""
         since = now - ended
         if self._seconds is not None:
@@ -145,7 +145,7 @@ class Tail:
 class Speaker:
     """Says a script in a call, frame by frame, and knows when to hang up."""
 
-    def __init__(self, script: Script, call: Call, tail: Tail) -> None:
+    def __init__(self, script: Script, call: CallFigures, tail: Tail) -> None:
         self._call = call
         self._tail = tail
         self._waiting = list(script.turns)

@@ -15,7 +15,7 @@ AT_ONCE = 0.1
 
 
 @dataclass(frozen=True)
-class Answer:
+class SpokenAnswer:
     """The bot's to one utterance: seconds on the call's clock; 0 s late when it spoke before that had ended."""
 
     asked: float
@@ -52,7 +52,7 @@ class Conversation:
     """
 
     first_speech: float | None
-    answers: tuple[Answer, ...]
+    answers: tuple[SpokenAnswer, ...]
     unanswered: int
     interruptions: tuple[Interruption, ...]
     spoken: float
@@ -89,10 +89,10 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[max(0, math.ceil(percent * len(ordered) / 100) - 1)]
 
 
-def _answer(utterance: Utterance, until: float, speeches: Sequence[Utterance]) -> Answer | None:
+def _answer(utterance: Utterance, until: float, speeches: Sequence[Utterance]) -> SpokenAnswer | None:
     for speech in speeches:
         if utterance.start + AT_ONCE < speech.start < until and speech.end > utterance.end:
-            return Answer(utterance.end, speech.start)
+            return SpokenAnswer(utterance.end, speech.start)
     return None
 
 

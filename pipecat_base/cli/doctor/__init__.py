@@ -9,7 +9,7 @@ from pipecat_base.cli import output
 from pipecat_base.cli.doctor import ice, machine, rounds, services
 from pipecat_base.cli.doctor.findings import Finding, as_json, as_text, has_problem, not_checked, ok, problem, warning
 from pipecat_base.cli.doctor.rounds import Check
-from pipecat_base.cli.doctor.services import Addresses
+from pipecat_base.cli.doctor.services import ServiceAddresses
 from pipecat_base.config import environment
 from pipecat_base.config.env_file import EnvFile
 from pipecat_base.config.settings import Settings, table
@@ -37,7 +37,7 @@ def main(env_file: EnvFile, load: Load, *, site: str | None, json: bool) -> int:
 
 
 def examine(
-    env_file: EnvFile, load: Load, *, site: str | None = None, addresses: Addresses | None = None
+    env_file: EnvFile, load: Load, *, site: str | None = None, addresses: ServiceAddresses | None = None
 ) -> Iterator[Finding]:
     """Everything. Pipecat and aiortc are imported, and need no network; what does has a bound."""
     settings, findings = _settings(env_file, load)
@@ -46,10 +46,10 @@ def examine(
     yield from machine.pipecat()
     about_list, servers = _ice_servers(settings)
     yield from about_list
-    yield from rounds.run([*_checks(settings, site, addresses or Addresses()), *servers], LOOKING)
+    yield from rounds.run([*_checks(settings, site, addresses or ServiceAddresses()), *servers], LOOKING)
 
 
-def _checks(settings: Settings, site: str | None, addresses: Addresses) -> Sequence[Check]:
+def _checks(settings: Settings, site: str | None, addresses: ServiceAddresses) -> Sequence[Check]:
     return (
         Check("packages", partial(machine.packages, settings, site)),
         Check("port", partial(machine.port, settings)),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 
-class Status(Enum):
+class FindingStatus(Enum):
     """How much a finding matters."""
 
     OK = "ok"
@@ -28,7 +28,7 @@ class Finding:
     """
 
     check: str
-    status: Status
+    status: FindingStatus
     text: str
     fix: str = ""
 
@@ -44,27 +44,27 @@ class Finding:
 
 def ok(check: str, text: str) -> Finding:
     """All is well."""
-    return Finding(check, Status.OK, text)
+    return Finding(check, FindingStatus.OK, text)
 
 
 def warning(check: str, text: str, fix: str) -> Finding:
     """Something that may do harm."""
-    return Finding(check, Status.WARNING, text, fix)
+    return Finding(check, FindingStatus.WARNING, text, fix)
 
 
 def problem(check: str, text: str, fix: str) -> Finding:
     """Something that does not work."""
-    return Finding(check, Status.PROBLEM, text, fix)
+    return Finding(check, FindingStatus.PROBLEM, text, fix)
 
 
 def not_checked(check: str, why: str) -> Finding:
     """It could not be found out."""
-    return Finding(check, Status.NOT_CHECKED, why)
+    return Finding(check, FindingStatus.NOT_CHECKED, why)
 
 
 def has_problem(findings: Sequence[Finding]) -> bool:
     """Whether something does not work."""
-    return any(finding.status is Status.PROBLEM for finding in findings)
+    return any(finding.status is FindingStatus.PROBLEM for finding in findings)
 
 
 def as_text(findings: Sequence[Finding]) -> str:
@@ -72,7 +72,8 @@ def as_text(findings: Sequence[Finding]) -> str:
     width = max(len(finding.check) for finding in findings)
     lines = [finding.line(width) for finding in findings]
     problems, warnings = (
-        sum(finding.status is status for finding in findings) for status in (Status.PROBLEM, Status.WARNING)
+        sum(finding.status is status for finding in findings)
+        for status in (FindingStatus.PROBLEM, FindingStatus.WARNING)
     )
     counted = f"{_number(problems, 'problem')}, {_number(warnings, 'warning')}"
     return "\n".join([*lines, "", counted])

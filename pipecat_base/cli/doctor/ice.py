@@ -40,14 +40,14 @@ def listed(settings: Settings) -> tuple[list[Finding], list[Check]]:
     with _warnings() as said:
         servers = IceServers(settings.ice_servers, settings.ice_config_url)
         found = asyncio.run(_get(servers))
-    findings = [_mistake(text) for text in said]
+    findings = [_bot_error(text) for text in said]
     if not found and not said:
         findings.append(warning("ice servers", "none: only callers in the same network connect", "List some."))
     is_chosen = settings.ice_servers is not None or (settings.ice_config_url is not None and not said)
     return findings, [_check(server, is_chosen=is_chosen) for server in found]
 
 
-def _mistake(text: str) -> Finding:
+def _bot_error(text: str) -> Finding:
     # A line that begins with the variable's name is of one that is of no use as a whole.
     tell = problem if text.startswith(("PIPECAT_ICE_SERVERS", "ICE_CONFIG_URL")) else warning
     return tell("ice servers", text.rstrip("."), "Correct PIPECAT_ICE_SERVERS or ICE_CONFIG_URL, whichever is set.")

@@ -119,8 +119,8 @@ def _port(check: str, host: str, number: int) -> Finding:
 
 def _is_ours(host: str, number: int) -> bool:
     try:
-        answer = web.ask(f"{server.http_address(EVERYWHERE.get(host, host), number)}{CAPABILITIES}")
-    except web.NotReached:
+        answer = web.request(f"{server.http_address(EVERYWHERE.get(host, host), number)}{CAPABILITIES}")
+    except web.Unreachable:
         return False
     return answer.status == 200 and answer.is_json
 

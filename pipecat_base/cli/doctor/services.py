@@ -22,7 +22,7 @@ REFUSED = (400, 401, 403, 404)
 
 
 @dataclass(frozen=True)
-class Addresses:
+class ServiceAddresses:
     """Of the services that no setting has an address for."""
 
     twilio: str = "https://api.twilio.com"
@@ -79,8 +79,8 @@ def whatsapp(settings: Settings, address: str) -> Sequence[Finding]:
 def _asked(check: str, name: str, url: str, headers: Mapping[str, str], source: str) -> Finding:
     host = _host(url)
     try:
-        status = web.ask(url, headers).status
-    except web.NotReached as error:
+        status = web.request(url, headers).status
+    except web.Unreachable as error:
         return not_checked(check, f"{host} cannot be reached: {error}")
     if status in REFUSED:
         return problem(check, f"{host} refuses {name} with {status}", f"Get a valid one from {source}.")
@@ -95,8 +95,8 @@ def clock(urls: Sequence[str]) -> Sequence[Finding]:
     for url in urls:
         asked = time.time()
         try:
-            answer = web.ask(url, method="HEAD")
-        except web.NotReached as error:
+            answer = web.request(url, method="HEAD")
+        except web.Unreachable as error:
             reason = f": {error}"
             continue
         here = (asked + time.time()) / 2

@@ -17,12 +17,12 @@ MAX_ANSWER = 64 * 1024
 """Bytes of it that are read."""
 
 
-class NotReached(Exception):
+class Unreachable(Exception):
     """No answer; why, without what was sent."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class WebAnswer:
     """What a service said.
 
     Attributes:
@@ -41,7 +41,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-def ask(url: str, headers: Mapping[str, str] | None = None, *, method: str = "GET") -> Answer:
+def request(url: str, headers: Mapping[str, str] | None = None, *, method: str = "GET") -> WebAnswer:
     """Ask once; through no proxy, as the launcher and pipecat ask.
 
     Raises:
@@ -56,22 +56,22 @@ def ask(url: str, headers: Mapping[str, str] | None = None, *, method: str = "GE
         with error:
             return _answer(error.code, error.headers, b"")
     except urllib.error.URLError as error:
-        raise NotReached(_reason(error.reason)) from None
+        raise Unreachable(_reason(error.reason)) from None
     except OSError as error:
-        raise NotReached(_reason(error)) from None
+        raise Unreachable(_reason(error)) from None
     except HTTPException as error:
-        raise NotReached(f"it does not answer in HTTP ({type(error).__name__})") from None
+        raise Unreachable(f"it does not answer in HTTP ({type(error).__name__})") from None
     except ValueError:
         # Its words hold the header, and so the key.
-        raise NotReached("the address or the key has characters that cannot be sent") from None
+        raise Unreachable("the address or the key has characters that cannot be sent") from None
 
 
-def _answer(status: int, headers: Message, content: bytes) -> Answer:
+def _answer(status: int, headers: Message, content: bytes) -> WebAnswer:
     try:
         json.loads(content)
     except ValueError:
-        return Answer(status, headers["date"], is_json=False)
-    return Answer(status, headers["date"], is_json=True)
+        return WebAnswer(status, headers["date"], is_json=False)
+    return WebAnswer(status, headers["date"], is_json=True)
 
 
 def _reason(error: object) -> str:

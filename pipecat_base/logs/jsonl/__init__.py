@@ -5,7 +5,3 @@ processes too, passes through a separate process (:mod:`pipecat_base.logs.jsonl.
 output and error. That process outlives a crash, so the last lines of a bot that calls ``os._exit`` or dies of a signal
 are there.
 """
-
-from pipecat_base.logs.jsonl.capture import Lane
-
-__all__ = ["Lane"]

@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO
 
 from pipecat_base.logs.jsonl.records import Records, record
 from pipecat_base.logs.jsonl.session import CurrentSession
-from pipecat_base.logs.jsonl.tee import Stream, pump
+from pipecat_base.logs.jsonl.tee import TeeStream, pump
 from pipecat_base.logs.streams import flush_streams, write_line
 
 PUMP_TIMEOUT = 1.0
@@ -26,7 +26,7 @@ PUMP_ENDED = "What is printed is no longer in bot.jsonl: the process that it pas
 NAMES = {1: "stdout", 2: "stderr"}
 
 
-class Lane:
+class OutputCapture:
     """Owns ``bot.jsonl`` and the capture of what is printed. Open it before any thread is started.
 
     Attributes:
@@ -58,7 +58,7 @@ class Lane:
         threading.Thread(target=self._watch, name="lane", daemon=True).start()
 
     @classmethod
-    def open(cls, folder: str | None, *, as_json: bool = False) -> Lane | None:
+    def open(cls, folder: str | None, *, as_json: bool = False) -> OutputCapture | None:
         """The lane in ``folder``; when nothing can be written there, one line on standard error, and no file.
 
         None where it would have nothing to do then.
@@ -163,7 +163,7 @@ class Lane:
         for before, after in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(before + 1, after)
         with contextlib.suppress(Exception):
-            streams = [Stream(NAMES[d], source, d) for d, source in sources.items()]
+            streams = [TeeStream(NAMES[d], source, d) for d, source in sources.items()]
             pump(streams, self.records, self._session, as_json=self.as_json)
         os._exit(0)
 

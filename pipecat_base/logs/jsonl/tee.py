@@ -51,7 +51,7 @@ def _text(line: bytes) -> str:
 
 
 @dataclass
-class Stream:
+class TeeStream:
     """One of the two.
 
     Attributes:
@@ -65,7 +65,7 @@ class Stream:
     target: int
 
 
-def pump(streams: list[Stream], records: Records | None, session: CurrentSession, *, as_json: bool) -> None:
+def pump(streams: list[TeeStream], records: Records | None, session: CurrentSession, *, as_json: bool) -> None:
     """Pass everything on until nobody can print any more.
 
     Args:

@@ -12,7 +12,7 @@ VITAL_FACTS = ("failure", "process", "caller", "error")
 VITAL_FACTS_PER_SECOND = 5
 
 
-class Allowance:
+class RateLimit:
     """So many a second, on average over ten seconds."""
 
     def __init__(self, rate: float) -> None:
@@ -31,12 +31,12 @@ class Allowance:
         return True
 
 
-class FactAllowance:
+class EventRateLimit:
     """Facts of one process."""
 
     def __init__(self) -> None:
-        self._vital = Allowance(VITAL_FACTS_PER_SECOND)
-        self._others = Allowance(FACTS_PER_SECOND)
+        self._vital = RateLimit(VITAL_FACTS_PER_SECOND)
+        self._others = RateLimit(FACTS_PER_SECOND)
 
     def take(self, name: str) -> bool:
         """Whether one more of this name is within it."""

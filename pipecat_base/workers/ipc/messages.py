@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 from pipecat_base import errors
 from pipecat_base.errors import Refusal, StartupError
 from pipecat_base.sessions import transports
-from pipecat_base.sessions.outcome import MAX_FRAMES, MAX_LINE, Mistake, Outcome, Report
-from pipecat_base.sessions.transports import Caller, Meeting, MoqServer, Stream
+from pipecat_base.sessions.outcome import MAX_FRAMES, MAX_LINE, BotError, Outcome, Report
+from pipecat_base.sessions.transports import Caller, MoqServer, Transport, WebSocketTransport
 
 SMALL, LARGE = 16 * 1024, 256 * 1024
 """Bytes of a message to the launcher: all calls wait while it is parsed."""
@@ -100,7 +100,7 @@ class Exited(Message):
 
 
 @dataclass(frozen=True)
-class Imported(Message):
+class BotImported(Message):
     """The bot is imported.
 
     Attributes:
@@ -123,7 +123,7 @@ class Imported(Message):
 
 
 @dataclass(frozen=True)
-class NotServed(Message):
+class NotServing(Message):
     """A startup error: the bot was not imported, or could not be set up."""
 
     max_bytes = LARGE
@@ -134,7 +134,7 @@ class NotServed(Message):
     frames: list[str]
 
     @classmethod
-    def of(cls, error: StartupError) -> NotServed:
+    def of(cls, error: StartupError) -> NotServing:
         """In words for another process."""
         frames = [frame[:MAX_LINE] for frame in error.frames[:MAX_FRAMES]]
         return cls(type(error).__name__, error.message[:MAX_TEXT], error.remedy[:MAX_TEXT], frames)
@@ -178,9 +178,9 @@ class Run(Request):
     """Run the bot. Replied with a report, when the session has ended. A stream's connection comes along."""
 
     session_id: str
-    transport: str
+    transport_kind: str
     max_seconds: float | None
-    meeting: dict[str, Any]
+    transport: dict[str, Any]
     body: Any
     flow_config: str | None
     caller: list[str | None]
@@ -193,7 +193,7 @@ class Run(Request):
 
 
 @dataclass(frozen=True)
-class Offer(Request):
+class AnswerOffer(Request):
     """A WebRTC offer. Replied with the answer. ``ice`` are the servers, if the launcher knows any."""
 
     session_id: str
@@ -206,7 +206,7 @@ class Offer(Request):
 
 
 @dataclass(frozen=True)
-class Trickle(Request):
+class AddCandidates(Request):
     """ICE candidates."""
 
     content: Any
@@ -219,7 +219,7 @@ class PickUp(Request):
 
     session_id: str
     max_seconds: float | None
-    meeting: dict[str, Any]
+    transport: dict[str, Any]
     ice: list[dict[str, Any]] | None
     caller: list[str | None]
 
@@ -235,12 +235,12 @@ class Ping(Request):
 
 
 @dataclass(frozen=True)
-class Capabilities(Request):
+class GetCapabilities(Request):
     """Why each capability is missing, or null."""
 
 
 @dataclass(frozen=True)
-class IceServers(Request):
+class GetIceServers(Request):
     """Replied with the servers that peers use, or null where ``configured_only`` and there are none for clients."""
 
     configured_only: bool
@@ -279,7 +279,7 @@ class Cancel(Message):
 
 
 @dataclass(frozen=True)
-class Connection(Message):
+class ServeConnection(Message):
     """Serve requests to the bot's own app; the connection comes along.
 
     Attributes:
@@ -354,7 +354,7 @@ class Stored(Message):
 
 
 @dataclass(frozen=True)
-class Noted(Message):
+class EventEmitted(Message):
     """A fact of a session, or of the process; checked by whoever reads it."""
 
     max_bytes = LARGE
@@ -375,18 +375,18 @@ class Ended(Message):
     outcome: str
     message: str
     seconds: float
-    mistake: list[str] | None = None
+    bot_error: list[str] | None = None
     """What the bot raised, then its frames."""
 
     @classmethod
     def of(cls, session_id: str, report: Report) -> Ended:
         """As JSON has it."""
-        mistake = None if report.mistake is None else [report.mistake.said, *report.mistake.frames]
-        return cls(session_id, report.outcome.value, report.message, report.seconds, mistake)
+        bot_error = None if report.bot_error is None else [report.bot_error.said, *report.bot_error.frames]
+        return cls(session_id, report.outcome.value, report.message, report.seconds, bot_error)
 
     def report(self) -> Report:
         """The report again."""
-        return Report(Outcome(self.outcome), self.message, self.seconds, _mistake(self.mistake))
+        return Report(Outcome(self.outcome), self.message, self.seconds, _bot_error(self.bot_error))
 
 
 @dataclass(frozen=True)
@@ -432,12 +432,12 @@ class Reply(Message):
         raise refusal
 
 
-def _mistake(lines: Any) -> Mistake | None:
+def _bot_error(lines: Any) -> BotError | None:
     """Whatever a bot's process has sent: no longer than ours would be."""
     if not isinstance(lines, list) or not lines:
         return None
     said, *frames = (str(line)[:MAX_LINE] for line in lines[: 1 + MAX_FRAMES])
-    return Mistake(said, tuple(frames))
+    return BotError(said, tuple(frames))
 
 
 def _texts(values: Any, count: int) -> list[str | None]:
@@ -467,13 +467,13 @@ def decode(content: bytes) -> Message:
     return kind(**fields)
 
 
-def meeting_as_dict(meeting: Meeting) -> dict[str, Any]:
+def transport_as_dict(transport: Transport) -> dict[str, Any]:
     """What another process needs of it; a stream's connection is passed on its own."""
-    kind = type(meeting).__name__
-    if isinstance(meeting, Stream):
-        return {"kind": kind, "transport_type": meeting.transport_type}
-    left_out = {"on_serving"} if isinstance(meeting, MoqServer) else set()
-    fields = {f.name: getattr(meeting, f.name) for f in dataclasses.fields(meeting) if f.name not in left_out}
+    kind = type(transport).__name__
+    if isinstance(transport, WebSocketTransport):
+        return {"kind": kind, "transport_type": transport.transport_type}
+    left_out = {"on_serving"} if isinstance(transport, MoqServer) else set()
+    fields = {f.name: getattr(transport, f.name) for f in dataclasses.fields(transport) if f.name not in left_out}
     return {"kind": kind, **fields}
 
 
@@ -482,10 +482,10 @@ def caller_as_list(caller: Caller) -> list[str | None]:
     return [caller.peer, caller.traceparent]
 
 
-def meeting_from(content: dict[str, Any], **here: Any) -> Meeting:
+def transport_from(content: dict[str, Any], **here: Any) -> Transport:
     """The meeting again; ``here`` are the fields that this process has to add."""
     fields = {name: value for name, value in content.items() if name != "kind"}
-    found: Meeting = getattr(transports, content["kind"])(**fields, **here)
+    found: Transport = getattr(transports, content["kind"])(**fields, **here)
     return found
 
 
