@@ -20,6 +20,7 @@ FLOORS = (
     ("sessions",),
     ("logs",),
     ("config",),
+    ("http_client",),
     ("errors",),
 )
 """The rooms of the package, from the top. A room imports only rooms on lower floors."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipecat_base.errors import Malformed, NotReached, NotSupported
+from pipecat_base.http_client import bounded_session
 from pipecat_base.logs.escaping import logged
 from pipecat_base.logs.logger import logger
-from pipecat_base.server.http_client import bounded_session
 
 ROOM_HOURS = 4.0
 """How long a Daily room and its tokens are good for, as in pipecat's runner."""

@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 from pipecat.transports.whatsapp.api import WhatsAppApi
 
+from pipecat_base.http_client import bounded_session
 from pipecat_base.logs.escaping import logged
-from pipecat_base.server.http_client import bounded_session
 
 ANSWER_TIMEOUT = 5.0
 """Seconds for each of the two steps of answering."""

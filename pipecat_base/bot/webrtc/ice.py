@@ -15,8 +15,8 @@ from typing import Any
 from aiortc.rtcicetransport import parse_stun_turn_uri
 from pipecat.transports.smallwebrtc.connection import IceServer
 
+from pipecat_base.http_client import bounded_session
 from pipecat_base.logs.logger import logger
-from pipecat_base.server.http_client import bounded_session
 from pipecat_base.sessions.transports import PUBLIC_STUN
 
 LIFETIME = 300.0

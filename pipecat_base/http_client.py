@@ -1,0 +1,117 @@
+"""HTTP requests to other services: no redirect is followed, and no more of a response is read than it can need."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.message import Message
+from http.client import HTTPException
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import aiohttp
+
+MAX_RESPONSE_BYTES = 1024 * 1024
+
+
+class NoResponse(Exception):
+    """No response arrived. The text says why, and holds neither the address nor anything that was sent."""
+
+
+@dataclass(frozen=True)
+class HttpResponse:
+    """A response, whatever its status."""
+
+    status: int
+    headers: Message
+    content: bytes
+
+
+def send(
+    method: str,
+    url: str,
+    *,
+    timeout: float,
+    headers: Mapping[str, str] | None = None,
+    content: bytes | None = None,
+    max_bytes: int = MAX_RESPONSE_BYTES,
+    uses_proxy: bool = False,
+) -> HttpResponse:
+    """Send a request and wait for its response; blocks the thread.
+
+    A redirect is returned as it is: following it would turn a POST into a GET and take credentials elsewhere.
+
+    Args:
+        timeout: Seconds for each step: the connection, and each read.
+        max_bytes: The rest of a longer response is not read.
+        uses_proxy: Go through the proxy that ``HTTP_PROXY`` and ``HTTPS_PROXY`` name.
+
+    Raises:
+        NoResponse: the service cannot be reached, or does not speak HTTP.
+    """
+    handlers: list[Any] = [_NoRedirects]
+    if not uses_proxy:
+        handlers.append(urllib.request.ProxyHandler({}))
+    try:
+        request = urllib.request.Request(url, content, dict(headers or {}), method=method)  # noqa: S310
+        with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as response:
+            return HttpResponse(response.status, response.headers, response.read(max_bytes))
+    except urllib.error.HTTPError as error:
+        with error:
+            return HttpResponse(error.code, error.headers, error.read(max_bytes))
+    except urllib.error.URLError as error:
+        raise NoResponse(_reason(error.reason, timeout)) from None
+    except OSError as error:
+        raise NoResponse(_reason(error, timeout)) from None
+    except HTTPException as error:
+        raise NoResponse(f"the response is not HTTP ({type(error).__name__})") from None
+    except ValueError:
+        raise NoResponse("the address or a header has characters that cannot be sent") from None
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *args: Any, **options: Any) -> None:
+        return None
+
+
+def _reason(error: object, timeout: float) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no response within {timeout:g} s"
+    return " ".join(str(getattr(error, "strerror", None) or error).split())
+
+
+def bounded_session(**options: Any) -> aiohttp.ClientSession:
+    """An aiohttp session that reads no endless response, and none that is small only because it is compressed.
+
+    aiohttp is a dependency of pipecat, and is imported on first use.
+    """
+    import aiohttp
+
+    as_it_is = {"accept-encoding": "identity"}
+    return aiohttp.ClientSession(response_class=_bounded_response(), headers=as_it_is, auto_decompress=False, **options)
+
+
+def _bounded_response() -> type[aiohttp.ClientResponse]:
+    import aiohttp
+
+    class BoundedResponse(aiohttp.ClientResponse):
+        async def read(self) -> bytes:
+            if self._body is None:
+                self._body = await self._read_bounded()
+            return self._body
+
+        async def _read_bounded(self) -> bytes:
+            parts: list[bytes] = []
+            size = 0
+            async for part in self.content.iter_any():
+                size += len(part)
+                if size > MAX_RESPONSE_BYTES:
+                    self.close()
+                    raise aiohttp.ClientPayloadError(f"the answer has more than {MAX_RESPONSE_BYTES} bytes")
+                parts.append(part)
+            await self.wait_for_close()
+            return b"".join(parts)
+
+    return BoundedResponse
