@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipecat_base.cli import main as cli
 from pipecat_base.cli import usage
-from pipecat_base.config import settings
+from pipecat_base.config import reference
 from pipecat_base.errors import refusals
 from pipecat_base.server.websocket import CLOSES
 from pipecat_base.sessions.outcome import CLOSE_CODES, MEANINGS
@@ -117,7 +117,7 @@ def report() -> Iterator[str]:
 
 def variables() -> Iterator[str]:
     """Every setting."""
-    yield settings.markdown()
+    yield reference.markdown()
 
 
 def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:

@@ -34,7 +34,7 @@ from pipecat_base.server.client_address import TraceHeaders
 def test_a_traceparent_counts_if_all_addresses_are_trusted(
     trusted: str, peer: str, forwarded: list[str], counts: bool
 ) -> None:
-    networks = Settings.load({"PIPECAT_TRUST_TRACEPARENT": trusted}).trust_traceparent
+    networks = Settings.load({"PIPECAT_TRUST_TRACEPARENT": trusted}).telemetry.trust_traceparent
     found: list[Scope] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipecat_base.config import settings as reference
+from pipecat_base.config import reference
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import SettingsInvalid
 from tests.process import BOTS, ROOT, Launcher, run
@@ -50,8 +50,12 @@ def test_every_variable_of_the_replaced_image_is_read() -> None:
 
 def test_the_defaults_are_those_of_the_replaced_image() -> None:
     settings = Settings.load({})
-    assert (settings.port, settings.shutdown_timeout, settings.log_level) == (8080, 7200, "DEBUG")
-    assert (settings.log_features_summary, settings.websocket_auth, settings.max_sessions) == (False, "none", None)
+    assert (settings.server.port, settings.shutdown.timeout, settings.logs.level) == (8080, 7200, "DEBUG")
+    assert (settings.logs.features_summary, settings.websockets.auth, settings.sessions.max_sessions) == (
+        False,
+        "none",
+        None,
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,7 +165,7 @@ def test_a_right_value_is_read(name: str, value: str, attribute: str, expected: 
 def test_what_the_replaced_image_goes_on_with_is_ignored_with_a_warning(name: str, value: str, line: str) -> None:
     settings = Settings.load({name: value})
     assert settings.warnings == (line,)
-    assert (settings.log_level, settings.release_session_memory) == ("DEBUG", True)
+    assert (settings.logs.level, settings.sessions.release_memory) == ("DEBUG", True)
     variables: dict[str, Any] = {name: value}
     with Launcher("obedient", **variables) as launcher:
         launcher.wait_for_log(line)
@@ -220,7 +224,7 @@ def test_any_environment_gives_settings_or_one_line_for_each_wrong_variable(envi
 def test_seconds_are_finite_and_not_negative(number: float) -> None:
     right = math.isfinite(number) and number >= 0
     try:
-        assert Settings.load({"SHUTDOWN_TIMEOUT": repr(number)}).shutdown_timeout == number
+        assert Settings.load({"SHUTDOWN_TIMEOUT": repr(number)}).shutdown.timeout == number
     except SettingsInvalid:
         assert not right
 
@@ -239,7 +243,7 @@ def test_the_table_as_json() -> None:
 
 def test_a_line_break_after_a_secret_is_no_part_of_it() -> None:
     settings = Settings.load({"WHATSAPP_APP_SECRET": "secret\n", "WHATSAPP_TOKEN": " token "})
-    assert (settings.whatsapp_app_secret, settings.whatsapp_token) == ("secret", "token")
+    assert (settings.whatsapp.app_secret, settings.whatsapp.token) == ("secret", "token")
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipecat_base.config.hosts import HOST_HEADERS, name_is_local, page_is_local, serves_this_machine_alone
-from pipecat_base.config.settings import Settings, is_local
+from pipecat_base.config.hosts import HOST_HEADERS, is_local, name_is_local, page_is_local
+from pipecat_base.config.settings import Settings
 from pipecat_base.errors import LAUNCHER, Refusal, Unauthorized
 from pipecat_base.server.error_responses import refuse, turn_away
 from pipecat_base.server.paths import PROBES, SESSION_ID
@@ -29,7 +29,7 @@ LOOPBACK = (
 
 def of_gateway(app: ASGIApp, settings: Settings, answer: Callable[[Refusal, str], Response]) -> HostAndOriginGuard:
     """Around a gateway: with keys, pages of any origin may call it."""
-    only_local = serves_this_machine_alone(settings)
+    only_local = settings.gateway.serves_this_machine_only
     return HostAndOriginGuard(
         app, settings, why_local=NO_KEYS if only_local else None, foreign_pages=not only_local, answer=answer
     )
@@ -37,7 +37,7 @@ def of_gateway(app: ASGIApp, settings: Settings, answer: Callable[[Refusal, str]
 
 def of_pod(app: ASGIApp, settings: Settings) -> HostAndOriginGuard:
     """Around a pod: phone providers and gateways send no origin, so a page that names no session is a stranger's."""
-    only_local = is_local(settings.host) and settings.public_url is None
+    only_local = is_local(settings.server.host) and settings.gateway.public_url is None
     return HostAndOriginGuard(
         app, settings, why_local=LOOPBACK if only_local else None, foreign_pages=False, answer=_plain
     )
@@ -69,8 +69,10 @@ class HostAndOriginGuard:
         self._answer = answer
         self._why_local = why_local
         self._foreign_pages = foreign_pages
-        self._public_hosts = () if settings.public_url is None else (urlsplit(settings.public_url).netloc.lower(),)
-        self._origins: Collection[str] = frozenset(origin.lower() for origin in settings.allowed_origins)
+        self._public_hosts = (
+            () if settings.gateway.public_url is None else (urlsplit(settings.gateway.public_url).netloc.lower(),)
+        )
+        self._origins: Collection[str] = frozenset(origin.lower() for origin in settings.websockets.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None

@@ -188,9 +188,9 @@ class FeatureManager:
         name = "WhatsApp Integration"
         settings = self._settings
         values = {
-            "WHATSAPP_TOKEN": settings.whatsapp_token,
-            "WHATSAPP_PHONE_NUMBER_ID": settings.whatsapp_phone_number_id,
-            "WHATSAPP_APP_SECRET": settings.whatsapp_app_secret,
+            "WHATSAPP_TOKEN": settings.whatsapp.token,
+            "WHATSAPP_PHONE_NUMBER_ID": settings.whatsapp.phone_number_id,
+            "WHATSAPP_APP_SECRET": settings.whatsapp.app_secret,
         }
         missing = tuple(variable for variable, value in values.items() if value is None)
         feature = _installed(
@@ -205,20 +205,20 @@ class FeatureManager:
 
     def _esp32(self) -> Feature:
         name = "ESP32 Support"
-        if not self._settings.esp32_enabled:
+        if not self._settings.webrtc.esp32_enabled:
             return _disabled(name, "ESP32_ENABLED, ESP32_HOST", "ESP32_ENABLED is not true")
         return dataclasses.replace(self._webrtc(), name=name)
 
     def _uploads(self) -> Feature:
         name = "File Uploads"
-        if not self._has_file_storage and self._settings.uploads_folder is None:
+        if not self._has_file_storage and self._settings.files.uploads_folder is None:
             required = "create_file_storage() in the bot, or PIPECAT_UPLOADS_FOLDER"
             return _disabled(name, required, "neither is there")
         return _installed(name, "pip install pipecat-ai>=1.13", ("pipecat.utils.file_storage",))
 
     def _observers(self) -> Feature:
         name = "Observability Observers"
-        if not self._settings.observers:
+        if not self._settings.telemetry.observers:
             return _disabled(name, "PIPECAT_OBSERVERS=true", "turned off")
         needed = ("pipecat.observers.startup_timing_observer", "pipecat.observers.user_bot_latency_observer")
         return _installed(name, "pip install pipecat-ai>=0.0.104", needed)
@@ -228,7 +228,7 @@ class FeatureManager:
         feature = _installed(name, "the Krisp VIVA SDK, mounted by the platform", ("krisp_audio",))
         if feature.status is not FeatureStatus.ENABLED:
             return feature
-        model = self._settings.krisp_viva_model
+        model = self._settings.files.krisp_viva_model
         if model is None:
             return Feature(
                 name, FeatureStatus.MISSING_CONFIG, "KRISP_VIVA_FILTER_MODEL_PATH", "not set", feature.modules
@@ -240,9 +240,9 @@ class FeatureManager:
 
     def _websocket_authentication(self) -> Feature:
         name = "WebSocket Authentication"
-        if self._settings.websocket_auth == "none":
+        if self._settings.websockets.auth == "none":
             return _disabled(name, "PIPECAT_WEBSOCKET_AUTH=token", "every WebSocket is let in")
-        if self._settings.websocket_secret is None:
+        if self._settings.websockets.secret is None:
             reason = "tokens are checked, but nothing outside this process can make one"
             return Feature(name, FeatureStatus.MISSING_CONFIG, "PIPECAT_WEBSOCKET_SECRET", reason)
         return Feature(name, FeatureStatus.ENABLED)
@@ -252,7 +252,7 @@ class FeatureManager:
         feature = _installed(name, "nltk, which pipecat-ai < 1.12 brings", ("nltk",))
         if feature.status is not FeatureStatus.ENABLED:
             return feature
-        folders = [folder for folder in (self._settings.nltk_data or "").split(os.pathsep) if folder]
+        folders = [folder for folder in (self._settings.files.nltk_data or "").split(os.pathsep) if folder]
         folders += [os.path.expanduser("~/nltk_data"), os.path.join(sys.prefix, "nltk_data")]
         shared = ("share", "lib")
         folders += [os.path.join(root, part, "nltk_data") for root in (sys.prefix, *NLTK_ROOTS) for part in shared]

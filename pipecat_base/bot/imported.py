@@ -50,14 +50,14 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
     Raises:
         StartupError: it cannot be served.
     """
-    if settings.observers:
+    if settings.telemetry.observers:
         environment.append_setup_file(os.path.join(os.path.dirname(__file__), "observers.py"))
     has_pipecat = compatibility.require_release()
     if is_dev:
         dev_credentials.provide()
     try:
         with logs.guard(), packages.explaining():
-            bot = loader.load(settings.bot)
+            bot = loader.load(settings.server.bot_file)
     except StartupError as error:
         compatibility.require_import(error)
         raise

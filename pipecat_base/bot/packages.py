@@ -205,8 +205,8 @@ def unused(
         has_file_storage: Whether it has ``create_file_storage()``.
     """
     found = set() if is_dev else set(DEVELOPMENT)
-    if not (settings.gateway or has_app):
+    if not (settings.gateway.is_enabled or has_app):
         found.add(SESSION_API)
-    if settings.uploads_folder is None and not has_file_storage:
+    if settings.files.uploads_folder is None and not has_file_storage:
         found.add(UPLOADS)
     return found

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from pipecat_base import __version__
 from pipecat_base.bot.packages import Packages, unused
 from pipecat_base.cli import output, usage
-from pipecat_base.config import environment
-from pipecat_base.config import settings as reference
+from pipecat_base.config import environment, reference
 from pipecat_base.config.env_file import EnvFile
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
@@ -109,7 +108,7 @@ def _check(options: argparse.Namespace) -> int:
         logs = Logs("WARNING")
         logs.configure()
         # What the bot prints must not get between the lines of a JSON answer.
-        with _stdout_to_stderr(), output.progress(f"Importing {settings.bot}"):
+        with _stdout_to_stderr(), output.progress(f"Importing {settings.server.bot_file}"):
             imported = import_bot(settings, packages, logs)
             manager = FeatureManager(
                 settings,
@@ -196,7 +195,7 @@ def token(options: argparse.Namespace) -> int:
     """Print a single-use WebSocket token, signed with PIPECAT_WEBSOCKET_SECRET."""
     from pipecat_base.auth.tokens import Tokens
 
-    secret = _settings(options).websocket_secret
+    secret = _settings(options).websockets.secret
     if secret is None:
         raise SettingsInvalid(["PIPECAT_WEBSOCKET_SECRET: not set; give it the value that the server has"])
     if options.lifetime <= 0:
@@ -245,7 +244,7 @@ def _settings(
         if option in options:
             variables[variable] = str(getattr(options, option))
             said_as[variable] = f"--{option}"
-    settings = Settings.load(variables, said_as=said_as)
+    settings = Settings.load(variables, shown_as=said_as)
     if env_file is None:
         return settings
     return dataclasses.replace(settings, warnings=(*env_file.warnings, *settings.warnings))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
-
-from pipecat_base.config.settings import Settings, is_local
 
 HOST = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(:[0-9]{0,5})?")
 """RFC 9110 section 7.2, without what no browser sends: user names, percent-encoding, zones."""
@@ -12,9 +11,14 @@ HOST_HEADERS = ("host", "x-forwarded-host")
 """What a visitor takes us for: behind a tunnel it is the tunnel's name."""
 
 
-def serves_this_machine_alone(settings: Settings) -> bool:
-    """Whether nobody else may use the gateway: without keys it refuses names of other machines."""
-    return not (settings.has_keys or settings.insecure)
+def is_local(host: str) -> bool:
+    """Whether only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def name_is_local(host: str) -> bool:

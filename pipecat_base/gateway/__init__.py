@@ -24,7 +24,6 @@ from pipecat_base.auth import host_and_origin
 from pipecat_base.auth.keys import Keys
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.bot.features import FeatureManager
-from pipecat_base.config.hosts import serves_this_machine_alone
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import LAUNCHER, Malformed, Refusal, UnknownAgent
 from pipecat_base.gateway import error_format, pages, streams, telephony
@@ -75,8 +74,8 @@ def build(
         shows_bot_errors: Whether callers may see what the bot raised, and where.
     """
     telephony.require(settings)
-    addresses = Addresses(settings.public_url)
-    daily = Daily(settings.daily_api_key, settings.daily_api_url, settings.max_session_seconds)
+    addresses = Addresses(settings.gateway.public_url)
+    daily = Daily(settings.providers.daily_api_key, settings.providers.daily_api_url, settings.sessions.max_seconds)
     stream_path = streams.StreamPath(settings, tokens)
     starts = Starts(
         pod,
@@ -91,7 +90,12 @@ def build(
     client = None if pages.client_folder() is None else pages.CLIENT
     phones = telephony.Telephony(pod.registry, settings, addresses, stream_path=stream_path)
     webhooks = Webhooks(
-        pod, inside, daily, keys, dialin_secret=settings.dialin_secret, max_body_bytes=settings.max_body_bytes
+        pod,
+        inside,
+        daily,
+        keys,
+        dialin_secret=settings.providers.dialin_secret,
+        max_body_bytes=settings.limits.max_body_bytes,
     )
 
     app = FastAPI(
@@ -107,7 +111,7 @@ def build(
     app.add_exception_handler(HTTPException, error_format.of_http)
     app.add_exception_handler(ClientDisconnect, gone)
     # Methods, not objects that can be called: older versions of FastAPI do not read the annotations of those.
-    named = [Depends(_AgentName(settings.agent_name).check)]
+    named = [Depends(_AgentName(settings.gateway.agent_name).check)]
     bearer = Depends(HTTPBearer(auto_error=False))
     keyed = [bearer, Depends(keys.check), *named]
     session_api = SessionApi(
@@ -131,12 +135,12 @@ def build(
     )
     with_key.append(status.router())
     signed = [phones.router(), webhooks.router()]
-    name = settings.agent_name or PurePath(pod.about.file).stem
+    name = settings.gateway.agent_name or PurePath(pod.about.file).stem
     agents = Agents(
         pod.registry,
         name=name,
-        log_folder=settings.log_dir,
-        shows_log=settings.has_keys or serves_this_machine_alone(settings),
+        log_folder=settings.logs.folder,
+        shows_log=settings.gateway.has_keys or settings.gateway.serves_this_machine_only,
         stop=session_api.stop,
     )
     management = [session_api.management(), agents.router()]
@@ -147,7 +151,9 @@ def build(
     for router in signed:
         app.include_router(router, dependencies=named)
     others = pages.routes()
-    others += streams.routes(inside, direct, phones, pending_sessions, tokens=tokens, agent_name=settings.agent_name)
+    others += streams.routes(
+        inside, direct, phones, pending_sessions, tokens=tokens, agent_name=settings.gateway.agent_name
+    )
     app.router.routes += others
     # Not the application's: FastAPI may hide those of a router.
     ours = [*(route for router in (*management, *with_key, *signed) for route in router.routes), *others]
@@ -157,9 +163,9 @@ def build(
     with_cors = CORSMiddleware(
         app,
         # Without keys only pages of this machine come so far.
-        allow_origins=settings.allowed_origins or ("*",),
+        allow_origins=settings.websockets.allowed_origins or ("*",),
         # Any page may be let in, but not with what a browser knows of its user.
-        allow_credentials=bool(settings.allowed_origins),
+        allow_credentials=bool(settings.websockets.allowed_origins),
         allow_methods=("*",),
         allow_headers=("*",),
         expose_headers=(ANSWERED_SESSION_ID, SESSION_ID, "retry-after"),

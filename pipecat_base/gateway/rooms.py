@@ -25,7 +25,11 @@ def livekit(settings: Settings, session_id: str) -> tuple[LiveKitRoom, dict[str,
     Raises:
         NotSupported: LiveKit is not configured or not installed.
     """
-    url, key, secret = settings.livekit_url, settings.livekit_api_key, settings.livekit_api_secret
+    url, key, secret = (
+        settings.providers.livekit_url,
+        settings.providers.livekit_api_key,
+        settings.providers.livekit_api_secret,
+    )
     if url is None or key is None or secret is None:
         message = "LiveKit is not configured here: set LIVEKIT_URL, LIVEKIT_API_KEY and LIVEKIT_API_SECRET."
         raise NotSupported(message, field="transport")
@@ -33,7 +37,7 @@ def livekit(settings: Settings, session_id: str) -> tuple[LiveKitRoom, dict[str,
         tokens: Any = importlib.import_module("pipecat.runner.livekit")
     except ImportError:
         raise NotSupported("LiveKit is not installed here: pip install pipecat-ai[livekit].") from None
-    name = settings.livekit_room_name or f"pipecat-{uuid.uuid4().hex[:8]}"
+    name = settings.providers.livekit_room_name or f"pipecat-{uuid.uuid4().hex[:8]}"
     suffix = session_id[:8]  # LiveKit throws out whoever has an identity that joins again
     agent = tokens.generate_token_with_agent(name, f"Pipecat Agent-{suffix}", key, secret)
     user = tokens.generate_token(name, f"User-{suffix}", key, secret)

@@ -131,7 +131,7 @@ class Starts:
         return await self._start(request, f"/v1/public/{agent}", "plain")
 
     async def _start(self, request: Request, prefix: str, default: str) -> JSONResponse:
-        fields = _parsed(await requests.json_body(request, self._settings.max_body_bytes))
+        fields = _parsed(await requests.json_body(request, self._settings.limits.max_body_bytes))
         session_id = str(uuid.uuid4())
         asked = Asked(request, session_id, fields, f"{prefix}/sessions/{session_id}")
         transport = fields.transport or ("daily" if fields.createDailyRoom else default)

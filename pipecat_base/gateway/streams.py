@@ -105,8 +105,8 @@ class StreamPath:
 
     def __init__(self, settings: Settings, tokens: Tokens | None) -> None:
         self._tokens = tokens
-        self._guarded = settings.pod_token is not None
-        self._signed = settings.twilio_auth_token is not None
+        self._guarded = settings.gateway.pod_token is not None
+        self._signed = settings.providers.twilio_auth_token is not None
 
     def __call__(self, provider: str) -> str:
         if self._tokens is not None:

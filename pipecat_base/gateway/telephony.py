@@ -104,7 +104,7 @@ class Telephony:
         Raises:
             Refusal: it should be signed and is not.
         """
-        token = self._settings.twilio_auth_token
+        token = self._settings.providers.twilio_auth_token
         if provider != "twilio" or token is None:
             return False
         path = connection.scope.get("raw_path", b"").decode("ascii", "replace").split("?")[0]
@@ -114,7 +114,7 @@ class Telephony:
         return True
 
     async def _read(self, request: Request) -> Webhook:
-        body = await requests.raw_body(request, self._settings.max_body_bytes)
+        body = await requests.raw_body(request, self._settings.limits.max_body_bytes)
         form: Pairs = []
         if request.headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded":
             try:
@@ -143,14 +143,14 @@ class Telephony:
     def _check(self, provider: str, webhook: Webhook) -> None:
         settings = self._settings
         signed_form = [] if webhook.method == "GET" else webhook.form
-        if provider == "twilio" and settings.twilio_auth_token is not None:
-            signatures.check_twilio(settings.twilio_auth_token, webhook.headers, webhook.url, signed_form)
-        elif provider == "plivo" and settings.plivo_auth_token is not None:
-            token = settings.plivo_auth_token
+        if provider == "twilio" and settings.providers.twilio_auth_token is not None:
+            signatures.check_twilio(settings.providers.twilio_auth_token, webhook.headers, webhook.url, signed_form)
+        elif provider == "plivo" and settings.providers.plivo_auth_token is not None:
+            token = settings.providers.plivo_auth_token
             signatures.check_plivo(token, webhook.headers, webhook.method, webhook.url, signed_form)
-        elif provider == "telnyx" and settings.telnyx_public_key is not None:
-            signatures.check_telnyx(settings.telnyx_public_key, webhook.headers, webhook.body)
-        elif settings.websocket_auth == "token":
+        elif provider == "telnyx" and settings.providers.telnyx_public_key is not None:
+            signatures.check_telnyx(settings.providers.telnyx_public_key, webhook.headers, webhook.body)
+        elif settings.websockets.auth == "token":
             # The answer holds a token: not for everyone.
             reason = f"{_SECRETS[provider]} is not set" if provider in _SECRETS else f"{provider} signs nothing"
             raise SignatureMissing(f"Streams need tokens here, and {reason}: nobody can tell who asks for one.")
@@ -201,7 +201,7 @@ def _xml(content: str) -> Response:
 
 def require(settings: Settings) -> None:
     """Say at the start what a signature could not be checked without."""
-    if settings.telnyx_public_key is not None:
+    if settings.providers.telnyx_public_key is not None:
         try:
             import cryptography  # noqa: F401
         except ImportError:

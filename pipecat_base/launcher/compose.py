@@ -45,7 +45,6 @@ from pipecat_base.bot.spans import SETS_TRACING_UP, Spans
 from pipecat_base.bot.task import BotTasks
 from pipecat_base.bot.versions import versions
 from pipecat_base.config import environment
-from pipecat_base.config.hosts import serves_this_machine_alone
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import SettingsInvalid
 from pipecat_base.logs.logger import Logs
@@ -125,41 +124,52 @@ def observation(settings: Settings) -> Observation:
     metrics: Metrics | None = None
     metrics_server: MetricsServer | None = None
     reports: Reports | None = None
-    if settings.metrics_port is not None:
+    if settings.telemetry.metrics_port is not None:
         from pipecat_base.server.metrics_server import MetricsServer
         from pipecat_base.telemetry.metrics import Metrics
 
         metrics = Metrics()
-        host = settings.metrics_host or settings.host
-        as_pod = partial(host_and_origin.of_pod, settings=replace(settings, host=host))
-        metrics_server = MetricsServer(host, settings.metrics_port, metrics.registry, limits(settings), as_pod)
-        metrics.describe(pipecat=versions(None).get("pipecat_version"), slots=settings.max_sessions)
+        host = settings.telemetry.metrics_host or settings.server.host
+        as_pod = partial(host_and_origin.of_pod, settings=replace(settings, server=replace(settings.server, host=host)))
+        metrics_server = MetricsServer(
+            host, settings.telemetry.metrics_port, metrics.registry, limits(settings), as_pod
+        )
+        metrics.describe(pipecat=versions(None).get("pipecat_version"), slots=settings.sessions.max_sessions)
         readers.append(metrics)
-    if settings.reports_dir is not None or settings.report_url is not None or settings.gateway:
+    if (
+        settings.telemetry.reports_dir is not None
+        or settings.telemetry.report_url is not None
+        or settings.gateway.is_enabled
+    ):
         from pipecat_base.telemetry.reports import Reports
 
         try:
             reports = Reports(
-                settings.reports_dir, settings.report_url, settings.report_secret, content=settings.report_content
+                settings.telemetry.reports_dir,
+                settings.telemetry.report_url,
+                settings.telemetry.report_secret,
+                content=settings.telemetry.report_content,
             )
         except OSError as error:
             raise SettingsInvalid(
-                [f"PIPECAT_REPORTS_DIR: {settings.reports_dir} cannot be written ({error.strerror})"]
+                [f"PIPECAT_REPORTS_DIR: {settings.telemetry.reports_dir} cannot be written ({error.strerror})"]
             ) from None
         readers.append(reports)
-    if settings.event_publisher is not None:
+    if settings.telemetry.event_publisher is not None:
         from pipecat_base.telemetry.event_publisher import EventPublisher
 
-        readers.append(EventPublisher(settings.event_publisher, content=not settings.exclude_content))
+        readers.append(
+            EventPublisher(settings.telemetry.event_publisher, content=not settings.telemetry.exclude_content)
+        )
     return Observation(EventBus(readers), metrics, metrics_server, reports)
 
 
 def _listening(settings: Settings) -> ObserverOptions:
     """What is to be heard of sessions in a process that runs them."""
-    events_have_content = settings.event_publisher is not None and not settings.exclude_content
+    events_have_content = settings.telemetry.event_publisher is not None and not settings.telemetry.exclude_content
     return ObserverOptions(
-        metrics=settings.is_observed,
-        content=settings.report_content or events_have_content,
+        metrics=settings.telemetry.is_observed,
+        content=settings.telemetry.report_content or events_have_content,
     )
 
 
@@ -212,21 +222,21 @@ def pool_stage(
     registry.on_change(event_bus.on_change)
     if memory is not None:
         memory.keep_what_is_there()
-    is_shared = settings.isolation == "none"
+    is_shared = settings.workers.isolation == "none"
     bounds = ProcessLimits(
-        idle=0 if is_shared else settings.idle_processes or min(4, os.cpu_count() or 1),
-        take_timeout=settings.process_timeout,
-        setup_timeout=settings.setup_timeout,
-        teardown_timeout=settings.teardown_timeout,
-        cancel_grace=settings.session_cancel_grace,
-        readyz_timeout=settings.readyz_timeout,
-        max_memory=settings.max_session_memory_bytes,
+        idle=0 if is_shared else settings.workers.idle_processes or min(4, os.cpu_count() or 1),
+        take_timeout=settings.workers.process_timeout,
+        setup_timeout=settings.start.setup_timeout,
+        teardown_timeout=settings.shutdown.teardown_timeout,
+        cancel_grace=settings.sessions.cancel_grace,
+        readyz_timeout=settings.start.readyz_timeout,
+        max_memory=settings.workers.max_memory_bytes,
     )
     pool = WorkerPool(
         registry,
         fork_client,
         template,
-        settings.process_start,
+        settings.workers.process_start,
         bounds,
         shared=is_shared,
         lines_of=logs.of_session,
@@ -250,19 +260,20 @@ def pool_stage(
 def limits(settings: Settings) -> ServerLimits:
     """What connections may cost."""
     return ServerLimits(
-        head_timeout=settings.head_timeout,
-        body_timeout=settings.body_timeout,
-        max_head=settings.max_head_bytes,
-        max_connections=settings.max_connections or connections_for(descriptor_limit()),
-        max_unfinished=settings.max_unfinished_bytes,
-        frame_rate=settings.max_frames_per_second,
+        head_timeout=settings.limits.head_timeout,
+        body_timeout=settings.limits.body_timeout,
+        max_head=settings.limits.max_head_bytes,
+        max_connections=settings.limits.max_connections or connections_for(descriptor_limit()),
+        max_unfinished=settings.limits.max_unfinished_bytes,
+        frame_rate=settings.limits.max_frames_per_second,
     )
 
 
 def for_worker(settings: Settings) -> Settings:
     """Of a worker: what the launcher bounds is bounded there. One that takes one session has nothing to give back."""
-    releases = settings.release_session_memory and settings.isolation == "none"
-    return replace(settings, max_sessions=None, max_session_seconds=None, release_session_memory=releases)
+    releases = settings.sessions.release_memory and settings.workers.isolation == "none"
+    sessions = replace(settings.sessions, max_sessions=None, max_seconds=None, release_memory=releases)
+    return replace(settings, sessions=sessions)
 
 
 def import_for_sessions(imported: Imported, logs: Logs, *, webrtc: bool) -> bool:
@@ -293,12 +304,12 @@ def local_pod(
         bot.function,
         bot_name=bot.name,
         project=bot.project,
-        cancel_grace=settings.session_cancel_grace,
+        cancel_grace=settings.sessions.cancel_grace,
         redact=logs.redact,
         disconnects=(WebSocketDisconnect,),
     )
     # With a process for each call, the one that forks them has said it.
-    spans = _spans(imported, warns=settings.isolation == "none")
+    spans = _spans(imported, warns=settings.workers.isolation == "none")
     runs = BotRunner(
         registry,
         bot_tasks,
@@ -306,16 +317,16 @@ def local_pod(
         take=take,
         options=_listening(settings),
         spans=spans,
-        versions=versions(settings.image_version) if settings.event_publisher is not None else {},
-        is_shared=settings.isolation == "none",
+        versions=versions(settings.files.image_version) if settings.telemetry.event_publisher is not None else {},
+        is_shared=settings.workers.isolation == "none",
     )
     bots_app = application.bots_app()
     lifespan = BotLifespan(
         bot,
         nullcontext() if bots_app is None else bots_app.router.lifespan_context(bots_app),
-        uploads_folder=settings.uploads_folder,
-        setup_timeout=settings.setup_timeout,
-        teardown_timeout=settings.teardown_timeout,
+        uploads_folder=settings.files.uploads_folder,
+        setup_timeout=settings.start.setup_timeout,
+        teardown_timeout=settings.shutdown.teardown_timeout,
     )
     problem = imported.webrtc_problem if installed.has(*installed.WEBRTC) else installed.NO_WEBRTC
     about = BotDescription(
@@ -339,7 +350,7 @@ def local_pod(
         runs,
         arguments,
         lifespan,
-        Readiness(bot.readyz, timeout=settings.readyz_timeout),
+        Readiness(bot.readyz, timeout=settings.start.readyz_timeout),
         webrtc.WebRTC(_webrtc_options(settings), registry, runs, arguments) if problem is None else None,
         memory=memory,
         features=features,
@@ -358,7 +369,7 @@ def upload_routes(
     from pipecat_base.api.uploads import UploadRoutes
 
     uploads = UploadRoutes(
-        pod.registry, lambda: pod.arguments.file_storage, max_bytes=settings.max_upload_bytes, on_stored=on_stored
+        pod.registry, lambda: pod.arguments.file_storage, max_bytes=settings.files.max_upload_bytes, on_stored=on_stored
     )
     return [*uploads.routes()]
 
@@ -380,12 +391,12 @@ def front(
         before: What takes the place of it: what it has promised is kept.
     """
     pod = stage.pod
-    tokens = Tokens(settings.websocket_secret) if settings.websocket_auth == "token" else None
+    tokens = Tokens(settings.websockets.secret) if settings.websockets.auth == "token" else None
     calls, pending_sessions = _whatsapp(settings, pod), None
     if before is not None:
         tokens, pending_sessions = before.tokens, before.pending_sessions
         calls = before.whatsapp if calls is not None and before.whatsapp is not None else calls
-    elif settings.gateway:
+    elif settings.gateway.is_enabled:
         from pipecat_base.gateway.pending_sessions import PendingSessions
 
         pending_sessions = PendingSessions()
@@ -396,9 +407,9 @@ def front(
 
         routes += WhatsAppRoutes(
             calls,
-            app_secret=settings.whatsapp_app_secret or "",
-            verification_token=settings.whatsapp_verification_token,
-            max_body_bytes=settings.max_body_bytes,
+            app_secret=settings.whatsapp.app_secret or "",
+            verification_token=settings.whatsapp.verification_token,
+            max_body_bytes=settings.limits.max_body_bytes,
         ).routes()
     missing = missing_routes(settings, pod.about, takes_whatsapp=calls is not None)
     inside = stage.build(routes, missing)
@@ -438,13 +449,13 @@ def why_no_whatsapp(settings: Settings) -> str:
 
 def _registry(settings: Settings, lifecycle: Lifecycle) -> tuple[SessionRegistry, MemoryRelease | None]:
     """The board, and what releases memory after each session on it, if that is to be."""
-    memory = MemoryRelease(lambda: len(registry) <= 1) if settings.release_session_memory else None
+    memory = MemoryRelease(lambda: len(registry) <= 1) if settings.sessions.release_memory else None
     registry = SessionRegistry(
-        max_sessions=settings.max_sessions,
-        max_seconds=settings.max_session_seconds,
-        start_grace=settings.start_grace,
+        max_sessions=settings.sessions.max_sessions,
+        max_seconds=settings.sessions.max_seconds,
+        start_grace=settings.webrtc.start_grace,
         refusal=lifecycle.refusal,
-        keeps_bot_errors=settings.gateway and serves_this_machine_alone(settings),
+        keeps_bot_errors=settings.gateway.is_enabled and settings.gateway.serves_this_machine_only,
         after_each=memory,
     )
     return registry, memory
@@ -457,41 +468,44 @@ def _spans(imported: Imported, *, warns: bool = True) -> Spans:
 
 
 def _webrtc_options(settings: Settings) -> webrtc.WebRTCOptions:
-    is_image = settings.image_version is not None
+    is_image = settings.files.image_version is not None
     return webrtc.WebRTCOptions(
-        ice_servers=settings.ice_servers,
-        ice_config_url=settings.ice_config_url,
+        ice_servers=settings.webrtc.ice_servers,
+        ice_config_url=settings.webrtc.ice_config_url,
         default_ice_config_url=webrtc.PLATFORMS_ICE_CONFIG_URL if is_image else None,
-        ice_deny=settings.ice_deny,
-        esp32_host=settings.esp32_host if settings.esp32_enabled else None,
-        connect_timeout=settings.webrtc_connect_timeout,
-        disconnect_timeout=settings.webrtc_disconnect_timeout,
-        offer_timeout=settings.webrtc_offer_timeout,
+        ice_deny=settings.webrtc.ice_deny,
+        esp32_host=settings.webrtc.esp32_host if settings.webrtc.esp32_enabled else None,
+        connect_timeout=settings.webrtc.connect_timeout,
+        disconnect_timeout=settings.webrtc.disconnect_timeout,
+        offer_timeout=settings.webrtc.offer_timeout,
     )
 
 
 def _routes(
     settings: Settings, pod: Pod, lifecycle: Lifecycle, capabilities: Capabilities, tokens: Tokens | None
 ) -> list[Any]:
-    health = Health(lifecycle, pod, ready_when_full=settings.ready_when_full)
+    health = Health(lifecycle, pod, ready_when_full=settings.start.ready_when_full)
     bot = BotRoute(
-        pod, capabilities, failure_status=settings.bot_failure_status, max_body_bytes=settings.max_body_bytes
+        pod,
+        capabilities,
+        failure_status=settings.sessions.bot_failure_status,
+        max_body_bytes=settings.limits.max_body_bytes,
     )
     websocket = WebSocketRoutes(
         pod,
-        FlowFiles(settings.session_files_dir, max_bytes=settings.max_body_bytes),
+        FlowFiles(settings.sessions.files_dir, max_bytes=settings.limits.max_body_bytes),
         tokens=tokens,
     )
     routes: list[Any] = [*health.routes(), *bot.routes(), *websocket.routes()]
     if pod.about.webrtc_problem is None:
-        routes += OfferRoutes(pod, max_body_bytes=settings.max_body_bytes).routes()
+        routes += OfferRoutes(pod, max_body_bytes=settings.limits.max_body_bytes).routes()
     return routes
 
 
 def _whatsapp(settings: Settings, pod: Pod) -> WhatsApp | None:
     """None when it is not configured or not installed; the features summary says what is missing."""
-    token, number = settings.whatsapp_token, settings.whatsapp_phone_number_id
-    if token is None or number is None or settings.whatsapp_app_secret is None:
+    token, number = settings.whatsapp.token, settings.whatsapp.phone_number_id
+    if token is None or number is None or settings.whatsapp.app_secret is None:
         return None
     if pod.about.webrtc_problem is not None or not installed.has(*installed.WHATSAPP):
         return None
@@ -499,7 +513,7 @@ def _whatsapp(settings: Settings, pod: Pod) -> WhatsApp | None:
 
 
 def _takes_uploads(settings: Settings, about: BotDescription) -> bool:
-    return about.has_file_storage or settings.uploads_folder is not None
+    return about.has_file_storage or settings.files.uploads_folder is not None
 
 
 def _entrance(
@@ -517,12 +531,12 @@ def _entrance(
 ) -> application.EntryMiddleware:
     """What callers come through: with a gateway it is between them and the pod."""
     direct: ASGIApp = CapabilitiesRoute(inside, capabilities)
-    keys = Keys(settings.public_api_keys, settings.private_api_keys)
-    if settings.gateway and keys.are_needed:
-        direct = InternalHeaders(direct, settings.pod_token)
-    if settings.pod_token is not None:
-        direct = PodTokenGuard(direct, settings.pod_token, STARTS + STREAMS)
-    elif settings.gateway and keys.are_needed:
+    keys = Keys(settings.gateway.public_api_keys, settings.gateway.private_api_keys)
+    if settings.gateway.is_enabled and keys.are_needed:
+        direct = InternalHeaders(direct, settings.gateway.pod_token)
+    if settings.gateway.pod_token is not None:
+        direct = PodTokenGuard(direct, settings.gateway.pod_token, STARTS + STREAMS)
+    elif settings.gateway.is_enabled and keys.are_needed:
         direct = PodTokenGuard(direct, None, STARTS)
     if pending_sessions is None:
         direct = _guarded(host_and_origin.of_pod(direct, settings), settings)
@@ -530,7 +544,7 @@ def _entrance(
     from pipecat_base import gateway  # a pod does not import it
 
     if keys.are_needed:
-        direct = KeyGuard(direct, keys, ours, settings.open_routes)
+        direct = KeyGuard(direct, keys, ours, settings.gateway.open_routes)
     has_uploads = _takes_uploads(settings, pod.about)
     app = gateway.build(
         pod,
@@ -555,9 +569,9 @@ def _entrance(
 
 def _guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
     """With what is decided by headers alone around it."""
-    if settings.allowed_origins:
-        app = OriginGuard(app, settings.allowed_origins)
-    trusted = settings.trust_traceparent
-    if trusted is None and settings.gateway and settings.has_keys:
+    if settings.websockets.allowed_origins:
+        app = OriginGuard(app, settings.websockets.allowed_origins)
+    trusted = settings.telemetry.trust_traceparent
+    if trusted is None and settings.gateway.is_enabled and settings.gateway.has_keys:
         trusted = ()
     return app if trusted is None else TraceHeaders(app, trusted)

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pipecat_base.config import environment
-from pipecat_base.config.hosts import serves_this_machine_alone
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.launcher import compose, platform
@@ -77,7 +76,7 @@ class Launcher:
         self._ws = stage.ws
         self._renew = stage.renew
         self._registry = self._pod.registry
-        self._shows_bot_errors = development is not None and serves_this_machine_alone(settings)
+        self._shows_bot_errors = development is not None and settings.gateway.serves_this_machine_only
         self._front = self._make_front()
         self._warming: asyncio.Future[Any] | None = None
         self._following: asyncio.Future[Any] | None = None
@@ -105,7 +104,9 @@ class Launcher:
         self._lifecycle.ready()
         if self._observation.metrics is not None:
             self._watching = asyncio.ensure_future(watch_lag(lambda lag: self._event_bus.emit("loop_lag", None, lag)))
-        logger.info(f"Ready: {self._pod.about.name} on {http_address(self._settings.host, self._settings.port)}")
+        logger.info(
+            f"Ready: {self._pod.about.name} on {http_address(self._settings.server.host, self._settings.server.port)}"
+        )
         self._warn_of_settings()
         self._warming = asyncio.ensure_future(self._warm())
         if self._development is not None:
@@ -224,31 +225,39 @@ class Launcher:
             if self._front.whatsapp is not None:
                 await self._front.whatsapp.load()
             await self._pod.warm_up(webrtc=self._front.whatsapp is not None)
-        if self._settings.log_features_summary:
+        if self._settings.logs.features_summary:
             # Not before: two threads that import the same packages can see them half made.
             self._pod.log_features()
 
     def _warn_of_settings(self) -> None:
         settings = self._settings
-        if settings.gateway and settings.has_keys and settings.websocket_auth == "none":
+        if settings.gateway.is_enabled and settings.gateway.has_keys and settings.websockets.auth == "none":
             logger.warning("WebSockets need no key: PIPECAT_WEBSOCKET_AUTH=token lets in only who was given a token")
-        if settings.websocket_auth == "token" and settings.websocket_secret is None and not settings.gateway:
+        if (
+            settings.websockets.auth == "token"
+            and settings.websockets.secret is None
+            and not settings.gateway.is_enabled
+        ):
             logger.warning("PIPECAT_WEBSOCKET_AUTH is token without PIPECAT_WEBSOCKET_SECRET: no WebSocket can get in")
-        if settings.gateway and settings.twilio_auth_token is not None and settings.public_url is None:
+        if (
+            settings.gateway.is_enabled
+            and settings.providers.twilio_auth_token is not None
+            and settings.gateway.public_url is None
+        ):
             logger.warning(
                 "Twilio's signatures are checked against the address that each request's headers name: set "
                 "PIPECAT_PUBLIC_URL to the address that Twilio calls"
             )
         if self._front.whatsapp is None and any(
             (
-                settings.whatsapp_token,
-                settings.whatsapp_phone_number_id,
-                settings.whatsapp_app_secret,
-                settings.whatsapp_verification_token,
+                settings.whatsapp.token,
+                settings.whatsapp.phone_number_id,
+                settings.whatsapp.app_secret,
+                settings.whatsapp.verification_token,
             )
         ):
             logger.warning(compose.why_no_whatsapp(settings))
-        elif self._front.whatsapp is not None and settings.whatsapp_verification_token is None:
+        elif self._front.whatsapp is not None and settings.whatsapp.verification_token is None:
             logger.warning("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set: Meta cannot verify this webhook")
 
     def _signalled(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
@@ -256,7 +265,7 @@ class Launcher:
         settings = self._settings
         self._lifecycle.drain()
         if count == 1:
-            bounds = settings.shutdown_timeout + settings.session_cancel_grace + CLOSE_TIMEOUT + self._ending()
+            bounds = settings.shutdown.timeout + settings.sessions.cancel_grace + CLOSE_TIMEOUT + self._ending()
             self._watchdog.end_by(bounds + FORCE_AFTER, EXIT_FORCED, "shutdown deadline passed; forced out")
         else:
             self._watchdog.end_by(FORCED, self._signals.exit_status, "second signal; forced out")
@@ -266,7 +275,7 @@ class Launcher:
     def _ending(self) -> float:
         """Seconds that everything after the last session may take."""
         readers = READERS_TIMEOUT if self._event_bus.has_readers else 0
-        return 2 * self._settings.teardown_timeout + LEFTOVERS + readers + 1
+        return 2 * self._settings.shutdown.teardown_timeout + LEFTOVERS + readers + 1
 
     async def _drain(self) -> bool:
         """Let the sessions end, at the deadline end them; True when a second signal cut it short."""
@@ -274,17 +283,17 @@ class Launcher:
         if signals.interactive:
             self._end_waiting()
         again = " (Ctrl-C again to stop now)" if signals.interactive else ""
-        running = f"sessions running: {len(self._registry)}, up to {settings.shutdown_timeout:g} s{again}"
+        running = f"sessions running: {len(self._registry)}, up to {settings.shutdown.timeout:g} s{again}"
         logger.info(f"Draining: {running if len(self._registry) else 'no sessions'}")
-        deadline = signals.at + settings.shutdown_timeout
-        notice = 0.0 if signals.interactive else min(settings.drain_notice, settings.shutdown_timeout)
+        deadline = signals.at + settings.shutdown.timeout
+        notice = 0.0 if signals.interactive else min(settings.shutdown.drain_notice, settings.shutdown.timeout)
         if await self._unless_hurried(self._wait_for_end(deadline, signals.at + notice)):
             return False
         ended = self._registry.cancel_all(Outcome.DRAINED)
         if ended:
             logger.warning(f"Ending what is left: {', '.join(ended)}")
         if not self._hurry.is_set():
-            await self._unless_hurried(self._registry.until_empty(settings.session_cancel_grace + CLOSE_TIMEOUT))
+            await self._unless_hurried(self._registry.until_empty(settings.sessions.cancel_grace + CLOSE_TIMEOUT))
         if self._hurry.is_set():
             await self._registry.until_empty(FORCED / 2)
         return self._hurry.is_set()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from pipecat_base.bot.packages import Packages, unused
 from pipecat_base.config import environment
-from pipecat_base.config.settings import GATEWAYS_SECRETS, Settings, hide_secrets
+from pipecat_base.config.settings import LAUNCHER_SECRETS, Settings, hide_secrets
 from pipecat_base.errors import SettingsInvalid, StartupError
 from pipecat_base.launcher import platform
 from pipecat_base.logs.streams import write_line
@@ -97,26 +97,26 @@ class Process:
             from pipecat_base.server import server
             from pipecat_base.server.watchdog import Watchdog
 
-        logs = Logs(settings.log_level, self._capture, caller_data=settings.log_caller_data)
+        logs = Logs(settings.logs.level, self._capture, caller_data=settings.logs.caller_data)
         logs.configure()
         for line in settings.warnings:
             logger.warning(line)
         reloads = development is not None and development.reload
         fork_client: ForkClient | None = None
-        if settings.isolation == "process" or reloads:
+        if settings.workers.isolation == "process" or reloads:
             fork_client = self._fork_client(settings, packages, logs, find_settings, is_dev=is_dev)
             if not reloads:  # that reads it again
-                environment.scrub(GATEWAYS_SECRETS)
+                environment.scrub(LAUNCHER_SECRETS)
             environment.hide_from_other_processes()
         if development is not None:
             development.watch()
-        listener = server.listen(settings.host, settings.port)
+        listener = server.listen(settings.server.host, settings.server.port)
         self._watchdog = watchdog = Watchdog(
             listener,
             launcher=LAUNCHER,
-            stall_limit=settings.event_loop_stall_limit,
-            project=str(Path(settings.bot).absolute().parent),
-            holds=settings.gateway,
+            stall_limit=settings.start.event_loop_stall_limit,
+            project=str(Path(settings.server.bot_file).absolute().parent),
+            holds=settings.gateway.is_enabled,
         )
         watchdog.start()
         if fork_client is None:
@@ -132,7 +132,7 @@ class Process:
             maker = fork_client
             template = self._template(maker, settings, watchdog, development)
             # Whether something is installed is asked here too, and it may be beside the bot.
-            sys.path.append(str(Path(settings.bot).absolute().parent))
+            sys.path.append(str(Path(settings.server.bot_file).absolute().parent))
             warnings = tuple(template.imported.warnings)
 
             def make_stage(lifecycle: Lifecycle, event_bus: EventBus) -> Stage:
@@ -155,7 +155,7 @@ class Process:
             )
             return await launcher.run()
 
-        return server.run(run(), event_loop=settings.event_loop)
+        return server.run(run(), event_loop=settings.server.event_loop)
 
     @staticmethod
     def _template(

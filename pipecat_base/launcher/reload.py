@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from pipecat_base.config import environment
+from pipecat_base.config.checks import misspelt
 from pipecat_base.config.env_file import EnvFile
-from pipecat_base.config.hosts import serves_this_machine_alone
-from pipecat_base.config.settings import Settings, is_local, misspelt, table
+from pipecat_base.config.hosts import is_local
+from pipecat_base.config.reference import table
+from pipecat_base.config.settings import NAMES, Settings
 from pipecat_base.errors import StartupError
 from pipecat_base.logs.logger import logger
 from pipecat_base.server import server
@@ -115,7 +117,7 @@ class Development:
             if line not in self._told:
                 logger.warning(line)
         self._told = self.env_file.warnings
-        for line in misspelt(environment.read()):
+        for line in misspelt(environment.read(), NAMES):
             if line.partition(":")[0] in self.env_file.differing:
                 logger.warning(line)
         own = self.env_file.differing & {row.variable for row in table()}
@@ -144,7 +146,7 @@ class Development:
 
         reason = f"The bot cannot be served ({error.code}); its terminal says why."
         return StartupProblem(
-            reason, mistake_of(error) if serves_this_machine_alone(settings) else None, pages.broken()
+            reason, mistake_of(error) if settings.gateway.serves_this_machine_only else None, pages.broken()
         )
 
     def tell(self, error: StartupError) -> None:
@@ -170,12 +172,14 @@ class Development:
 
 def banner(settings: Settings) -> str:
     """What to open and what to call, with a QR code where a phone can open it too."""
-    host = "localhost" if settings.host in EVERYWHERE or settings.host in LOCALHOST else settings.host
-    local = server.http_address(host, settings.port)
+    host = (
+        "localhost" if settings.server.host in EVERYWHERE or settings.server.host in LOCALHOST else settings.server.host
+    )
+    local = server.http_address(host, settings.server.port)
     lines = ["", f"  Talk to your bot:  {local}"]
-    reachable = not is_local(settings.host)
+    reachable = not is_local(settings.server.host)
     contained = any(map(os.path.exists, CONTAINER)) or KUBERNETES in environment.read()
-    others = settings.public_url or (_address(settings) if reachable and not contained else None)
+    others = settings.gateway.public_url or (_address(settings) if reachable and not contained else None)
     if others is None and reachable and contained:
         lines.append(
             "  From elsewhere:    set PIPECAT_PUBLIC_URL: a container does not know the address that others reach"
@@ -186,7 +190,9 @@ def banner(settings: Settings) -> str:
 
     if pages.client_folder() is not None:
         lines.append(f"  Prebuilt client:   {local}{pages.CLIENT}")
-    lines.append(f"  Phone webhooks:    {settings.public_url or local}/telephony/twilio (telnyx, plivo, exotel)")
+    lines.append(
+        f"  Phone webhooks:    {settings.gateway.public_url or local}/telephony/twilio (telnyx, plivo, exotel)"
+    )
     lines.append("")
     if others is not None:
         lines += [_code(others)]
@@ -197,14 +203,14 @@ def banner(settings: Settings) -> str:
 
 def _address(settings: Settings) -> str | None:
     """This machine's in the network that leads out, found without sending anything."""
-    if settings.host not in EVERYWHERE:
-        return server.http_address(settings.host, settings.port)
+    if settings.server.host not in EVERYWHERE:
+        return server.http_address(settings.server.host, settings.server.port)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))
         except OSError:
             return None
-        return server.http_address(probe.getsockname()[0], settings.port)
+        return server.http_address(probe.getsockname()[0], settings.server.port)
 
 
 def _code(url: str) -> str:

@@ -18,7 +18,7 @@ from pipecat_base.bot import installed
 from pipecat_base.bot.imported import Imported, import_bot
 from pipecat_base.bot.packages import Packages
 from pipecat_base.config import environment
-from pipecat_base.config.settings import GATEWAYS_SECRETS, Settings, hide_secrets
+from pipecat_base.config.settings import LAUNCHER_SECRETS, Settings, hide_secrets
 from pipecat_base.errors import StartupError
 from pipecat_base.launcher import compose
 from pipecat_base.logs.logger import Logs, logger
@@ -67,7 +67,7 @@ class TemplateProcess:
             if request.variables is not None:
                 environment.replace(request.variables)
                 self._settings = self._find_settings()
-                environment.remove(GATEWAYS_SECRETS)
+                environment.remove(LAUNCHER_SECRETS)
             hide_secrets(self._settings)
             self._grow(channel, alone=request.alone)
             status = 0

@@ -83,7 +83,7 @@ HANDSHAKE = 5.0
 
 def work(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> None:
     """Be a worker until the launcher says that this is the end, or is gone."""
-    server.run(_serve(channel, settings, imported, logs), event_loop=settings.event_loop)
+    server.run(_serve(channel, settings, imported, logs), event_loop=settings.server.event_loop)
     atexit._run_exitfuncs()  # a fork skips them otherwise
     flush_streams()
 
@@ -94,8 +94,8 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
 
     events = EventSender(channel)
 
-    is_heard = settings.is_observed or settings.gateway
-    is_timed = settings.metrics_port is not None
+    is_heard = settings.telemetry.is_observed or settings.gateway.is_enabled
+    is_timed = settings.telemetry.metrics_port is not None
     pod = compose.local_pod(compose.for_worker(settings), imported, lifecycle, logs, events.send if is_heard else None)
     routes = compose.upload_routes(settings, pod, lambda session_id, url: _tell_of_file(channel, session_id, url))
     app = application.build(routes, compose.missing_routes(settings, pod.about, takes_whatsapp=True))

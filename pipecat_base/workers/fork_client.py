@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from pipecat_base.config import environment
-from pipecat_base.config.settings import GATEWAYS_SECRETS as SECRETS
+from pipecat_base.config.settings import LAUNCHER_SECRETS as SECRETS
 from pipecat_base.errors import BotExited
 from pipecat_base.logs.streams import flush_streams
 from pipecat_base.workers.fork_server import (

@@ -17,7 +17,7 @@ from pipecat_base.api.whatsapp_calls import webhook
 from pipecat_base.auth import signatures
 from pipecat_base.auth.internal_headers import PREFIXES
 from pipecat_base.auth.tokens import Tokens
-from pipecat_base.config.settings import is_local
+from pipecat_base.config.hosts import is_local
 from pipecat_base.errors import SignatureMissing, SignatureWrong
 from pipecat_base.gateway import telephony
 from pipecat_base.gateway.addresses import Addresses

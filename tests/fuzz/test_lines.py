@@ -194,4 +194,4 @@ def test_any_bytes_in_the_environment_give_settings_or_lines(variables: dict[str
 
 def test_a_secret_that_is_taken_can_be_used() -> None:
     settings = Settings.load({"PIPECAT_WEBSOCKET_SECRET": "secret\udcff"})
-    assert Tokens(settings.websocket_secret).mint()
+    assert Tokens(settings.websockets.secret).mint()

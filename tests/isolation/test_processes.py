@@ -15,7 +15,7 @@ import psutil
 import pytest
 from websockets.sync.client import connect
 
-from pipecat_base.config.settings import GATEWAYS_SECRETS
+from pipecat_base.config.settings import LAUNCHER_SECRETS
 from tests.bystanders import opened
 from tests.callers import close_code
 from tests.process import Launcher, until
@@ -216,7 +216,7 @@ async def bot(args):
 
 def test_a_bot_that_looks_everywhere_finds_no_secret_of_the_launchers(tmp_path: Path) -> None:
     """As a container's user, who may trace no process that says that it may not be."""
-    names = set(GATEWAYS_SECRETS) - {"PIPECAT_REPORT_SECRET"}
+    names = set(LAUNCHER_SECRETS) - {"PIPECAT_REPORT_SECRET"}
     variables: dict[str, Any] = {name: f"s3cret-{name.lower()}" for name in names}
     variables |= {"PINLESS_HMAC_SECRET": "s3cretAA", "OPEN": "seen-by-all", "PIPECAT_GATEWAY": "1"}
     (tmp_path / "bot.py").write_text(SPY)

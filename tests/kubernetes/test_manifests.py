@@ -84,20 +84,20 @@ def test_pods_are_restricted(deployment: manifests.Manifest) -> None:
 def test_a_pod_may_take_as_long_to_end_as_the_launcher_does(deployment: manifests.Manifest, settings: Settings) -> None:
     sleep, seconds = container_of(deployment)["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
-    calls = settings.shutdown_timeout + settings.session_cancel_grace + CLOSE_TIMEOUT
-    ending = 2 * settings.teardown_timeout + LEFTOVERS + 1
+    calls = settings.shutdown.timeout + settings.sessions.cancel_grace + CLOSE_TIMEOUT
+    ending = 2 * settings.shutdown.teardown_timeout + LEFTOVERS + 1
     assert pod_of(deployment)["terminationGracePeriodSeconds"] > int(seconds) + calls + ending
 
 
 def test_no_call_is_longer_than_a_pod_that_ends_may_take(settings: Settings) -> None:
-    assert settings.max_session_seconds is not None
-    assert settings.max_session_seconds <= settings.shutdown_timeout
+    assert settings.sessions.max_seconds is not None
+    assert settings.sessions.max_seconds <= settings.shutdown.timeout
 
 
 def test_a_pod_that_is_wedged_is_not_waited_for(deployment: manifests.Manifest, settings: Settings) -> None:
     container = container_of(deployment)
     _, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
-    assert int(seconds) < container["livenessProbe"]["terminationGracePeriodSeconds"] < settings.shutdown_timeout
+    assert int(seconds) < container["livenessProbe"]["terminationGracePeriodSeconds"] < settings.shutdown.timeout
 
 
 def test_an_update_never_has_fewer_pods_than_before(deployment: manifests.Manifest) -> None:
@@ -111,10 +111,10 @@ def test_the_probes_ask_what_they_should(deployment: manifests.Manifest, setting
     assert paths == {"startupProbe": "/livez", "livenessProbe": "/livez", "readinessProbe": "/readyz"}
     assert {container[name]["httpGet"]["port"] for name in paths} == {"http"}
     assert container["ports"] == [
-        {"name": "http", "containerPort": settings.port},
-        {"name": "metrics", "containerPort": settings.metrics_port},
+        {"name": "http", "containerPort": settings.server.port},
+        {"name": "metrics", "containerPort": settings.telemetry.metrics_port},
     ]
-    assert container["readinessProbe"]["timeoutSeconds"] > settings.readyz_timeout
+    assert container["readinessProbe"]["timeoutSeconds"] > settings.start.readyz_timeout
 
 
 def test_the_other_objects_are_about_these_pods(deployment: manifests.Manifest) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from pipecat_base.config.settings import Settings, table
+from pipecat_base.config.reference import table
+from pipecat_base.config.settings import Settings
 from tests.process import ROOT
 
 FOLDER = ROOT / "deploy" / "compose"
@@ -41,8 +42,8 @@ def test_the_launcher_takes_these_settings() -> None:
     variables = services()["bot"]["environment"]
     assert set(variables) - OF_OTHERS <= {row.variable for row in table()}
     settings = Settings.load({**variables, "PIPECAT_PUBLIC_API_KEYS": "pk"})
-    assert settings.public_url == "https://bot.example.com"
-    assert (settings.max_session_seconds or 0) <= settings.shutdown_timeout
+    assert settings.gateway.public_url == "https://bot.example.com"
+    assert (settings.sessions.max_seconds or 0) <= settings.shutdown.timeout
 
 
 def test_without_keys_it_does_not_start() -> None:

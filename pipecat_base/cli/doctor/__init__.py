@@ -12,7 +12,8 @@ from pipecat_base.cli.doctor.rounds import Check
 from pipecat_base.cli.doctor.services import ServiceAddresses
 from pipecat_base.config import environment
 from pipecat_base.config.env_file import EnvFile
-from pipecat_base.config.settings import Settings, table
+from pipecat_base.config.reference import table
+from pipecat_base.config.settings import Settings
 from pipecat_base.errors import SettingsInvalid
 
 LISTING = 3.0
@@ -58,7 +59,7 @@ def _checks(settings: Settings, site: str | None, addresses: ServiceAddresses) -
         Check("daily", partial(services.daily, settings)),
         Check("twilio", partial(services.twilio, environment.read(), addresses.twilio)),
         Check("whatsapp", partial(services.whatsapp, settings, addresses.graph)),
-        Check("clock", partial(services.clock, (settings.daily_api_url,))),
+        Check("clock", partial(services.clock, (settings.providers.daily_api_url,))),
     )
 
 

@@ -38,12 +38,12 @@ def listed(settings: Settings) -> tuple[list[Finding], list[Check]]:
     from pipecat_base.bot.webrtc.ice import IceServers
 
     with _warnings() as said:
-        servers = IceServers(settings.ice_servers, settings.ice_config_url)
+        servers = IceServers(settings.webrtc.ice_servers, settings.webrtc.ice_config_url)
         found = asyncio.run(_get(servers))
     findings = [_bot_error(text) for text in said]
     if not found and not said:
         findings.append(warning("ice servers", "none: only callers in the same network connect", "List some."))
-    is_chosen = settings.ice_servers is not None or (settings.ice_config_url is not None and not said)
+    is_chosen = settings.webrtc.ice_servers is not None or (settings.webrtc.ice_config_url is not None and not said)
     return findings, [_check(server, is_chosen=is_chosen) for server in found]
 
 

@@ -99,9 +99,11 @@ def pipecat() -> Sequence[Finding]:
 
 def port(settings: Settings) -> Sequence[Finding]:
     """Whether the ports that the launcher listens on are free."""
-    ports = [("port", settings.host, settings.port)]
-    if settings.metrics_port is not None:
-        ports.append(("metrics port", settings.metrics_host or settings.host, settings.metrics_port))
+    ports = [("port", settings.server.host, settings.server.port)]
+    if settings.telemetry.metrics_port is not None:
+        ports.append(
+            ("metrics port", settings.telemetry.metrics_host or settings.server.host, settings.telemetry.metrics_port)
+        )
     return [_port(*each) for each in ports]
 
 
@@ -140,12 +142,12 @@ def limits(settings: Settings) -> Sequence[Finding]:
 
 def open_files(settings: Settings, descriptors: int) -> Finding:
     """Whether there are enough for MAX_SESSIONS connections and what sessions open themselves."""
-    connections = settings.max_connections or connections_for(descriptors)
-    wanted = settings.max_sessions
+    connections = settings.limits.max_connections or connections_for(descriptors)
+    wanted = settings.sessions.max_sessions
     said = f"{descriptors} open files make {connections} connections"
     if wanted is None or wanted <= connections:
         return ok("open files", said)
-    if settings.max_connections is not None:
+    if settings.limits.max_connections is not None:
         return problem(
             "open files",
             f"PIPECAT_MAX_CONNECTIONS={connections} is less than MAX_SESSIONS={wanted}",
@@ -167,8 +169,13 @@ def memory(settings: Settings, limit: float | None) -> Finding:
     if limit is None:
         return ok("memory", "no limit is set")
     said = f"the limit is {limit / 2**20:.0f} MiB"
-    sessions, each = settings.max_sessions, settings.max_session_memory_bytes
-    if sessions is not None and each is not None and settings.isolation == "process" and sessions * each > limit:
+    sessions, each = settings.sessions.max_sessions, settings.workers.max_memory_bytes
+    if (
+        sessions is not None
+        and each is not None
+        and settings.workers.isolation == "process"
+        and sessions * each > limit
+    ):
         return warning(
             "memory",
             f"{said}, less than MAX_SESSIONS={sessions} calls of MAX_SESSION_MEMORY_BYTES={each}",
@@ -201,9 +208,9 @@ def cpus(count: int, quota: float | None) -> Finding:
 def folders(settings: Settings) -> Sequence[Finding]:
     """Whether the folders that the launcher writes to can be written."""
     named = {
-        "PCC_LOG_DIR": settings.log_dir,
-        "PIPECAT_REPORTS_DIR": settings.reports_dir,
-        "PIPECAT_UPLOADS_FOLDER": settings.uploads_folder,
+        "PCC_LOG_DIR": settings.logs.folder,
+        "PIPECAT_REPORTS_DIR": settings.telemetry.reports_dir,
+        "PIPECAT_UPLOADS_FOLDER": settings.files.uploads_folder,
     }
     return [_folder(variable, Path(folder)) for variable, folder in named.items() if folder is not None]
 

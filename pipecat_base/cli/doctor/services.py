@@ -31,10 +31,10 @@ class ServiceAddresses:
 
 def daily(settings: Settings) -> Sequence[Finding]:
     """DAILY_API_KEY. https://docs.daily.co/reference/rest-api/rooms/list-rooms"""
-    if settings.daily_api_key is None:
+    if settings.providers.daily_api_key is None:
         return []
-    url = f"{settings.daily_api_url.rstrip('/')}/rooms?limit=1"
-    headers = {"Authorization": f"Bearer {settings.daily_api_key}"}
+    url = f"{settings.providers.daily_api_url.rstrip('/')}/rooms?limit=1"
+    headers = {"Authorization": f"Bearer {settings.providers.daily_api_key}"}
     return [_asked("daily", "DAILY_API_KEY", url, headers, "dashboard.daily.co > Developers")]
 
 
@@ -59,15 +59,15 @@ def whatsapp(settings: Settings, address: str) -> Sequence[Finding]:
     https://developers.facebook.com/docs/graph-api/reference/whats-app-business-account-to-number-current-status/
     """
     needed = {
-        "WHATSAPP_TOKEN": settings.whatsapp_token,
-        "WHATSAPP_PHONE_NUMBER_ID": settings.whatsapp_phone_number_id,
-        "WHATSAPP_APP_SECRET": settings.whatsapp_app_secret,
+        "WHATSAPP_TOKEN": settings.whatsapp.token,
+        "WHATSAPP_PHONE_NUMBER_ID": settings.whatsapp.phone_number_id,
+        "WHATSAPP_APP_SECRET": settings.whatsapp.app_secret,
     }
     if not any(needed.values()):
         return []
     missing = ", ".join(name for name, value in needed.items() if not value)
     found = [warning("whatsapp", f"off without {missing}", f"Set {missing}.")] if missing else []
-    token, number = settings.whatsapp_token, settings.whatsapp_phone_number_id
+    token, number = settings.whatsapp.token, settings.whatsapp.phone_number_id
     if token and number:
         url = f"{address}/{quote(number, safe='')}?fields=id"
         headers = {"Authorization": f"Bearer {token}"}
