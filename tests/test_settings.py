@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import operator
 import re
 import string
 from ipaddress import ip_network
@@ -127,24 +128,24 @@ def test_a_wrong_value_ends_the_program_with_its_status() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "attribute", "expected"),
     [
-        ("PORT", " 9000 ", "port", 9000),
-        ("SHUTDOWN_TIMEOUT", "1.5", "shutdown_timeout", 1.5),
-        ("SHUTDOWN_TIMEOUT", "", "shutdown_timeout", 7200),
-        ("PIPECAT_LOG_LEVEL", "info", "log_level", "INFO"),
-        ("PCC_LOG_FEATURES_SUMMARY", "TRUE", "log_features_summary", True),
-        ("PCC_LOG_FEATURES_SUMMARY", "0", "log_features_summary", False),
-        ("PIPECAT_ALLOWED_ORIGINS", "https://a, ,https://b", "allowed_origins", ("https://a", "https://b")),
+        ("PORT", " 9000 ", "server.port", 9000),
+        ("SHUTDOWN_TIMEOUT", "1.5", "shutdown.timeout", 1.5),
+        ("SHUTDOWN_TIMEOUT", "", "shutdown.timeout", 7200),
+        ("PIPECAT_LOG_LEVEL", "info", "logs.level", "INFO"),
+        ("PCC_LOG_FEATURES_SUMMARY", "TRUE", "logs.features_summary", True),
+        ("PCC_LOG_FEATURES_SUMMARY", "0", "logs.features_summary", False),
+        ("PIPECAT_ALLOWED_ORIGINS", "https://a, ,https://b", "websockets.allowed_origins", ("https://a", "https://b")),
         (
             "PIPECAT_ICE_DENY",
             "10.0.0.0/8, fd00::/8,192.0.2.7",
-            "ice_deny",
+            "webrtc.ice_deny",
             tuple(map(ip_network, ("10.0.0.0/8", "fd00::/8", "192.0.2.7/32"))),
         ),
-        ("PIPECAT_SETUP_FILES", "/a.py:/b.py", "setup_files", ("/a.py", "/b.py")),
+        ("PIPECAT_SETUP_FILES", "/a.py:/b.py", "telemetry.setup_files", ("/a.py", "/b.py")),
     ],
 )
 def test_a_right_value_is_read(name: str, value: str, attribute: str, expected: object) -> None:
-    assert getattr(Settings.load({name: value}), attribute) == expected
+    assert operator.attrgetter(attribute)(Settings.load({name: value})) == expected
 
 
 @pytest.mark.parametrize(
