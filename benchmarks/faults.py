@@ -35,14 +35,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
 from benchmarks.__main__ import HERE
-from tests.bystanders import Bystander, Bystanders, opened
-from tests.callers import close_code, probe
-from tests.e2e.graph import NUMBER, SECRET, TOKEN, call_id, deliver
-from tests.e2e.graph import connect as ringing
-from tests.e2e.offers import SDP, wait_for_offer
-from tests.e2e.rtc import Browser
-from tests.gateway.daily_api import DailyApi
-from tests.process import ROOT, Launcher, until
+from tests.support.browser_peer import Browser
+from tests.support.bystanders import Bystander, Bystanders, opened
+from tests.support.callers import close_code, probe
+from tests.support.daily_api import DailyApi
+from tests.support.graph_api import NUMBER, SECRET, TOKEN, call_id, deliver
+from tests.support.graph_api import connect as ringing
+from tests.support.launchers import ROOT, Launcher, until
+from tests.support.offers import SDP, wait_for_offer
 
 SOAK = HERE / "bots" / "soak"
 """Echoes text over WebSockets, stays or returns as its body says."""
@@ -471,7 +471,7 @@ def graph_api(how: str) -> Show:
         with Service(how) as service:
             variables: dict[str, Any] = {
                 "GRAPH_URL": f"{service.url}/v23.0/",
-                "PYTHONPATH": str(ROOT / "tests" / "graph_site"),
+                "PYTHONPATH": str(ROOT / "tests" / "support" / "graph_site"),
                 "WHATSAPP_TOKEN": TOKEN,
                 "WHATSAPP_PHONE_NUMBER_ID": NUMBER,
                 "WHATSAPP_APP_SECRET": SECRET,

@@ -29,10 +29,10 @@ from websockets.exceptions import InvalidStatus
 
 from benchmarks.__main__ import HERE
 from pipecat_base.sessions.registry import MAX_REPORTS
-from tests.e2e.phones import FRAME, twilio
-from tests.e2e.rtc import Browser
-from tests.process import Launcher, own_memory
-from tests.tones import tone
+from tests.support.browser_peer import Browser
+from tests.support.launchers import Launcher, own_memory
+from tests.support.phones import FRAME, twilio
+from tests.support.tones import tone
 
 MODES = ("none", "process")
 ROUND = 500

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.daily_api import DailyApi
-from tests.process import Launcher
+from tests.support.daily_api import DailyApi
+from tests.support.launchers import Launcher
 
 NOTHING_IS_LACKING = bool(os.environ.get("NOTHING_IS_LACKING"))
 """Whether .ci/run has seen to all that tests need: one that is skipped for want of it has failed."""
@@ -37,7 +37,7 @@ def daily() -> Iterator[DailyApi]:
 @pytest.fixture(scope="session")
 def echo() -> Iterator[Launcher]:
     """The example bot: real pipelines on every transport."""
-    from tests.process import ROOT
+    from tests.support.launchers import ROOT
 
     with Launcher(ROOT / "examples" / "echo", DRAIN_NOTICE="0") as launcher:
         yield launcher

@@ -1,0 +1,241 @@
+"""WS /ws and /ws-client, against a real server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from tests.support.callers import arguments, close_code, dial, encode, post
+from tests.support.launchers import Launcher, until
+
+
+def test_the_bot_gets_the_socket_untouched(obedient: Launcher) -> None:
+    with dial(obedient, {"do": "echo"}) as websocket:
+        for message in ("first", "second"):
+            websocket.send(message)
+            assert websocket.recv(timeout=10) == message
+
+
+@pytest.mark.parametrize(("path", "transport_type"), [("/ws", None), ("/ws-client", "websocket")])
+def test_the_path_says_whether_it_is_a_phone_or_a_plain_client(
+    obedient: Launcher, path: str, transport_type: str | None
+) -> None:
+    session = {"x-daily-session-id": f"ws{path}"}
+    with dial(obedient, {"n": 1}, path, additional_headers=session) as websocket:
+        assert close_code(websocket) == 1000
+    given = arguments(obedient, f"ws{path}")
+    assert given["type"] in ("WebSocketRunnerArguments", "WebSocketSessionArguments")
+    assert given["args"]["transport_type"] == transport_type
+    assert given["args"]["body"] == {"n": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({}, 1000),
+        ({"do": "raise"}, 1011),
+        ({"do": "exit", "status": 1}, 1011),
+        ({"do": "base-exception"}, 1011),
+        ({"do": "cancel-itself"}, 4009),
+        ({"do": "close", "code": 3001}, 3001),
+    ],
+)
+def test_the_peer_hears_a_proper_close_code(obedient: Launcher, body: dict[str, Any], code: int) -> None:
+    with dial(obedient, body) as websocket:
+        assert close_code(websocket) == code
+
+
+def test_the_peer_hears_that_time_is_up() -> None:
+    with Launcher("obedient", MAX_SESSION_SECONDS="0.3") as launcher, dial(launcher, {"do": "hang"}) as websocket:
+        assert close_code(websocket) == 4008
+
+
+def test_a_client_that_leaves_ends_the_session_without_an_error() -> None:
+    with Launcher("obedient") as launcher:
+        with dial(launcher, {"do": "receive"}):
+            launcher.wait_for_log("Session started")
+        launcher.wait_for_log("Session ended: disconnected")
+        assert "Traceback" not in launcher.log()
+
+
+def test_a_client_that_vanishes_ends_a_session_that_listens() -> None:
+    with Launcher("obedient", MAX_SESSIONS="1") as launcher:
+        websocket = connect(f"{launcher.websocket_url()}?body={encode({'do': 'receive'})}", proxy=None)
+        launcher.wait_for_log("Session started")
+        websocket.socket.close()  # without a word
+        launcher.wait_for_log("Session ended: disconnected")
+        until(launcher.is_ready, "its place is free")
+        with dial(launcher, {}) as again:
+            assert close_code(again) == 1000
+
+
+def test_a_client_that_leaves_a_task_group_is_no_failure(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import asyncio\n\n\nasync def bot(args):\n    async with asyncio.TaskGroup() as group:\n"
+        "        group.create_task(args.websocket.receive_text())\n        group.create_task(asyncio.sleep(60))\n"
+        if hasattr(asyncio, "TaskGroup")
+        else "async def bot(args):\n    await args.websocket.receive_text()\n"
+    )
+    with Launcher(tmp_path) as launcher:
+        with dial(launcher, {}):
+            launcher.wait_for_log("Session started")
+        launcher.wait_for_log("Session ended: disconnected")
+        assert "Traceback" not in launcher.log()
+
+
+@pytest.mark.needs_newest_packages
+@pytest.mark.parametrize("size", [7_000, 50_000, 500_000])
+def test_a_long_body_in_the_query_is_read(obedient: Launcher, size: int) -> None:
+    with dial(obedient, {"do": "echo", "padding": "x" * size}) as websocket:
+        websocket.send("arrived")
+        assert websocket.recv(timeout=10) == "arrived"
+
+
+@pytest.mark.parametrize("value", ["%%%", "eyJ", "bm90IGpzb24=", "e30x", "YQ", "eyJhIjog", "eyJhIjoxZTk5OX0="])
+def test_a_body_that_cannot_be_decoded_costs_no_call(obedient: Launcher, value: str) -> None:
+    session_id = f"broken-{value}"
+    url = f"{obedient.websocket_url()}?body={value}"
+    with connect(url, proxy=None, additional_headers={"x-daily-session-id": session_id}) as websocket:
+        assert close_code(websocket) == 1000
+    assert obedient.arguments(session_id)["body"] == {}
+    (line,) = obedient.lines(f"| {session_id} - Ignored ?body=: ")
+    assert "WARNING" in line
+
+
+def test_at_capacity_and_duplicates_are_refused_before_accept() -> None:
+    with Launcher("obedient", MAX_SESSIONS="1") as launcher:
+        named = {"x-daily-session-id": "one"}
+        with dial(launcher, {"do": "receive"}, additional_headers=named):
+            launcher.wait_for_log("Session started")
+            with pytest.raises(InvalidStatus) as full, dial(launcher, {}):
+                pass
+            assert full.value.response.status_code == 429
+            assert full.value.response.headers["retry-after"] == "5"
+            with pytest.raises(InvalidStatus) as taken, dial(launcher, {}, additional_headers=named):
+                pass
+            assert taken.value.response.status_code == 409
+
+
+def test_a_body_in_the_query_is_never_logged() -> None:
+    with Launcher("obedient", PIPECAT_LOG_LEVEL="TRACE") as launcher:
+        secret = encode({"do": "raise", "key": "value"})
+        with connect(f"{launcher.websocket_url()}?body={secret}&token=t0ken", proxy=None) as websocket:
+            assert close_code(websocket) == 1011
+        with connect(f"{launcher.websocket_url()}?body=!!{secret}", proxy=None) as websocket:
+            assert close_code(websocket) == 1000
+        assert secret not in launcher.log()
+        assert "t0ken" not in launcher.log()
+
+
+def test_a_token_lets_one_connection_in() -> None:
+    from pipecat_base.auth.tokens import Tokens
+
+    tokens = Tokens("sh4red-key")
+    with Launcher("obedient", PIPECAT_WEBSOCKET_AUTH="token", PIPECAT_WEBSOCKET_SECRET="sh4red-key") as launcher:
+
+        def attempt(path: str, **headers: str) -> int:
+            try:
+                with connect(launcher.websocket_url(path), proxy=None, additional_headers=headers) as websocket:
+                    return close_code(websocket) or 0
+            except InvalidStatus as refused:
+                return refused.response.status_code
+
+        once = tokens.mint()
+        assert attempt(f"/ws?token={once}") == 1000
+        assert attempt(f"/ws?token={once}") == 403
+        assert attempt(f"/ws/{tokens.mint()}") == 1000
+        assert attempt(f"/ws-client/{tokens.mint()}") == 1000
+        assert attempt("/ws", Authorization=f"Bearer {tokens.mint()}") == 1000
+        assert attempt("/ws") == 403
+        assert attempt("/ws?token=garbage") == 403
+        assert attempt(f"/ws?token={Tokens('other').mint()}") == 403
+        assert attempt(f"/ws?token={tokens.mint(lifetime=-1)}") == 403
+
+
+def test_a_refusal_for_want_of_a_token_says_so_to_the_caller_and_in_the_log() -> None:
+    with Launcher("obedient", PIPECAT_WEBSOCKET_AUTH="token") as launcher:
+        with pytest.raises(InvalidStatus) as refused, dial(launcher, {}):
+            pass
+        response = refused.value.response
+        assert (response.status_code, json.loads(response.body or b"")["error"]["code"]) == (403, "unauthorized")
+        assert response.headers["x-pipecat-launcher"]
+        launcher.wait_for_log("unauthorized: token: This WebSocket needs a token")
+        assert "no WebSocket can get in" in launcher.log()
+
+
+def test_a_socket_that_nobody_serves_is_404_and_in_the_log(obedient: Launcher) -> None:
+    with pytest.raises(InvalidStatus) as refused, connect(obedient.websocket_url("/wss"), proxy=None):
+        pass
+    response = refused.value.response
+    assert (response.status_code, json.loads(response.body or b"")["error"]["code"]) == (404, "not_served")
+    obedient.wait_for_log("Refused WebSocket /wss: not_served: ")
+
+
+def test_a_refusal_is_no_error_in_the_log() -> None:
+    with Launcher("obedient", DRAIN_NOTICE="0") as launcher:
+        with pytest.raises(InvalidStatus), connect(launcher.websocket_url("/nowhere"), proxy=None):
+            pass
+        assert launcher.stop() == 0
+        assert "ERROR" not in launcher.log()
+
+
+def test_a_token_survives_a_refusal_for_want_of_a_place() -> None:
+    from pipecat_base.auth.tokens import Tokens
+
+    token = Tokens("sh4red-key").mint()
+    variables: dict[str, Any] = {
+        "PIPECAT_WEBSOCKET_AUTH": "token",
+        "PIPECAT_WEBSOCKET_SECRET": "sh4red-key",
+        "MAX_SESSIONS": "1",
+    }
+    with Launcher("obedient", **variables) as launcher:
+        url = f"{launcher.websocket_url()}?token={token}"
+        with ThreadPoolExecutor() as pool:
+            running = pool.submit(post, launcher, {"do": "sleep", "seconds": 0.5})
+            launcher.wait_for_log("Session started")
+            with pytest.raises(InvalidStatus) as full, connect(url, proxy=None):
+                pass
+            assert full.value.response.status_code == 429
+            assert running.result().status_code == 200
+        with connect(url, proxy=None) as websocket:
+            assert close_code(websocket) == 1000
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws-client"])
+def test_a_token_in_the_path_is_not_logged_even_without_an_upgrade(obedient: Launcher, path: str) -> None:
+    assert obedient.http.get(f"{path}/path-t0ken").status_code == 404
+    obedient.wait_for_log(f"GET {path}/... 404")
+    assert "path-t0ken" not in obedient.log()
+
+
+def test_a_token_that_is_refused_is_not_logged() -> None:
+    with Launcher("obedient", PIPECAT_WEBSOCKET_AUTH="token", PIPECAT_WEBSOCKET_SECRET="sh4red-key") as launcher:
+        for path in ("/ws", "/ws-client"):
+            with pytest.raises(InvalidStatus), connect(launcher.websocket_url(f"{path}/path-t0ken"), proxy=None):
+                pass
+        launcher.wait_for_log("unauthorized", times=2)
+        assert "path-t0ken" not in launcher.log()
+
+
+def test_other_origins_are_refused_when_origins_are_listed() -> None:
+    with Launcher("obedient", PIPECAT_ALLOWED_ORIGINS="https://good.example, https://also.example") as launcher:
+        with dial(launcher, {}, origin="https://GOOD.example") as websocket:
+            assert close_code(websocket) == 1000
+        for origin in ("https://bad.example", None):
+            with pytest.raises(InvalidStatus) as refused, dial(launcher, {}, origin=origin):
+                pass
+            assert refused.value.response.status_code == 403
+
+
+def test_http_sessions_go_on_beside_sockets(obedient: Launcher) -> None:
+    with dial(obedient, {"do": "echo"}) as websocket:
+        assert post(obedient, {}).status_code == 200
+        websocket.send("still there")
+        assert websocket.recv(timeout=10) == "still there"

@@ -1,0 +1,107 @@
+"""Bodies that are within every limit and cost as much as they can: other calls go on meanwhile."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.support.attackers import dial, status_of
+from tests.support.bystanders import Bystanders
+from tests.support.launchers import Launcher
+
+MOST_DELAY = 0.05
+"""Seconds that another call's echo may take."""
+SIZE = 8_700_000
+BODIES = {
+    "unique keys": b"{" + b",".join(b'"k%d":1' % number for number in range(700_000)) + b"}",
+    "as many unique keys as may be": b"{" + b",".join(b'"k%d":1' % number for number in range(90_000)) + b"}",
+    "a body that the platform takes": b"{" + b",".join(b'"%x":1' % number for number in range(105_000)) + b"}",
+    "floats of many digits": b"[" + b",".join([b"1." + b"7" * 1000] * (SIZE // 1003)) + b"]",
+    "integers of 4,300 digits": b"[" + b",".join([b"7" * 4300] * (SIZE // 4301)) + b"]",
+    "floats": b"[" + b",".join([b"1.5e3"] * 400_000) + b"]",
+    "objects": b"[" + b",".join([b'{"a":[]}'] * 30_000) + b"]",
+    "one text": b'"' + b"x" * SIZE + b'"',
+}
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    folder = str(tmp_path_factory.mktemp("uploads"))
+    with Launcher("hostile", PIPECAT_GATEWAY="1", PIPECAT_UPLOADS_FOLDER=folder) as running:
+        yield running
+
+
+def worst_echo(launcher: Launcher, attack: Callable[[], object]) -> float:
+    """Seconds that the latest frame of another call took, in the best of three rounds."""
+    found: list[float] = []
+    while len(found) < 3 and min(found, default=MOST_DELAY) >= MOST_DELAY:
+        with Bystanders(launcher) as others:
+            time.sleep(0.2)
+            attack()
+            time.sleep(0.2)
+        assert others.lost == 0
+        found.append(max(latency for call in others.calls for latency in call.latencies))
+    return min(found)
+
+
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        *(("/bot", kind) for kind in BODIES),
+        *((path, kind) for path in ("/start", "/api/offer") for kind in ("as many unique keys as may be", "floats")),
+    ],
+)
+def test_no_body_makes_another_call_wait(launcher: Launcher, path: str, kind: str) -> None:
+    content = BODIES[kind]
+    if path == "/start":
+        content = b'{"transport":"websocket","body":' + content + b"}"
+    headers = {"x-pcc-max-session-seconds": "0.05"}
+
+    def attack() -> None:
+        answer = launcher.http.post(path, content=content, headers=headers, timeout=60)
+        assert answer.status_code in (200, 400, 413)
+
+    assert worst_echo(launcher, attack) < MOST_DELAY
+
+
+@pytest.mark.parametrize("candidate", [b"1.23456", b'"\xc3\xa9"'])
+def test_no_candidates_make_another_call_wait(launcher: Launcher, candidate: bytes) -> None:
+    count = 900_000 if candidate.isascii() else 90_000
+    content = b'{"pc_id":"x","candidates":[' + b",".join([candidate] * count) + b"]}"
+
+    def attack() -> None:
+        assert launcher.http.patch("/api/offer", content=content, timeout=60).status_code in (400, 404)
+
+    assert worst_echo(launcher, attack) < MOST_DELAY
+
+
+def test_no_query_makes_another_call_wait(launcher: Launcher) -> None:
+    keys = b"{" + b",".join(b'"k%d":1' % number for number in range(60_000)) + b"}"
+    url = f"{launcher.websocket_url('/ws-client')}?body={base64.urlsafe_b64encode(keys).decode()}"
+
+    def attack() -> None:
+        with connect(url, proxy=None) as socket:
+            socket.send("x")
+            assert socket.recv(20) == "x"
+
+    assert worst_echo(launcher, attack) < MOST_DELAY
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "text/plain"])
+def test_no_form_makes_another_call_wait(launcher: Launcher, kind: str) -> None:
+    def attack() -> None:
+        answer = launcher.http.post("/files", content=b"&" * 8_000_000, headers={"content-type": kind})
+        assert answer.status_code == 400
+
+    assert worst_echo(launcher, attack) < MOST_DELAY
+
+
+def test_a_form_that_is_no_multipart_is_refused_before_it_is_read(launcher: Launcher) -> None:
+    with dial(launcher) as sock:
+        head = b"POST /files HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/x-www-form-urlencoded\r\n"
+        sock.sendall(head + b"content-length: 8000000\r\n\r\na=1&")
+        assert status_of(sock.recv(100)) == 400

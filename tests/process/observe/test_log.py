@@ -1,0 +1,98 @@
+"""What an operator reads at three in the morning."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.launchers import ISOLATION, Launcher, run, until
+
+
+def entries(launcher: Launcher) -> list[dict[str, Any]]:
+    """The log as JSON: every line of it."""
+    return [json.loads(line) for line in launcher.log().splitlines()]
+
+
+def test_as_json_every_line_is_an_object_what_is_printed_too() -> None:
+    with Launcher("observed", PIPECAT_LOG_FORMAT="json", DRAIN_NOTICE="0") as launcher:
+        launcher.post({"print": "what was printed", "raise": "boom\nbang"}, x_daily_session_id="s-1")
+        until(lambda: [e for e in entries(launcher) if e["stream"] == "stdout"], "what was printed")
+        assert launcher.stop() == 0
+        found = entries(launcher)
+    (printed,) = [entry for entry in found if entry["stream"] == "stdout"]
+    assert (printed["line"], printed["session_id"]) == ("what was printed", "s-1")
+    (failure,) = [entry for entry in found if "failed: ValueError: boom bang at bot.py:" in entry["line"]]
+    assert (failure["level"], failure["session_id"]) == ("ERROR", "s-1")
+    assert "Traceback" in failure["line"]
+    (warning,) = [entry for entry in found if "a warning of the bot's" in entry["line"]]
+    assert (warning["level"], warning["session_id"]) == ("WARNING", "s-1")
+    assert all(entry["@timestamp"] for entry in found)
+    assert found[-1]["line"] == "Stopped"
+
+
+def test_as_json_a_start_that_fails_is_told_in_it(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text("import nothing_of_this_name\n")
+    ended = run("serve", cwd=tmp_path, PIPECAT_LOG_FORMAT="json")
+    assert ended.returncode != 0
+    lines = [json.loads(line)["line"] for line in ended.stderr.splitlines()]
+    assert any("nothing_of_this_name" in line for line in lines)
+
+
+def test_as_json_it_stays_where_the_folder_cannot_be_used() -> None:
+    with Launcher("observed", PIPECAT_LOG_FORMAT="json", PCC_LOG_DIR="/proc/nowhere") as launcher:
+        launcher.post({"return": True})
+        until(lambda: "Session ended" in launcher.log(), "its end")
+        first, *rest = launcher.log().splitlines()
+    assert "PCC_LOG_DIR" in first
+    assert all(line.startswith('{"@timestamp"') for line in rest)
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_warning_of_the_import_is_told_too(tmp_path: Path, log_format: str) -> None:
+    (tmp_path / "bot.py").write_text("import warnings\n\nwarnings.warn('at import')\n\n\nasync def bot(args): ...\n")
+    with Launcher(tmp_path, PIPECAT_LOG_FORMAT=log_format) as launcher:
+        launcher.wait_for_log("UserWarning: at import")
+        assert len(launcher.lines("UserWarning: at import")) == 1
+
+
+def test_one_line_tells_of_a_refusal() -> None:
+    with Launcher("observed", MAX_SESSIONS="1", PIPECAT_GATEWAY="1") as launcher:
+        launcher.http.post("/v1/public/agent/start", json={"body": {"end": "stay"}})
+        until(lambda: not launcher.is_ready(), "the place is taken")
+        assert launcher.post({}, x_daily_session_id="late").status_code == 429
+        launcher.wait_for_log("Refused POST /bot: at_capacity")
+        # Whatever is logged of it is there once a later request's line is.
+        assert launcher.http.get("/nowhere").status_code == 404
+        launcher.wait_for_log("GET /nowhere 404")
+        (line,) = launcher.lines("| late - ")
+        assert "| WARNING " in line
+
+
+def test_the_page_and_what_it_asks_for_are_no_news() -> None:
+    with Launcher("observed", PIPECAT_GATEWAY="1") as launcher:
+        for path in ("/", "/page/app.js", "/page/style.css", "/sessions", "/status"):
+            assert launcher.http.get(path).status_code == 200
+        assert launcher.http.get("/page/nothing.js").status_code == 404
+        launcher.wait_for_log("GET /page/nothing.js 404")
+        assert len(launcher.lines(" 200 in ")) == 0
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks do not tell their context before Python 3.12")
+def test_what_blocks_the_loop_and_what_fails_in_the_background_is_told_with_its_session() -> None:
+    with Launcher("observed") as launcher:
+        launcher.post({"block": 1.6, "return": True}, x_daily_session_id="s-block")
+        launcher.wait_for_log("| s-block - The event loop is blocked by bot.py:")
+        launcher.post({"background": True, "return": True}, x_daily_session_id="s-background")
+        launcher.wait_for_log("| s-background - Task exception was never retrieved")
+
+
+def test_a_stall_is_told_in_any_case() -> None:
+    with Launcher("observed") as launcher:
+        launcher.post({"block": 1.6, "return": True})
+        launcher.wait_for_log("The event loop is blocked by bot.py:")
+        consequence = "its session waits" if ISOLATION == "process" else "every session waits"
+        assert launcher.lines(consequence)
