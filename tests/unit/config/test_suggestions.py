@@ -1,4 +1,4 @@
-"""Names that were meant to be others."""
+"""Suggestions for misspelled names."""
 
 from __future__ import annotations
 
@@ -12,20 +12,19 @@ KNOWN = ("HOST", "PORTS", "SETUP", "TEARDOWN", "MIN_SESSIONS", "MAX_SESSIONS")
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
-        ("PORT", "PORTS"),  # one left out
-        ("PORTTS", "PORTS"),  # one put in
-        ("PARTS", "PORTS"),  # one changed
-        ("PROTS", "PORTS"),  # two exchanged
-        ("PARTZ", None),  # two slips in a short name
-        ("SETUPUP", None),
+        ("PORT", "PORTS"),  # one letter missing
+        ("PORTTS", "PORTS"),  # one letter too many
+        ("PARTS", "PORTS"),  # one wrong
+        ("PROTS", "PORTS"),  # two swapped
+        ("PARTZ", None),  # two wrong in a short name
         ("max_sesions", "MAX_SESSIONS"),
-        ("MAX_SESIONZ", "MAX_SESSIONS"),  # two slips in a long one
+        ("MAX_SESIONZ", "MAX_SESSIONS"),  # two wrong in a long one
         ("MAX_SESIONZZ", None),
         ("MAM_SESSIONS", "MAX_SESSIONS"),  # nearer than MIN_SESSIONS
-        ("HOSTS", None),  # too short a name to be near to
-        ("BEARDOWN", None),  # nobody slips at the first letter
+        ("HOSTS", None),  # HOST is too short
+        ("BEARDOWN", None),  # another first letter
         ("", None),
     ],
 )
-def test_the_nearest_name_is_one_slip_away_or_two(name: str, meant: str | None) -> None:
+def test_a_name_that_is_nearly_a_known_one_has_a_suggestion(name: str, meant: str | None) -> None:
     assert nearest([name], KNOWN) == ({} if meant is None else {name: meant})
