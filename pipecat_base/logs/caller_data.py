@@ -1,30 +1,28 @@
-"""What pipecat's own log lines may show: their words, and of their values those that are known to be no caller's.
+"""Callers' data in pipecat's own log lines: their words are shown, their values only where known to be harmless.
 
-pipecat logs phone numbers, custom parameters, bodies, messages and room tokens, at every level, in some three hundred
-places that change with each version. So no list of lines is kept here but one of expressions: a line's own source says
-which parts of it are text and which are values. From the first value on that is not listed, the line shows the names
-of its values in their place::
+pipecat logs phone numbers, custom parameters, bodies, messages and room tokens, at every level, on some three hundred
+lines that change with each version. A line's words are constants of the function that logs it; everything else in the
+message is a value, and is hidden unless :data:`HARMLESS` names it::
 
-    Parsed - Type: twilio, Data: <call_data>
-
-What is not found (no source beside it, a line that is no literal) is not shown: a new version may lose detail, but
-tells nothing.
+    Parsed - Type: twilio, Data: <...>
 """
 
 from __future__ import annotations
 
-import ast
-import linecache
 import re
-import textwrap
+import sys
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from operator import attrgetter
+from types import CodeType, FrameType, SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 from pipecat_base.logs.escaping import LONGEST_LINE, logged
 
 if TYPE_CHECKING:
     from loguru import Record
 
+# The modules that speak with callers and with their carriers.
 MODULES = (
     "pipecat.runner.",
     "pipecat.transports.",
@@ -35,79 +33,78 @@ MODULES = (
     "pipecat.services.ultravox.",
     "pipecat.extensions.ivr.",
 )
-"""They speak with callers and with who carries their calls."""
-LEVELS = frozenset({"trace", "debug", "info", "success", "warning", "error", "exception", "critical", "log"})
-MAX_LINES = 24
-"""Of one call in the source."""
-UNKNOWN = "<...>"
-HARMLESS = re.compile(
-    r"""(?x)
-    self (\._( session_id | conversation_id | pc_id | host | port | broadcast_path | peer_broadcast_path
-             | ws_close_timeout | redial_attempt | sample_rate ))?
-    | (\w+\.)* ( pc_id | kind | sid | format | application_state | iceConnectionState | connectionState
-               | iceGatheringState | __name__ | duration )
-    | ( response\.status | call\.id | call\.status | session\.id | stream\.id | call_sid | call_control_id )
-    | ( call | session | stream | pc | meeting | conversation | agent | replica | persona ) _ ( id | sid )
-    | transport_type | transport_key | state | width | height | code | action | enabled | sample_rate
-    | video_source | audio_source | event_name | idle_duration | provider
-    | e\.__class__\.__name__ | type\(\w+\)(\.__name__)? | len\([\w.]+\) | [A-Z_]+
+# States, kinds, names of types, and the ids that providers give to calls.
+HARMLESS = tuple(
     """
+    self self._session_id self._conversation_id self._pc_id self._host self._port self._broadcast_path
+    self._peer_broadcast_path self._ws_close_timeout self._redial_attempt self._sample_rate self._track.kind
+    self._pc.iceConnectionState self._pc.connectionState self._pc.iceGatheringState self._websocket.application_state
+    call.id call.status call.duration session.id stream.id response.status e.__class__.__name__ callback.__name__
+    track.kind track.sid track_pub.kind track_pub.sid publication.sid participant.sid frame.format file.format
+    pc_id webrtc_connection.pc_id pipecat_connection.pc_id existing_connection.pc_id
+    call_id call_sid call_control_id session_id stream_id stream_sid meeting_id conversation_id agent_id replica_id
+    persona_id transport_type transport_key state width height code action enabled sample_rate video_source
+    audio_source event_name idle_duration provider
+    """.split()
 )
-"""Expressions whose values are no caller's: states, sizes, names of types, ids by which providers know their calls."""
+HIDDEN = "<...>"
+_WORDS = re.compile(r"[^\w*#+]|(?=.*\W)..+", re.DOTALL)
+_HIDDEN_LIST = re.compile(rf"{HIDDEN}(?:\W{{0,3}}{HIDDEN})+")
 
 
-def take_out(record: Record) -> None:
-    """Leave in the record what may be shown. Never raises: pipecat's own code would get it."""
+def hide_caller_data(record: Record) -> None:
+    """Hide values in a record of pipecat's. Never raises, as pipecat's own code would get the exception."""
     if not (record["name"] or "").startswith(MODULES):
         return
     try:
-        record["message"] = logged(shown(record["file"].path, record["line"], record["message"]), LONGEST_LINE)
+        frame = _frame_of(record)
+        message = HIDDEN if frame is None else shown(record["message"], frame.f_code, frame)
+        record["message"] = logged(message, LONGEST_LINE)
     except Exception:
-        record["message"] = UNKNOWN
+        record["message"] = HIDDEN
 
 
-def shown(path: str, line: int, message: str) -> str:
-    """As much of the message as may be shown, where ``line`` of the file at ``path`` has logged it."""
-    template = _template(path, line)
-    if template is None:
+def _frame_of(record: Record) -> FrameType | None:
+    frame: FrameType | None = sys._getframe()
+    path, line = record["file"].path, record["line"]
+    while frame is not None and (frame.f_lineno != line or frame.f_code.co_filename != path):
+        frame = frame.f_back
+    return frame
+
+
+def shown(message: str, code: CodeType, frame: FrameType | None = None) -> str:
+    """The message as the log may show it.
+
+    Args:
+        code: The function that logs it.
+        frame: Its call, where harmless values are looked up.
+    """
+    if message in code.co_consts:
         return message
-    beginning, rest = template
-    found = beginning.match(message)
-    return (found.group() if found is not None else f"{UNKNOWN} ") + rest
+    words, harmless = _constants_of(code)
+    parts = words.split(message)  # values at even indexes, words at odd ones
+    if any(parts[::2]):
+        values = _values(harmless, {} if frame is None else frame.f_locals)
+        parts[::2] = [part if not part or part in values else HIDDEN for part in parts[::2]]
+    return _HIDDEN_LIST.sub(HIDDEN, "".join(parts))
 
 
-@lru_cache(4096)
-def _template(path: str, line: int) -> tuple[re.Pattern[str], str] | None:
-    """A pattern of what comes before the first value that is hidden, and what stands for the rest; None to show all."""
-    message = _message(path, line)
-    if isinstance(message, ast.Constant):
-        return None
-    if not isinstance(message, ast.JoinedStr):
-        return re.compile(""), UNKNOWN if message is None else f"<{ast.unparse(message)}>"
-    pattern, rest, hides = "", "", False
-    for part in message.values:
-        if isinstance(part, ast.Constant):
-            text = str(part.value)
-            pattern, rest = (pattern, rest + text) if hides else (pattern + re.escape(text), rest)
-            continue
-        assert isinstance(part, ast.FormattedValue)
-        name = ast.unparse(part.value)
-        hides = hides or HARMLESS.fullmatch(name) is None
-        pattern, rest = (pattern, f"{rest}<{name}>") if hides else (f"{pattern}.*?", rest)
-    return (re.compile(pattern, re.DOTALL), rest) if hides else None
+@lru_cache(1024)
+def _constants_of(code: CodeType) -> tuple[re.Pattern[str], tuple[str, ...]]:
+    # A single word may be a key of the data, and most single characters a key of the phone.
+    words = {c for c in code.co_consts if isinstance(c, str) and _WORDS.fullmatch(c)}
+    pattern = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    variables = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}
+    attributes = set(code.co_names)
+    harmless = (path for path in HARMLESS if path.partition(".")[0] in variables)
+    return re.compile(f"({pattern or '(?!)'})"), tuple(p for p in harmless if attributes.issuperset(p.split(".")[1:]))
 
 
-def _message(path: str, line: int) -> ast.expr | None:
-    """What is logged there; None where that cannot be told."""
-    lines = [linecache.getline(path, number) for number in range(line, line + MAX_LINES)]
-    for count in range(1, MAX_LINES + 1):
+def _values(paths: Iterable[str], variables: Mapping[str, Any]) -> set[str]:
+    names, found = SimpleNamespace(**variables), set()
+    for path in paths:
         try:
-            tree = ast.parse(textwrap.dedent("".join(lines[:count])))
-        except SyntaxError:
-            continue
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LEVELS:
-                # With more arguments the message is a format, and what it was filled with cannot be told apart.
-                return node.args[0] if len(node.args) == 1 and not node.keywords else None
-        return None
-    return None
+            found.add(str(attrgetter(path)(names)))
+        except AttributeError:
+            continue  # not assigned yet, or None
+    return found

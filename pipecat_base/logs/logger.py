@@ -24,7 +24,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipecat_base.config import environment
-from pipecat_base.logs.caller_data import take_out
+from pipecat_base.logs.caller_data import hide_caller_data
 from pipecat_base.logs.escaping import LONGEST_LINE, logged, logged_lines
 from pipecat_base.logs.jsonl.capture import OutputCapture
 from pipecat_base.logs.jsonl.records import record
@@ -112,7 +112,7 @@ class Logs:
     def configure(self) -> None:
         """Make loguru's console sink ours, and send the standard library's logging there."""
         logger.remove()
-        _patch_first(_fit if self._caller_data else _both(take_out, _fit))
+        _patch_first(_fit if self._caller_data else _both(hide_caller_data, _fit))
         self._console = self._add_console()
         if self._capture is not None and self._capture.records is not None and self._level != "NONE":
             self._lane_sink = self._add(self._write_to_lane, "{message}")
