@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Any
 
 from pipecat_base.bot import hooks
 from pipecat_base.bot.loader import Hook, is_async
 from pipecat_base.logs.logger import logger
+from pipecat_base.logs.throttle import LogThrottle
 
 MAX_STUCK = 3
 """Calls of readyz() that hang at the same time; no more are made until one of them ends."""
@@ -26,7 +28,7 @@ class Readiness:
         self._timeout = timeout
         self._asking: asyncio.Task[Any] | None = None
         self._stuck: set[asyncio.Task[Any]] = set()
-        self._complaint: str | None = None
+        self._problems = LogThrottle(math.inf)  # probes repeat every few seconds
 
     async def request(self) -> dict[str, Any]:
         """``{"ready": bool, ...}``; the bot's dict is as it is."""
@@ -36,7 +38,7 @@ class Readiness:
         # Probes that come together share an answer, and one that hangs must not pile up with every probe.
         if self._asking is None:
             if len(self._stuck) >= MAX_STUCK:
-                return self._complain(f"readyz() has not answered within {self._timeout:g} s")
+                return self._not_ready(f"readyz() has not answered within {self._timeout:g} s")
             self._asking = asyncio.ensure_future(hooks.call(readyz))
         asking = self._asking
         done, _ = await asyncio.wait({asking}, timeout=self._timeout)
@@ -48,22 +50,20 @@ class Readiness:
             asking.add_done_callback(self._stuck.discard)
             if is_async(readyz):
                 asking.cancel()
-            return self._complain(f"readyz() has not answered within {self._timeout:g} s")
+            return self._not_ready(f"readyz() has not answered within {self._timeout:g} s")
         error = asyncio.CancelledError() if asking.cancelled() else asking.exception()
         if error is not None:
-            return self._complain(f"readyz() raised {type(error).__name__}", error)
+            return self._not_ready(f"readyz() raised {type(error).__name__}", error)
         verdict = asking.result()
         if isinstance(verdict, dict) and isinstance(verdict.get("ready"), bool):
-            self._complaint = None
+            self._problems.reset()
             return verdict
         if isinstance(verdict, bool):
-            self._complaint = None
+            self._problems.reset()
             return {"ready": verdict}
-        return self._complain('readyz() must return True, False or a dict with the key "ready" (True or False)')
+        return self._not_ready('readyz() must return True, False or a dict with the key "ready" (True or False)')
 
-    def _complain(self, message: str, error: BaseException | None = None) -> dict[str, Any]:
-        # Probes come every few seconds: one log line, not one a probe.
-        if message != self._complaint:
-            logger.opt(exception=error).error(message)
-            self._complaint = message
+    def _not_ready(self, message: str, error: BaseException | None = None) -> dict[str, Any]:
+        if (line := self._problems.admit(message)) is not None:
+            logger.opt(exception=error).error(line)
         return {"ready": False, "state": "ready", "reason": message}
