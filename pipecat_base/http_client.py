@@ -1,4 +1,4 @@
-"""HTTP requests to other services: no redirect is followed, and no more of a response is read than it can need."""
+"""HTTP requests to other services, without redirects and with bounded responses."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ MAX_RESPONSE_BYTES = 1024 * 1024
 
 
 class NoResponse(Exception):
-    """No response arrived. The text says why, and holds neither the address nor anything that was sent."""
+    """No response arrived. The text gives the reason, never the address or the request."""
 
 
 @dataclass(frozen=True)
 class HttpResponse:
-    """A response, whatever its status."""
-
     status: int
     headers: Message
     content: bytes
@@ -41,15 +39,13 @@ def send(
 ) -> HttpResponse:
     """Send a request and wait for its response; blocks the thread.
 
-    A redirect is returned as it is: following it would turn a POST into a GET and take credentials elsewhere.
+    A redirect is returned as it is: following it would turn a POST into a GET and send credentials elsewhere.
 
     Args:
-        timeout: Seconds for each step: the connection, and each read.
-        max_bytes: The rest of a longer response is not read.
-        uses_proxy: Go through the proxy that ``HTTP_PROXY`` and ``HTTPS_PROXY`` name.
+        timeout: Seconds for the connection, and for each read.
 
     Raises:
-        NoResponse: the service cannot be reached, or does not speak HTTP.
+        NoResponse: the service cannot be reached, or its response is not HTTP.
     """
     handlers: list[Any] = [_NoRedirects]
     if not uses_proxy:
@@ -83,14 +79,13 @@ def _reason(error: object, timeout: float) -> str:
 
 
 def bounded_session(**options: Any) -> aiohttp.ClientSession:
-    """An aiohttp session that reads no endless response, and none that is small only because it is compressed.
-
-    aiohttp is a dependency of pipecat, and is imported on first use.
-    """
+    """An aiohttp session that limits the size of responses, and accepts no compressed ones."""
     import aiohttp
 
-    as_it_is = {"accept-encoding": "identity"}
-    return aiohttp.ClientSession(response_class=_bounded_response(), headers=as_it_is, auto_decompress=False, **options)
+    uncompressed = {"accept-encoding": "identity"}
+    return aiohttp.ClientSession(
+        response_class=_bounded_response(), headers=uncompressed, auto_decompress=False, **options
+    )
 
 
 def _bounded_response() -> type[aiohttp.ClientResponse]:

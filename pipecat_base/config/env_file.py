@@ -1,4 +1,4 @@
-"""``.env`` beside the bot: for who works on it, never for what runs it."""
+"""The ``.env`` file in the bot's folder, which only development reads."""
 
 from __future__ import annotations
 
@@ -19,15 +19,11 @@ NAME = ".env"
 
 
 class EnvFile:
-    """Variables of a file, in the environment: never over one that was set before, be it empty.
-
-    Args:
-        folder: The bot's.
+    """Sets variables of the file that the environment does not have yet, not even empty.
 
     Attributes:
-        names: The variables that came from it, with where each stands: ``.env:3``.
-        warnings: Lines about what in it is no variable.
-        differing: The variables that the last reading changed.
+        names: Variables from the file, with the place of each: ``.env:3``.
+        differing: Variables that the last reading changed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -39,16 +35,16 @@ class EnvFile:
         self.differing: frozenset[str] = frozenset()
 
     def read(self) -> None:
-        """Set what it says, and no longer what it said before.
+        """Set the variables and remove those of the last reading.
 
         Raises:
-            SettingsInvalid: it is no text.
+            SettingsInvalid: the file cannot be read or is not UTF-8.
         """
         from dotenv import dotenv_values
         from dotenv.parser import parse_stream
 
         try:
-            # A FIFO too: password managers hand it out by one.
+            # Not is_file(): password managers provide a FIFO.
             text = self._path.read_text(encoding="utf-8") if self._path.exists() and not self._path.is_dir() else ""
         except UnicodeDecodeError:
             raise SettingsInvalid([f"{self._path}: not UTF-8"]) from None
@@ -74,10 +70,10 @@ def _slot(binding: Binding) -> str:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """Without dotenv's own warnings, which do not name the file."""
-    theirs = logging.getLogger("dotenv.main")
-    theirs.disabled = True
+    # Without dotenv's own warnings, which do not name the file.
+    dotenv_logger = logging.getLogger("dotenv.main")
+    dotenv_logger.disabled = True
     try:
         yield
     finally:
-        theirs.disabled = False
+        dotenv_logger.disabled = False

@@ -1,4 +1,4 @@
-"""The process's environment: the one place that reads or changes it."""
+"""The process's environment; no other module reads or changes it."""
 
 from __future__ import annotations
 
@@ -7,42 +7,36 @@ import ctypes
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-ENV_START = 50
-"""The field of /proc/PID/stat that says where the block begins, counted from 1."""
+ENV_START = 50  # field of /proc/PID/stat with the address of the environment block, counted from 1
 PIPECAT_SETUP_FILES = "PIPECAT_SETUP_FILES"
 PR_SET_DUMPABLE = 4
 
 
 def read() -> Mapping[str, str]:
-    """A copy of the environment as it is now."""
     return dict(os.environ)
 
 
 def add(variables: Mapping[str, str]) -> None:
-    """Set variables for the bot to read."""
     os.environ.update(variables)
 
 
 def replace(variables: Mapping[str, str]) -> None:
-    """Have these and no others."""
     os.environ.clear()
     os.environ.update(variables)
 
 
 def add_unless_set(variables: Mapping[str, str]) -> None:
-    """Set variables that nobody has set."""
     for name, value in variables.items():
         os.environ.setdefault(name, value)
 
 
 def remove(names: Iterable[str]) -> None:
-    """Take variables away."""
     for name in names:
         os.environ.pop(name, None)
 
 
 def scrub(names: Collection[str]) -> None:
-    """Take variables away, from the block that the system shows in ``/proc/PID/environ`` too (proc(5))."""
+    """Remove variables, also from ``/proc/PID/environ`` (proc(5))."""
     remove(names)
     with contextlib.suppress(OSError, ValueError, IndexError):
         with open("/proc/self/environ", "rb") as file:
@@ -58,26 +52,26 @@ def scrub(names: Collection[str]) -> None:
 
 
 def hide_from_other_processes(hides: bool = True) -> None:
-    """Let no process of the same user read this one's memory or environment (PR_SET_DUMPABLE, prctl(2))."""
+    """Deny processes of the same user this one's memory and environment (PR_SET_DUMPABLE, prctl(2))."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, int(not hides), 0, 0, 0)
 
 
 def append_setup_file(path: str) -> None:
-    """Have pipecat load one more setup file, after the user's."""
+    """Make pipecat load another setup file, after the user's."""
     listed = [part for part in os.environ.get(PIPECAT_SETUP_FILES, "").split(os.pathsep) if part]
     if path not in listed:
         os.environ[PIPECAT_SETUP_FILES] = os.pathsep.join([*listed, path])
 
 
 def allow_long_websocket_requests() -> None:
-    """Before the first import of websockets, which otherwise leaves a request line over 8 KB without any answer."""
+    """Call before the first import of websockets, which otherwise never answers a request line over 8 KB."""
     os.environ.setdefault("WEBSOCKETS_MAX_LINE_LENGTH", str(1024 * 1024))
 
 
 @contextlib.contextmanager
 def without_default_log_sink() -> Iterator[None]:
-    """Around loguru's first import: its sink 0, which bots remove by number, is then the first one that we add."""
+    """Around loguru's first import: makes the launcher's own sink number 0, which bots remove by number."""
     before = os.environ.get("LOGURU_AUTOINIT")
     os.environ["LOGURU_AUTOINIT"] = "0"
     try:

@@ -1,14 +1,13 @@
-"""Who uses this machine alone, and who only seems to: names of others that lead here."""
+"""Host names of this machine."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 
+# RFC 9110 section 7.2, without user names, percent-encoding and zones, which browsers do not send.
 HOST = re.compile(r"(\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9.-]+))(:[0-9]{0,5})?")
-"""RFC 9110 section 7.2, without what no browser sends: user names, percent-encoding, zones."""
 HOST_HEADERS = ("host", "x-forwarded-host")
-"""What a visitor takes us for: behind a tunnel it is the tunnel's name."""
 
 
 def is_local(host: str) -> bool:
@@ -22,12 +21,12 @@ def is_local(host: str) -> bool:
 
 
 def name_is_local(host: str) -> bool:
-    """Whether a ``Host`` header's value names this machine."""
+    """Checks a ``Host`` header's value."""
     found = HOST.fullmatch(host)
     return found is not None and is_local((found["address"] or found["name"]).lower())
 
 
 def page_is_local(origin: str) -> bool:
-    """Whether an ``Origin`` header's value names a page of this machine's."""
+    """Checks an ``Origin`` header's value."""
     scheme, _, host = origin.partition("://")
     return scheme.lower() in ("http", "https") and name_is_local(host)

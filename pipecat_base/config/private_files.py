@@ -1,4 +1,4 @@
-"""Files and folders that other users of the machine cannot read: callers' words and files are in them."""
+"""Files and folders that other users of the machine cannot read: they hold callers' data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ FOLDER = 0o700
 
 
 def make_folder(path: str) -> None:
-    """Make a folder and those above it; one that is there keeps its mode.
-
-    Raises:
-        OSError: it cannot be made, or is no folder.
-    """
+    """Make a folder and its parents; existing folders keep their modes."""
     above = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(above):
         make_folder(above)
@@ -25,9 +21,4 @@ def make_folder(path: str) -> None:
 
 
 def open_file(path: str, flags: int, mode: int = FILE) -> int:
-    """A descriptor of a file that is made if it is not there.
-
-    Raises:
-        OSError: it cannot be opened.
-    """
     return os.open(path, flags | os.O_CREAT, mode)

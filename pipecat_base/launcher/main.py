@@ -208,7 +208,7 @@ class Process:
             write_line(2, message)
         else:
             self._capture.print(message)
-            self._capture.say("WARNING", message)
+            self._capture.append("WARNING", message)
 
     def _tell_of_error(self, error: StartupError) -> None:
         """Standard error is for people, the lane and the termination message for the platform."""
@@ -216,7 +216,7 @@ class Process:
             print(error.report(), file=sys.stderr, flush=True)
         else:
             self._capture.print(error.report())
-            self._capture.say("CRITICAL", error.refusal())
+            self._capture.append("CRITICAL", error.refusal())
         platform.write_termination_message(error.refusal(), environment.read())
 
 

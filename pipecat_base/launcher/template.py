@@ -133,7 +133,7 @@ def _about(imported: Imported) -> messages.BotImported:
     bot = imported.bot
     problem = imported.webrtc_problem if installed.has(*installed.WEBRTC) else installed.NO_WEBRTC
     main = threading.main_thread()
-    others = [thread.name for thread in threading.enumerate() if thread is not main and thread.name != "lane"]
+    others = [thread.name for thread in threading.enumerate() if thread is not main and thread.name != "bot.jsonl"]
     return messages.BotImported(
         name=bot.name,
         file=bot.file.name,

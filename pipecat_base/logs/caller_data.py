@@ -33,20 +33,22 @@ MODULES = (
     "pipecat.services.ultravox.",
     "pipecat.extensions.ivr.",
 )
-# States, kinds, names of types, and the ids that providers give to calls.
-HARMLESS = tuple(
-    """
-    self self._session_id self._conversation_id self._pc_id self._host self._port self._broadcast_path
-    self._peer_broadcast_path self._ws_close_timeout self._redial_attempt self._sample_rate self._track.kind
-    self._pc.iceConnectionState self._pc.connectionState self._pc.iceGatheringState self._websocket.application_state
-    call.id call.status call.duration session.id stream.id response.status e.__class__.__name__ callback.__name__
-    track.kind track.sid track_pub.kind track_pub.sid publication.sid participant.sid frame.format file.format
-    pc_id webrtc_connection.pc_id pipecat_connection.pc_id existing_connection.pc_id
-    call_id call_sid call_control_id session_id stream_id stream_sid meeting_id conversation_id agent_id replica_id
-    persona_id transport_type transport_key state width height code action enabled sample_rate video_source
-    audio_source event_name idle_duration provider
-    """.split()
+# Variables with states, kinds, names of types, and the ids that providers give to calls.
+# fmt: off
+HARMLESS = (
+    "self", "self._session_id", "self._conversation_id", "self._pc_id", "self._host", "self._port",
+    "self._broadcast_path", "self._peer_broadcast_path", "self._ws_close_timeout", "self._redial_attempt",
+    "self._sample_rate", "self._track.kind", "self._pc.iceConnectionState", "self._pc.connectionState",
+    "self._pc.iceGatheringState", "self._websocket.application_state", "call.id", "call.status", "call.duration",
+    "session.id", "stream.id", "response.status", "e.__class__.__name__", "callback.__name__", "track.kind",
+    "track.sid", "track_pub.kind", "track_pub.sid", "publication.sid", "participant.sid", "frame.format",
+    "file.format", "pc_id", "webrtc_connection.pc_id", "pipecat_connection.pc_id", "existing_connection.pc_id",
+    "call_id", "call_sid", "call_control_id", "session_id", "stream_id", "stream_sid", "meeting_id",
+    "conversation_id", "agent_id", "replica_id", "persona_id", "transport_type", "transport_key", "state", "width",
+    "height", "code", "action", "enabled", "sample_rate", "video_source", "audio_source", "event_name",
+    "idle_duration", "provider",
 )
+# fmt: on
 HIDDEN = "<...>"
 _WORDS = re.compile(r"[^\w*#+]|(?=.*\W)..+", re.DOTALL)
 _HIDDEN_LIST = re.compile(rf"{HIDDEN}(?:\W{{0,3}}{HIDDEN})+")

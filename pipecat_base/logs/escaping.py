@@ -1,20 +1,15 @@
-"""Text from outside, as the log may show it: on one line, escaped, and no longer than it is worth."""
+"""Escapes text from outside for the log."""
 
 from __future__ import annotations
 
+# In characters: a value from outside; a message of the launcher's, or a line of a traceback.
 LONGEST_VALUE = 256
-"""Characters of one value."""
 LONGEST_LINE = 4096
-"""Characters of a message of the launcher's, and of a line of a traceback."""
 CUT = "..."
-"""Stands for the rest."""
 
 
 def logged(text: str, longest: int = LONGEST_VALUE) -> str:
-    """The text with escapes for characters that draw nothing: controls, line ends, directions of writing.
-
-    Never longer than ``longest``. Text that has been here before comes back unchanged.
-    """
+    """At most ``longest`` characters, with controls, line ends and writing directions escaped. Idempotent."""
     shown = text[: longest + 1]
     if not shown.isprintable():
         shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
@@ -22,6 +17,6 @@ def logged(text: str, longest: int = LONGEST_VALUE) -> str:
 
 
 def logged_lines(text: str) -> str:
-    """Each line of the text as :func:`logged` gives it; none begins as a line of the log does, with a date."""
+    """Escape each line; none begins with a digit, as the date of a log line does."""
     lines = (logged(line, LONGEST_LINE) for line in text.split("\n"))
     return "\n".join(f" {line}" if line[:1].isdigit() else line for line in lines)

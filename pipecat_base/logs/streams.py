@@ -1,4 +1,4 @@
-"""Writes to standard output and error that are safe in a signal handler."""
+"""Standard output and error, safe to use in a signal handler."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 
 
 def write_line(descriptor: int, text: str) -> None:
-    """Write a line without ever waiting for whoever reads it. Safe in a signal handler, and just before the end."""
+    """Write a line, or drop it rather than wait for the reader."""
     poll = select.poll()
     with contextlib.suppress(OSError):
         poll.register(descriptor, select.POLLOUT)
@@ -18,8 +18,9 @@ def write_line(descriptor: int, text: str) -> None:
 
 
 def flush_streams() -> None:
-    """Standard output and error, as far as that is possible now."""
-    # In a signal's handler the stream may be in use; a pipe may be gone.
+    # In a signal handler the stream may be in use; a pipe may be closed.
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(RuntimeError, OSError, ValueError, AttributeError):  # None, where it was closed
+        with contextlib.suppress(
+            RuntimeError, OSError, ValueError, AttributeError
+        ):  # None if it was closed at the start
             stream.flush()

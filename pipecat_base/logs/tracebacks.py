@@ -1,4 +1,4 @@
-"""The user's part of a stack: which lines of their project were being run."""
+"""The user's own frames of a stack."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ import traceback
 from types import FrameType, TracebackType
 from typing import Any
 
-MOST_FRAMES = 12
-"""A recursion without end has a thousand."""
+MAX_FRAMES = 12
 
-_OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _INSTALLED = tuple({sysconfig.get_path(kind) + os.sep for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 
 def is_users(filename: str, project: str) -> bool:
-    """Whether ``filename`` is a source file of the project, and not of an environment inside its folder."""
+    """True for a source file of the project, but not of a virtual environment inside its folder."""
     if filename.startswith("<"):
         return False  # <frozen importlib._bootstrap>, <string>
     path = os.path.abspath(filename)
-    if path.startswith(_OURS) or path.startswith(_INSTALLED) or f"{os.sep}site-packages{os.sep}" in path:
+    if path.startswith(_PACKAGE) or path.startswith(_INSTALLED) or f"{os.sep}site-packages{os.sep}" in path:
         return False
     return path.startswith(os.path.join(os.path.abspath(project), ""))
 
@@ -36,28 +35,28 @@ def describe(filename: str, line: int, function: str, project: str) -> str:
 
 
 def users_frames(trace: TracebackType | None, project: str) -> list[str]:
-    """The project's frames of a traceback, outermost first."""
+    """The project's frames, outermost first."""
     frames = [
         describe(frame.filename, frame.lineno or 0, frame.name, project)
         for frame in traceback.extract_tb(trace)
         if is_users(frame.filename, project)
     ]
-    if len(frames) > MOST_FRAMES:
-        half = MOST_FRAMES // 2
+    if len(frames) > MAX_FRAMES:
+        half = MAX_FRAMES // 2
         frames[half:-half] = [f"... {len(frames) - 2 * half} more ..."]
     return frames
 
 
 def without_ours(trace: TracebackType | None) -> TracebackType | None:
-    """From the first frame on that is not the launcher's; all of it where there is none."""
+    """The traceback without the launcher's outermost frames; all of it if there are no others."""
     rest = trace
-    while rest is not None and rest.tb_frame.f_code.co_filename.startswith(_OURS):
+    while rest is not None and rest.tb_frame.f_code.co_filename.startswith(_PACKAGE):
         rest = rest.tb_next
     return rest or trace
 
 
 def where_is(frame: FrameType | None, project: str) -> str | None:
-    """The innermost line of the project that a running frame is in, or None."""
+    """The innermost line of the project in a running stack."""
     while frame is not None:
         if is_users(frame.f_code.co_filename, project):
             return describe(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, project)
@@ -66,7 +65,7 @@ def where_is(frame: FrameType | None, project: str) -> str | None:
 
 
 def where_is_suspended(coroutine: Any, project: str) -> str | None:
-    """As :func:`where_is`, for a coroutine that waits: its frames hang together by what each awaits."""
+    """The same for a suspended coroutine, through what each frame awaits."""
     found = None
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
@@ -77,5 +76,4 @@ def where_is_suspended(coroutine: Any, project: str) -> str | None:
 
 
 def where_is_thread(thread_id: int, project: str) -> str | None:
-    """As :func:`where_is`, for the thread with this identifier."""
     return where_is(sys._current_frames().get(thread_id), project)

@@ -1,9 +1,10 @@
-"""Puts the pump between the process and its standard output and error, and takes it out again."""
+"""Captures standard output and error, in the process that prints: starts the tee process and ends it."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import datetime
 import io
 import os
 import select
@@ -13,25 +14,24 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn, TextIO
 
-from pipecat_base.logs.jsonl.records import Records, record
+from pipecat_base.logs.jsonl.records import Records, json_line
 from pipecat_base.logs.jsonl.session import CurrentSession
-from pipecat_base.logs.jsonl.tee import TeeStream, pump
+from pipecat_base.logs.jsonl.tee import TeeStream, copy_output
 from pipecat_base.logs.streams import flush_streams, write_line
 
-PUMP_TIMEOUT = 1.0
-"""Seconds that the pump gets to write what is left. Children of the bot's may keep it going for longer."""
-LAST_PUMP_TIMEOUT = 0.25
-"""As above, for an end that somebody wants at once."""
-PUMP_ENDED = "What is printed is no longer in bot.jsonl: the process that it passes through was killed"
+# The tee process finishes writing within these; child processes of the bot may keep it running for longer.
+CLOSE_TIMEOUT_SECONDS = 1.0
+OS_EXIT_TIMEOUT_SECONDS = 0.25
+TEE_KILLED = "Printed output is no longer captured in bot.jsonl: the capture process was killed"
 NAMES = {1: "stdout", 2: "stderr"}
 
 
 class OutputCapture:
-    """Owns ``bot.jsonl`` and the capture of what is printed. Open it before any thread is started.
+    """Owns ``bot.jsonl`` and the capture of printed output. Open it before any thread is started.
 
     Attributes:
-        records: Where log lines are written; None without a folder for them.
-        as_json: Whether what is printed goes on as JSON lines.
+        records: The file; None without a folder for it.
+        as_json: Whether the console gets printed output as JSON lines.
     """
 
     def __init__(self, records: Records | None, *, as_json: bool = False) -> None:
@@ -47,22 +47,19 @@ class OutputCapture:
             for descriptor, saved in self._saved.items()
         }
         self._pipes: dict[int, os.stat_result] = {}
-        self._alive = self._start()
+        self._tee_alive = self._start()
         for stream in (sys.stdout, sys.stderr):
-            # A pipe would be written to in blocks: late, to whichever session runs then, and never after os._exit.
+            # Pipes are block-buffered otherwise: output would be late, in the wrong session, or lost at os._exit.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(line_buffering=True)
-        # The first to be registered is the last to be called: what the bot prints at its exit is captured too.
+        # Registered first, so called last: output of the bot's own exit handlers is captured too.
         atexit.register(self.close)
-        self._close_before_exits()
-        threading.Thread(target=self._watch, name="lane", daemon=True).start()
+        self._detach_before_os_exit()
+        threading.Thread(target=self._watch_tee, name="bot.jsonl", daemon=True).start()
 
     @classmethod
     def open(cls, folder: str | None, *, as_json: bool = False) -> OutputCapture | None:
-        """The lane in ``folder``; when nothing can be written there, one line on standard error, and no file.
-
-        None where it would have nothing to do then.
-        """
+        """A capture to ``folder``. If the folder cannot be used: without a file, or None if nothing is left to do."""
         try:
             return cls(None if folder is None else Records(folder), as_json=as_json)
         except OSError as error:
@@ -75,13 +72,13 @@ class OutputCapture:
             return cls(None, as_json=True) if as_json and folder is not None else None
 
     def original(self, stream: object) -> TextIO:
-        """What leads where standard output or error led before: a log line need not come a second time, as printed."""
+        """The uncaptured standard output or error, for log lines that are written to bot.jsonl separately."""
         return self._originals[1 if stream in (sys.stdout, sys.__stdout__) else 2]
 
     @contextlib.contextmanager
     def of_session(self, session_id: str) -> Iterator[None]:
-        """Around a session's bot: what is printed meanwhile, and a moment longer, is the session's."""
-        if os.getpid() != self._process:  # the launcher says whose words a worker's are
+        """Attribute output printed within, and a moment longer, to the session."""
+        if os.getpid() != self._process:  # the launcher does it for its workers
             yield
             return
         self._session.begin(session_id)
@@ -90,44 +87,47 @@ class OutputCapture:
         finally:
             self._session.end(session_id)
 
-    def say(self, level: str, message: str) -> None:
-        """Write one log line that comes from no logger. Safe in a signal handler, and just before ``os._exit``."""
+    def log_line(self, message: str, *, level: str, session_id: str | None, at: datetime.datetime) -> str:
+        return json_line("app", message, level=level, session_id=session_id, at=at)
+
+    def append(self, level: str, message: str) -> None:
+        """Write one log line. Safe in a signal handler, and just before ``os._exit``."""
         if self.records is not None:
-            self.records.append(record("app", message, level=level))
+            self.records.append(json_line("app", message, level=level))
 
     def print(self, text: str) -> None:
-        """Write a line to where standard error led before; as safe."""
-        write_line(self._saved[2], record("app", text, level="WARNING") if self.as_json else text)
+        """Write a line to the uncaptured standard error, as safely."""
+        write_line(self._saved[2], json_line("app", text, level="WARNING") if self.as_json else text)
 
     def close(self) -> None:
-        """Take the pump out, and wait until it has written what was printed."""
+        """Restore the streams, and wait until the tee process has written everything."""
         if os.getpid() == self._process:
             flush_streams()
-            self._take_out(PUMP_TIMEOUT)
+            self._detach(CLOSE_TIMEOUT_SECONDS)
 
-    def _take_out(self, timeout: float) -> None:
-        if self._alive is None:
+    def _detach(self, timeout: float) -> None:
+        if self._tee_alive is None:
             return
         self._restore()
         poll = select.poll()
-        poll.register(self._alive, select.POLLIN)
+        poll.register(self._tee_alive, select.POLLIN)
         poll.poll(timeout * 1000)
-        self._alive = None
+        self._tee_alive = None
 
-    def _close_before_exits(self) -> None:
-        """``os._exit`` waits for the pump: in a container it is killed together with the process that ends it."""
-        leave = os._exit
+    def _detach_before_os_exit(self) -> None:
+        # A container kills the tee process together with this one.
+        exit_now = os._exit
 
-        def leave_closed(status: int) -> NoReturn:
-            # Nothing is flushed, as ever: a thread that is stuck in a write holds the stream's lock.
+        def detach_and_exit(status: int) -> NoReturn:
+            # No flush: a thread that is stuck in a write holds the stream's lock.
             if os.getpid() == self._process:
-                self._take_out(LAST_PUMP_TIMEOUT)
-            leave(status)
+                self._detach(OS_EXIT_TIMEOUT_SECONDS)
+            exit_now(status)
 
-        os._exit = leave_closed
+        os._exit = detach_and_exit
 
     def _start(self) -> int | None:
-        """Fork the pump; a descriptor that reads its end."""
+        """Fork the tee process; returns a descriptor that is readable once the process has ended."""
         flush_streams()
         pipes = {descriptor: os.pipe() for descriptor in NAMES}
         alive, held = os.pipe()
@@ -138,11 +138,11 @@ class OutputCapture:
                 os.close(descriptor)
             raise
         if child == 0:
-            # Twice: the pump is nobody's child that a bot may wait for.
+            # Forked twice, so that a bot that waits for its children does not wait for the tee process.
             with contextlib.suppress(OSError):
                 os.setsid()
                 if os.fork() == 0:
-                    self._pump({descriptor: reader for descriptor, (reader, _) in pipes.items()}, held)
+                    self._run_tee({descriptor: reader for descriptor, (reader, _) in pipes.items()}, held)
             os._exit(0)
         os.close(held)
         for descriptor, (reader, writer) in pipes.items():
@@ -150,35 +150,34 @@ class OutputCapture:
             self._pipes[descriptor] = os.fstat(writer)
             os.dup2(writer, descriptor)
             os.close(writer)
-        with contextlib.suppress(ChildProcessError):  # whoever started us may have had SIGCHLD ignored
+        with contextlib.suppress(ChildProcessError):  # the parent process may have had SIGCHLD ignored
             os.waitpid(child, 0)
         return alive
 
-    def _pump(self, sources: dict[int, int], held: int) -> NoReturn:
-        """In the forked process, whose own standard output and error lead where they did."""
+    def _run_tee(self, sources: dict[int, int], held: int) -> NoReturn:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # it ends when there is nothing left to print
+            signal.signal(number, signal.SIG_IGN)  # it ends when every writer has closed its end
         files = set() if self.records is None else {self.records.descriptor}
         kept = sorted({0, 1, 2, held, *files, *sources.values()})
         for before, after in zip(kept, [*kept[1:], os.sysconf("SC_OPEN_MAX")], strict=True):
             os.closerange(before + 1, after)
         with contextlib.suppress(Exception):
             streams = [TeeStream(NAMES[d], source, d) for d, source in sources.items()]
-            pump(streams, self.records, self._session, as_json=self.as_json)
+            copy_output(streams, self.records, self._session, as_json=self.as_json)
         os._exit(0)
 
-    def _watch(self) -> None:
-        """Should the pump end before us, print without it: every line would fail otherwise."""
-        alive = self._alive
+    def _watch_tee(self) -> None:
+        """Print without the tee process if it ends first: every line would fail otherwise."""
+        alive = self._tee_alive
         if alive is None:
             return
         os.read(alive, 1)
-        if self._alive is not None and self._restore():
-            self.print(PUMP_ENDED)
-            self.say("WARNING", PUMP_ENDED)
+        if self._tee_alive is not None and self._restore():
+            self.print(TEE_KILLED)
+            self.append("WARNING", TEE_KILLED)
 
     def _restore(self) -> bool:
-        """Lead the two to where they led before, unless the bot has led them elsewhere; whether any was."""
+        """Restore standard output and error unless the bot has redirected them; returns whether any was restored."""
         restored = False
         for descriptor, saved in self._saved.items():
             with contextlib.suppress(OSError):

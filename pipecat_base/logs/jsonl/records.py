@@ -1,7 +1,7 @@
 """``bot.jsonl``: one compact JSON object a line, appended at once, and rotated.
 
-Two processes write it, the launcher and the pump. Each line is one ``write`` to a file opened for appending, so lines
-never mix; whoever finds the file full renames it, and the other one notices that its own is no longer at the path.
+The launcher and the tee process write it. Each line is one ``write`` to a file opened for appending, so lines never
+mix. The process that finds the file full renames it, and the other one notices that its file has left the path.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import fcntl
 import json
 import os
 import stat
-import time
 
 from pipecat_base.config import private_files
+from pipecat_base.logs.throttle import LogThrottle
 
 FILE = "bot.jsonl"
 MAX_BYTES = 64_000_000
-"""The file is renamed to ``bot.jsonl.1`` before it grows past this; the one that had that name is gone then."""
+# JSON does not escape these, but some readers take them for the end of a line.
 LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
-"""Characters that JSON leaves as they are, and that some readers take for the end of a line."""
 NOT_SERIALIZED = "<pcc_structured_logs: serialization failed>"
+COMPLAINT_INTERVAL_SECONDS = 60.0
 
 
-def record(
+def json_line(
     stream: str,
     line: str,
     *,
@@ -32,13 +32,11 @@ def record(
     session_id: str | None = None,
     at: datetime.datetime | None = None,
 ) -> str:
-    """One line of the file, without its end: ``@timestamp``, ``stream``, ``level``, ``session_id``, ``line``.
+    """One line of the file, without its end.
 
     Args:
-        stream: ``app`` for log lines, ``stdout`` or ``stderr`` for what was printed.
-        level: Of a log line.
-        session_id: Left out when there is none.
-        at: When it was said; now unless given.
+        stream: ``app`` for log lines, ``stdout`` or ``stderr`` for printed ones.
+        at: Now unless given.
     """
     fields = {"@timestamp": (at or datetime.datetime.now()).astimezone().isoformat(timespec="microseconds")}
     fields["stream"] = stream
@@ -49,22 +47,15 @@ def record(
     fields["line"] = line
     try:
         encoded = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-    except (TypeError, ValueError):  # a level or an id of the bot's own making
+    except (TypeError, ValueError):  # the bot has set a level or an id of another type
         known = {"session_id": session_id} if isinstance(session_id, str) else {}
         fields = {"@timestamp": fields["@timestamp"], "stream": stream, "level": "ERROR", **known}
         encoded = json.dumps({**fields, "line": NOT_SERIALIZED}, separators=(",", ":"))
     return encoded.translate(LINE_ENDS)
 
 
-QUIET = 60.0
-"""Seconds between two complaints: on a disk that is all but full some lines fit and others do not."""
-
-
 class Records:
-    """Appends to the file. A process of its own has an object of its own.
-
-    Args:
-        folder: Made if it is not there.
+    """Appends to the file. Makes the folder if it does not exist; each process needs an object of its own.
 
     Raises:
         OSError: the folder or the file cannot be made.
@@ -76,23 +67,21 @@ class Records:
         self._path = os.path.join(folder, FILE)
         self._max_bytes = max_bytes
         self._descriptor = self._open()
-        self._complain_at = 0.0
+        # On a nearly full disk some lines fit and others do not.
+        self._complaints = LogThrottle(COMPLAINT_INTERVAL_SECONDS)
 
     def append(self, line: str) -> None:
-        """Write one record. A full disk costs records, and a complaint of each process a minute, never the caller."""
+        """Write one record. A full disk loses records and causes one complaint a minute, but never an exception."""
         try:
             self._append(line.encode(errors="backslashreplace") + b"\n")
         except OSError as error:
-            now = time.monotonic()
-            if now >= self._complain_at:
-                self._complain_at = now + QUIET
-                complaint = f"pipecat-base: PCC_LOG_DIR: {self._path} cannot be written: {error.strerror}\n"
+            complaint = f"pipecat-base: PCC_LOG_DIR: {self._path} cannot be written: {error.strerror}"
+            if (text := self._complaints.admit(complaint, kind="write")) is not None:
                 with contextlib.suppress(OSError):
-                    os.write(2, complaint.encode(errors="replace"))
+                    os.write(2, f"{text}\n".encode(errors="replace"))
 
     @property
     def descriptor(self) -> int:
-        """The open file's."""
         return self._descriptor
 
     def _append(self, content: bytes) -> None:
@@ -104,7 +93,7 @@ class Records:
             content = content[os.write(self._descriptor, content) :]
 
     def _open(self) -> int:
-        # Not to wait for whoever reads a FIFO of that name.
+        # O_NONBLOCK: the file may be a FIFO without a reader.
         return private_files.open_file(self._path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK, _mode_in(self._folder))
 
     def _reopen(self) -> None:
@@ -113,14 +102,14 @@ class Records:
         self._descriptor = descriptor
 
     def _is_current(self) -> bool:
-        """Whether our file is still the one at the path: the other process or a log shipper may have moved it."""
+        # The other process or a log shipper may have moved the file.
         try:
             return os.path.samestat(os.stat(self._path), os.fstat(self._descriptor))
         except FileNotFoundError:
             return False
 
     def _rotate(self) -> None:
-        # Opened for the lock alone: processes that were forked share ours, and no lock of theirs would keep us out.
+        # A descriptor of its own for the lock: forked processes share self._descriptor, and with it any lock on it.
         lock = self._open()
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -132,10 +121,10 @@ class Records:
 
 
 def _mode_in(folder: str) -> int:
-    """The file's own user reads it, and so may others who could replace it: on a volume shared with a log shipper.
+    """The owner reads the file, and so may users who could replace it: a log shipper on a shared volume.
 
-    A volume of Kubernetes' that containers share can be written to by all (0777), or by its own group (2770). In
-    /tmp (1777) nobody can replace another user's file.
+    Containers of a Kubernetes pod share volumes of the modes 0777 and 2770. In /tmp (1777) only the owner can replace
+    a file.
     """
     mode = os.stat(folder).st_mode
     by_group = stat.S_IRGRP if mode & stat.S_IWGRP and mode & stat.S_ISGID else 0

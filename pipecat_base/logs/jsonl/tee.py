@@ -1,4 +1,4 @@
-"""The process that what is printed passes through: to where it was going, and line by line into the lane."""
+"""The tee process: copies standard output and error to their former targets, and line by line to bot.jsonl."""
 
 from __future__ import annotations
 
@@ -7,71 +7,59 @@ import select
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipecat_base.logs.jsonl.records import Records, record
+from pipecat_base.logs.jsonl.records import Records, json_line
 from pipecat_base.logs.jsonl.session import CurrentSession
 
-LONGEST_LINE = 16384
-"""Bytes of a printed line that are kept; what follows passes through all the same."""
-CUT = " ...[truncated]"
-CHUNK = 65536
+MAX_LINE_BYTES = 16384
+TRUNCATED = " ...[truncated]"
+READ_BYTES = 65536
 
 
-class Lines:
-    """Bytes in, lines out, without their ends. A line that is too long comes out cut, as soon as it is."""
+class LineSplitter:
+    """Splits bytes into lines without their ends. An overlong line is yielded, truncated, before its end arrives."""
 
     def __init__(self) -> None:
-        self._begun = b""
+        self._unfinished = b""
         self._dropping = False
 
     def feed(self, content: bytes) -> Iterator[str]:
-        """The lines that these bytes complete."""
-        *ended, begun = (self._begun + content).split(b"\n")
-        self._begun = begun
-        for line in ended:
+        *lines, unfinished = (self._unfinished + content).split(b"\n")
+        self._unfinished = unfinished
+        for line in lines:
             if not self._dropping:
                 yield _text(line)
             self._dropping = False
         if self._dropping:
-            self._begun = b""
-        elif len(begun) > LONGEST_LINE:
-            self._dropping, self._begun = True, b""
-            yield _text(begun)
+            self._unfinished = b""
+        elif len(unfinished) > MAX_LINE_BYTES:
+            self._dropping, self._unfinished = True, b""
+            yield _text(unfinished)
 
     def rest(self) -> Iterator[str]:
-        """What was printed last, without an end."""
-        if self._begun:
-            yield _text(self._begun)
-        self._begun = b""
+        """The last line, if it has no end."""
+        if self._unfinished:
+            yield _text(self._unfinished)
+        self._unfinished = b""
 
 
 def _text(line: bytes) -> str:
     line = line.rstrip(b"\r")
-    cut = CUT if len(line) > LONGEST_LINE else ""
-    return line[:LONGEST_LINE].decode(errors="replace") + cut
+    truncated = TRUNCATED if len(line) > MAX_LINE_BYTES else ""
+    return line[:MAX_LINE_BYTES].decode(errors="replace") + truncated
 
 
 @dataclass
 class TeeStream:
-    """One of the two.
-
-    Attributes:
-        name: ``stdout`` or ``stderr``.
-        source: The descriptor that it comes from.
-        target: The one that it goes to.
-    """
+    """Standard output or error (``stdout``, ``stderr``) with its source and target descriptors."""
 
     name: str
     source: int
     target: int
 
 
-def pump(streams: list[TeeStream], records: Records | None, session: CurrentSession, *, as_json: bool) -> None:
-    """Pass everything on until nobody can print any more.
-
-    Args:
-        as_json: Pass lines on as the lane has them.
-    """
-    lines = {stream.source: Lines() for stream in streams}
+def copy_output(streams: list[TeeStream], records: Records | None, session: CurrentSession, *, as_json: bool) -> None:
+    """Copy until every writer has closed its end; with ``as_json``, the targets get JSON lines too."""
+    splitters = {stream.source: LineSplitter() for stream in streams}
     by_source = {stream.source: stream for stream in streams}
     poll = select.poll()
     for stream in streams:
@@ -79,22 +67,22 @@ def pump(streams: list[TeeStream], records: Records | None, session: CurrentSess
     while by_source:
         for source, _ in poll.poll():
             stream = by_source[source]
-            content = os.read(source, CHUNK)
+            content = os.read(source, READ_BYTES)
             if content:
                 if not as_json:
                     _write(stream.target, content)
-                completed = lines[source].feed(content)
+                lines = splitters[source].feed(content)
             else:
                 poll.unregister(source)
                 del by_source[source]
-                completed = lines[source].rest()
+                lines = splitters[source].rest()
             session_id = session.read()
-            for line in completed:
-                found = record(stream.name, line, session_id=session_id)
+            for line in lines:
+                encoded = json_line(stream.name, line, session_id=session_id)
                 if records is not None:
-                    records.append(found)
+                    records.append(encoded)
                 if as_json:
-                    _write(stream.target, f"{found}\n".encode(errors="backslashreplace"))
+                    _write(stream.target, f"{encoded}\n".encode(errors="backslashreplace"))
 
 
 def _write(target: int, content: bytes) -> None:
@@ -102,4 +90,4 @@ def _write(target: int, content: bytes) -> None:
         while content:
             content = content[os.write(target, content) :]
     except OSError:
-        return  # nobody reads there any more; the lane still does
+        return  # the reader has closed it; bot.jsonl is still written

@@ -19,10 +19,10 @@ from typing import Any
 import httpx
 import pytest
 
-from pipecat_base.logs.jsonl.capture import PUMP_ENDED
-from pipecat_base.logs.jsonl.records import Records, record
-from pipecat_base.logs.jsonl.session import LINGER, CurrentSession
-from pipecat_base.logs.jsonl.tee import LONGEST_LINE, Lines
+from pipecat_base.logs.jsonl.capture import TEE_KILLED
+from pipecat_base.logs.jsonl.records import Records, json_line
+from pipecat_base.logs.jsonl.session import LINGER_SECONDS, CurrentSession
+from pipecat_base.logs.jsonl.tee import MAX_LINE_BYTES, LineSplitter
 from tests.support.launchers import Launcher, environment, free_port, until
 
 BOT = """
@@ -267,7 +267,7 @@ def test_bytes_pass_through_unchanged_and_become_lines(tmp_path: Path) -> None:
         assert scene.launcher.stop() == 0
         lines = [r["line"] for r in scene.records() if r["stream"] == "stdout"]
         assert "\ufffd\ufffd café" in lines
-        assert f"no end, {'x' * (LONGEST_LINE - 8)} ...[truncated]" in lines
+        assert f"no end, {'x' * (MAX_LINE_BYTES - 8)} ...[truncated]" in lines
         assert lines[-1] == "\x00last"
 
 
@@ -279,7 +279,7 @@ def test_what_comes_a_moment_after_a_session_is_its_own_and_what_comes_later_nob
     async def bot(args):
         loop = asyncio.get_running_loop()
         loop.call_later(0.02, print, "soon after")
-        loop.call_later({LINGER} + 0.3, print, "long after", args.session_id)
+        loop.call_later({LINGER_SECONDS} + 0.3, print, "long after", args.session_id)
     """
     with Scene(tmp_path, bot, PCC_RELEASE_SESSION_MEMORY="false") as scene:
         for number in range(3):
@@ -316,17 +316,17 @@ def test_what_is_printed_at_the_end_is_captured_too(tmp_path: Path) -> None:
         assert scene.find("printed at exit")["stream"] == "stdout"
 
 
-def test_a_pump_that_is_killed_takes_nothing_with_it(tmp_path: Path) -> None:
+def test_a_tee_process_that_is_killed_takes_nothing_with_it(tmp_path: Path) -> None:
     with Scene(tmp_path) as scene:
-        (pump,) = [pid for pid in _same_command(scene.launcher.process.pid) if pid != scene.launcher.process.pid]
-        os.kill(pump, signal.SIGKILL)
-        until(lambda: not Path(f"/proc/{pump}").exists(), "the pump's end")
+        (tee,) = [pid for pid in _same_command(scene.launcher.process.pid) if pid != scene.launcher.process.pid]
+        os.kill(tee, signal.SIGKILL)
+        until(lambda: not Path(f"/proc/{tee}").exists(), "the end of the tee process")
         time.sleep(0.1)
         scene.run("print", "log")
         scene.launcher.wait_for_log("printed by s-1")
         assert scene.find("logged once")["session_id"] == "s-1"
-        assert scene.find(PUMP_ENDED)["level"] == "WARNING"
-        assert scene.launcher.lines(PUMP_ENDED) == [PUMP_ENDED]
+        assert scene.find(TEE_KILLED)["level"] == "WARNING"
+        assert scene.launcher.lines(TEE_KILLED) == [TEE_KILLED]
         assert scene.launcher.stop() == 0
 
 
@@ -340,7 +340,7 @@ def test_what_the_bot_has_led_elsewhere_is_left_there(tmp_path: Path) -> None:
         os.dup2(file, 1)
         os.dup2(file, 2)
         os.write(1, b"early\\n")
-        await asyncio.sleep(0.5)  # by now nobody can print through the pump any more
+        await asyncio.sleep(0.5)  # by now nobody can print through the tee process any more
         os.write(1, b"later\\n")
     """
     with Scene(tmp_path, bot) as scene:
@@ -368,10 +368,10 @@ def _same_command(pid: int) -> list[int]:
 def test_nothing_of_it_is_left_when_the_process_has_ended(tmp_path: Path) -> None:
     with Scene(tmp_path) as scene:
         pid = scene.launcher.process.pid
-        pumps = [other for other in _same_command(pid) if other != pid]
-        assert len(pumps) == 1
+        tees = [other for other in _same_command(pid) if other != pid]
+        assert len(tees) == 1
         assert scene.launcher.stop() == 0
-        until(lambda: not Path(f"/proc/{pumps[0]}").exists(), "the pump's end")
+        until(lambda: not Path(f"/proc/{tees[0]}").exists(), "the end of the tee process")
 
 
 def test_a_folder_that_cannot_be_made_is_one_line_and_no_lane(tmp_path: Path) -> None:
@@ -400,7 +400,7 @@ def test_no_other_user_reads_the_log_also_after_a_rotation(tmp_path: Path) -> No
     folder = tmp_path / "made" / "logs"
     records = Records(str(folder), max_bytes=100)
     for number in range(3):
-        records.append(record("app", f"{number} {'x' * 50}"))
+        records.append(json_line("app", f"{number} {'x' * 50}"))
     assert modes(folder) == {"logs": 0o700, "bot.jsonl": 0o600, "bot.jsonl.1": 0o600}
     assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
 
@@ -434,7 +434,7 @@ def test_a_log_shipper_reads_the_log_on_a_volume_that_it_shares(tmp_path: Path, 
     folder.chmod(of_folder)
     records = Records(str(folder), max_bytes=100)
     for number in range(3):
-        records.append(record("app", f"{number} {'x' * 50}"))
+        records.append(json_line("app", f"{number} {'x' * 50}"))
     assert modes(folder) == {"logs": of_folder, "bot.jsonl": of_file, "bot.jsonl.1": of_file}
 
 
@@ -442,7 +442,7 @@ def test_the_file_is_rotated_and_one_old_one_is_kept(tmp_path: Path) -> None:
     records = Records(str(tmp_path), max_bytes=1000)
     other = Records(str(tmp_path), max_bytes=1000)
     for number in range(100):
-        (records, other)[number % 2].append(record("app", f"{number:03} {'x' * 40}", level="INFO"))
+        (records, other)[number % 2].append(json_line("app", f"{number:03} {'x' * 40}", level="INFO"))
     assert sorted(file.name for file in tmp_path.iterdir()) == ["bot.jsonl", "bot.jsonl.1"]
     kept = [
         json.loads(line)["line"][:3]
@@ -455,13 +455,13 @@ def test_the_file_is_rotated_and_one_old_one_is_kept(tmp_path: Path) -> None:
 
 def test_processes_that_were_forked_rotate_without_losing_a_line_of_the_last_two_files(tmp_path: Path) -> None:
     code = (
-        "import os, sys; from pipecat_base.logs.jsonl.records import Records, record\n"
+        "import os, sys; from pipecat_base.logs.jsonl.records import Records, json_line\n"
         "records = Records(sys.argv[1], max_bytes=200_000)\n"
         "children = []\n"
         "for name in 'ab':\n"
         "    child = os.fork()\n"
         "    if child == 0:\n"
-        "        for number in range(3000): records.append(record('app', f'{name} {number}', level='INFO'))\n"
+        "        for number in range(3000): records.append(json_line('app', f'{name} {number}', level='INFO'))\n"
         "        os._exit(0)\n"
         "    children.append(child)\n"
         "assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]\n"
@@ -538,14 +538,14 @@ def test_a_disk_on_which_some_lines_fit_costs_one_complaint_too(
 
 
 def test_no_reader_takes_a_line_for_two() -> None:
-    line = record("app", "one\x85two\u2028three\u2029four\nfive", level="INFO")
+    line = json_line("app", "one\x85two\u2028three\u2029four\nfive", level="INFO")
     assert len(line.splitlines()) == 1
     assert json.loads(line)["line"] == "one\x85two\u2028three\u2029four\nfive"
 
 
 def test_what_is_no_json_is_a_record_of_its_own() -> None:
     level: Any = object()
-    found = json.loads(record("app", "line", level=level, session_id="s"))
+    found = json.loads(json_line("app", "line", level=level, session_id="s"))
     assert (found["level"], found["line"]) == ("ERROR", "<pcc_structured_logs: serialization failed>")
     assert found["session_id"] == "s"
 
@@ -553,11 +553,11 @@ def test_what_is_no_json_is_a_record_of_its_own() -> None:
 def test_lines_come_out_however_they_come_in() -> None:
     content = b"one\r\ntwo\n\n" + b"y" * 40_000 + b"\nfour"
     for size in (1, 7, 4096, len(content)):
-        lines = Lines()
+        lines = LineSplitter()
         found = [line for at in range(0, len(content), size) for line in lines.feed(content[at : at + size])]
         found += lines.rest()
         assert found[:3] == ["one", "two", ""]
-        assert found[3] == "y" * LONGEST_LINE + " ...[truncated]"
+        assert found[3] == "y" * MAX_LINE_BYTES + " ...[truncated]"
         assert found[4:] == ["four"]
 
 
@@ -578,11 +578,11 @@ def test_the_one_that_speaks() -> None:
     assert current.read() is None
     current.end("a")
     assert current.read() is None  # what a has printed may still be on its way
-    now += LINGER
+    now += LINGER_SECONDS
     assert current.read() == "b"
     current.end("b")
     assert current.read() == "b"
-    now += LINGER + 0.01
+    now += LINGER_SECONDS + 0.01
     assert current.read() is None
     current.begin("c" * 256)
     assert current.read() == "c" * 256

@@ -18,8 +18,8 @@ from pipecat_base.config.settings import Settings
 from pipecat_base.errors import SettingsInvalid
 from pipecat_base.logs.caller_data import HIDDEN, shown
 from pipecat_base.logs.jsonl import tee
-from pipecat_base.logs.jsonl.records import record
-from pipecat_base.logs.redaction import RELAY, SHORTEST_VALUE, Redaction
+from pipecat_base.logs.jsonl.records import json_line
+from pipecat_base.logs.redaction import RELAY, SHORTEST_SECRET, Redaction
 from tests.support.hypothesis_values import ANY_TEXT, WITH_SURROGATES, fuzz, grows_no_faster_than_its_input
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ PRINTED_BYTES = st.lists(
 
 
 def lines_of(pieces: list[bytes]) -> list[str]:
-    lines = tee.Lines()
+    lines = tee.LineSplitter()
     found = [line for piece in pieces for line in lines.feed(piece)]
     return [*found, *lines.rest()]
 
@@ -46,15 +46,15 @@ def test_printed_lines_are_the_same_however_they_come(pieces: list[bytes]) -> No
 @given(PRINTED_BYTES)
 def test_a_printed_line_is_never_longer_than_the_longest(pieces: list[bytes]) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tee, "LONGEST_LINE", 16)
+        patch.setattr(tee, "MAX_LINE_BYTES", 16)
         for line in lines_of(pieces):
-            assert len(line) <= 16 + len(tee.CUT)
+            assert len(line) <= 16 + len(tee.TRUNCATED)
             assert "\n" not in line
 
 
 def test_printed_lines_take_no_longer_than_they_are_long() -> None:
     def feed(size: int) -> None:
-        lines = tee.Lines()
+        lines = tee.LineSplitter()
         for _ in range(size):
             for _ in lines.feed(b"x" * 50 + b"\n" + b"y" * 50):
                 pass
@@ -65,7 +65,7 @@ def test_printed_lines_take_no_longer_than_they_are_long() -> None:
 @fuzz
 @given(ANY_TEXT | st.text('\n\r\x0b\x0c\x1c\x85\u2028\u2029 {}"\\', max_size=20), st.none() | ANY_TEXT)
 def test_a_record_is_one_line_of_json_that_holds_what_was_said(line: str, session_id: str | None) -> None:
-    written = record("app", line, level="INFO", session_id=session_id)
+    written = json_line("app", line, level="INFO", session_id=session_id)
     assert len(written.splitlines()) == 1
     read = json.loads(written)
     assert (read["line"], read.get("session_id")) == (line, session_id)
@@ -73,7 +73,7 @@ def test_a_record_is_one_line_of_json_that_holds_what_was_said(line: str, sessio
 
 # Relays.
 
-WORD = st.text(string.ascii_lowercase + string.digits, min_size=SHORTEST_VALUE, max_size=20)
+WORD = st.text(string.ascii_lowercase + string.digits, min_size=SHORTEST_SECRET, max_size=20)
 
 
 @fuzz
@@ -113,7 +113,7 @@ PARTS = st.lists(
 def test_no_line_shows_what_is_not_known_to_be_harmless(parts: list[tuple[str, str]]) -> None:
     source = "".join(text if kind == "text" else f"{{{text}}}" for kind, text in parts)
     scope: dict[str, Any] = {"sys": sys}
-    exec(f"def log({', '.join(VALUES)}):\n    return f\"{source}\", sys._getframe()", scope)
+    exec(f'def log({", ".join(VALUES)}):\n    return f"{source}", sys._getframe()', scope)
     said, frame = scope["log"](**VALUES)
     found = shown(said, frame.f_code, frame)
     assert PLANTED not in found

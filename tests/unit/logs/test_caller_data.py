@@ -108,8 +108,16 @@ class Transport:
         ('logger.error(f"Body:"\n  f" {text}")', {"text": "secret"}, f"Body: {HIDDEN}"),
         ('log = logger.debug\nlog(f"Body: {text}")', {"text": "secret"}, f"Body: {HIDDEN}"),
         ('logger.opt(depth=0).debug(f"Body: {text}")', {"text": "secret"}, f"Body: {HIDDEN}"),
-        ('logger.debug(f"{self}: {code} - {text}")', {"self": Transport(), "code": 1, "text": "a"}, f"Transport#0: 1 - {HIDDEN}"),
-        ('logger.debug(f"State of {self._session_id} is {state}")', {"self": Transport(), "state": "open"}, "State of 3f-1 is open"),
+        (
+            'logger.debug(f"{self}: {code} - {text}")',
+            {"self": Transport(), "code": 1, "text": "a"},
+            f"Transport#0: 1 - {HIDDEN}",
+        ),
+        (
+            'logger.debug(f"State of {self._session_id} is {state}")',
+            {"self": Transport(), "state": "open"},
+            "State of 3f-1 is open",
+        ),
         ('logger.debug(f"Form: {form}")', {"form": {"From": "+49", "To": "a b"}}, f"Form: {HIDDEN}"),
         ('digit == "#"\nlogger.debug(f"Digit: {digit}")', {"digit": "#"}, f"Digit: {HIDDEN}"),
     ],
