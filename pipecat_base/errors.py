@@ -1,9 +1,7 @@
-"""Every way this launcher fails, one class each.
+"""Every failure of the launcher, one class each; docs/reference/errors.md is made from them.
 
-Two families. A :class:`StartupError` ends the program: it has a stable code, a line that says what is wrong and how
-to fix it, and an exit status of its own. A :class:`Refusal` answers one request: it has a stable code, a message
-and an HTTP status, and nothing else is touched by it. What they mean in general is said here too, beside each:
-docs/reference/errors.md is made from it.
+A :class:`StartupError` ends the program and has an exit status. A :class:`Refusal` is the response to one request and
+has an HTTP status. Codes and statuses are stable.
 """
 
 from __future__ import annotations
@@ -14,20 +12,14 @@ from typing import ClassVar
 from pipecat_base import __version__
 
 LAUNCHER = f"pipecat-base/{__version__}"
-"""As ``Server`` and ``User-Agent`` have it."""
-
+# On every refusal, so that a client can tell the launcher's response from a proxy's or the bot's.
 LAUNCHER_HEADER = "x-pipecat-launcher"
-"""Present on every refusal, so that a caller can tell the launcher's answer from a proxy's or the bot's own."""
-
+# Plus the number of the signal that ended a process, as shells and container engines report it (SIGTERM: 143).
 EXIT_SIGNAL_BASE = 128
-"""Ended by a signal: this plus its number, as shells and container engines report it (SIGTERM: 143)."""
 
 
 class StartupError(Exception):
-    """The program cannot serve this bot.
-
-    ``frames`` are lines of the user's own stack, outermost first; never the launcher's.
-    """
+    """The program cannot serve this bot. ``frames`` are the user's own, outermost first."""
 
     code: ClassVar[str]
     exit_status: ClassVar[int]
@@ -40,13 +32,12 @@ class StartupError(Exception):
         self.frames = tuple(frames)
 
     def report(self) -> str:
-        """What a person reads: one line, then the user's frames, indented."""
         lines = [f"pipecat-base: {self.code}: {self.message} {self.remedy}"]
         lines += [f"  {frame}" for frame in self.frames]
         return "\n".join(lines)
 
     def refusal(self) -> str:
-        """What the platform reads: one line, in the replaced image's form."""
+        """For the platform: one line, in the form of dailyco/pipecat-base."""
         return f"Refusing to start: {' '.join(str(self).split())}"
 
 
@@ -103,7 +94,7 @@ class SetupTimedOut(StartupError):
 
 
 class PortUnavailable(StartupError):
-    code, exit_status, meaning = "port_unavailable", 23, "PIPECAT_HOST and PORT cannot be listened on"
+    code, exit_status, meaning = "port_unavailable", 23, "the launcher cannot listen on PIPECAT_HOST and PORT"
 
 
 class SettingsInvalid(StartupError):
@@ -114,7 +105,6 @@ class SettingsInvalid(StartupError):
         self.lines = tuple(lines)
 
     def report(self) -> str:
-        """One line for each wrong variable."""
         return "\n".join(f"pipecat-base: {self.code}: {line}" for line in self.lines)
 
 
@@ -131,38 +121,33 @@ class PipecatUnusable(StartupError):
 
 
 OTHER_EXIT_STATUSES: Mapping[int, str] = {
-    0: "stopped as asked: every session had ended, or was ended at SHUTDOWN_TIMEOUT",
+    0: "stopped by a signal: every session had ended, or was ended at SHUTDOWN_TIMEOUT",
     2: "wrong command line",
     70: "forced out: the bot blocked the event loop past the shutdown deadline",
     130: "interrupted: Ctrl-C before it was ready, or twice",
-    137: "killed from outside: in a container most often because its memory was full (docker inspect says OOMKilled)",
-    141: "nobody reads what it prints any more, `head -1` for one",
+    137: "killed: in a container mostly because its memory was full (docker inspect shows OOMKilled)",
+    141: "the reader of its output has closed the pipe, for example `head -1`",
     143: "SIGTERM before it was ready, or twice; the container's own status is 0 then",
 }
 EXIT_FORCED = 70
-EXIT_READER_GONE = 141
-"""What a program ends with that leaves SIGPIPE alone."""
+EXIT_READER_GONE = 141  # as if ended by SIGPIPE
 
 
 class Refusal(Exception):
-    """The answer to one request that will not become a session.
+    """The response to a request that will not become a session.
 
     Args:
-        message: One sentence for the caller. Never holds a secret or a value of the request's body.
-        field: The header, query parameter or body key that is at fault, if one is.
-        session_id: The session this is about, when it is known.
+        message: A sentence for the caller, without secrets or values of the request's body.
+        field: The header, query parameter or body key that is at fault.
     """
 
     code: ClassVar[str]
     status: ClassVar[int]
     meaning: ClassVar[str]
-    """When callers get it, for the documentation."""
     advice: ClassVar[str]
-    """What to do about it."""
-    retry_after: ClassVar[int | None] = None
-    """Seconds, sent as ``Retry-After``."""
+    retry_after: ClassVar[int | None] = None  # seconds
+    # WARNING for a caller who was turned away, ERROR if the caller is not at fault.
     log_level: ClassVar[str] = "INFO"
-    """WARNING for a caller who was turned away, ERROR where it is not the caller who is at fault."""
 
     def __init__(self, message: str, *, field: str | None = None, session_id: str | None = None) -> None:
         super().__init__(message)
@@ -170,19 +155,16 @@ class Refusal(Exception):
         self.field = field
         self.session_id = session_id
 
-    def said_to_log(self) -> str:
-        """The reason, for the log."""
+    def log_text(self) -> str:
         return f"{self.field}: {self.message}" if self.field else self.message
 
     def body(self) -> dict[str, dict[str, str | None]]:
-        """The JSON that the caller gets."""
         error: dict[str, str | None] = {"code": self.code, "message": self.message, "session_id": self.session_id}
         if self.field is not None:
             error["field"] = self.field
         return {"error": error}
 
     def headers(self, launcher: str) -> dict[str, str]:
-        """``launcher`` is this program's name and version."""
         headers = {LAUNCHER_HEADER: launcher}
         if self.retry_after is not None:
             headers["retry-after"] = str(self.retry_after)
@@ -196,23 +178,21 @@ class Malformed(Refusal):
 
 
 class FlowUnusable(Refusal):
-    """The file that the platform names for a session's flow cannot be used. Its path is for the log alone."""
+    """The reason may quote the file's path, so it goes to the log only."""
 
     code, status, log_level = "flow_unusable", 403, "ERROR"
     meaning = "The file with this WebSocket session's flow cannot be used."
-    advice = "Read the log: it says why. `X-Pcc-Flow-Config-File` must name a file in `PCC_SESSION_FILES_DIR`."
+    advice = "Read the log for the reason. `X-Pcc-Flow-Config-File` must name a file in `PCC_SESSION_FILES_DIR`."
 
     def __init__(self, reason: str, *, session_id: str) -> None:
         super().__init__("This session's flow cannot be used here; the log says why.", session_id=session_id)
         self.reason = reason
 
-    def said_to_log(self) -> str:
+    def log_text(self) -> str:
         return self.reason
 
 
 class MoqRefused(Refusal):
-    """A MoQ session that cannot be run here, or was started without a relay."""
-
     code, status, log_level = "moq_refused", 400, "ERROR"
     meaning = "A MoQ session without a relay or a namespace, or where MoQ is not available."
     advice = "Read the message. `pipecat-base check` says what MoQ needs."
@@ -281,7 +261,7 @@ class UnknownPeer(Refusal):
 
 class NoOffer(Refusal):
     code, status = "no_offer", 504
-    meaning = "No WebRTC offer came for the waiting `POST /bot` within `WEBRTC_OFFER_TIMEOUT`."
+    meaning = "No WebRTC offer arrived for the waiting `POST /bot` within `WEBRTC_OFFER_TIMEOUT`."
     advice = "Check that the client sends its offer, with the same session id."
 
 
@@ -295,7 +275,7 @@ class AtCapacity(Refusal):
     code, status, retry_after, log_level = "at_capacity", 429, 5, "WARNING"
     meaning = (
         "`MAX_SESSIONS` are running. The gateway: 1,000 sessions that `/start` has promised to WebSocket clients, or"
-        " 64 MiB of their bodies, wait for these clients."
+        " 64 MiB of their bodies, are waiting for these clients."
     )
     advice = "Retry later or on another pod; add pods, or raise `MAX_SESSIONS`. A promise is kept for 300 seconds."
 
@@ -326,7 +306,7 @@ class NoProcess(Refusal):
 
 class NotReached(Refusal):
     code, status = "not_reached", 502
-    meaning = "Daily did not answer or made no room, or the bot's process ended before it answered."
+    meaning = "Daily did not respond or created no room, or the bot's process ended before it responded."
     advice = "Read the message and the log."
 
 
@@ -338,7 +318,7 @@ class StorageFailed(Refusal):
 
 class PodTokenMissing(Refusal):
     code, status = "pod_token_missing", 401
-    meaning = "This route is for the gateway alone, and the request does not carry the value of `PIPECAT_POD_TOKEN`."
+    meaning = "Only the gateway may use this route, and the request does not carry the value of `PIPECAT_POD_TOKEN`."
     advice = "Go through the gateway, or send `X-Pipecat-Pod-Token`."
 
 
@@ -350,7 +330,7 @@ class NotSupported(Refusal):
 
 class KeyMissing(Refusal):
     code, status = "key_missing", 401
-    meaning = "The gateway: no API key, or an unknown one. Your own routes ask for one too where keys are set."
+    meaning = "The gateway: no API key, or an unknown one. If keys are set, your own routes need one too."
     advice = "Send `Authorization: Bearer KEY`."
 
 
@@ -373,7 +353,7 @@ class SignatureWrong(Refusal):
 
 
 class Unauthorized(Refusal):
-    """pipecat's own runner closes with 4003 before accept, which servers send as HTTP 403."""
+    """pipecat's runner closes with 4003 before accept, which servers send as HTTP 403."""
 
     code, status = "unauthorized", 403
     meaning = (
@@ -384,15 +364,12 @@ class Unauthorized(Refusal):
 
 
 def startup_errors() -> list[type[StartupError]]:
-    """Every startup error, by exit status."""
     return sorted(StartupError.__subclasses__(), key=lambda error: error.exit_status)
 
 
 def refusals() -> list[type[Refusal]]:
-    """Every refusal, by status and code."""
     return sorted(Refusal.__subclasses__(), key=lambda refusal: (refusal.status, refusal.code))
 
 
 def refusal_codes() -> list[str]:
-    """Those of every refusal."""
     return sorted(refusal.code for refusal in Refusal.__subclasses__())

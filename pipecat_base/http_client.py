@@ -17,7 +17,7 @@ MAX_RESPONSE_BYTES = 1024 * 1024
 
 
 class NoResponse(Exception):
-    """No response arrived. The text gives the reason, never the address or the request."""
+    """The text gives the reason, never the address or the request."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,9 @@ def send(
     max_bytes: int = MAX_RESPONSE_BYTES,
     uses_proxy: bool = False,
 ) -> HttpResponse:
-    """Send a request and wait for its response; blocks the thread.
+    """Block until the response arrives; ``timeout`` is in seconds, for the connection and for each read.
 
     A redirect is returned as it is: following it would turn a POST into a GET and send credentials elsewhere.
-
-    Args:
-        timeout: Seconds for the connection, and for each read.
-
-    Raises:
-        NoResponse: the service cannot be reached, or its response is not HTTP.
     """
     handlers: list[Any] = [_NoRedirects]
     if not uses_proxy:

@@ -1,4 +1,4 @@
-"""The ``.env`` file in the bot's folder, which only development reads."""
+"""The ``.env`` file in the bot's folder, for development."""
 
 from __future__ import annotations
 
@@ -19,27 +19,16 @@ NAME = ".env"
 
 
 class EnvFile:
-    """Sets variables of the file that the environment does not have yet, not even empty.
-
-    Attributes:
-        names: Variables from the file, with the place of each: ``.env:3``.
-        differing: Variables that the last reading changed.
-    """
-
     def __init__(self, folder: Path) -> None:
         self._path = folder / NAME
         self._started_with = environment.read()
         self._values: dict[str, str] = {}
-        self.names: Mapping[str, str] = {}
+        self.names: Mapping[str, str] = {}  # to their locations: ``.env:3``
         self.warnings: tuple[str, ...] = ()
-        self.differing: frozenset[str] = frozenset()
+        self.differing: frozenset[str] = frozenset()  # changed by the last reading
 
     def read(self) -> None:
-        """Set the variables and remove those of the last reading.
-
-        Raises:
-            SettingsInvalid: the file cannot be read or is not UTF-8.
-        """
+        """Replace the variables of the last reading; variables of the environment win, even empty ones."""
         from dotenv import dotenv_values
         from dotenv.parser import parse_stream
 
@@ -57,12 +46,14 @@ class EnvFile:
         self._values = {n: value for n, value in found.items() if value is not None and n not in self._started_with}
         environment.add(self._values)
         bindings = list(parse_stream(io.StringIO(text)))
-        self.names = {b.key: _slot(b) for b in bindings if b.key in self._values}
-        self.warnings = tuple(f"{_slot(b)}: not a variable (NAME=value); it is left out" for b in bindings if b.error)
+        self.names = {b.key: _location(b) for b in bindings if b.key in self._values}
+        self.warnings = tuple(
+            f"{_location(b)}: not a variable (NAME=value); it is left out" for b in bindings if b.error
+        )
         self.differing = frozenset(n for n in {*before, *self._values} if before.get(n) != self._values.get(n))
 
 
-def _slot(binding: Binding) -> str:
+def _location(binding: Binding) -> str:
     text = binding.original.string
     blank = text[: len(text) - len(text.lstrip())]
     return f"{NAME}:{binding.original.line + blank.count(chr(10))}"

@@ -58,7 +58,6 @@ def hide_from_other_processes(hides: bool = True) -> None:
 
 
 def append_setup_file(path: str) -> None:
-    """Make pipecat load another setup file, after the user's."""
     listed = [part for part in os.environ.get(PIPECAT_SETUP_FILES, "").split(os.pathsep) if part]
     if path not in listed:
         os.environ[PIPECAT_SETUP_FILES] = os.pathsep.join([*listed, path])

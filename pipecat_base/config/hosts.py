@@ -21,12 +21,10 @@ def is_local(host: str) -> bool:
 
 
 def name_is_local(host: str) -> bool:
-    """Checks a ``Host`` header's value."""
     found = HOST.fullmatch(host)
     return found is not None and is_local((found["address"] or found["name"]).lower())
 
 
 def page_is_local(origin: str) -> bool:
-    """Checks an ``Origin`` header's value."""
     scheme, _, host = origin.partition("://")
     return scheme.lower() in ("http", "https") and name_is_local(host)

@@ -10,7 +10,7 @@ FOLDER = 0o700
 
 
 def make_folder(path: str) -> None:
-    """Make a folder and its parents; existing folders keep their modes."""
+    # Not os.makedirs(): its mode is not for parents.
     above = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(above):
         make_folder(above)

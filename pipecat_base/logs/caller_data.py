@@ -1,10 +1,8 @@
-"""Callers' data in pipecat's own log lines: their words are shown, their values only where known to be harmless.
+"""Hides callers' data in pipecat's log lines: shows their words, and values that are known to be harmless.
 
 pipecat logs phone numbers, custom parameters, bodies, messages and room tokens, at every level, on some three hundred
-lines that change with each version. A line's words are constants of the function that logs it; everything else in the
-message is a value, and is hidden unless :data:`HARMLESS` names it::
-
-    Parsed - Type: twilio, Data: <...>
+lines that change with each version. The words of a line are constants of the function that logs it; everything else is
+a value, and is hidden unless :data:`HARMLESS` names it: ``Parsed - Type: twilio, Data: <...>``.
 """
 
 from __future__ import annotations
@@ -55,7 +53,7 @@ _HIDDEN_LIST = re.compile(rf"{HIDDEN}(?:\W{{0,3}}{HIDDEN})+")
 
 
 def hide_caller_data(record: Record) -> None:
-    """Hide values in a record of pipecat's. Never raises, as pipecat's own code would get the exception."""
+    """Never raises: pipecat's own code would get the exception."""
     if not (record["name"] or "").startswith(MODULES):
         return
     try:
@@ -75,12 +73,7 @@ def _frame_of(record: Record) -> FrameType | None:
 
 
 def shown(message: str, code: CodeType, frame: FrameType | None = None) -> str:
-    """The message as the log may show it.
-
-    Args:
-        code: The function that logs it.
-        frame: Its call, where harmless values are looked up.
-    """
+    """The message as the log may show it; ``code`` is the function that logs it, ``frame`` its call."""
     if message in code.co_consts:
         return message
     words, harmless = _constants_of(code)

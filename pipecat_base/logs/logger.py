@@ -79,13 +79,6 @@ class _SinkWatch:
 
 
 class Logs:
-    """Owns the launcher's sinks.
-
-    Args:
-        level: One of settings.LOG_LEVELS; NONE writes nothing.
-        caller_data: Whether pipecat's lines may show callers' data.
-    """
-
     def __init__(self, level: str, capture: OutputCapture | None = None, *, caller_data: bool = False) -> None:
         self._level = level
         self._capture = capture
@@ -97,7 +90,6 @@ class Logs:
         self._import_lock = threading.RLock()
 
     def configure(self) -> None:
-        """Replace loguru's console sink, and send the standard library's logging to loguru."""
         logger.remove()
         _patch_first(_escape if self._caller_data else _both(hide_caller_data, _escape))
         self._console = self._add_console()
@@ -119,11 +111,9 @@ class Logs:
             logging.getLogger(name).addFilter(_is_worth_logging)
 
     def hide(self, session_id: str, url: str) -> None:
-        """Redact this URL, and its parts, from the session's log lines."""
         self._redaction.hide(session_id, url)
 
     def redact(self, session_id: str, text: str) -> str:
-        """The text as the session's lines may show it, whichever sink they go to."""
         return self._redaction(session_id, text)
 
     @contextlib.contextmanager
@@ -246,7 +236,7 @@ class Logs:
 
 
 class LoguruHandler(logging.Handler):
-    """Passes the standard library's records on to loguru, in the context (and so with the session id) of the code."""
+    """Passes the standard library's records on to loguru, which adds the session id."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if isinstance(getattr(record, "extra", None), dict):
@@ -318,7 +308,7 @@ def _escape(record: Record) -> None:
 
 
 def _escape_traceback(record: Record, text: str) -> str:
-    """The message with its traceback, which may quote callers where the exception does."""
+    # The exception may quote callers.
     return logged_lines(text) if record["exception"] is not None and _is_launchers(record) else text
 
 

@@ -1,4 +1,4 @@
-"""Log lines that would repeat: one of a kind in an interval."""
+"""A limit on log lines that would repeat."""
 
 from __future__ import annotations
 
@@ -7,11 +7,7 @@ from collections.abc import Callable
 
 
 class LogThrottle:
-    """Admits the first line of each kind in an interval; the next one admitted gives the number of lines left out.
-
-    Args:
-        interval_seconds: ``math.inf`` leaves out every repetition until :meth:`reset`.
-    """
+    """Admits a line of each kind once per interval; the next one admitted gives the number of lines left out."""
 
     def __init__(self, interval_seconds: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval = interval_seconds

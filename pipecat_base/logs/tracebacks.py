@@ -10,7 +10,7 @@ import traceback
 from types import FrameType, TracebackType
 from typing import Any
 
-MAX_FRAMES = 12
+MAX_USER_FRAMES = 12
 
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _INSTALLED = tuple({sysconfig.get_path(kind) + os.sep for kind in ("stdlib", "platstdlib", "purelib", "platlib")})
@@ -35,14 +35,13 @@ def describe(filename: str, line: int, function: str, project: str) -> str:
 
 
 def users_frames(trace: TracebackType | None, project: str) -> list[str]:
-    """The project's frames, outermost first."""
     frames = [
         describe(frame.filename, frame.lineno or 0, frame.name, project)
         for frame in traceback.extract_tb(trace)
         if is_users(frame.filename, project)
     ]
-    if len(frames) > MAX_FRAMES:
-        half = MAX_FRAMES // 2
+    if len(frames) > MAX_USER_FRAMES:
+        half = MAX_USER_FRAMES // 2
         frames[half:-half] = [f"... {len(frames) - 2 * half} more ..."]
     return frames
 
@@ -56,7 +55,6 @@ def without_ours(trace: TracebackType | None) -> TracebackType | None:
 
 
 def where_is(frame: FrameType | None, project: str) -> str | None:
-    """The innermost line of the project in a running stack."""
     while frame is not None:
         if is_users(frame.f_code.co_filename, project):
             return describe(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name, project)
@@ -65,7 +63,7 @@ def where_is(frame: FrameType | None, project: str) -> str | None:
 
 
 def where_is_suspended(coroutine: Any, project: str) -> str | None:
-    """The same for a suspended coroutine, through what each frame awaits."""
+    """Like :func:`where_is`, for a suspended coroutine: follows what each frame awaits."""
     found = None
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from pipecat_base.logs.tracebacks import MAX_FRAMES
+from pipecat_base.logs.tracebacks import MAX_USER_FRAMES
 
 
 class Outcome(Enum):
@@ -32,7 +32,7 @@ MEANINGS = {
 
 MAX_LINE = 300
 """Characters of a line of a mistake."""
-MAX_FRAMES = MAX_FRAMES + 1
+MAX_FRAMES = MAX_USER_FRAMES + 1
 """Those of :mod:`pipecat_base.logs.tracebacks`, and how many more there were."""
 
 

@@ -27,12 +27,7 @@ NAMES = {1: "stdout", 2: "stderr"}
 
 
 class OutputCapture:
-    """Owns ``bot.jsonl`` and the capture of printed output. Open it before any thread is started.
-
-    Attributes:
-        records: The file; None without a folder for it.
-        as_json: Whether the console gets printed output as JSON lines.
-    """
+    """Forks, so open it before any thread is started. With ``as_json``, the console gets JSON lines too."""
 
     def __init__(self, records: Records | None, *, as_json: bool = False) -> None:
         self.records = records
@@ -59,7 +54,6 @@ class OutputCapture:
 
     @classmethod
     def open(cls, folder: str | None, *, as_json: bool = False) -> OutputCapture | None:
-        """A capture to ``folder``. If the folder cannot be used: without a file, or None if nothing is left to do."""
         try:
             return cls(None if folder is None else Records(folder), as_json=as_json)
         except OSError as error:
@@ -77,7 +71,6 @@ class OutputCapture:
 
     @contextlib.contextmanager
     def of_session(self, session_id: str) -> Iterator[None]:
-        """Attribute output printed within, and a moment longer, to the session."""
         if os.getpid() != self._process:  # the launcher does it for its workers
             yield
             return
@@ -96,7 +89,7 @@ class OutputCapture:
             self.records.append(json_line("app", message, level=level))
 
     def print(self, text: str) -> None:
-        """Write a line to the uncaptured standard error, as safely."""
+        """Like :meth:`append`, to the uncaptured standard error."""
         write_line(self._saved[2], json_line("app", text, level="WARNING") if self.as_json else text)
 
     def close(self) -> None:
@@ -127,7 +120,7 @@ class OutputCapture:
         os._exit = detach_and_exit
 
     def _start(self) -> int | None:
-        """Fork the tee process; returns a descriptor that is readable once the process has ended."""
+        """Fork the tee process. The descriptor is readable once that process has ended."""
         flush_streams()
         pipes = {descriptor: os.pipe() for descriptor in NAMES}
         alive, held = os.pipe()

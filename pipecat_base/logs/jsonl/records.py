@@ -32,12 +32,7 @@ def json_line(
     session_id: str | None = None,
     at: datetime.datetime | None = None,
 ) -> str:
-    """One line of the file, without its end.
-
-    Args:
-        stream: ``app`` for log lines, ``stdout`` or ``stderr`` for printed ones.
-        at: Now unless given.
-    """
+    """A line of the file, without its end; the stream is ``app`` (log lines), ``stdout`` or ``stderr``."""
     fields = {"@timestamp": (at or datetime.datetime.now()).astimezone().isoformat(timespec="microseconds")}
     fields["stream"] = stream
     if level is not None:
@@ -55,11 +50,7 @@ def json_line(
 
 
 class Records:
-    """Appends to the file. Makes the folder if it does not exist; each process needs an object of its own.
-
-    Raises:
-        OSError: the folder or the file cannot be made.
-    """
+    """Appends to the file."""
 
     def __init__(self, folder: str, *, max_bytes: int = MAX_BYTES) -> None:
         private_files.make_folder(folder)
@@ -121,10 +112,9 @@ class Records:
 
 
 def _mode_in(folder: str) -> int:
-    """The owner reads the file, and so may users who could replace it: a log shipper on a shared volume.
+    """Users who could replace the file may read it too: a log shipper on a volume that containers share (0777, 2770).
 
-    Containers of a Kubernetes pod share volumes of the modes 0777 and 2770. In /tmp (1777) only the owner can replace
-    a file.
+    In a sticky folder like /tmp (1777), only the owner can replace a file.
     """
     mode = os.stat(folder).st_mode
     by_group = stat.S_IRGRP if mode & stat.S_IWGRP and mode & stat.S_ISGID else 0

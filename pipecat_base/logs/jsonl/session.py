@@ -20,7 +20,7 @@ _SIZE_BYTES = 4096
 
 
 class CurrentSession:
-    """Written by one process; readable by any process forked after it was made. Both share the clock."""
+    """Written by one process; readable by any process that it forks later."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -41,7 +41,6 @@ class CurrentSession:
             self._write(session_id, until=later)
 
     def read(self) -> str | None:
-        """The session that printed now, or None if it cannot be known."""
         for _ in range(MAX_READ_ATTEMPTS):
             version, since, until, length = _HEAD.unpack_from(self._memory)
             content = self._memory[_HEAD.size : _HEAD.size + length]

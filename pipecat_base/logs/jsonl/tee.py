@@ -36,7 +36,6 @@ class LineSplitter:
             yield _text(unfinished)
 
     def rest(self) -> Iterator[str]:
-        """The last line, if it has no end."""
         if self._unfinished:
             yield _text(self._unfinished)
         self._unfinished = b""
@@ -50,10 +49,8 @@ def _text(line: bytes) -> str:
 
 @dataclass
 class TeeStream:
-    """Standard output or error (``stdout``, ``stderr``) with its source and target descriptors."""
-
-    name: str
-    source: int
+    name: str  # stdout or stderr
+    source: int  # descriptors
     target: int
 
 

@@ -145,13 +145,13 @@ def test_a_reply_is_a_value_or_a_refusal(reply: Reply) -> None:
     except Refusal as refusal:
         assert json.dumps(refusal.body())
         assert refusal.headers("x")
-        assert refusal.said_to_log() is not None
+        assert refusal.log_text() is not None
 
 
 def test_a_flow_that_was_unusable_elsewhere_can_be_told() -> None:
     with pytest.raises(FlowUnusable) as refused:
         decoded(Reply.refusing(1, FlowUnusable("why", session_id="s"))).result()
-    assert refused.value.said_to_log()
+    assert refused.value.log_text()
 
 
 @pytest.mark.parametrize("refusal", [[], ["Malformed"], "Malformed", 5])
