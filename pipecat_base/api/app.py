@@ -22,16 +22,16 @@ from pipecat_base.errors import LAUNCHER, Malformed, Refusal, Starting
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.error_responses import (
     ON_REFUSAL,
-    gone,
-    lines_of,
+    client_disconnected,
     refuse,
     request_line,
+    send_refusal,
     session_id_in,
-    turn_away,
+    session_log_context,
 )
 from pipecat_base.server.paths import POD, PROBES, STATUS
 from pipecat_base.server.request_path import PathSet
-from pipecat_base.server.startup_problem import HEADERS, StartupProblem
+from pipecat_base.server.startup_problem import PAGE_HEADERS, StartupProblem
 
 POD_PATHS = PathSet(POD, below=True)
 
@@ -50,7 +50,7 @@ def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlett
     warn_of_clashes(routes, app.router.routes)
     app.router.routes[:0] = routes
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
-    app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(ClientDisconnect, client_disconnected)
     return app
 
 
@@ -83,7 +83,7 @@ def build_apart(
     # Those of the bot's too: of a path that is ours with another method.
     app.router.routes[:0] = [*routes, *clashing]
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
-    app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(ClientDisconnect, client_disconnected)
     return app
 
 
@@ -142,7 +142,7 @@ class EntryMiddleware:
         try:
             POD_PATHS.check_slashes(scope["raw_path"])
         except Malformed as refusal:
-            await turn_away(refusal, scope, receive, send)
+            await send_refusal(refusal, scope, receive, send)
             return
         if not await self._is_open():
             await self._turn_away(scope, receive, send)
@@ -161,12 +161,12 @@ class EntryMiddleware:
             problem = problem.for_visitor(value for name in HOST_HEADERS for value in headers.getlist(name))
             told = Starting(problem.reason).headers(LAUNCHER)
             if scope["path"] == "/":
-                await HTMLResponse(problem.as_page(), 503, {**told, **HEADERS})(scope, receive, send)
+                await HTMLResponse(problem.as_page(), 503, {**told, **PAGE_HEADERS})(scope, receive, send)
                 return
             if scope["path"] == STATUS:
                 await JSONResponse(problem.as_answer(), 503, told)(scope, receive, send)
                 return
-        await turn_away(Starting(problem.reason), scope, receive, send)
+        await send_refusal(Starting(problem.reason), scope, receive, send)
 
     async def _is_open(self) -> bool:
         if not self._opened.is_set() and self._patience and self._problem is None:
@@ -186,12 +186,12 @@ class EntryMiddleware:
                 session_id = session_id or session_id_in(message["headers"])
             await send(message)
 
-        with lines_of(session_id):
+        with session_log_context(session_id):
             try:
                 await self._app(scope, receive, send_and_note)
             finally:
                 # An id that was minted for this request is known by its answer.
-                with lines_of(session_id):
+                with session_log_context(session_id):
                     is_no_news = was_told() or (status < 400 and self._is_polled(scope["path"]))
                     level = "TRACE" if is_no_news else "INFO"
                     milliseconds = (time.monotonic() - started) * 1000

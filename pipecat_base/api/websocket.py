@@ -76,7 +76,7 @@ class WebSocketRoutes:
     def _authorize(self, websocket: WebSocket, session_id: str) -> str:
         """The connection's token, empty when none is needed."""
         token = _token(websocket) if self._tokens is not None else ""
-        if self._tokens is not None and not self._tokens.is_good(token, session_id):
+        if self._tokens is not None and not self._tokens.is_valid(token, session_id):
             raise Unauthorized(BAD_TOKEN, field="token")
         return token
 

@@ -1,1 +1,1 @@
-"""Keys, tokens, signatures, origins: who may call which route."""
+"""Keys, tokens, signatures, origins: access control for routes."""

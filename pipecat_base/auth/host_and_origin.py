@@ -1,8 +1,8 @@
-"""Who may visit: by which name and from which page. Keys are for :mod:`pipecat_base.auth.keys`.
+"""Checks the host name and the page that a request comes from.
 
-A pod that listens on this machine's own address, and a gateway without keys, are for this machine alone. The address
-does not ensure that: a tunnel opens it to all, a stranger's name may lead here (DNS rebinding), and any page that is
-open in a browser here may send requests and open WebSockets.
+A pod on a loopback address, and a gateway without keys, serve this machine only. The address does not ensure that: a
+tunnel opens it to everyone, a stranger's name may resolve to it (DNS rebinding), and any page open in a browser here
+may send requests and open WebSockets.
 """
 
 from __future__ import annotations
@@ -17,29 +17,34 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipecat_base.config.hosts import HOST_HEADERS, is_local, name_is_local, page_is_local
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import LAUNCHER, Refusal, Unauthorized
-from pipecat_base.server.error_responses import refuse, turn_away
+from pipecat_base.server.error_responses import refuse, send_refusal
 from pipecat_base.server.paths import PROBES, SESSION_ID
 
-NO_KEYS = "This gateway has no keys, so it serves this machine alone: set PIPECAT_PUBLIC_API_KEYS, or say --insecure."
-LOOPBACK = (
-    "This pod listens on this machine's own address, so it serves localhost alone: set PIPECAT_PUBLIC_URL to the "
-    "address that a proxy passes on."
+NO_KEYS_REASON = (
+    "This gateway has no keys, so it serves this machine only: set PIPECAT_PUBLIC_API_KEYS, or pass --insecure."
+)
+LOOPBACK_REASON = (
+    "This pod listens on a loopback address, so it serves localhost only: set PIPECAT_PUBLIC_URL to the "
+    "address that a proxy forwards."
 )
 
 
 def of_gateway(app: ASGIApp, settings: Settings, answer: Callable[[Refusal, str], Response]) -> HostAndOriginGuard:
-    """Around a gateway: with keys, pages of any origin may call it."""
     only_local = settings.gateway.serves_this_machine_only
     return HostAndOriginGuard(
-        app, settings, why_local=NO_KEYS if only_local else None, foreign_pages=not only_local, answer=answer
+        app,
+        settings,
+        local_only_reason=NO_KEYS_REASON if only_local else None,
+        foreign_pages=not only_local,
+        answer=answer,
     )
 
 
 def of_pod(app: ASGIApp, settings: Settings) -> HostAndOriginGuard:
-    """Around a pod: phone providers and gateways send no origin, so a page that names no session is a stranger's."""
+    """Guard a pod: phone providers and gateways send no origin, so a page that names no session is a stranger's."""
     only_local = is_local(settings.server.host) and settings.gateway.public_url is None
     return HostAndOriginGuard(
-        app, settings, why_local=LOOPBACK if only_local else None, foreign_pages=False, answer=_plain
+        app, settings, local_only_reason=LOOPBACK_REASON if only_local else None, foreign_pages=False, answer=_plain
     )
 
 
@@ -48,12 +53,11 @@ def _plain(refusal: Refusal, launcher: str) -> Response:
 
 
 class HostAndOriginGuard:
-    """Surrounds an application.
+    """Refuses requests by host name and origin.
 
     Args:
-        why_local: Why only names of this machine are served; None where others are, too.
-        foreign_pages: Whether pages of origins that nothing names may send requests.
-        answer: Makes the answer to a request that is refused, given the launcher's name.
+        local_only_reason: Reason why only names of this machine are served, or None.
+        foreign_pages: Pages of any origin may send requests.
     """
 
     def __init__(
@@ -61,13 +65,13 @@ class HostAndOriginGuard:
         app: ASGIApp,
         settings: Settings,
         *,
-        why_local: str | None,
+        local_only_reason: str | None,
         foreign_pages: bool,
         answer: Callable[[Refusal, str], Response],
     ) -> None:
         self._app = app
         self._answer = answer
-        self._why_local = why_local
+        self._local_only_reason = local_only_reason
         self._foreign_pages = foreign_pages
         self._public_hosts = (
             () if settings.gateway.public_url is None else (urlsplit(settings.gateway.public_url).netloc.lower(),)
@@ -78,50 +82,49 @@ class HostAndOriginGuard:
         refusal = None
         connection = HTTPConnection(scope)
         if scope["path"] not in PROBES:
-            refusal = self._refusal_of_host(connection) or self._refusal_of_origin(connection)
+            refusal = self._host_refusal(connection) or self._origin_refusal(connection)
         if refusal is None:
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await refuse(connection, refusal)  # for the log
             await self._answer(refusal, LAUNCHER)(scope, receive, send)
         else:
-            await turn_away(refusal, scope, receive, send)
+            await send_refusal(refusal, scope, receive, send)
 
-    def _refusal_of_host(self, connection: HTTPConnection) -> Refusal | None:
-        if self._why_local is not None:
+    def _host_refusal(self, connection: HTTPConnection) -> Refusal | None:
+        if self._local_only_reason is not None:
             for header in HOST_HEADERS:
                 if not all(name_is_local(value) for value in connection.headers.getlist(header)):
-                    return Unauthorized(self._why_local, field=header)
+                    return Unauthorized(self._local_only_reason, field=header)
         return None
 
-    def _refusal_of_origin(self, connection: HTTPConnection) -> Refusal | None:
-        """A browser names the page in each WebSocket's handshake, each POST and each request to another origin."""
+    def _origin_refusal(self, connection: HTTPConnection) -> Refusal | None:
         headers = connection.headers
         if SESSION_ID in headers and not self._foreign_pages:
-            # The platform passes on what a client of its Session API has sent, and says for which session. A page
-            # cannot: WebSockets carry no such header, and before another request a browser asks with OPTIONS.
+            # The platform forwards requests of its Session API with the session's id. A page cannot send this header:
+            # WebSockets have no custom headers, and other requests need a preflight.
             return None
         origins = [origin.lower() for origin in headers.getlist("origin") if origin]
         if not origins:
-            # What a page embeds comes without an origin; a link that somebody follows makes a document of its own.
+            # Embedded resources are requested without an origin; a followed link opens a document of its own.
             is_link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") in (
                 None,
                 "document",
             )
             is_embedded = headers.get("sec-fetch-site", "").lower() == "cross-site" and not is_link
-            return _not_for_this_page("sec-fetch-site") if self._why_local is not None and is_embedded else None
+            return _not_for_this_page("sec-fetch-site") if self._local_only_reason is not None and is_embedded else None
         hosts = [name.lower() for header in HOST_HEADERS for name in headers.getlist(header)]
-        if all(self._is_ours(origin, hosts) for origin in origins):
+        if all(self._is_allowed(origin, hosts) for origin in origins):
             return None
         return _not_for_this_page("origin")
 
-    def _is_ours(self, origin: str, hosts: list[str]) -> bool:
+    def _is_allowed(self, origin: str, hosts: list[str]) -> bool:
         host = origin.partition("://")[2]
         if host in (*hosts, *self._public_hosts) or origin in self._origins:
             return True
         if self._origins:
             return False
-        # Another port of this machine: whoever develops a page has it there.
+        # A page on another port of this machine is the developer's.
         is_local_page = page_is_local(origin) and all(map(name_is_local, hosts))
         return self._foreign_pages or is_local_page
 

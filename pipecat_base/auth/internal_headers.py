@@ -1,20 +1,17 @@
-"""Headers that only the platform and a gateway may say to a pod: ids of sessions, limits, rooms, files of flows."""
+"""Headers that only the platform and a gateway may send to a pod: session ids, limits, rooms, flow files."""
 
 from __future__ import annotations
 
+import hmac
+
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipecat_base.auth.pod_token import has_token
-
+TOKEN_HEADER = "x-pipecat-pod-token"  # noqa: S105
 PREFIXES = (b"x-daily-", b"x-pcc-", b"x-pipecat-")
 
 
 class InternalHeaders:
-    """Surrounds what callers reach without passing through the gateway: such headers of theirs are dropped.
-
-    Args:
-        token: The pod's: whoever has it may say them. None where nobody has.
-    """
+    """Drops internal headers from callers without the pod's token; from every caller when it is None."""
 
     def __init__(self, app: ASGIApp, token: str | None) -> None:
         self._app = app
@@ -27,5 +24,11 @@ class InternalHeaders:
 
 
 def without_internal(headers: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The others."""
     return [(name, value) for name, value in headers if not name.startswith(PREFIXES)]
+
+
+def has_token(scope: Scope, token: bytes | None) -> bool:
+    if token is None:
+        return False
+    given = [value for name, value in scope["headers"] if name == TOKEN_HEADER.encode()]
+    return any(hmac.compare_digest(value, token) for value in given)

@@ -1,7 +1,4 @@
-"""Who may use the gateway: those who know one of its keys.
-
-A public key starts sessions and reaches those whose ids its holder knows; a private one lists and manages all of them.
-"""
+"""API keys. Public ones start sessions and access those whose ids are known; private ones list and manage all."""
 
 from __future__ import annotations
 
@@ -15,17 +12,12 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipecat_base.errors import KeyMissing, KeyNotPrivate
-from pipecat_base.server.error_responses import turn_away
+from pipecat_base.server.error_responses import send_refusal
 from pipecat_base.server.paths import CAPABILITIES
 
 
 class Keys:
-    """Checks ``Authorization: Bearer KEY``, in a time that tells nothing of the keys.
-
-    Args:
-        public: With ``private``: empty lets everyone in.
-        private: They do what public ones do, and more.
-    """
+    """Checks ``Authorization: Bearer KEY`` in constant time; without any key, every request is allowed."""
 
     def __init__(self, public: Sequence[str], private: Sequence[str] = ()) -> None:
         self._public = [_digest(key) for key in public]
@@ -33,65 +25,48 @@ class Keys:
 
     @property
     def are_needed(self) -> bool:
-        """Whether there are any."""
         return bool(self._public or self._private)
 
-    def fit(self, connection: HTTPConnection) -> bool:
-        """Whether this request has one, or needs none."""
+    def allows(self, connection: HTTPConnection) -> bool:
         return not self.are_needed or _is_among(connection, [*self._public, *self._private])
 
     async def check(self, connection: HTTPConnection) -> None:
-        """Refuse a request without one.
-
-        Raises:
-            KeyMissing: it has none, or a wrong one.
-        """
-        if not self.fit(connection):
+        if not self.allows(connection):
             raise KeyMissing("Send a public API key: Authorization: Bearer KEY.", field="authorization")
 
     async def check_private(self, connection: HTTPConnection) -> None:
-        """Refuse a request without a private one, where keys are needed.
-
-        Raises:
-            KeyMissing: it has none, or a wrong one.
-            KeyNotPrivate: it has a public one.
-        """
-        if not self.fit(connection):
+        if not self.allows(connection):
             raise KeyMissing("Send a private API key: Authorization: Bearer KEY.", field="authorization")
         if self.are_needed and not _is_among(connection, self._private):
             raise KeyNotPrivate("This needs a private API key (PIPECAT_PRIVATE_API_KEYS).", field="authorization")
 
 
 class KeyGuard:
-    """Surrounds what is the bot's own: it needs a key as the gateway's own routes do.
+    """Requires a key for the bot's own routes, except ``open_paths``, in which ``*`` matches anything."""
 
-    Args:
-        ours: Routes of the launcher's: each has a check of its own, or is for the platform.
-        open_paths: Paths of the bot's that need none. Patterns: ``*`` stands for anything.
-    """
-
-    def __init__(self, app: ASGIApp, keys: Keys, ours: Sequence[BaseRoute], open_paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, keys: Keys, launcher_routes: Sequence[BaseRoute], open_paths: Collection[str]
+    ) -> None:
         self._app = app
         self._keys = keys
-        self._ours = ours
+        self._launcher_routes = launcher_routes
         self._open_paths = [re.compile(".*".join(map(re.escape, path.split("*"))), re.DOTALL) for path in open_paths]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._is_open(scope) or self._keys.fit(HTTPConnection(scope)):
+        if self._is_open(scope) or self._keys.allows(HTTPConnection(scope)):
             await self._app(scope, receive, send)
             return
         reason = "The bot's own routes need an API key here, unless PIPECAT_OPEN_ROUTES names them."
-        await turn_away(KeyMissing(reason, field="authorization"), scope, receive, send)
+        await send_refusal(KeyMissing(reason, field="authorization"), scope, receive, send)
 
     def _is_open(self, scope: Scope) -> bool:
         path: str = scope["path"]
-        if path == CAPABILITIES or any(route.matches(scope)[0] is Match.FULL for route in self._ours):
+        if path == CAPABILITIES or any(route.matches(scope)[0] is Match.FULL for route in self._launcher_routes):
             return True
         return any(pattern.fullmatch(path) for pattern in self._open_paths)
 
 
 def bearer_of(connection: HTTPConnection) -> str | None:
-    """What follows ``Authorization: Bearer``, or None without it."""
     scheme, _, value = connection.headers.get("authorization", "").partition(" ")
     return value.strip() if scheme.lower() == "bearer" else None
 

@@ -1,7 +1,4 @@
-"""From which pages WebSockets may be opened, where PIPECAT_ALLOWED_ORIGINS says it: one check, for every one of them.
-
-A browser sends ``Origin`` with each handshake (RFC 6455 section 10.2) and asks nobody for leave.
-"""
+"""Checks ``Origin`` of every WebSocket handshake (RFC 6455 section 10.2) against PIPECAT_ALLOWED_ORIGINS."""
 
 from __future__ import annotations
 
@@ -11,16 +8,10 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipecat_base.errors import Unauthorized
-from pipecat_base.server.error_responses import turn_away
+from pipecat_base.server.error_responses import send_refusal
 
 
 class OriginGuard:
-    """Surrounds the application.
-
-    Args:
-        origins: Those that are let in. A handshake without an origin, as phones send it, is refused too.
-    """
-
     def __init__(self, app: ASGIApp, origins: Collection[str]) -> None:
         self._app = app
         self._origins = frozenset(origin.lower() for origin in origins)
@@ -30,6 +21,6 @@ class OriginGuard:
             origin = HTTPConnection(scope).headers.get("origin", "").lower()
             if origin not in self._origins:
                 refusal = Unauthorized("This origin is not in PIPECAT_ALLOWED_ORIGINS.", field="origin")
-                await turn_away(refusal, scope, receive, send)
+                await send_refusal(refusal, scope, receive, send)
                 return
         await self._app(scope, receive, send)

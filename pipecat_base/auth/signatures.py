@@ -1,7 +1,4 @@
-"""Signatures of phone providers and of Daily, over what they send.
-
-Each check raises :class:`SignatureMissing` or :class:`SignatureWrong` and compares in constant time.
-"""
+"""Signatures of phone providers and Daily, compared in constant time."""
 
 from __future__ import annotations
 
@@ -22,10 +19,9 @@ TELNYX_TIMESTAMP = "telnyx-timestamp"
 DAILY = "x-pinless-signature"
 DAILY_TIMESTAMP = "x-pinless-timestamp"
 
-TOLERANCE = 300.0
-"""Seconds that a signed timestamp may be off."""
-MILLISECONDS = 1e11
-"""Timestamps above this count milliseconds: Daily's do."""
+TOLERANCE_SECONDS = 300.0
+MIN_MILLISECONDS = 1e11
+"""Timestamps above this count milliseconds, as Daily's do."""
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -99,8 +95,8 @@ def _fresh(timestamp: str, name: str, now: float) -> str:
         seconds = float(timestamp)
     except ValueError:
         raise SignatureWrong("Not a time in Unix seconds.", field=name) from None
-    if not abs(now - (seconds / 1000 if seconds > MILLISECONDS else seconds)) <= TOLERANCE:
-        raise SignatureWrong(f"More than {TOLERANCE:g} s from this machine's clock.", field=name)
+    if not abs(now - (seconds / 1000 if seconds > MIN_MILLISECONDS else seconds)) <= TOLERANCE_SECONDS:
+        raise SignatureWrong(f"More than {TOLERANCE_SECONDS:g} s from this machine's clock.", field=name)
     return timestamp
 
 
@@ -118,8 +114,8 @@ def _compare(given: Iterable[str], expected: Iterable[str], field: str) -> None:
 def _split(url: str) -> SplitResult:
     try:
         return urlsplit(url)
-    except ValueError:  # a host of "[", say
-        raise SignatureWrong("This request's address is none that could have been signed.", field="host") from None
+    except ValueError:  # a host of "[", for example
+        raise SignatureWrong("This request's URL could not have been signed.", field="host") from None
 
 
 def _with_and_without_port(url: str) -> list[str]:

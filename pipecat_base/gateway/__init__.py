@@ -35,7 +35,7 @@ from pipecat_base.gateway.session_api import SessionApi
 from pipecat_base.gateway.start import ANSWERED_SESSION_ID, Starts
 from pipecat_base.gateway.status import StatusRoute
 from pipecat_base.gateway.webhooks import Webhooks
-from pipecat_base.server.error_responses import gone, refuse, turn_away
+from pipecat_base.server.error_responses import client_disconnected, refuse, send_refusal
 from pipecat_base.server.lifecycle import Lifecycle
 from pipecat_base.server.paths import SESSION_ID, STARTS
 from pipecat_base.server.request_path import check_slashes
@@ -109,7 +109,7 @@ def build(
     )
     app.add_exception_handler(Refusal, _refuse)  # type: ignore[arg-type]
     app.add_exception_handler(HTTPException, error_format.of_http)
-    app.add_exception_handler(ClientDisconnect, gone)
+    app.add_exception_handler(ClientDisconnect, client_disconnected)
     # Methods, not objects that can be called: older versions of FastAPI do not read the annotations of those.
     named = [Depends(_AgentName(settings.gateway.agent_name).check)]
     bearer = Depends(HTTPBearer(auto_error=False))
@@ -214,7 +214,7 @@ class _Front:
         try:
             check_slashes(scope, self._ours)
         except Malformed as refusal:
-            await turn_away(refusal, scope, receive, send)
+            await send_refusal(refusal, scope, receive, send)
             return
         matches = [route.matches(scope)[0] for route in self._routes]
         if scope["path"] in STARTS or Match.FULL in matches:

@@ -12,21 +12,13 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from pipecat_base.bot import installed
+from pipecat_base.server.page_headers import page_headers
 
 FOLDER = os.path.join(os.path.dirname(__file__), "page")
 CLIENT = "/client/"
-HEADERS = {
-    "content-security-policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
-        "media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "referrer-policy": "no-referrer",
-    "x-content-type-options": "nosniff",
-    "cache-control": "no-cache",
-}
-"""The page asks nothing of any other origin, and no other origin may show it."""
-
-
+HEADERS = page_headers(
+    "script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; media-src 'self' blob:"
+)
 UNFRAMED = {"content-security-policy": "frame-ancestors 'none'", "x-content-type-options": "nosniff"}
 """Of a page that is not ours: what it loads is its own affair."""
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipecat_base.auth.tokens import LIFETIME
+from pipecat_base.auth.tokens import LIFETIME_SECONDS
 from pipecat_base.errors import AtCapacity, TooLarge
 from pipecat_base.server import large_json
 
@@ -35,7 +35,7 @@ class PendingSessions:
         clock: Seconds.
     """
 
-    def __init__(self, lifetime: float = LIFETIME, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, lifetime: float = LIFETIME_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._lifetime = lifetime
         self._clock = clock
         self._open: dict[str, PendingSession] = {}

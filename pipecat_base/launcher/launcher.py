@@ -15,8 +15,9 @@ from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.launcher import compose, platform
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.lifecycle import Lifecycle, LifecycleState
+from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
 from pipecat_base.server.loop_monitor import watch_lag
-from pipecat_base.server.server import FORCED, LEFTOVERS, Server, http_address
+from pipecat_base.server.server import FORCED_EXIT_SECONDS, Server, http_address
 from pipecat_base.server.signals import Signals
 from pipecat_base.server.startup_problem import StartupProblem
 from pipecat_base.server.watchdog import Watchdog
@@ -76,7 +77,7 @@ class Launcher:
         self._ws = stage.ws
         self._renew = stage.renew
         self._registry = self._pod.registry
-        self._shows_bot_errors = development is not None and settings.gateway.serves_this_machine_only
+        self._shows_bot_errors = development is not None and settings.gateway.is_enabled.serves_this_machine_only
         self._front = self._make_front()
         self._warming: asyncio.Future[Any] | None = None
         self._following: asyncio.Future[Any] | None = None
@@ -94,7 +95,7 @@ class Launcher:
             self._front.entrance, compose.limits(self._settings), self._ws, on_refusal=self._event_bus.on_refusal
         )
         serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))
-        await server.until_started(serving)
+        await server.wait_started(serving)
         loop = asyncio.get_running_loop()
         self._watchdog.attach(loop, server.protocol, on_beat=self._signals.install)
         state = await self._open(server, serving)
@@ -119,12 +120,12 @@ class Launcher:
                 task.cancel()
         platform.tell_token_refresher()
         hurried = await self._drain()
-        self._watchdog.end_by(self._ending() + FORCE_AFTER, EXIT_FORCED, "the end took too long; forced out")
+        self._watchdog.set_deadline(self._ending() + FORCE_AFTER, EXIT_FORCED, "the end took too long; forced out")
         self._pod.stop()
         if not hurried:
             await self._pod.close()
         self._lifecycle.stopped()
-        self._watchdog.release()
+        self._watchdog.stop_accepting()
         await server.finish(serving)
         await asyncio.to_thread(self._observation.close, READERS_TIMEOUT)
         logger.info("Stopped")
@@ -152,7 +153,7 @@ class Launcher:
         except StartupError as error:
             if development is None or self._renew is None or not development.reload:
                 self._lifecycle.failed()
-                self._watchdog.release()
+                self._watchdog.stop_accepting()
                 await server.finish(serving)
                 raise
             self._front.entrance.stand_in(development.problem(error, self._settings))
@@ -231,7 +232,7 @@ class Launcher:
 
     def _warn_of_settings(self) -> None:
         settings = self._settings
-        if settings.gateway.is_enabled and settings.gateway.has_keys and settings.websockets.auth == "none":
+        if settings.gateway.is_enabled and settings.gateway.is_enabled.has_keys and settings.websockets.auth == "none":
             logger.warning("WebSockets need no key: PIPECAT_WEBSOCKET_AUTH=token lets in only who was given a token")
         if (
             settings.websockets.auth == "token"
@@ -266,16 +267,16 @@ class Launcher:
         self._lifecycle.drain()
         if count == 1:
             bounds = settings.shutdown.timeout + settings.sessions.cancel_grace + CLOSE_TIMEOUT + self._ending()
-            self._watchdog.end_by(bounds + FORCE_AFTER, EXIT_FORCED, "shutdown deadline passed; forced out")
+            self._watchdog.set_deadline(bounds + FORCE_AFTER, EXIT_FORCED, "shutdown deadline passed; forced out")
         else:
-            self._watchdog.end_by(FORCED, self._signals.exit_status, "second signal; forced out")
+            self._watchdog.set_deadline(FORCED_EXIT_SECONDS, self._signals.exit_status, "second signal; forced out")
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(self._stop.set if count == 1 else self._hurry.set)
 
     def _ending(self) -> float:
         """Seconds that everything after the last session may take."""
         readers = READERS_TIMEOUT if self._event_bus.has_readers else 0
-        return 2 * self._settings.shutdown.teardown_timeout + LEFTOVERS + readers + 1
+        return 2 * self._settings.shutdown.teardown_timeout + FINAL_REQUESTS_SECONDS + readers + 1
 
     async def _drain(self) -> bool:
         """Let the sessions end, at the deadline end them; True when a second signal cut it short."""
@@ -295,7 +296,7 @@ class Launcher:
         if not self._hurry.is_set():
             await self._unless_hurried(self._registry.until_empty(settings.sessions.cancel_grace + CLOSE_TIMEOUT))
         if self._hurry.is_set():
-            await self._registry.until_empty(FORCED / 2)
+            await self._registry.until_empty(FORCED_EXIT_SECONDS / 2)
         return self._hurry.is_set()
 
     def _end_waiting(self) -> None:

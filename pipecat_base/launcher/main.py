@@ -72,7 +72,7 @@ class Process:
         if self._watchdog is not None:
             from pipecat_base.server import server
 
-            server.leave(status, self._watchdog)
+            server.exit_process(status, self._watchdog)
         return status
 
     def _settings(self, find_settings: Callable[[], Settings], development: Development | None) -> Settings:
@@ -176,7 +176,7 @@ class Process:
             except StartupError as error:
                 if development is None or not development.reload:
                     raise
-                watchdog.stand_in(development.problem(error, settings))
+                watchdog.serve_problem(development.problem(error, settings))
                 development.wait_for_fix(error)
                 with contextlib.suppress(SettingsInvalid):  # it is told of when it is all that is wrong
                     development.env_file.read()

@@ -25,7 +25,7 @@ from pipecat_base.config.settings import NAMES, Settings
 from pipecat_base.errors import StartupError
 from pipecat_base.logs.logger import logger
 from pipecat_base.server import server
-from pipecat_base.server.startup_problem import StartupProblem, mistake_of
+from pipecat_base.server.startup_problem import StartupProblem, bot_error_of
 
 HOST = "127.0.0.1"
 EVERYWHERE = ("0.0.0.0", "::")
@@ -146,7 +146,7 @@ class Development:
 
         reason = f"The bot cannot be served ({error.code}); its terminal says why."
         return StartupProblem(
-            reason, mistake_of(error) if settings.gateway.serves_this_machine_only else None, pages.broken()
+            reason, bot_error_of(error) if settings.gateway.serves_this_machine_only else None, pages.broken()
         )
 
     def tell(self, error: StartupError) -> None:

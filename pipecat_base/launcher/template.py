@@ -22,7 +22,7 @@ from pipecat_base.config.settings import LAUNCHER_SECRETS, Settings, hide_secret
 from pipecat_base.errors import StartupError
 from pipecat_base.launcher import compose
 from pipecat_base.logs.logger import Logs, logger
-from pipecat_base.server.paths import OURS
+from pipecat_base.server.paths import LAUNCHER_PATHS
 from pipecat_base.workers.fork_server import ForkServer, forget_exit_handlers, leave, leave_signals_to_launcher
 from pipecat_base.workers.ipc import messages
 from pipecat_base.workers.ipc.channel import Channel
@@ -166,5 +166,7 @@ def _listed(routes: Sequence[BaseRoute]) -> list[tuple[str, list[str] | None, st
         elif methods:
             found.append((path, sorted(methods), name))
         elif not path:  # a router that FastAPI keeps whole: it is asked
-            found += [(ours, [method], name) for ours in OURS for method in METHODS if _takes(route, ours, method)]
+            found += [
+                (ours, [method], name) for ours in LAUNCHER_PATHS for method in METHODS if _takes(route, ours, method)
+            ]
     return found

@@ -23,11 +23,11 @@ from pipecat_base.launcher import compose
 from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.logs.streams import flush_streams
 from pipecat_base.server import large_json, server
-from pipecat_base.server.adopted import Closing, connect
+from pipecat_base.server.adopted import ClosingWebSocket, serve_connection
 from pipecat_base.server.connections import Connections
-from pipecat_base.server.error_responses import lines_of, session_id_in
+from pipecat_base.server.error_responses import session_id_in, session_log_context
 from pipecat_base.server.lifecycle import Lifecycle
-from pipecat_base.server.limits import ServerLimits
+from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS, ServerLimits
 from pipecat_base.server.loop_monitor import watch_lag, watch_own_loop
 from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import SessionRequest, SessionSlot
@@ -221,7 +221,7 @@ class Worker:
         self._pod.stop()
         await self._pod.close()
         if self._requests:
-            await asyncio.wait(self._requests, timeout=server.LEFTOVERS)
+            await asyncio.wait(self._requests, timeout=FINAL_REQUESTS_SECONDS)
         for task in beside:
             task.cancel()
 
@@ -306,7 +306,7 @@ class Worker:
     async def _perform(self, request: Run, transport: Any) -> Any:
         kind, caller = TransportKind(request.transport_kind), Caller(*request.caller)
         session_request = SessionRequest(request.session_id, kind, request.max_seconds, caller=caller)
-        with lines_of(request.session_id):
+        with session_log_context(request.session_id):
             async with self._pod.reserve(session_request) as slot:
                 self._slots[request.session_id] = slot
                 try:
@@ -322,7 +322,7 @@ class Worker:
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             begun.set_result(None)
-            websocket = WebSocket(scope, closing.noting_receive(receive), closing.noting_send(send))
+            websocket = WebSocket(scope, closing.watch_receive(receive), closing.watch_send(send))
             try:
                 transport = WebSocketTransport(websocket, request.transport["transport_type"])
                 ended.set_result(await self._perform(request, transport))
@@ -332,8 +332,8 @@ class Worker:
                 ended.set_exception(error if isinstance(error, Exception) else RuntimeError(type(error).__name__))
                 raise
 
-        closing = Closing()
-        transport = await connect(app, self._connections, sock, request.head, request.early, closing)
+        closing = ClosingWebSocket()
+        transport = await serve_connection(app, self._connections, sock, request.head, request.early, closing)
         waited: set[asyncio.Future[None]] = {begun, closing.lost}
         await asyncio.wait(waited, timeout=HANDSHAKE, return_when=asyncio.FIRST_COMPLETED)
         if not begun.done():
@@ -342,15 +342,15 @@ class Worker:
         try:
             return await ended
         finally:
-            if closing.ours is not None:
-                closing.ours.close()  # the launcher's is the last one: it closes when the place is free
+            if closing.duplicate is not None:
+                closing.duplicate.close()  # the launcher's is the last one: it closes when the place is free
 
     async def _ice_servers(self, request: GetIceServers) -> Any:
         return await (self._pod.ice_servers() if request.configured_only else self._pod.all_ice_servers())
 
     async def _offer(self, request: AnswerOffer) -> Any:
         self._pod.give_ice_servers(request.ice)
-        with lines_of(request.session_id):
+        with session_log_context(request.session_id):
             caller = Caller(*request.caller)
             session_request = SessionRequest(
                 request.session_id, TransportKind.WEBRTC, request.max_seconds, caller=caller
@@ -372,7 +372,7 @@ class Worker:
             session_id, TransportKind.WHATSAPP, request.max_seconds, caller=Caller(*request.caller)
         )
         try:
-            with lines_of(session_id):
+            with session_log_context(session_id):
                 async with self._pod.reserve(session_request) as slot:
                     self._slots[session_id], self._calls[session_id] = slot, call
                     call.sdp.set_result(await slot.pick_up(transport))
@@ -408,10 +408,10 @@ class Worker:
             assert task is not None
             self._requests.add(task)
             task.add_done_callback(self._requests.discard)
-            with lines_of(session_id_in(scope["headers"])):
+            with session_log_context(session_id_in(scope["headers"])):
                 await self._app(scope, receive, send)
 
-        await connect(app, self._connections, sock, connection.head, connection.early, Closing())
+        await serve_connection(app, self._connections, sock, connection.head, connection.early, ClosingWebSocket())
 
 
 async def _hold_signals() -> None:

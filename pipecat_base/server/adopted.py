@@ -1,4 +1,4 @@
-"""Connections that the launcher has handed over: served here as the launcher would, and ended for both."""
+"""Serves connections that the launcher has handed to a worker."""
 
 from __future__ import annotations
 
@@ -14,52 +14,44 @@ from pipecat_base.server import server
 from pipecat_base.server.connections import Connections
 from pipecat_base.server.http import HttpConnection
 
-WIND_DOWN = 1.0
-"""Seconds that a bot may go on after its WebSocket was closed before the peer is told of the connection's end."""
+WIND_DOWN_SECONDS = 1.0
+"""The bot may run this long after it closed its WebSocket; then the peer sees the end of the connection."""
 
 
-class Closing:
-    """The end of a WebSocket that the launcher holds too.
+class ClosingWebSocket:
+    """The end of a WebSocket that the launcher holds a duplicate of; ``lost`` is done when it is lost here.
 
-    One that was closed in order is shut down: its peer would wait for that until the launcher lets go. Any other is
-    left to the launcher, which closes it with a code.
-
-    Attributes:
-        lost: Done when the connection is over here.
+    After a close handshake it is shut down here, or the peer would wait until the launcher releases it. Any other end
+    is left to the launcher, which sends a close code.
     """
 
     def __init__(self) -> None:
         self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.is_orderly = False
-        self.ours: socket.socket | None = None
-        """A duplicate of the connection's."""
+        self.duplicate: socket.socket | None = None
 
-    def noting_receive(self, receive: Receive) -> Receive:
-        """The same, and the end that the peer has made is noted."""
-
-        async def receive_and_note() -> Any:
+    def watch_receive(self, receive: Receive) -> Receive:
+        async def receive_and_watch() -> Any:
             message = await receive()
             self.is_orderly = self.is_orderly or message["type"] == "websocket.disconnect"
             return message
 
-        return receive_and_note
+        return receive_and_watch
 
-    def noting_send(self, send: Send) -> Send:
-        """The same, and the end that the bot makes is noted."""
-
-        async def send_and_note(message: Any) -> None:
+    def watch_send(self, send: Send) -> Send:
+        async def send_and_watch(message: Any) -> None:
             self.is_orderly = self.is_orderly or message["type"] == "websocket.close"
             await send(message)
 
-        return send_and_note
+        return send_and_watch
 
 
-async def connect(
-    app: ASGIApp, connections: Connections, sock: socket.socket, head: bytes, early: bytes, closing: Closing
+async def serve_connection(
+    app: ASGIApp, connections: Connections, sock: socket.socket, head: bytes, early: bytes, closing: ClosingWebSocket
 ) -> asyncio.Transport:
-    """Serve one connection of which the head of a request, and what came after it, was read already."""
-    ours = sock.dup()
-    config, state = server.configuration(app), ServerState()
+    """Serve a connection whose request head, and the bytes after it (``early``), were read already."""
+    duplicate = sock.dup()
+    config, state = server.uvicorn_config(app), ServerState()
     config.http, config.ws = server.protocols(connections)
     config.load()
     sock.setblocking(False)
@@ -68,39 +60,38 @@ async def connect(
 
     def make_connection(transport: asyncio.BaseTransport) -> None:
         connection_made(transport)
-        if head:  # before anything is read: what follows the head is not for this protocol
+        if head:  # before anything is read: the bytes after the head are for the WebSocket protocol
             protocol.begin(head)
-            _watch_end(transport, ours, closing)
+            _watch_end(transport, duplicate, closing)
             if early:
                 transport.get_protocol().data_received(early)  # type: ignore[attr-defined]
 
     protocol.connection_made = make_connection
     transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
     if not head:
-        ours.close()
+        duplicate.close()
     found: asyncio.Transport = transport
     return found
 
 
-def _watch_end(transport: asyncio.BaseTransport, ours: socket.socket, closing: Closing) -> None:
-    closing.ours = ours
+def _watch_end(transport: asyncio.BaseTransport, duplicate: socket.socket, closing: ClosingWebSocket) -> None:
+    closing.duplicate = duplicate
     upgraded: Any = transport.get_protocol()
     connection_lost = upgraded.connection_lost
 
-    def note_loss(error: Exception | None) -> None:
+    def on_connection_lost(error: Exception | None) -> None:
         if closing.is_orderly:
-            asyncio.get_running_loop().call_later(WIND_DOWN, _shut_down, ours)
+            asyncio.get_running_loop().call_later(WIND_DOWN_SECONDS, _shut_down, duplicate)
         else:
-            ours.close()
+            duplicate.close()
         if not closing.lost.done():
             closing.lost.set_result(None)
         connection_lost(error)
 
-    upgraded.connection_lost = note_loss
+    upgraded.connection_lost = on_connection_lost
 
 
-def _shut_down(ours: socket.socket) -> None:
-    """For a bot that winds down after it has closed: its peer waits for the connection's end."""
-    with contextlib.suppress(OSError):  # closed by now
-        ours.shutdown(socket.SHUT_WR)  # not both: what the peer has sent on would make a reset of it
-        ours.close()
+def _shut_down(duplicate: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # already closed
+        duplicate.shutdown(socket.SHUT_WR)  # not SHUT_RDWR: unread input would cause a reset
+        duplicate.close()

@@ -1,4 +1,4 @@
-"""Addresses that requests come from: only what is one, whatever a header says."""
+"""Client addresses, from the connection and from the headers of trusted proxies."""
 
 from __future__ import annotations
 
@@ -14,23 +14,19 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 TRACE_HEADERS = (b"traceparent", b"tracestate")
 """https://www.w3.org/TR/trace-context/"""
 PEER = "pipecat_base.peer"
-"""In a scope: the connection's other end, as ``client`` has it."""
+"""Scope key: address of the connection's peer, in the form of ``client``."""
 
 
 class ProxyHeaders:
-    """uvicorn's own middleware, which takes any text for the caller's address; here it must be one.
-
-    Args:
-        trusted: Proxies, as uvicorn's ``forwarded_allow_ips`` has them.
-    """
+    """uvicorn's middleware, which accepts any text as the client's address; this one accepts only IP addresses."""
 
     def __init__(self, app: ASGIApp, trusted: list[str] | str) -> None:
         self._app = app
-        self._believing: ASGIApp = ProxyHeadersMiddleware(self._check, trusted)  # type: ignore[arg-type, assignment]
+        self._trusting: ASGIApp = ProxyHeadersMiddleware(self._check, trusted)  # type: ignore[arg-type, assignment]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope[PEER] = scope.get("client")
-        await self._believing(scope, receive, send)
+        await self._trusting(scope, receive, send)
 
     async def _check(self, scope: Scope, receive: Receive, send: Send) -> None:
         client = scope["client"]
@@ -40,12 +36,9 @@ class ProxyHeaders:
 
 
 class TraceHeaders:
-    """Surrounds all requests: whose trace they are part of counts only from callers who are trusted with it.
+    """Drops trace headers of callers outside ``trusted`` networks: a sampled trace makes this process export spans.
 
-    A caller who names a trace also says that it is sampled, and so how many spans are exported.
-
-    Args:
-        trusted: Networks. Behind a proxy both its address and its caller's must be in one of them.
+    Behind a proxy, both the proxy's address and its caller's must be trusted.
     """
 
     def __init__(self, app: ASGIApp, trusted: Sequence[Network]) -> None:
@@ -63,7 +56,7 @@ class TraceHeaders:
 
 
 def address(text: str) -> Address | None:
-    """The address that the text is; None of anything else, and of one with a zone, which may be any text."""
+    """Parse an IP address; None for anything else, and for one with a zone, which may be any text."""
     try:
         found = ipaddress.ip_address(text)
     except ValueError:
@@ -74,9 +67,9 @@ def address(text: str) -> Address | None:
 
 
 def route(connection: HTTPConnection) -> list[Address]:
-    """Addresses that a request came through, the last one first: behind a proxy of a private network, two of them."""
+    """Addresses that a request passed through, the last hop first."""
     client = connection.client
-    # The zone of a peer's own address is the kernel's.
+    # The kernel adds a zone to a link-local peer address.
     peer = None if client is None else address(client.host.partition("%")[0])
     if peer is None:
         return []

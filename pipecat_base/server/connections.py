@@ -1,4 +1,4 @@
-"""Who is connected: how many may be, and who goes when there are too many."""
+"""Bounds the number of connections."""
 
 from __future__ import annotations
 
@@ -10,27 +10,18 @@ from pipecat_base.errors import Refusal
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.limits import SPARE_CONNECTIONS, BufferBudget, ServerLimits
 
-FRESH = 0.2
-"""Seconds that a new connection gets for its request, however many others come."""
-QUIET = 10.0
-"""Seconds between two lines on the same thing."""
+NEW_CONNECTION_GRACE_SECONDS = 0.2
+"""A new connection is not evicted this soon: its request may have arrived and not been read yet."""
+LOG_THROTTLE_SECONDS = 10.0
 
 
 class OpenConnection(Protocol):
-    """One of them."""
-
-    def give_up(self) -> None:
-        """Close it at once: another one needs its place."""
+    def abort(self) -> None:
+        pass
 
 
 class Connections:
-    """The connections of one listener.
-
-    Args:
-        members: All of them.
-        on_refusal: Learns of those that are refused here.
-        clock: Seconds.
-    """
+    """Connections of one listener. uvicorn adds to ``members`` and discards from it."""
 
     def __init__(
         self,
@@ -45,65 +36,56 @@ class Connections:
         self._members = members
         self._clock = clock
         self._idle: dict[OpenConnection, float] = {}
-        """Those that wait for a request, and since when."""
-        self._leaving: dict[OpenConnection, None] = {}
-        """Those that were refused, and whose peers get time to take that."""
-        self._told: dict[str, tuple[float, int]] = {}
+        """Connections without a complete request, by the time they became idle; the oldest first."""
+        self._refused: dict[OpenConnection, None] = {}
+        """Refused connections, kept open until their peers have read the answer."""
+        self._log_counts: dict[str, tuple[float, int]] = {}
 
     def __len__(self) -> int:
         return len(self._members)
 
     @property
     def is_full(self) -> bool:
-        """Whether there are more than may be."""
         return len(self) > self.limits.max_connections
 
-    def is_packed(self, coming: int) -> bool:
-        """Whether there are so many, with those that come, that one more is not even refused."""
+    def is_at_hard_limit(self, accepting: int) -> bool:
         spare = max(2, min(SPARE_CONNECTIONS, self.limits.max_connections // 4))
-        return len(self) + coming >= self.limits.max_connections + spare
+        return len(self) + accepting >= self.limits.max_connections + spare
 
-    def waits(self, connection: OpenConnection) -> None:
-        """It waits for a request; what it sends of one changes nothing."""
+    def mark_idle(self, connection: OpenConnection) -> None:
         self._idle.setdefault(connection, self._clock())
 
-    def works(self, connection: OpenConnection) -> None:
-        """It waits no more."""
+    def mark_busy(self, connection: OpenConnection) -> None:
         self._idle.pop(connection, None)
 
-    def leaves(self, connection: OpenConnection) -> None:
-        """It was refused, and is still there."""
-        self.works(connection)
-        self._leaving[connection] = None
+    def mark_refused(self, connection: OpenConnection) -> None:
+        self.mark_busy(connection)
+        self._refused[connection] = None
 
-    def forget(self, connection: OpenConnection) -> None:
-        """It is gone."""
-        self.works(connection)
-        self._leaving.pop(connection, None)
+    def remove(self, connection: OpenConnection) -> None:
+        self.mark_busy(connection)
+        self._refused.pop(connection, None)
 
-    def make_room(self) -> bool:
-        """Close one that was refused, or the one that has waited longest; False when there is none.
-
-        One that has come a moment ago may have asked already: that was not read yet.
-        """
-        found = next(iter(self._leaving), None) or self._longest_idle()
+    def evict(self) -> bool:
+        """Close a refused connection, else the one that has been idle longest; False if there is none."""
+        found = next(iter(self._refused), None) or self._longest_idle()
         if found is None:
             return False
-        self.forget(found)
-        found.give_up()
+        self.remove(found)
+        found.abort()
         return True
 
     def _longest_idle(self) -> OpenConnection | None:
         connection, since = next(iter(self._idle.items()), (None, 0.0))
-        return connection if self._clock() - since >= FRESH else None
+        return connection if self._clock() - since >= NEW_CONNECTION_GRACE_SECONDS else None
 
-    def tell(self, kind: str, message: str) -> None:
-        """Log it; what comes again and again is counted and told every ten seconds."""
+    def log_throttled(self, kind: str, message: str) -> None:
+        """Log a warning; repeats of the same ``kind`` are counted and logged every ten seconds."""
         now = self._clock()
-        since, more = self._told.get(kind, (-QUIET, 0))
-        if now - since < QUIET:
-            self._told[kind] = (since, more + 1)
+        since, more = self._log_counts.get(kind, (-LOG_THROTTLE_SECONDS, 0))
+        if now - since < LOG_THROTTLE_SECONDS:
+            self._log_counts[kind] = (since, more + 1)
             return
-        self._told[kind] = (now, 0)
+        self._log_counts[kind] = (now, 0)
         again = f" (and {more} times more since the last such line)" if more else ""
         logger.warning(f"{message}{again}")

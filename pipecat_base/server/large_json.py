@@ -1,7 +1,7 @@
-"""JSON of any size without a pause for other calls: large texts are parsed and written in a thread that gives way.
+"""JSON of any size without blocking the event loop: large texts are handled in a thread that yields.
 
-Python's C code for JSON holds the interpreter for a whole text: a second for a million keys. Its pure code in a thread
-is slower, and gives way every few milliseconds. One text at a time, so that no more than one thread competes.
+Python's C code for JSON holds the GIL for a whole text: a second for a million keys. Pure Python in a thread is slower
+but yields every few milliseconds. One text at a time, so that only one thread competes with the event loop.
 """
 
 from __future__ import annotations
@@ -19,13 +19,12 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 SMALL_BYTES = 64 * 1024
-"""A text of this size takes Python's C code a few milliseconds, whatever is in it."""
+"""Python's C code handles a text of this size in a few milliseconds, whatever it contains."""
 SMALL_NODES = 2000
-"""Values and keys of what is written at once."""
 
 
 class SwitchableDecoder(json.JSONDecoder):
-    """As ``json.JSONDecoder``, in Python: other threads get their turn while it parses."""
+    """``json.JSONDecoder`` in pure Python: other threads run while it parses."""
 
     def __init__(self, **hooks: Any) -> None:
         super().__init__(**hooks)
@@ -33,7 +32,7 @@ class SwitchableDecoder(json.JSONDecoder):
 
 
 def is_large(value: Any) -> bool:
-    """Whether writing a value takes long; the look itself is bounded."""
+    """True when writing the value would take long; this check itself is bounded."""
     waiting, nodes, characters = [value], 1, 0
     while waiting:
         found = waiting.pop()
@@ -52,19 +51,17 @@ def is_large(value: Any) -> bool:
 
 
 async def in_background(step: Callable[..., T], *arguments: Any) -> T:
-    """The result of a step, after those that were begun before."""
     return await asyncio.get_running_loop().run_in_executor(_background(), step, *arguments)
 
 
 async def dumps(value: Any) -> bytes:
-    """A value as JSON."""
     if not is_large(value):
         return json.dumps(value).encode()
     return await in_background(lambda: "".join(_pieces(value)).encode())
 
 
 async def to_file(value: Any) -> int:
-    """The descriptor of a file in memory that holds a value as JSON."""
+    """Write a value as JSON to a file in memory; returns its descriptor."""
     descriptor = os.memfd_create("body")
     try:
         await in_background(_write, value, descriptor)
@@ -76,7 +73,7 @@ async def to_file(value: Any) -> int:
 
 @contextlib.asynccontextmanager
 async def in_file(value: Any) -> AsyncIterator[tuple[Any, list[int]]]:
-    """For another process: a small value and no descriptor, or None and that of a file that holds it."""
+    """For another process: a small value and no descriptor, or None and the descriptor of its file."""
     if not is_large(value):
         yield value, []
         return
@@ -88,7 +85,6 @@ async def in_file(value: Any) -> AsyncIterator[tuple[Any, list[int]]]:
 
 
 def from_file(descriptor: int) -> Any:
-    """The value again; the descriptor is closed."""
     with open(descriptor, "rb") as file:
         file.seek(0)
         return json.load(file)
@@ -101,7 +97,7 @@ def _write(value: Any, descriptor: int) -> None:
 
 
 def _pieces(value: Any) -> Any:
-    # Not encode(), which is C: this is the same in Python.
+    # Not encode(), which is C code; iterencode() is Python.
     return json.JSONEncoder(separators=(",", ":")).iterencode(value)
 
 

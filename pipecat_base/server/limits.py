@@ -1,4 +1,4 @@
-"""The bounds of connections, and who has used how much of those that all share."""
+"""Bounds of connections, and the budget of buffered bytes that they share."""
 
 from __future__ import annotations
 
@@ -7,23 +7,19 @@ import resource
 from dataclasses import dataclass
 
 MAX_HEADERS = 128
-"""Of one request, and of the trailers after its body."""
-MAX_TRAILERS = 16 * 1024
-"""Bytes."""
-SLICE = 2048
-"""Bytes that a parser gets at once: a frame of audio, or a few hundred of the smallest frames."""
-TURN = 0.001
-"""Seconds that one connection may parse in one turn of the event loop."""
-LINGER = 2.0
-"""Seconds that a peer gets to take the last words of a connection and close its end."""
-MAX_DISCARDED = 8 * 1024 * 1024
-"""Bytes that it may send on meanwhile."""
+MAX_TRAILER_BYTES = 16 * 1024
+MAX_PARSE_BYTES = 2048
+"""A parser gets at most this much at once: one frame of audio, or a few hundred of the smallest frames."""
+PARSE_TURN_SECONDS = 0.001
+LINGER_SECONDS = 2.0
+"""A closing connection waits this long for its peer to read the answer and close."""
+MAX_DISCARDED_BYTES = 8 * 1024 * 1024
+FINAL_REQUESTS_SECONDS = 3
+"""Requests other than sessions get this long when the server shuts down."""
 SPARE_CONNECTIONS = 64
-"""Past the bound, for probes and for refusals."""
-SMALL_BODY = 64 * 1024
-"""Bytes of a body that are taken in any case."""
-MOST_CONNECTIONS = 4096
-"""Unless the system allows fewer descriptors."""
+SMALL_BODY_BYTES = 64 * 1024
+"""A body of this size is accepted even when the shared budget is used up."""
+DEFAULT_MAX_CONNECTIONS = 4096
 
 
 @dataclass(frozen=True)
@@ -31,12 +27,9 @@ class ServerLimits:
     """Times are seconds, sizes bytes.
 
     Attributes:
-        head_timeout: From a request's first byte, or from the connection's begin, to the end of its head.
-        body_timeout: From the head to the end of the body; also how long a peer may leave an answer unread.
-        max_head: Of a request's line and headers.
-        max_connections: At once, WebSockets too.
-        max_unfinished: Of all bodies and messages that have not come whole.
-        frame_rate: Frames a second that a WebSocket may send, on average.
+        head_timeout: From a request's first byte, or the start of the connection, to the end of its head.
+        body_timeout: From the head to the end of the body; also how long a peer may leave a response unread.
+        max_unfinished: Of all incomplete bodies and messages together.
     """
 
     head_timeout: float = 10.0
@@ -48,70 +41,56 @@ class ServerLimits:
 
 
 class BufferBudget:
-    """Bytes that wait for the rest of their body or message.
-
-    Args:
-        limit: Bytes.
-    """
-
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.size = 0
 
-    def share(self) -> BufferLease:
-        """One connection's part of it."""
+    def lease(self) -> BufferLease:
         return BufferLease(self)
 
-    def change(self, difference: int) -> bool:
-        """Count it; whether the sum is within the limit."""
+    def adjust(self, difference: int) -> bool:
         self.size += difference
         return self.size <= self._limit
 
 
 class BufferLease:
-    """What one connection holds."""
-
     def __init__(self, buffer_budget: BufferBudget) -> None:
         self._buffer_budget = buffer_budget
         self._size = 0
         self._is_closed = False
 
     def add(self, size: int) -> bool:
-        """More has come; False when that is more than there is room for."""
+        """Count received bytes; False when there is no room for them."""
         if self._is_closed:
             return True
         self._size += size
-        return self._buffer_budget.change(size) or self._size <= SMALL_BODY
+        return self._buffer_budget.adjust(size) or self._size <= SMALL_BODY_BYTES
 
     def clear(self) -> None:
-        """It is whole, or given up."""
         self.keep(0)
 
     def keep(self, size: int) -> None:
-        """It is whole, and so much of it waits to be taken."""
-        self._buffer_budget.change(size - self._size)
+        """The body or message is complete; ``size`` bytes still wait for the application."""
+        self._buffer_budget.adjust(size - self._size)
         self._size = size
 
     def close(self) -> None:
-        """The connection is over, whatever is still parsed of it."""
         self.clear()
         self._is_closed = True
 
 
 def raise_descriptor_limit() -> None:
-    """Allow this process as many open files as the system lets it have."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with contextlib.suppress(ValueError, OSError):  # macOS says "unlimited" and does not mean it
+        with contextlib.suppress(ValueError, OSError):  # macOS reports "unlimited", but has a limit
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def descriptor_limit() -> int:
-    """How many files this process may have open."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return soft if soft != resource.RLIM_INFINITY else 3 * MOST_CONNECTIONS
+    return soft if soft != resource.RLIM_INFINITY else 3 * DEFAULT_MAX_CONNECTIONS
 
 
 def connections_for(descriptors: int) -> int:
-    """How many of so many descriptors may be connections: sessions need some of their own."""
-    return max(1, min(MOST_CONNECTIONS, descriptors // 3))
+    """Connections that a process with this many descriptors may have: sessions need descriptors too."""
+    return max(1, min(DEFAULT_MAX_CONNECTIONS, descriptors // 3))

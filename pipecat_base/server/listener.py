@@ -1,4 +1,4 @@
-"""Accepts connections, a few in each turn of the event loop, and goes on when descriptors run out."""
+"""Accepts a few connections per turn of the event loop, and retries when descriptors run out."""
 
 from __future__ import annotations
 
@@ -9,23 +9,14 @@ from collections.abc import Callable
 
 from pipecat_base.server.connections import Connections
 
-AT_ONCE = 32
-"""Connections in one turn of the event loop."""
-PAUSE = 0.05
-"""Seconds without a place or a descriptor until the next try."""
-SOON = 0.005
-"""Seconds that connections need to close."""
+MAX_ACCEPTS_PER_TURN = 32
+RETRY_SECONDS = 0.05
+EVICTION_RETRY_SECONDS = 0.005
+"""Evicted connections need this long to close."""
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Listener:
-    """Of one listener.
-
-    Args:
-        listener: Does not block. Not closed here.
-        protocol: Makes what handles one connection.
-    """
-
     def __init__(
         self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol], connections: Connections
     ) -> None:
@@ -33,29 +24,30 @@ class Listener:
         self._protocol = protocol
         self._connections = connections
         self._loop = asyncio.get_running_loop()
-        self._pause: asyncio.TimerHandle | None = None
-        self._adopting: set[asyncio.Task[object]] = set()
+        self._retry: asyncio.TimerHandle | None = None
+        self._accepting: set[asyncio.Task[object]] = set()
         self._start()
 
     def close(self) -> None:
-        """Accept nothing more."""
         self._loop.remove_reader(self._listener.fileno())
-        if self._pause is not None:
-            self._pause.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
 
     def _start(self) -> None:
-        self._pause = None
+        self._retry = None
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
-    def _rest(self, seconds: float = PAUSE) -> None:
+    def _pause(self, seconds: float = RETRY_SECONDS) -> None:
         self._loop.remove_reader(self._listener.fileno())
-        self._pause = self._loop.call_later(seconds, self._start)
+        self._retry = self._loop.call_later(seconds, self._start)
 
     def _accept(self) -> None:
-        for _ in range(AT_ONCE):
-            if self._connections.is_packed(len(self._adopting)) and not self._connections.make_room():
-                self._connections.tell("connections", f"No connection is accepted: there are {len(self._connections)}")
-                self._rest()
+        for _ in range(MAX_ACCEPTS_PER_TURN):
+            if self._connections.is_at_hard_limit(len(self._accepting)) and not self._connections.evict():
+                self._connections.log_throttled(
+                    "connections", f"Not accepting connections: {len(self._connections)} are open"
+                )
+                self._pause()
                 return
             try:
                 sock, _ = self._listener.accept()
@@ -64,17 +56,19 @@ class Listener:
             except OSError as error:
                 if error.errno not in OUT_OF_DESCRIPTORS:
                     raise
-                self._connections.tell("descriptors", f"No connection can be accepted: {error.strerror}; see ulimit -n")
-                has_room = sum(self._connections.make_room() for _ in range(AT_ONCE))
-                self._rest(SOON if has_room else PAUSE)
+                self._connections.log_throttled(
+                    "descriptors", f"No connection can be accepted: {error.strerror}; see ulimit -n"
+                )
+                has_room = sum(self._connections.evict() for _ in range(MAX_ACCEPTS_PER_TURN))
+                self._pause(EVICTION_RETRY_SECONDS if has_room else RETRY_SECONDS)
                 return
             sock.setblocking(False)
-            task = self._loop.create_task(self._adopt(sock))
-            self._adopting.add(task)
-            task.add_done_callback(self._adopting.discard)
+            task = self._loop.create_task(self._serve(sock))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
 
-    async def _adopt(self, sock: socket.socket) -> None:
+    async def _serve(self, sock: socket.socket) -> None:
         try:
             await self._loop.connect_accepted_socket(self._protocol, sock)
-        except OSError:  # gone again
+        except OSError:  # disconnected already
             sock.close()

@@ -1,4 +1,4 @@
-"""Notices that an event loop is blocked, and by which line of the bot's."""
+"""Detects a blocked event loop, and the line of the bot's code that blocks it."""
 
 from __future__ import annotations
 
@@ -12,21 +12,14 @@ from pipecat_base.logs import tracebacks
 from pipecat_base.logs.logger import logger
 from pipecat_base.telemetry.session_context import current
 
-BEAT = 0.25
-"""Seconds between heartbeats of the loop, and between looks of the thread."""
-STALLED = 0.5
-"""Seconds without a heartbeat after which the loop counts as blocked: probes time out after one second."""
-WORTH_A_LINE = 1.0
-"""Seconds without a heartbeat after which the log says so."""
+HEARTBEAT_SECONDS = 0.25
+STALL_SECONDS = 0.5
+"""A loop without a heartbeat for this long is blocked: probes time out after one second."""
+LOG_STALL_SECONDS = 1.0
 
 
 class LoopMonitor:
-    """Looks at the heartbeat of the loop of the thread that has made this.
-
-    Args:
-        project: The user's folder, to show the line that blocks.
-        consequence: What the log says of it.
-    """
+    """Watches the heartbeat of the event loop of the thread that creates this."""
 
     def __init__(self, project: str, *, consequence: str) -> None:
         self._project = project
@@ -37,25 +30,24 @@ class LoopMonitor:
         self._stalled_at: float | None = None
 
     def beat(self) -> None:
-        """The loop runs. Called on it."""
+        """Called on the event loop."""
         self._loop = asyncio.get_running_loop()
         self._beat_at = time.monotonic()
 
     @property
-    def silent(self) -> float:
-        """Seconds without a heartbeat."""
+    def silent_seconds(self) -> float:
         return time.monotonic() - self._beat_at
 
-    def look(self) -> bool:
-        """Whether the loop is blocked. Tells the log, once. Called in another thread."""
-        silent = self.silent
-        if silent < STALLED:
+    def is_blocked(self) -> bool:
+        """Called in another thread. Logs once when the loop is blocked, and once when it runs again."""
+        seconds = self.silent_seconds
+        if seconds < STALL_SECONDS:
             if self._stalled_at is not None:
                 total = time.monotonic() - self._stalled_at
                 self._stalled_at = None
                 _log(f"The event loop runs again after {total:.1f} s")
             return False
-        if self._stalled_at is None and silent > WORTH_A_LINE:
+        if self._stalled_at is None and seconds > LOG_STALL_SECONDS:
             self._stalled_at = self._beat_at
             where = tracebacks.where_is_thread(self._thread, self._project)
             session_id = _session_of(self._loop)
@@ -63,46 +55,43 @@ class LoopMonitor:
         return True
 
 
-async def watch_lag(tell: Callable[[dict[str, float]], None], every: float = 1.0) -> None:
-    """Measure how late the loop runs, and tell the most of ``every`` seconds; until this is cancelled."""
+async def watch_lag(report: Callable[[dict[str, float]], None], every: float = 1.0) -> None:
     while True:
         lag = 0.0
-        for _ in range(round(every / BEAT)):
-            due = time.monotonic() + BEAT
-            await asyncio.sleep(BEAT)
+        for _ in range(round(every / HEARTBEAT_SECONDS)):
+            due = time.monotonic() + HEARTBEAT_SECONDS
+            await asyncio.sleep(HEARTBEAT_SECONDS)
             lag = max(lag, time.monotonic() - due)
-        tell({"lag_secs": lag})
+        report({"lag_secs": lag})
 
 
 async def watch_own_loop(project: str) -> None:
-    """Of a process that has one session, in a thread; until this is cancelled."""
-    stalls = LoopMonitor(project, consequence="its session waits for it")
+    monitor = LoopMonitor(project, consequence="its session waits for it")
     over = threading.Event()
 
-    def look() -> None:
-        while not over.wait(BEAT):
-            stalls.look()
+    def watch() -> None:
+        while not over.wait(HEARTBEAT_SECONDS):
+            monitor.is_blocked()
 
-    threading.Thread(target=look, name="stalls", daemon=True).start()
+    threading.Thread(target=watch, name="loop-monitor", daemon=True).start()
     try:
         while True:
-            stalls.beat()
-            await asyncio.sleep(BEAT)
+            monitor.beat()
+            await asyncio.sleep(HEARTBEAT_SECONDS)
     finally:
         over.set()
 
 
 def _session_of(loop: asyncio.AbstractEventLoop | None) -> str | None:
-    """The session whose task the loop runs now; None where that cannot be told (before Python 3.12)."""
     with contextlib.suppress(Exception):
-        get_context = getattr(asyncio.current_task(loop), "get_context", None)
-        listener = None if get_context is None else get_context().get(current)
-        return None if listener is None else str(listener.session_id)
+        get_context = getattr(asyncio.current_task(loop), "get_context", None)  # since Python 3.12
+        session = None if get_context is None else get_context().get(current)
+        return None if session is None else str(session.session_id)
     return None
 
 
 def _log(message: str, session_id: str | None = None) -> None:
-    # In a thread of its own: the blocked code may hold the logger's lock.
+    # In another thread: the blocked code may hold the logger's lock.
     threading.Thread(target=_warn, args=(message, session_id), daemon=True).start()
 
 

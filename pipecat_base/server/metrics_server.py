@@ -1,4 +1,4 @@
-"""Answers ``GET /metrics`` with the bounds of every other connection, on an event loop that runs no call."""
+"""Serves ``GET /metrics`` with the usual bounds, on an event loop of its own."""
 
 from __future__ import annotations
 
@@ -15,24 +15,13 @@ from pipecat_base.errors import PortUnavailable
 from pipecat_base.server.limits import ServerLimits
 from pipecat_base.server.server import Server, listen
 
-MOST = 128
-"""Connections at once; beyond it the one that has waited longest for its request is closed."""
-MAX_HEAD = 16 * 1024
-"""Bytes of a scrape's line and headers."""
+MAX_SCRAPE_CONNECTIONS = 128
+MAX_SCRAPE_HEAD_BYTES = 16 * 1024
 WITHOUT_WEBSOCKETS = "none"
-"""As uvicorn takes it."""
 
 
 class MetricsServer:
-    """Serves a registry in a thread until it is closed.
-
-    Args:
-        limits: The launcher's own; fewer connections and smaller heads are taken here.
-        guard: Surrounds the application.
-
-    Raises:
-        PortUnavailable: the port cannot be listened on.
-    """
+    """Serves a registry in a thread until it is closed; ``limits`` are the launcher's, reduced here."""
 
     def __init__(
         self,
@@ -46,15 +35,14 @@ class MetricsServer:
         self.port: int = self._listener.getsockname()[1]
         bounds = replace(
             limits,
-            max_connections=min(MOST, limits.max_connections),
-            max_head=min(MAX_HEAD, limits.max_head),
+            max_connections=min(MAX_SCRAPE_CONNECTIONS, limits.max_connections),
+            max_head=min(MAX_SCRAPE_HEAD_BYTES, limits.max_head),
         )
         self._server = Server(guard(_Metrics(make_asgi_app(registry))), bounds, WITHOUT_WEBSOCKETS)
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)
         self._thread.start()
 
     def close(self, within: float) -> None:
-        """Answer no more scrapes."""
         self._server.should_exit = True
         self._thread.join(within)
 

@@ -1,7 +1,7 @@
-"""One path for one request: spellings that a guard, a route and a proxy could read differently are refused.
+"""Refuses paths that a guard, a route and a proxy could read differently.
 
-Routes and guards decide by the decoded path. A proxy in front may not decode it, or may normalize it first (RFC 3986
-section 6.2.2), so a path that those could read as another one is 400 before any guard sees it.
+Routes and guards use the decoded path. A proxy in front may not decode it, or may normalize it first (RFC 3986 section
+6.2.2), so an ambiguous path is answered with 400 before any guard sees it.
 """
 
 from __future__ import annotations
@@ -19,15 +19,11 @@ LINE_OR_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 SEPARATOR = re.compile(r"[/\\]")
 ENCODED_SLASH = re.compile(b"%2f", re.IGNORECASE)
 SLASH_MARK = "\0"
-"""Stands for an encoded slash while routes are compared; no path that has passed :func:`check` holds one."""
+"""Stands for an encoded slash while routes are compared; :func:`check` refuses paths that contain it."""
 
 
 def check(raw: bytes) -> None:
-    """Refuse a path, percent-encoded as it came, that has more than one reading.
-
-    Raises:
-        Malformed: it does not begin with a slash, is not UTF-8, or holds a control character or a dot segment.
-    """
+    """Raise Malformed for a percent-encoded path that has more than one reading."""
     try:
         path = unquote_to_bytes(raw).decode()
     except UnicodeDecodeError:
@@ -41,18 +37,13 @@ def check(raw: bytes) -> None:
 
 
 def marked(raw: bytes) -> str | None:
-    """The decoded path with its encoded slashes as :data:`SLASH_MARK`; None where it has none."""
     if not ENCODED_SLASH.search(raw):
         return None
     return unquote_to_bytes(ENCODED_SLASH.sub(SLASH_MARK.encode(), raw)).decode()
 
 
 def check_slashes(scope: Scope, routes: Iterable[BaseRoute]) -> None:
-    """Refuse a path that one of ``routes`` reads otherwise when its encoded slashes stay encoded.
-
-    Raises:
-        Malformed: it matches one way alone, or with other parameters.
-    """
+    """Raise Malformed for a path that one of ``routes`` reads differently when its encoded slashes stay encoded."""
     other = marked(scope["raw_path"])
     if other is not None and any(_reading(r, scope, scope["path"]) != _reading(r, scope, other) for r in routes):
         raise slash_leads_elsewhere()
@@ -67,17 +58,11 @@ def _reading(route: BaseRoute, scope: Scope, path: str) -> dict[str, str] | None
 
 
 def slash_leads_elsewhere() -> Malformed:
-    """Refusal of a path that means two things."""
     return Malformed("An encoded slash (%2F) in the path leads elsewhere: write it as /.", field="path")
 
 
 class PathSet:
-    """Some paths, matched exactly as Starlette matches the routes that serve them.
-
-    Args:
-        paths: Decoded, without parameters.
-        below: Also takes everything below them.
-    """
+    """Decoded paths, and with ``below`` everything under them, matched exactly as Starlette matches routes."""
 
     def __init__(self, paths: Sequence[str], *, below: bool = False) -> None:
         patterns = [*paths, *(f"{path}/{{rest:path}}" for path in paths if below)]
@@ -87,11 +72,7 @@ class PathSet:
         return any(pattern.match(path) for pattern in self._patterns)
 
     def check_slashes(self, raw: bytes) -> None:
-        """Refuse a path that is among these only with its encoded slashes decoded, or only without.
-
-        Raises:
-            Malformed: it is one of those.
-        """
+        """Raise Malformed for a path that is in the set only with, or only without, its slashes decoded."""
         other = marked(raw)
         if other is not None and (other in self) != (other.replace(SLASH_MARK, "/") in self):
             raise slash_leads_elsewhere()

@@ -1,4 +1,4 @@
-"""The process around the application: socket, event loop, and an end that loses no call."""
+"""The process around the application: socket, event loop, and an exit that loses no call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from functools import partial
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import uvicorn
 
@@ -19,31 +19,25 @@ from pipecat_base.logs.streams import flush_streams
 from pipecat_base.server.client_address import ProxyHeaders
 from pipecat_base.server.connections import Connections
 from pipecat_base.server.http import HttpConnection
-from pipecat_base.server.limits import ServerLimits
+from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS, ServerLimits
 from pipecat_base.server.listener import Listener
 from pipecat_base.server.signals import SIGNALS
-from pipecat_base.server.watchdog import Watchdog
 from pipecat_base.server.websocket import WebSocketConnection
+
+if TYPE_CHECKING:
+    from pipecat_base.server.watchdog import Watchdog
 
 T = TypeVar("T")
 
 BACKLOG = 2048
-LEFTOVERS = 3
-"""Seconds that requests which are not sessions get at the very end."""
-FORCED = 1.0
-"""Seconds between a second signal and the end, whatever happens."""
-EXIT_GRACE = 3.0
-"""Seconds that the interpreter gets to end once everything is closed."""
+FORCED_EXIT_SECONDS = 1.0
+INTERPRETER_EXIT_SECONDS = 3.0
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Bind before the bot is imported: a port that is taken is known at once, and early callers wait in the queue.
-
-    Raises:
-        PortUnavailable: with the reason.
-    """
+    """Bind before the bot is imported: a taken port fails at once, and early callers wait in the backlog."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # With its protocol named: asyncio sends small writes at once (TCP_NODELAY) on sockets that say that they are TCP.
+    # IPPROTO_TCP: asyncio sets TCP_NODELAY only on sockets created with it.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -60,17 +54,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def http_address(host: str, port: int) -> str:
-    """``http://host:port``."""
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Server(uvicorn.Server):
-    """uvicorn, told when to start and stop; signals and what is accepted are ours.
-
-    Args:
-        ws: What serves WebSockets, as uvicorn takes it; None for :class:`WebSocketConnection`.
-        on_refusal: Learns of requests that are refused before they reach ``app``.
-    """
+    """uvicorn's server with our own start, stop, signals and listener; ``ws`` is in uvicorn's form."""
 
     def __init__(
         self,
@@ -79,61 +67,54 @@ class Server(uvicorn.Server):
         ws: Any = None,
         on_refusal: Callable[[Refusal], None] = lambda refusal: None,
     ) -> None:
-        super().__init__(configuration(app))
+        super().__init__(uvicorn_config(app))
         connections = Connections(limits, self.server_state.connections, on_refusal)
         self.config.http, self.config.ws = protocols(connections, ws)
         self._connections = connections
-        self._acceptors: list[Listener] = []
+        self._listeners: list[Listener] = []
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Begin to accept."""
         self.servers = []
-        self._acceptors = [Listener(sock, self.protocol, self._connections) for sock in sockets or ()]
+        self._listeners = [Listener(sock, self.protocol, self._connections) for sock in sockets or ()]
         self.started = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept nothing more, and see the connections out."""
-        for acceptor in self._acceptors:
-            acceptor.close()
+        for listener in self._listeners:
+            listener.close()
         await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave the handlers alone."""
         yield
 
     def protocol(self) -> asyncio.Protocol:
-        """The handler of one connection, for one that the watchdog accepted."""
+        """Make the protocol of one connection; used for connections that the watchdog accepted."""
         make: Any = self.config.http_protocol_class
         return make(config=self.config, server_state=self.server_state, app_state={})  # type: ignore[no-any-return]
 
-    async def until_started(self, serving: asyncio.Task[None]) -> None:
-        """Wait until connections are accepted."""
-        # uvicorn sets a flag, a few turns of the loop later.
+    async def wait_started(self, serving: asyncio.Task[None]) -> None:
+        # uvicorn only sets a flag.
         while not self.started and not serving.done():  # noqa: ASYNC110
             await asyncio.sleep(0)
         if serving.done():
             serving.result()
 
     async def finish(self, serving: asyncio.Task[None]) -> None:
-        """Stop accepting, let answers be sent, within a bound."""
         self.should_exit = True
-        await asyncio.wait({serving}, timeout=LEFTOVERS + 1)
+        await asyncio.wait({serving}, timeout=FINAL_REQUESTS_SECONDS + 1)
 
 
 def protocols(connections: Connections, ws: Any = None) -> tuple[Any, Any]:
-    """What serves HTTP and WebSockets, as uvicorn takes them."""
     return partial(HttpConnection, connections=connections), ws or partial(WebSocketConnection, connections=connections)
 
 
-def configuration(app: Any) -> uvicorn.Config:
-    """uvicorn's, with everything that ours replaces turned off."""
+def uvicorn_config(app: Any) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
-        timeout_graceful_shutdown=LEFTOVERS,
+        timeout_graceful_shutdown=FINAL_REQUESTS_SECONDS,
         server_header=False,
         proxy_headers=False,
     )
@@ -142,10 +123,10 @@ def configuration(app: Any) -> uvicorn.Config:
 
 
 def run(main: Coroutine[Any, Any, T], *, event_loop: str) -> T:
-    """Run ``main`` to its end on a new loop. A task of the bot that calls sys.exit() does not end it."""
+    """Run ``main`` to its end on a new loop, even when a task of the bot calls sys.exit()."""
     loop = _new_loop(event_loop)
     _keep_signals(loop)
-    loop.set_exception_handler(_tell_of_task)
+    loop.set_exception_handler(_report_task_error)
     asyncio.set_event_loop(loop)
     try:
         task = loop.create_task(main)
@@ -155,12 +136,12 @@ def run(main: Coroutine[Any, Any, T], *, event_loop: str) -> T:
             except (SystemExit, KeyboardInterrupt):
                 if task.done():
                     raise
-                # asyncio lets these two out of any task; the loop is intact and goes on where it was.
+                # asyncio lets these two out of any task; the loop is intact and continues.
                 logger.opt(exception=True).error("A background task called sys.exit(); only that task has ended")
             except RuntimeError:
                 if task.done():
                     raise
-                logger.error("The bot called loop.stop(); the loop goes on")
+                logger.error("The bot called loop.stop(); the loop continues")
     finally:
         _close(loop)
 
@@ -178,19 +159,18 @@ def _new_loop(name: str) -> asyncio.AbstractEventLoop:
     return asyncio.new_event_loop()
 
 
-def _tell_of_task(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What fails in the background is told as ever, with the id of the session that has begun it."""
+def _report_task_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     failed = context.get("task") or context.get("future")
     get_context = getattr(failed, "get_context", None)  # since Python 3.12
     if get_context is None:
         loop.default_exception_handler(context)
     else:
-        # A copy: the context itself is entered while a step of its own tells of the failure.
+        # A copy: the context itself may be entered already.
         get_context().copy().run(loop.default_exception_handler, context)
 
 
 def _keep_signals(loop: asyncio.AbstractEventLoop) -> None:
-    """Let no bot take SIGTERM or SIGINT over: a runner does unless it is told not to."""
+    """Let no bot take over SIGTERM or SIGINT: pipecat's runner does by default."""
     add, remove = loop.add_signal_handler, loop.remove_signal_handler
 
     def add_others(number: int, callback: Any, *args: Any) -> None:
@@ -205,7 +185,7 @@ def _keep_signals(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def _close(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel what still runs and close the loop, within a bound; an abandoned bot may ignore it for ever."""
+    """Cancel what still runs and close the loop within a bound; an abandoned bot may ignore its cancellation."""
     try:
         tasks = asyncio.all_tasks(loop)
         for task in tasks:
@@ -222,10 +202,12 @@ def _close(loop: asyncio.AbstractEventLoop) -> None:
             loop.close()
 
 
-def leave(status: int, watchdog: Watchdog) -> NoReturn:
-    """End the interpreter; atexit handlers run, but threads of the bot that do not end are not waited for."""
+def exit_process(status: int, watchdog: Watchdog) -> NoReturn:
+    """End the interpreter; atexit handlers run, but the bot's threads are not waited for."""
     others = [t.name for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon]
-    reason = f"forced out after {EXIT_GRACE:g} s; still running: {', '.join(others) or 'an atexit handler'}"
-    watchdog.end_by(EXIT_GRACE, status, reason)
+    reason = (
+        f"forced out after {INTERPRETER_EXIT_SECONDS:g} s; still running: {', '.join(others) or 'an atexit handler'}"
+    )
+    watchdog.set_deadline(INTERPRETER_EXIT_SECONDS, status, reason)
     flush_streams()
     sys.exit(status)

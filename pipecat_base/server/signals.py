@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT."""
+"""Handlers of SIGTERM and SIGINT."""
 
 from __future__ import annotations
 
@@ -19,45 +19,39 @@ _set = signal.signal
 
 
 class Signals:
-    """At once while starting, then first a drain, second a prompt end, third the kill.
+    """Exit at once while starting; then the first signal drains, the second ends promptly, the third kills.
 
-    Ordinary handlers, not the loop's: those would not run while a bot blocks the loop.
-
-    Args:
-        say: Called with the line that tells of an end before there was anything to drain. In the handler.
+    These are ordinary handlers, not the event loop's, which would not run while a bot blocks the loop.
     """
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.requested = 0
+    def __init__(self, write_line: Callable[[str], None]) -> None:
+        self.count = 0
         self.signal: int | None = None
         self.at = 0.0
-        self._say = say
+        self._write_line = write_line
         self._listener: Callable[[int], None] | None = None
         self._process = os.getpid()
 
     def install(self) -> None:
-        """From now on a signal ends the process at once, with 128 + its number. PID 1 has no default for that.
+        """Handle both signals; until :meth:`deliver_to`, exit with 128 + the number (PID 1 has no default action).
 
-        Called again with every heartbeat, it takes back what a bot has taken: a deploy would cut calls.
+        Called with every heartbeat to take back handlers that a bot has replaced: a deploy would cut calls.
         """
         for number in SIGNALS:
             if signal.getsignal(number) != self._handle:
                 _set(number, self._handle)
-        # A bot that takes one all the same has done so in C: that is found at the next heartbeat.
-        signal.signal = _for_others  # type: ignore[assignment]
+        # A bot may still replace a handler in C; the next heartbeat restores it.
+        signal.signal = _set_unless_ours  # type: ignore[assignment]
 
     def deliver_to(self, listener: Callable[[int], None]) -> None:
-        """``listener(count)`` is called in the handler from now on."""
         self._listener = listener
 
     @property
     def interactive(self) -> bool:
-        """Whether a person pressed Ctrl-C."""
         return self.signal == signal.SIGINT
 
     @property
     def exit_status(self) -> int:
-        """What a process ended by this signal reports."""
         return EXIT_SIGNAL_BASE + (self.signal or 0)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -66,19 +60,21 @@ class Signals:
             _set(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
-        self.requested += 1
-        if self.requested == 1:
+        self.count += 1
+        if self.count == 1:
             self.signal, self.at = number, time.monotonic()
         if self._listener is None:
-            self._say(f"{signal.Signals(number).name} received before the server was up; nothing to drain, exiting")
-        if self._listener is None or self.requested > 2:
+            self._write_line(
+                f"{signal.Signals(number).name} received before the server was up; nothing to drain, exiting"
+            )
+        if self._listener is None or self.count > 2:
             flush_streams()
             os._exit(EXIT_SIGNAL_BASE + number)
-        self._listener(self.requested)
+        self._listener(self.count)
 
 
-def _for_others(number: int, handler: Any) -> Any:
-    """What the bot finds as ``signal.signal``: in this process SIGTERM and SIGINT stay the launcher's."""
+def _set_unless_ours(number: int, handler: Any) -> Any:
+    """Replaces ``signal.signal``: in this process SIGTERM and SIGINT stay the launcher's."""
     if number in SIGNALS and threading.current_thread() is threading.main_thread() and os.getpid() == _PROCESS:
         return signal.getsignal(number)
     return _set(number, handler)

@@ -1,12 +1,9 @@
-"""Stands in for the event loop when it cannot answer.
+"""Accepts connections while the event loop cannot.
 
-While ``bot.py`` is being imported there is no event loop yet; while a bot blocks it (``time.sleep`` in a coroutine)
-there is none for anybody. An orchestrator that gets no answer from ``/livez`` would kill every call of the process.
-So a thread watches the loop's heartbeat and, only while it is missing, accepts connections itself: it answers the two
-probes, and hands everything else to the loop for when it is back. It also ends the process when the shutdown deadline
-passes and the loop cannot.
-
-A bot that holds the interpreter's lock in C code stops this thread too.
+While ``bot.py`` is being imported there is no event loop yet, and a bot may block it (``time.sleep`` in a coroutine).
+An orchestrator that gets no response from ``/livez`` would kill every call of the process. So a thread watches the
+loop's heartbeat and, only while it is missing, accepts connections: it answers the two probes, and hands everything
+else to the loop once it runs again. A bot that holds the GIL in C code stops this thread too.
 """
 
 from __future__ import annotations
@@ -27,20 +24,17 @@ from typing import Any
 from pipecat_base.config.hosts import HOST_HEADERS
 from pipecat_base.errors import LAUNCHER_HEADER, Starting
 from pipecat_base.logs.streams import write_line
-from pipecat_base.server.loop_monitor import BEAT, WORTH_A_LINE, LoopMonitor
+from pipecat_base.server.loop_monitor import HEARTBEAT_SECONDS, LOG_STALL_SECONDS, LoopMonitor
 from pipecat_base.server.paths import STATUS
 from pipecat_base.server.signals import SIGNALS
-from pipecat_base.server.startup_problem import HEADERS, StartupProblem
+from pipecat_base.server.startup_problem import PAGE_HEADERS, StartupProblem
 
-GLANCE = 0.05
-"""Seconds between looks at connections whose request line has not come yet."""
-MAX_PENDING = 256
-"""Connections at once that wait for the loop."""
-MAX_PEEK = 65536
+PENDING_POLL_SECONDS = 0.05
+MAX_PENDING_CONNECTIONS = 256
+MAX_PEEK_BYTES = 65536
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
-"""Bytes of a head that is looked at."""
-PATIENCE = 1.0
-"""Seconds that it may take to come; then the loop gets the connection, or, without a loop yet, it is closed."""
+REQUEST_LINE_SECONDS = 1.0
+"""Then an incomplete request goes to the loop, or, without a loop yet, its connection is closed."""
 
 
 def _close(sock: socket.socket) -> None:
@@ -54,12 +48,8 @@ class Watchdog(threading.Thread):
     """Answers probes while the loop cannot, and ends the process at its deadline.
 
     Args:
-        listener: The listening socket, shared with the server; this keeps a duplicate.
-        launcher: Name and version, for the header of refusals.
         stall_limit: Seconds of a blocked loop after which ``/livez`` answers 503.
-        project: The user's folder, to show the line that blocks.
-        holds: Whether callers who come before there is a loop wait for it, instead of getting a 503: those of a
-            gateway are people, not a platform that tries again.
+        holds: Early requests wait for the loop instead of getting a 503: a gateway's callers are people.
     """
 
     def __init__(
@@ -72,13 +62,13 @@ class Watchdog(threading.Thread):
         self._poll.register(self._listener, select.POLLIN)
         self._launcher = launcher
         self._stall_limit = stall_limit
-        self._stalls = LoopMonitor(project, consequence="every session waits for it")
+        self._monitor = LoopMonitor(project, consequence="every session waits for it")
         self._holds = holds
         self._problem: StartupProblem | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._protocol: Callable[[], asyncio.Protocol] | None = None
         self._pending: dict[socket.socket, float] = {}
-        self._released = threading.Event()
+        self._stopped = threading.Event()
         self._deadline: tuple[float, int, str] | None = None
         self._on_beat: Callable[[], None] | None = None
 
@@ -89,91 +79,83 @@ class Watchdog(threading.Thread):
         *,
         on_beat: Callable[[], None],
     ) -> None:
-        """The server runs on ``loop``; ``protocol`` makes the handler of one connection. Called on the loop.
-
-        ``on_beat`` is called with every heartbeat, on the loop.
-        """
+        """Called on ``loop``, on which the server runs; ``on_beat`` is called with every heartbeat."""
         self._protocol = protocol
         self._on_beat = on_beat
         self._loop = loop
         self._beat()
 
-    def stand_in(self, problem: StartupProblem) -> None:
-        """There is no loop, and nobody knows when there will be: callers, those who wait too, get a 503 with this."""
+    def serve_problem(self, problem: StartupProblem) -> None:
+        """There is no loop, and may be none for long: answer every request, pending ones too, with this 503."""
         self._loop, self._protocol = None, None
         self._problem = problem
         self._holds = False
 
-    def release(self) -> None:
-        """Accept nothing more: the server is closing. The deadline stays in force."""
-        self._released.set()
+    def stop_accepting(self) -> None:
+        self._stopped.set()
 
-    def end_by(self, seconds: float, status: int, reason: str) -> None:
-        """End the process with ``status`` if it still runs ``seconds`` from now; the soonest counts.
-
-        Safe in a signal handler.
-        """
+    def set_deadline(self, seconds: float, status: int, reason: str) -> None:
+        """End the process ``seconds`` from now if it still runs; the earliest deadline counts. Signal-safe."""
         at = time.monotonic() + seconds
         if self._deadline is None or at < self._deadline[0]:
             self._deadline = (at, status, reason)
 
     def run(self) -> None:
-        """The thread."""
-        # A thread that makes another one sees what has come meanwhile, and would take it: where the bot blocks the loop
-        # in a system call, Python would never get to its handler.
+        # The kernel may deliver a signal to any thread that does not block it. Python runs its handler in the main
+        # thread, which would not wake from a system call of the bot for a signal that this thread received.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         while True:
-            if self._released.is_set():
+            if self._stopped.is_set():
                 self._close_all()
-                time.sleep(BEAT)
-            elif self._loop is None or self._stalls.look():
-                self._stand_in()
+                time.sleep(HEARTBEAT_SECONDS)
+            elif self._loop is None or self._monitor.is_blocked():
+                self._accept_for_loop()
             else:
                 self._hand_over_all()
-                self._released.wait(BEAT)
+                self._stopped.wait(HEARTBEAT_SECONDS)
             self._enforce_deadline()
 
     def _beat(self) -> None:
-        self._stalls.beat()
+        self._monitor.beat()
         if self._on_beat is not None:
             self._on_beat()
-        if self._loop is not None and not self._released.is_set():
-            self._loop.call_later(BEAT, self._beat)
+        if self._loop is not None and not self._stopped.is_set():
+            self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
 
-    def _stand_in(self) -> None:
-        # Not select(): it knows no descriptor above 1023, and a thousand calls have more.
-        called = self._poll.poll(1000 * (GLANCE if self._pending else BEAT))
-        # The loop may have come (back) during the wait: what is still in the queue is its own then.
-        if called and (self._loop is None or self._stalls.look()):
+    def _accept_for_loop(self) -> None:
+        # Not select(): it is limited to descriptors below 1024, and a thousand calls have more.
+        ready = self._poll.poll(1000 * (PENDING_POLL_SECONDS if self._pending else HEARTBEAT_SECONDS))
+        # The loop may have started (again) during the wait: then it accepts what is still in the queue.
+        if ready and (self._loop is None or self._monitor.is_blocked()):
             self._accept()
         now = time.monotonic()
         for sock, since in list(self._pending.items()):
-            self._triage(sock)
-            if sock in self._pending and now - since > PATIENCE and not self._waits_for_loop(sock):
+            self._dispatch(sock)
+            if sock in self._pending and now - since > REQUEST_LINE_SECONDS and not self._waits_for_loop(sock):
                 self._hand_over(sock)
 
     def _waits_for_loop(self, sock: socket.socket) -> bool:
-        """Whether a caller has asked for something that there will be a loop for."""
+        """True when a complete request is waiting that the event loop will answer once it runs."""
         if not self._holds or self._loop is not None:
             return False
         with contextlib.suppress(OSError):
-            return b"\r\n\r\n" in sock.recv(MAX_PEEK, socket.MSG_PEEK)
+            return b"\r\n\r\n" in sock.recv(MAX_PEEK_BYTES, socket.MSG_PEEK)
         return False
 
     def _accept(self) -> None:
-        while len(self._pending) >= MAX_PENDING:
-            self._drop(next(iter(self._pending)))  # whoever has waited for the longest time
+        while len(self._pending) >= MAX_PENDING_CONNECTIONS:
+            self._drop(next(iter(self._pending)))  # the oldest
         try:
             connection, _ = self._listener.accept()
         except BlockingIOError:
-            return  # the loop was quicker
+            return  # the loop has accepted it
         except OSError:
-            time.sleep(BEAT)  # out of descriptors, say: the connection stays in the queue
+            time.sleep(HEARTBEAT_SECONDS)  # out of descriptors, perhaps: the connection stays in the queue
             return
         connection.setblocking(False)
         self._pending[connection] = time.monotonic()
 
-    def _triage(self, sock: socket.socket) -> None:
+    def _dispatch(self, sock: socket.socket) -> None:
         try:
             head = sock.recv(4096, socket.MSG_PEEK)
         except BlockingIOError:
@@ -192,20 +174,19 @@ class Watchdog(threading.Thread):
         elif target == b"/readyz" and self._loop is None:
             self._answer(sock, 503, {"ready": False, "state": "starting"})
         elif target == b"/readyz":
-            # Not for a hiccup: the loop may be back before the probe has given up.
-            if self._stalls.silent > WORTH_A_LINE:
+            # Not for a short stall: the loop may run again before the probe times out.
+            if self._monitor.silent_seconds > LOG_STALL_SECONDS:
                 self._answer(sock, 503, {"ready": False, "state": "blocked"})
         elif self._loop is not None:
             self._hand_over(sock)
         elif self._problem is not None:
-            self._tell_why(sock, line.startswith(b"GET "), target, self._problem)
+            self._send_problem(sock, line.startswith(b"GET "), target, self._problem)
         elif not self._holds:
             self._answer(sock, Starting.status, Starting("The bot is still starting.").body())
 
-    def _tell_why(self, sock: socket.socket, is_get: bool, target: bytes, problem: StartupProblem) -> None:
-        """Why nothing is served: all of it to whoever works on the bot."""
+    def _send_problem(self, sock: socket.socket, is_get: bool, target: bytes, problem: StartupProblem) -> None:
         try:
-            head, is_whole, _ = sock.recv(MAX_PEEK, socket.MSG_PEEK).partition(b"\r\n\r\n")
+            head, is_whole, _ = sock.recv(MAX_PEEK_BYTES, socket.MSG_PEEK).partition(b"\r\n\r\n")
         except OSError:  # reset
             self._drop(sock)
             return
@@ -214,7 +195,7 @@ class Watchdog(threading.Thread):
         fields = [line.decode("latin-1").partition(":") for line in head.split(b"\r\n")[1:]]
         problem = problem.for_visitor(value.strip() for name, _, value in fields if name.lower() in HOST_HEADERS)
         if is_get and target == b"/":
-            self._send(sock, Starting.status, "text/html; charset=utf-8", problem.as_page(), HEADERS)
+            self._send(sock, Starting.status, "text/html; charset=utf-8", problem.as_page(), PAGE_HEADERS)
         elif is_get and target == STATUS.encode():
             self._answer(sock, Starting.status, problem.as_answer())
         else:
@@ -223,7 +204,7 @@ class Watchdog(threading.Thread):
     def _liveness(self) -> tuple[int, dict[str, Any]]:
         if self._loop is None:
             return 200, {"status": "starting"}
-        seconds = self._stalls.silent
+        seconds = self._monitor.silent_seconds
         status = 200 if seconds <= self._stall_limit else 503
         return status, {"status": "blocked", "seconds": round(seconds, 1)}
 

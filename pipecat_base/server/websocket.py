@@ -1,7 +1,4 @@
-"""WebSockets with bounds: the protocol is websockets' own, without its input and output; this is what is around it.
-
-A frame too many costs its sender the connection (close code 1008), not the others a pause.
-"""
+"""WebSockets with bounds, on websockets' protocol without I/O."""
 
 from __future__ import annotations
 
@@ -26,21 +23,17 @@ from websockets.server import ServerProtocol
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.connections import Connections
 from pipecat_base.server.flow_control import BoundedReader
+from pipecat_base.server.handshake import address, subprotocols
+from pipecat_base.server.rate_limit import RateLimit
 
-BURST = 10
-"""Seconds of its average rate that a peer may send at once: a file, or what a stalled network has kept back."""
 MAX_FRAGMENTS = 1024
-"""Frames of one message."""
-MAX_QUEUED = 8
-"""Messages that wait for the application; then reading pauses."""
-LARGE_MESSAGE = 64 * 1024
-"""Bytes from which on one is enough for that."""
-MAX_EARLY = 8
-"""Messages that are given out without a turn for anybody else."""
-MAX_REASON = 123
-"""Bytes."""
-CLOSE_TIMEOUT = 5.0
-"""Seconds that a peer gets to answer a close."""
+MAX_QUEUED_MESSAGES = 8
+LARGE_MESSAGE_BYTES = 64 * 1024
+"""A single message above this size pauses reading too."""
+MAX_MESSAGES_PER_TURN = 8
+"""Messages that the application receives before other tasks get a turn."""
+MAX_REASON_BYTES = 123
+CLOSE_TIMEOUT_SECONDS = 5.0
 POLICY_VIOLATION, TRY_AGAIN_LATER, ABNORMAL, INTERNAL_ERROR = 1008, 1013, 1006, 1011
 SERVICE_RESTART, NO_STATUS = 1012, 1005
 CLOSES = {
@@ -52,26 +45,20 @@ CLOSES = {
     1012: "the launcher ended before the session could close it",
     1013: "unfinished requests and messages fill `PIPECAT_MAX_UNFINISHED_BYTES`; retry",
 }
-"""Codes with which a connection is closed, whatever its session says (docs/reference/errors.md)."""
+"""Close codes of the server, whatever the session reports (docs/reference/errors.md)."""
 
 
-# Not looked up for every frame: before Python 3.12 each look at an enum is a call.
+# Before Python 3.12 each access to an enum member is a call: not for every frame.
 CONTINUATION, TEXT, CLOSE, PING = Opcode.CONT, Opcode.TEXT, Opcode.CLOSE, Opcode.PING
 DATA = (Opcode.TEXT, Opcode.BINARY, Opcode.CONT)
 
-NO_HANDSHAKE = (
+NOT_A_HANDSHAKE = (
     b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain; charset=utf-8\r\ncontent-length: 31\r\n"
     b"connection: close\r\n\r\nThis is no WebSocket handshake."
 )
 
 
 class WebSocketConnection(asyncio.Protocol):
-    """One connection. Given to uvicorn as ``ws``.
-
-    Args:
-        connections: Of the listener that has accepted it.
-    """
-
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], *, connections: Connections
     ) -> None:
@@ -79,83 +66,69 @@ class WebSocketConnection(asyncio.Protocol):
         self._server_state = server_state
         self._app_state = app_state
         self._connections = connections
-        self._buffer_budget = connections.buffer_budget.share()
+        self._buffer_budget = connections.buffer_budget.lease()
         self._loop = asyncio.get_running_loop()
-        # No extensions: what is compressed takes more memory than it shows, and audio gains nothing.
+        # No extensions: compressed messages take more memory than their size shows, and audio gains nothing.
         self._protocol = ServerProtocol(max_size=config.ws_max_size, logger=_logger())
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self._reading: BoundedReader = cast(BoundedReader, None)
+        self._reader: BoundedReader = cast(BoundedReader, None)
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self._response: Response = cast(Response, None)
-        """To the handshake, should the application accept it."""
         self._denial: Message | None = None
         self._fragments: list[bytes] = []
-        self._untaken = 0
-        """Bytes of large messages that have come whole, and wait for the application."""
+        self._held_bytes = 0
+        """Bytes of complete large messages that wait for the application."""
         self._is_text = False
-        self._allowed = BURST * connections.limits.frame_rate
-        """Frames that may come now."""
-        self._counted_at = self._loop.time()
-        self._given_out = 0
+        self._rate_limit = RateLimit(connections.limits.frame_rate)
+        self._received_in_turn = 0
         self._writable = asyncio.Event()
         self._writable.set()
         self._is_answered = False
         self._is_over = False
-        """Closed by either side, or lost."""
         self._timer: asyncio.TimerHandle | None = None
-        """For the handshake, for a pong, for the answer to a close."""
         self._ping: bytes | None = None
 
-    # The transport's side.
+    # Called by the transport.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection, as the HTTP protocol leaves it."""
         self._transport = cast(asyncio.Transport, transport)
-        self._reading = BoundedReader(self._transport, self._parse)
+        self._reader = BoundedReader(self._transport, self._parse)
         self._server_state.connections.add(cast(Any, self))
         self._timer = self._loop.call_later(self._connections.limits.head_timeout, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The peer is gone, or this end is closed."""
         self._server_state.connections.discard(cast(Any, self))
-        self._reading.stop()
+        self._reader.stop()
         self._finish(ABNORMAL)
         self._buffer_budget.close()
         self._stop_timer()
-        self._reading.note_reader()
+        self._reader.stop_write_timeout()
 
     def data_received(self, data: bytes) -> None:
-        """Something has come: the head of the handshake first, whole."""
-        self._reading.feed(data)
-
-    def eof_received(self) -> None:
-        """The transport closes by itself."""
+        self._reader.feed(data)
 
     def pause_writing(self) -> None:
-        """The peer does not read: it has as long for that as for a body."""
         self._writable.clear()
-        self._reading.expect_reader(self._connections.limits.body_timeout)
+        self._reader.start_write_timeout(self._connections.limits.body_timeout)
 
     def resume_writing(self) -> None:
-        """It does again."""
-        self._reading.note_reader()
+        self._reader.stop_write_timeout()
         self._writable.set()
-        self._reading.release("pongs")
+        self._reader.release("pongs")
 
     def shutdown(self) -> None:
-        """The server ends."""
         if not self._is_answered:
             self._respond(self._protocol.reject(500, "Internal Server Error"))
         elif not self._is_over:
             self._close(SERVICE_RESTART)
             self._finish(SERVICE_RESTART)
-        self._reading.end()
+        self._reader.close_with_deadline()
 
-    # What comes.
+    # Input.
 
     def _parse(self, piece: bytes) -> None:
         if not self._buffer_budget.add(len(piece)):
-            self._fail(TRY_AGAIN_LATER, "too much waits here for the rest of its message")
+            self._fail(TRY_AGAIN_LATER, "unfinished messages fill PIPECAT_MAX_UNFINISHED_BYTES")
             return
         self._protocol.receive_data(piece)
         frames = 0
@@ -166,27 +139,20 @@ class WebSocketConnection(asyncio.Protocol):
             elif isinstance(event, Request):
                 self._on_handshake(event)
         if frames and not self._fragments:
-            self._buffer_budget.keep(self._untaken)
+            self._buffer_budget.keep(self._held_bytes)
         if self._protocol.handshake_exc is not None and not self._is_answered:
             self._on_no_handshake()
         elif self._protocol.parser_exc is not None:
             self._on_broken()
-        elif not self._may_send(frames):
+        elif not self._rate_limit.take(frames):
             self._fail(POLICY_VIOLATION, "too many frames")
 
-    def _may_send(self, frames: int) -> bool:
-        now = self._loop.time()
-        rate = self._connections.limits.frame_rate
-        self._allowed = min(BURST * rate, self._allowed + (now - self._counted_at) * rate) - frames
-        self._counted_at = now
-        return self._allowed >= 0
-
     def _on_no_handshake(self) -> None:
-        """What websockets does not take for one, though it was HTTP."""
+        """Answer valid HTTP that websockets rejects as a handshake."""
         self._is_answered = True
-        self._transport.write(NO_HANDSHAKE)
+        self._transport.write(NOT_A_HANDSHAKE)
         self._finish(ABNORMAL)
-        self._reading.close_gently()
+        self._reader.close_gently()
 
     def _on_handshake(self, request: Request) -> None:
         self._stop_timer()
@@ -205,13 +171,13 @@ class WebSocketConnection(asyncio.Protocol):
         if frame.opcode is CLOSE:
             self._on_close()
         elif self._is_over:
-            return  # sent before the peer knew
+            return  # sent before the peer saw the close
         elif frame.opcode in DATA:
             self._on_data(frame)
         elif frame.opcode is PING:
             self._flush()  # the pong
             if not self._writable.is_set():
-                self._reading.hold("pongs")
+                self._reader.hold("pongs")
         elif bytes(frame.data) == self._ping:
             self._ping = None  # answered
 
@@ -236,41 +202,38 @@ class WebSocketConnection(asyncio.Protocol):
                 self._fail(1007, "not UTF-8")
                 return
         self._messages.put_nowait(message)
-        # Not for each: a call's audio is taken as it comes, and to pause and resume costs more than to parse it.
-        if self._messages.qsize() >= MAX_QUEUED or len(data) > LARGE_MESSAGE:
-            self._untaken += len(data)
-            self._reading.hold("queue")
+        # Not for each message: to pause and resume reading costs more than to parse a frame of audio.
+        if self._messages.qsize() >= MAX_QUEUED_MESSAGES or len(data) > LARGE_MESSAGE_BYTES:
+            self._held_bytes += len(data)
+            self._reader.hold("queue")
 
     def _on_close(self) -> None:
         received = self._protocol.close_rcvd
         code = NO_STATUS if received is None else received.code
         self._flush()  # the answer, unless this is one
         self._finish(code, "" if received is None else received.reason)
-        self._reading.end()
+        self._reader.close_with_deadline()
 
     def _on_broken(self) -> None:
-        """What came is no WebSocket's, or too large; websockets has made the close frame."""
         sent = self._protocol.close_sent
         self._flush()
         self._finish(ABNORMAL if sent is None else sent.code, "" if sent is None else sent.reason)
-        self._reading.close_gently()
+        self._reader.close_gently()
 
     def _fail(self, code: int, reason: str) -> None:
-        """Close it, whatever else was to come."""
-        self._connections.tell(f"websocket {code}", f"A WebSocket was closed with {code}: {reason}")
+        self._connections.log_throttled(f"websocket {code}", f"A WebSocket was closed with {code}: {reason}")
         self._close(code, reason)
         self._finish(code, reason)
-        self._reading.close_gently()
+        self._reader.close_gently()
 
     def _finish(self, code: int, reason: str = "") -> None:
-        """The application learns of the end, once."""
         if not self._is_over:
             self._is_over = True
             self._stop_timer()
-            self._writable.set()  # whoever waits for that learns of the end
+            self._writable.set()  # a waiting send() must see the end
             self._messages.put_nowait({"type": "websocket.disconnect", "code": code, "reason": reason})
 
-    # The application's side.
+    # Called by the application.
 
     async def _run(self, scope: Any) -> None:
         try:
@@ -287,7 +250,7 @@ class WebSocketConnection(asyncio.Protocol):
             self._end_badly()
 
     def _end_badly(self) -> None:
-        """The application has ended without an end of the connection."""
+        """The application has returned without closing the connection."""
         if not self._is_answered:
             self._respond(self._protocol.reject(500, "Internal Server Error"))
         elif not self._is_over:
@@ -295,19 +258,19 @@ class WebSocketConnection(asyncio.Protocol):
 
     async def _receive(self) -> Message:
         if self._messages.empty():
-            self._given_out = 0
-            if self._reading.goes_on:
-                await asyncio.sleep(0)  # the parser runs in this turn: one serves both
+            self._received_in_turn = 0
+            if self._reader.is_scheduled:
+                await asyncio.sleep(0)  # the parser runs in this turn
         else:
-            self._given_out += 1
-            if self._given_out > MAX_EARLY:
-                self._given_out = 0
+            self._received_in_turn += 1
+            if self._received_in_turn > MAX_MESSAGES_PER_TURN:
+                self._received_in_turn = 0
                 await asyncio.sleep(0)
         message = await self._messages.get()
         if self._messages.empty():
-            self._reading.release("queue")
-            if self._untaken:
-                self._untaken = 0
+            self._reader.release("queue")
+            if self._held_bytes:
+                self._held_bytes = 0
                 self._buffer_budget.clear()
         return message
 
@@ -332,11 +295,10 @@ class WebSocketConnection(asyncio.Protocol):
             raise RuntimeError(f"{kind} after the handshake")
 
     def _close_in_order(self, code: int, reason: str = "") -> None:
-        """Close, and see the peer's answer."""
         self._close(code, reason)
         self._finish(code, reason)
-        self._reading.release("queue")
-        self._timer = self._loop.call_later(CLOSE_TIMEOUT, self._reading.end)
+        self._reader.release("queue")
+        self._timer = self._loop.call_later(CLOSE_TIMEOUT_SECONDS, self._reader.close_with_deadline)
 
     def _answer(self, kind: str, message: Message) -> None:
         if self._is_over:
@@ -365,12 +327,11 @@ class WebSocketConnection(asyncio.Protocol):
         self._schedule_ping()
 
     def _respond(self, response: Response) -> None:
-        """Refuse the handshake."""
         self._is_answered = True
         self._protocol.send_response(response)
         self._flush()
         self._finish(ABNORMAL)
-        self._reading.close_gently()
+        self._reader.close_gently()
 
     def _close(self, code: int, reason: str = "") -> None:
         if self._protocol.state is State.OPEN:
@@ -401,7 +362,7 @@ class WebSocketConnection(asyncio.Protocol):
             "extensions": {"websocket.http.response": {}},
         }
 
-    # Whether the peer is there.
+    # Keepalive.
 
     def _schedule_ping(self) -> None:
         interval = self._config.ws_ping_interval
@@ -425,22 +386,12 @@ class WebSocketConnection(asyncio.Protocol):
             return
         self._close(INTERNAL_ERROR, "keepalive ping timeout")
         self._finish(INTERNAL_ERROR, "keepalive ping timeout")
-        self._reading.end()
+        self._reader.close_with_deadline()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-
-def address(name: Any) -> tuple[str, int] | None:
-    """Host and port of a socket's name; None of one that has none."""
-    return (str(name[0]), int(name[1])) if isinstance(name, tuple) and len(name) >= 2 else None
-
-
-def subprotocols(values: Iterable[str]) -> list[str]:
-    """Those that ``Sec-WebSocket-Protocol`` headers offer."""
-    return [part.strip() for value in values for part in value.split(",")]
 
 
 def _encoded(value: str) -> bytes:
@@ -461,9 +412,9 @@ def _denial(status: int, given: Iterable[tuple[bytes, bytes]], parts: Iterable[b
 
 def _short(reason: str) -> str:
     """RFC 6455 section 5.5: a control frame has at most 125 bytes, two of them the code."""
-    return reason.encode()[:MAX_REASON].decode(errors="ignore")
+    return reason.encode()[:MAX_REASON_BYTES].decode(errors="ignore")
 
 
 def _logger() -> logging.Logger:
-    # Whose request lines our logs keep back.
+    # Our logs drop the request lines of this logger.
     return logging.getLogger("uvicorn.error")

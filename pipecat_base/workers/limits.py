@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipecat_base.server.server import LEFTOVERS
+from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
 from pipecat_base.sessions.registry import CLOSE_TIMEOUT
 
 EXIT_GRACE = 1.0
@@ -32,7 +32,7 @@ class WorkerLimits:
     @property
     def closing(self) -> float:
         """What a worker gets to tear down and exit."""
-        return 2 * self.teardown_timeout + LEFTOVERS + EXIT_GRACE
+        return 2 * self.teardown_timeout + FINAL_REQUESTS_SECONDS + EXIT_GRACE
 
     @property
     def cancelling(self) -> float:

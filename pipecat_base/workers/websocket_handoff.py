@@ -24,8 +24,8 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from pipecat_base.logs.logger import logger
-from pipecat_base.server.limits import LINGER
-from pipecat_base.server.websocket import address, subprotocols
+from pipecat_base.server.handshake import address, subprotocols
+from pipecat_base.server.limits import LINGER_SECONDS
 
 EXTENSION = "pipecat_base.handover"
 """Of the ASGI scope."""
@@ -143,7 +143,7 @@ class WebSocketHandoff(asyncio.Protocol):
         with contextlib.suppress(OSError, RuntimeError):
             self._transport.write_eof()
         self._transport.resume_reading()
-        asyncio.get_running_loop().call_later(LINGER, self._transport.abort)
+        asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.abort)
 
     async def _run(self, scope: Scope) -> None:
         try:

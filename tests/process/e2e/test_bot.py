@@ -243,7 +243,7 @@ def test_a_caller_that_leaves_in_the_middle_of_its_body_is_one_line() -> None:
     with Launcher("obedient") as launcher:
         with socket.create_connection(("127.0.0.1", launcher.port)) as sock:
             sock.sendall(b"POST /bot HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
-        launcher.wait_for_log("The caller went away before its request had come")
+        launcher.wait_for_log("The caller disconnected before its request was complete")
         assert "Traceback" not in launcher.log()
         assert post(launcher).status_code == 200
 

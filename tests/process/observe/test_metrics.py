@@ -20,7 +20,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from pipecat_base.server.limits import SPARE_CONNECTIONS
-from pipecat_base.server.metrics_server import MOST
+from pipecat_base.server.metrics_server import MAX_SCRAPE_CONNECTIONS
 from pipecat_base.telemetry.events import Event
 from pipecat_base.telemetry.metrics import ERROR_CATEGORIES, MOST_AT_ONCE, MOST_NAMES, MOST_PEERS, Metrics
 from pipecat_base.workers.revision import Revision
@@ -136,7 +136,7 @@ def test_a_scrape_is_answered_at_once_beside_connections_that_are_slow() -> None
                 assert scraped.value("pipecat_state", state="ready") == 1
                 assert seconds() < 1
             assert process.num_threads() <= threads
-            assert process.num_fds() - files <= MOST + SPARE_CONNECTIONS
+            assert process.num_fds() - files <= MAX_SCRAPE_CONNECTIONS + SPARE_CONNECTIONS
         assert scraped.launcher.stop() == 0
 
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from pipecat_base.config.settings import Settings
-from pipecat_base.server.server import LEFTOVERS
+from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
 from pipecat_base.sessions.registry import CLOSE_TIMEOUT
 from tests.system.kubernetes import manifests
 from tests.system.kubernetes.manifests import FOLDER, container_of, named, pod_of, tool, variables_of
@@ -84,8 +84,8 @@ def test_pods_are_restricted(deployment: manifests.Manifest) -> None:
 def test_a_pod_may_take_as_long_to_end_as_the_launcher_does(deployment: manifests.Manifest, settings: Settings) -> None:
     sleep, seconds = container_of(deployment)["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
-    calls = settings.shutdown.timeout + settings.sessions.cancel_grace + CLOSE_TIMEOUT
-    ending = 2 * settings.shutdown.teardown_timeout + LEFTOVERS + 1
+    calls = settings.shutdown_timeout + settings.session_cancel_grace + CLOSE_TIMEOUT
+    ending = 2 * settings.teardown_timeout + FINAL_REQUESTS_SECONDS + 1
     assert pod_of(deployment)["terminationGracePeriodSeconds"] > int(seconds) + calls + ending
 
 

@@ -70,7 +70,7 @@ def test_the_command_prints_one() -> None:
 def test_a_token_for_a_session_is_good_for_no_other() -> None:
     tokens = Tokens("secret")
     token = tokens.mint(session_id="mine")
-    assert not tokens.is_good(token, "another")
+    assert not tokens.is_valid(token, "another")
     assert not tokens.consume(token)
     assert tokens.consume(token, "mine")
 

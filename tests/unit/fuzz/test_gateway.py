@@ -214,7 +214,7 @@ def test_what_is_signed_and_no_token_is_refused(claims: Any, session_id: str) ->
     tokens = Tokens("secret", clock=lambda: 1e9)
     payload = base64.urlsafe_b64encode(json.dumps(claims).encode()).decode()
     token = f"{payload}.{tokens._sign(payload)}"
-    good = tokens.is_good(token, session_id)
+    good = tokens.is_valid(token, session_id)
     assert good in (True, False)
     if good:
         assert float(claims["exp"]) > 1e9
@@ -225,4 +225,4 @@ def test_what_is_signed_and_no_token_is_refused(claims: Any, session_id: str) ->
 def test_a_token_that_is_signed_with_no_time_is_refused(expires: float) -> None:
     tokens = Tokens("secret")
     payload = base64.urlsafe_b64encode(json.dumps({"exp": expires}).encode()).decode()
-    assert not tokens.is_good(f"{payload}.{tokens._sign(payload)}")
+    assert not tokens.is_valid(f"{payload}.{tokens._sign(payload)}")

@@ -16,12 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipecat_base.api import flow_config, requests
+from pipecat_base.auth.internal_headers import has_token
 from pipecat_base.auth.keys import Keys, bearer_of
-from pipecat_base.auth.pod_token import has_token
 from pipecat_base.errors import Malformed, TooLarge
 from pipecat_base.server.error_responses import request_line, session_id_in
+from pipecat_base.server.handshake import subprotocols
 from pipecat_base.server.paths import SESSION_ID, SESSION_ID_LENGTH, TOKEN_PATHS
-from pipecat_base.server.websocket import MAX_REASON, _short, subprotocols
+from pipecat_base.server.websocket import MAX_REASON_BYTES, _short
 from tests.support.hypothesis_values import (
     ANY_TEXT,
     HEADER_VALUE,
@@ -150,9 +151,9 @@ def test_a_flows_name_never_leads_out_of_its_folder(tmp_path_factory: pytest.Tem
 def test_a_key_is_known_or_not(value: str, key: str) -> None:
     keys = Keys([key.strip()])
     given_key = bearer_of(connection({"authorization": value}))
-    assert keys.fit(connection({"authorization": value})) is (given_key == key.strip())
-    assert keys.fit(connection({"authorization": f"bEaReR {key}"}))
-    assert not keys.fit(connection())
+    assert keys.allows(connection({"authorization": value})) is (given_key == key.strip())
+    assert keys.allows(connection({"authorization": f"bEaReR {key}"}))
+    assert not keys.allows(connection())
 
 
 @fuzz
@@ -193,6 +194,6 @@ def test_subprotocols_are_parts_of_what_was_offered(values: list[str]) -> None:
 @given(st.text(max_size=300))
 def test_a_reason_fits_a_close_frame(reason: str) -> None:
     shown = _short(reason)
-    assert len(shown.encode()) <= MAX_REASON
+    assert len(shown.encode()) <= MAX_REASON_BYTES
     assert reason.startswith(shown)
-    assert shown == reason or len(shown.encode()) > MAX_REASON - 4
+    assert shown == reason or len(shown.encode()) > MAX_REASON_BYTES - 4

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from pipecat_base.server.limits import ServerLimits
-from pipecat_base.server.metrics_server import MAX_HEAD, MetricsServer
+from pipecat_base.server.metrics_server import MAX_SCRAPE_HEAD_BYTES, MetricsServer
 from tests.support.launchers import PATIENCE
 
 
@@ -58,7 +58,7 @@ def test_an_odd_scrape_is_answered_as_any_other(head: bytes, caplog: pytest.LogC
 
 def test_a_head_that_is_too_large_for_a_scrape_is_431() -> None:
     with listening() as port, socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as sock:
-        sock.sendall(b"GET /metrics HTTP/1.1\r\nx: " + b"y" * (MAX_HEAD + 1))
+        sock.sendall(b"GET /metrics HTTP/1.1\r\nx: " + b"y" * (MAX_SCRAPE_HEAD_BYTES + 1))
         assert sock.recv(100).startswith(b"HTTP/1.1 431 ")
 
 
