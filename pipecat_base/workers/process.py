@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from pipecat_base.errors import StartupError
+from pipecat_base.server.rate_limit import RateLimit
 from pipecat_base.sessions.registry import SessionState
 from pipecat_base.workers.fork_client import ForkedProcess
 from pipecat_base.workers.fork_server import how_it_ended
-from pipecat_base.workers.ipc.allowance import EventRateLimit, RateLimit
+from pipecat_base.workers.ipc.allowance import EventRateLimit
 from pipecat_base.workers.ipc.messages import (
     Began,
     BotImported,

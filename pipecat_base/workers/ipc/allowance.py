@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from pipecat_base.server.rate_limit import RateLimit
 
 FACTS_PER_SECOND = 100
 """Of one process, on average over ten; what is more is dropped."""
@@ -10,25 +10,6 @@ FACTS_PER_SECOND = 100
 VITAL_FACTS = ("failure", "process", "caller", "error")
 """A process that tells too much of other things may still tell these."""
 VITAL_FACTS_PER_SECOND = 5
-
-
-class RateLimit:
-    """So many a second, on average over ten seconds."""
-
-    def __init__(self, rate: float) -> None:
-        self._rate = rate
-        self._left = 10 * rate
-        self._at = time.monotonic()
-
-    def take(self) -> bool:
-        """Whether one more is within it."""
-        now = time.monotonic()
-        self._left = min(10 * self._rate, self._left + (now - self._at) * self._rate)
-        self._at = now
-        if self._left < 1:
-            return False
-        self._left -= 1
-        return True
 
 
 class EventRateLimit:

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from pipecat_base.workers.fork_client import ForkedProcess
-from pipecat_base.workers.ipc.allowance import RateLimit
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import (
     SMALL,
@@ -122,18 +121,3 @@ def test_no_more_uploads_are_remembered_than_this(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("pipecat_base.workers.process.MAX_UPLOADS", 3)
     _, uploads = said(*(Stored("s", f"file-{number}") for number in range(5)))
     assert uploads == ["file-0", "file-1", "file-2"]
-
-
-def test_a_process_that_was_silent_for_long_may_not_say_more_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    now = 0.0
-
-    class Clock:
-        @staticmethod
-        def monotonic() -> float:
-            return now
-
-    monkeypatch.setattr("pipecat_base.workers.ipc.allowance.time", Clock)
-    allowance = RateLimit(5)
-    for _ in range(2):
-        assert [allowance.take() for _ in range(60)].count(True) == 50
-        now += 3600
