@@ -68,7 +68,7 @@ class Watchdog(threading.Thread):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._protocol: Callable[[], asyncio.Protocol] | None = None
         self._pending: dict[socket.socket, float] = {}
-        self._stopped = threading.Event()
+        self._closing = threading.Event()
         self._deadline: tuple[float, int, str] | None = None
         self._on_beat: Callable[[], None] | None = None
 
@@ -92,7 +92,7 @@ class Watchdog(threading.Thread):
         self._holds = False
 
     def stop_accepting(self) -> None:
-        self._stopped.set()
+        self._closing.set()
 
     def set_deadline(self, seconds: float, status: int, reason: str) -> None:
         """End the process ``seconds`` from now if it still runs; the earliest deadline counts. Signal-safe."""
@@ -105,21 +105,21 @@ class Watchdog(threading.Thread):
         # thread, which would not wake from a system call of the bot for a signal that this thread received.
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         while True:
-            if self._stopped.is_set():
+            if self._closing.is_set():
                 self._close_all()
                 time.sleep(HEARTBEAT_SECONDS)
             elif self._loop is None or self._monitor.is_blocked():
                 self._accept_for_loop()
             else:
                 self._hand_over_all()
-                self._stopped.wait(HEARTBEAT_SECONDS)
+                self._closing.wait(HEARTBEAT_SECONDS)
             self._enforce_deadline()
 
     def _beat(self) -> None:
         self._monitor.beat()
         if self._on_beat is not None:
             self._on_beat()
-        if self._loop is not None and not self._stopped.is_set():
+        if self._loop is not None and not self._closing.is_set():
             self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
 
     def _accept_for_loop(self) -> None:

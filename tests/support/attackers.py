@@ -1,4 +1,4 @@
-"""Peers that send what no honest one would, over sockets of their own."""
+"""Hostile peers on raw sockets."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def dial(launcher: Launcher) -> socket.socket:
 
 
 def upgrade(launcher: Launcher, path: str = "/ws-client") -> socket.socket:
-    """A WebSocket that is open."""
+    """An open WebSocket."""
     sock = dial(launcher)
     key = base64.b64encode(os.urandom(16)).decode()
     head = f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
@@ -40,13 +40,13 @@ def upgrade(launcher: Launcher, path: str = "/ws-client") -> socket.socket:
 
 
 def frame(opcode: int, payload: bytes = b"", *, fin: bool = True) -> bytes:
-    """A small frame of a client's, with a mask of zeros."""
+    """A small client frame, masked with zeros."""
     assert len(payload) < 126
     return struct.pack("!BB", opcode | (FIN if fin else 0), 0x80 | len(payload)) + bytes(4) + payload
 
 
 def answer_of(sock: socket.socket, timeout: float = 20) -> bytes:
-    """Everything until the other end closes."""
+    """Everything that is received until the other end closes."""
     sock.settimeout(timeout)
     data = b""
     with contextlib.suppress(ConnectionResetError):
@@ -60,7 +60,7 @@ def status_of(answer: bytes) -> int:
 
 
 def close_code_of(sock: socket.socket, timeout: float = 20) -> int:
-    """The code of the close frame that comes, whatever comes before it; 1006 without one."""
+    """The code of the first close frame; 1006 without one."""
     data = answer_of(sock, timeout)
     at = 0
     while at + 2 <= len(data):
@@ -77,7 +77,7 @@ def close_code_of(sock: socket.socket, timeout: float = 20) -> int:
 
 
 class Flood:
-    """Sends the same bytes again and again until it is stopped, or the other end has had enough.
+    """Sends the same bytes repeatedly until it is stopped, or the other end closes.
 
     Attributes:
         sent: Bytes.
@@ -121,7 +121,7 @@ class Flood:
 
 
 def memory(launcher: Launcher) -> int:
-    """Bytes that a launcher and the processes that it has made have for themselves."""
+    """Private memory of a launcher and its child processes, in bytes."""
     process = psutil.Process(launcher.process.pid)
     total = 0
     for each in (process, *process.children(recursive=True)):
@@ -132,16 +132,16 @@ def memory(launcher: Launcher) -> int:
 
 @contextlib.contextmanager
 def growth(launcher: Launcher) -> Iterator[Callable[[], float]]:
-    """Megabytes that it has grown by at most, looked at every 100 ms, since the block began."""
+    """The largest growth in megabytes since the block began, sampled every 100 ms."""
     before = most = memory(launcher)
     over = threading.Event()
 
-    def look() -> None:
+    def sample() -> None:
         nonlocal most
         while not over.wait(0.1):
             most = max(most, memory(launcher))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=sample)
     thread.start()
     try:
         yield lambda: (most - before) / 2**20

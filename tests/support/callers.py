@@ -1,4 +1,4 @@
-"""What tests do to a launcher as its callers do."""
+"""Requests of callers to a launcher under test."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.support.launchers import Launcher
 
 
 def post(launcher: Launcher, body: Any = None, **headers: str) -> httpx.Response:
-    """``POST /bot``; the headers' names have underscores for dashes."""
+    """``POST /bot``; header names have underscores for dashes."""
     return launcher.post(body, **headers)
 
 
 def arguments(launcher: Launcher, session_id: str) -> dict[str, Any]:
-    """What the bot of this session was given, ``args``, and its ``type``."""
+    """The ``args`` that the bot of this session received, and their ``type``."""
     return launcher.told(session_id)
 
 
@@ -43,12 +43,12 @@ def close_code(websocket: ClientConnection) -> int | None:
 
 
 def probe(launcher: Launcher, path: str) -> httpx.Response:
-    """As an orchestrator does: a new connection, one second."""
+    """Probe as an orchestrator does: with a new connection and a timeout of one second."""
     return httpx.get(f"http://127.0.0.1:{launcher.port}{path}", timeout=1, trust_env=False)
 
 
 def settles(another_round: Callable[[], int], within: int, rounds: int = 15) -> bool:
-    """Whether memory stays within so many bytes over three rounds in a row: a leak never does, arenas are all got once.
+    """True when memory stays within so many bytes over three rounds in a row: a leak never does, arenas grow once.
 
     So what leaks more than a third of ``within`` in a round is found, however long the allocator takes to fill up.
     """

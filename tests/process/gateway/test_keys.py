@@ -1,4 +1,4 @@
-"""Keys, the pod's token, and who may be reached without them."""
+"""Keys, the pod's token, and routes that need neither."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def keyed() -> Iterator[Launcher]:
 
 @pytest.mark.parametrize(("method", "path"), KEYED)
 @pytest.mark.parametrize("authorization", [None, "Bearer pk_three", "Bearer", "Basic pk_one", "pk_one", "Bearer ü"])
-def test_without_a_good_key_the_answer_is_401(
+def test_without_a_valid_key_the_answer_is_401(
     keyed: Launcher, method: str, path: str, authorization: str | None
 ) -> None:
     headers = {} if authorization is None else {"authorization": authorization.encode()}
@@ -43,7 +43,7 @@ def test_without_a_good_key_the_answer_is_401(
 
 
 @pytest.mark.parametrize("key", ["pk_one", "pk_two", "sk_one"])
-def test_any_of_the_keys_is_good(keyed: Launcher, key: str) -> None:
+def test_each_of_the_keys_is_valid(keyed: Launcher, key: str) -> None:
     assert keyed.http.get("/status", headers={"authorization": f"bearer {key}"}).status_code == 200
 
 
@@ -64,14 +64,14 @@ def test_all_sessions_are_for_private_keys(keyed: Launcher, method: str, path: s
     assert private.status_code == (200 if method == "GET" else 404)
 
 
-def test_a_public_key_reaches_and_stops_the_session_that_it_has_started(keyed: Launcher) -> None:
+def test_a_public_key_accesses_and_stops_the_session_that_it_has_started(keyed: Launcher) -> None:
     key = {"authorization": "Bearer pk_one"}
     session_id = keyed.http.post("/v1/public/agent/start", headers=key).json()["sessionId"]
     assert keyed.http.get(f"/sessions/{session_id}", headers=key).json()["sessionId"] == session_id
     assert keyed.http.delete(f"/sessions/{session_id}", headers=key).json()["status"] == "stopping"
 
 
-def test_without_private_keys_nobody_manages_all_sessions() -> None:
+def test_without_private_keys_no_one_manages_all_sessions() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_PUBLIC_API_KEYS="pk_one") as launcher:
         answer = launcher.http.get("/sessions", headers={"authorization": "Bearer pk_one"})
         assert (answer.status_code, answer.json()["reason"]) == (403, "key_not_private")
@@ -91,18 +91,18 @@ def test_behind_keys_a_websocket_of_the_bots_needs_one(keyed: Launcher) -> None:
     assert refused.value.response.status_code == 401
 
 
-def test_what_is_meant_to_be_public_is(keyed: Launcher) -> None:
+def test_open_routes_need_no_key(keyed: Launcher) -> None:
     assert keyed.http.get("/any/public/image.png").json()["path"] == "public/image.png"
 
 
 @pytest.mark.parametrize(
     ("method", "path"), [("POST", "/livez"), ("GET", "/ws"), ("GET", "/ws/stats"), ("GET", "/whatsapp")]
 )
-def test_a_path_that_is_ours_for_something_else_needs_a_key(keyed: Launcher, method: str, path: str) -> None:
+def test_another_method_on_a_launcher_path_needs_a_key(keyed: Launcher, method: str, path: str) -> None:
     assert keyed.http.request(method, path).status_code == 401
 
 
-def test_asking_what_is_allowed_needs_a_key_too(keyed: Launcher) -> None:
+def test_an_options_request_needs_a_key_too(keyed: Launcher) -> None:
     asked = {"origin": "https://a.example", "access-control-request-method": "PUT"}
     assert keyed.http.options("/any/", headers=asked).status_code == 401
 
@@ -120,7 +120,7 @@ def test_behind_keys_the_pods_own_routes_start_nothing(keyed: Launcher, path: st
     assert guessed.status_code == 401
 
 
-def test_behind_keys_files_come_with_a_key() -> None:
+def test_behind_keys_files_need_a_key() -> None:
     key = {"authorization": "Bearer pk_one"}
     with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_PUBLIC_API_KEYS="pk_one", STORAGE="1") as launcher:
         assert launcher.http.post("/files", files={"file": ("a", b"a")}).status_code == 401
@@ -129,7 +129,7 @@ def test_behind_keys_files_come_with_a_key() -> None:
 
 
 @pytest.mark.needs_newest_packages
-def test_behind_keys_offers_come_through_the_session_api(keyed: Launcher) -> None:
+def test_behind_keys_offers_arrive_through_the_session_api(keyed: Launcher) -> None:
     key = {"authorization": "Bearer pk_one"}
     session_id = keyed.http.post("/start", headers=key).json()["sessionId"]
     answer = keyed.http.post(f"/sessions/{session_id}/api/offer", headers=key, json={"sdp": "x", "type": "offer"})
@@ -143,7 +143,7 @@ def guarded() -> Iterator[Launcher]:
         yield launcher
 
 
-def test_a_pod_with_a_token_serves_whoever_has_it() -> None:
+def test_a_pod_with_a_token_serves_requests_that_have_it() -> None:
     with Launcher("gateway", PIPECAT_POD_TOKEN="t0ken") as launcher:
         assert launcher.http.post("/bot", json={"do": "return"}).status_code == 401
         good = {"x-pipecat-pod-token": "t0ken"}
@@ -160,7 +160,7 @@ def test_a_pod_with_a_token_serves_whoever_has_it() -> None:
 
 
 @pytest.mark.parametrize("path", ["/bot", "/api/offer", "/files"])
-def test_of_a_pod_with_a_token_no_route_starts_or_stores_anything_without_it(guarded: Launcher, path: str) -> None:
+def test_no_route_of_a_pod_starts_or_stores_anything_without_its_token(guarded: Launcher, path: str) -> None:
     upload = {"file": ("a", b"a")}
     for headers in ({}, {"x-pipecat-pod-token": "guess"}):
         answer = guarded.http.post(path, files=upload, headers=headers)
@@ -169,13 +169,13 @@ def test_of_a_pod_with_a_token_no_route_starts_or_stores_anything_without_it(gua
 
 
 @pytest.mark.parametrize("path", ["/ws", "/ws-client"])
-def test_of_a_pod_with_a_token_no_websocket_is_opened_without_it(guarded: Launcher, path: str) -> None:
+def test_no_websocket_of_a_pod_is_opened_without_its_token(guarded: Launcher, path: str) -> None:
     with pytest.raises(InvalidStatus) as refused:
         connect(guarded.websocket_url(path))
     assert refused.value.response.status_code == 401
 
 
-def test_a_gateway_before_a_pod_with_a_token_knows_it() -> None:
+def test_a_gateway_sends_the_pods_token() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_POD_TOKEN="t0ken") as launcher:
         assert launcher.http.post("/bot").status_code == 401
         url = launcher.http.post("/start", json={"transport": "websocket"}).json()["wsUrl"]
@@ -194,13 +194,13 @@ def test_a_gateway_that_others_can_reach_needs_keys(host: str) -> None:
     assert "--insecure" in ended.stderr
 
 
-def test_a_gateway_that_others_can_reach_needs_no_keys_when_told_so() -> None:
+def test_an_insecure_gateway_needs_no_keys() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_HOST="0.0.0.0", PIPECAT_INSECURE="1") as launcher:
         assert launcher.http.get("/sessions").status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/bot", "/%62ot", "/whatsapp", "/ws", "/ws-client", "/livez", "/readyz"])
-def test_through_a_session_nobody_reaches_what_is_the_pods(gateway: Launcher, path: str) -> None:
+def test_the_session_api_does_not_reach_the_pods_own_routes(gateway: Launcher, path: str) -> None:
     session_id = gateway.http.post("/v1/public/agent/start", json={"body": {"do": "wait"}}).json()["sessionId"]
     room = {"x-daily-room-url": "https://evil.daily.co/room", "x-daily-room-token": "t"}
 
@@ -215,7 +215,7 @@ def test_through_a_session_nobody_reaches_what_is_the_pods(gateway: Launcher, pa
     gateway.http.delete(f"/sessions/{session_id}")
 
 
-def test_what_headers_say_to_a_pod_is_not_the_callers_to_say(gateway: Launcher) -> None:
+def test_callers_cannot_send_internal_headers_to_a_pod(gateway: Launcher) -> None:
     session_id = gateway.http.post("/v1/public/agent/start", json={"body": {"do": "wait"}}).json()["sessionId"]
     sent = {"x-daily-room-url": "u", "X-Pcc-Max-Session-Seconds": "1", "x-pipecat-pod-token": "t", "x-mine": "kept"}
     sent["x-daily-session-id"] = "another"
@@ -234,9 +234,7 @@ def local() -> Iterator[Launcher]:
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "192.0.2.1", "[", ""])
 @pytest.mark.parametrize("header", ["host", "x-forwarded-host"])
-def test_without_keys_a_gateway_serves_nobody_who_calls_it_by_another_name(
-    local: Launcher, header: str, host: str
-) -> None:
+def test_without_keys_a_gateway_refuses_other_host_names(local: Launcher, header: str, host: str) -> None:
     for path in ("/start", "/bot", "/api/offer", "/telephony/twilio", "/any/"):
         answer = local.http.post(path, headers={header: host})
         assert (answer.status_code, answer.json()["field"]) == (403, header), path
@@ -306,7 +304,7 @@ def test_a_public_url_needs_keys() -> None:
     )
 
 
-def test_pages_of_any_origin_may_ask_and_read_the_answers(gateway: Launcher) -> None:
+def test_pages_of_any_origin_may_send_requests_and_read_the_responses(gateway: Launcher) -> None:
     preflight = gateway.http.options(
         "/start",
         headers={
@@ -323,7 +321,7 @@ def test_pages_of_any_origin_may_ask_and_read_the_answers(gateway: Launcher) -> 
     assert "sessionId" in answer.headers["access-control-expose-headers"]
 
 
-def test_with_allowed_origins_pages_of_others_can_not() -> None:
+def test_with_allowed_origins_pages_of_others_cannot() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_ALLOWED_ORIGINS="https://app.example") as launcher:
         wanted = {"access-control-request-method": "POST"}
         good = launcher.http.options("/start", headers={"origin": "https://app.example", **wanted})
@@ -340,7 +338,7 @@ def test_with_allowed_origins_pages_of_others_can_not() -> None:
         )
 
 
-def test_with_allowed_origins_every_websocket_asks_for_one_of_them() -> None:
+def test_with_allowed_origins_every_websocket_needs_one_of_them() -> None:
     with Launcher("api", PIPECAT_ALLOWED_ORIGINS="https://app.example") as launcher:
         for path in ("/mine", "/ws", "/ws-client"):
             for headers in ({"origin": "https://evil.example"}, {}):

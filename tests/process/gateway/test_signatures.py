@@ -1,4 +1,4 @@
-"""Signatures, against the providers' own packages or what those made."""
+"""Signatures, checked against the providers' own packages or their output."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXT = st.text(string.printable + "äß€", max_size=8)
 
 
 @given(st.dictionaries(TEXT, TEXT, max_size=5), st.dictionaries(TEXT, TEXT, max_size=3))
-def test_what_twilios_package_signs_is_good(form: dict[str, str], query: dict[str, str]) -> None:
+def test_signatures_of_twilios_package_are_valid(form: dict[str, str], query: dict[str, str]) -> None:
     url = f"https://bot.example/telephony/twilio{'?' + urlencode(query) if query else ''}"
     signature = RequestValidator("t0ken").compute_signature(url, form)
     signatures.check_twilio("t0ken", {signatures.TWILIO: signature}, url, list(form.items()))
@@ -55,7 +55,7 @@ PLIVO = [
 
 
 @pytest.mark.parametrize(("method", "query", "form", "signature"), PLIVO)
-def test_what_plivos_package_signs_is_good(
+def test_signatures_of_plivos_package_are_valid(
     method: str, query: str, form: list[tuple[str, str]], signature: str
 ) -> None:
     url = f"https://bot.example:8443/telephony/plivo{query}"
@@ -67,7 +67,7 @@ def test_what_plivos_package_signs_is_good(
         signatures.check_plivo("tok3n", headers, method, url, [*form, ("x", "y")])
 
 
-def test_what_telnyx_signs_is_good_while_it_is_fresh() -> None:
+def test_a_telnyx_signature_is_valid_while_it_is_fresh() -> None:
     private = Ed25519PrivateKey.generate()
     public = base64.b64encode(private.public_key().public_bytes_raw()).decode()
     signature = base64.b64encode(private.sign(f"{NOW}|body".encode())).decode()
@@ -79,7 +79,7 @@ def test_what_telnyx_signs_is_good_while_it_is_fresh() -> None:
 
 
 @pytest.mark.parametrize("timestamp", [str(NOW), str(NOW * 1000)])
-def test_what_daily_signs_is_good_while_it_is_fresh_in_seconds_or_milliseconds(timestamp: str) -> None:
+def test_a_daily_signature_is_valid_while_it_is_fresh_in_seconds_or_milliseconds(timestamp: str) -> None:
     secret = base64.b64encode(b"the secret").decode()
     digest = hmac.new(b"the secret", f"{timestamp}.body".encode(), hashlib.sha256).digest()
     headers = {signatures.DAILY: base64.b64encode(digest).decode(), signatures.DAILY_TIMESTAMP: timestamp}
@@ -90,7 +90,7 @@ def test_what_daily_signs_is_good_while_it_is_fresh_in_seconds_or_milliseconds(t
 
 
 @given(st.text(max_size=20), st.text(max_size=20))
-def test_rubbish_is_refused_and_nothing_else_happens(signature: str, timestamp: str) -> None:
+def test_garbage_is_refused_without_another_error(signature: str, timestamp: str) -> None:
     secret = base64.b64encode(bytes(32)).decode()
     rubbish = dict.fromkeys((signatures.TWILIO, signatures.PLIVO, signatures.TELNYX, signatures.DAILY), signature)
     rubbish |= {signatures.PLIVO_NONCE: timestamp, signatures.TELNYX_TIMESTAMP: timestamp}

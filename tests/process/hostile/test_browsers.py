@@ -1,4 +1,4 @@
-"""Pages of strangers in a browser that can reach a pod or a gateway: nothing answers them."""
+"""Pages of other sites, in a browser that can reach a pod or a gateway, are refused."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STREAMS = ["/ws", "/ws-client"]
 
 @pytest.fixture(scope="module")
 def pod() -> Iterator[Launcher]:
-    """On this machine's own address."""
+    """Listens on a loopback address."""
     with Launcher("hostile") as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def open_pod() -> Iterator[Launcher]:
-    """On every address, as in a container; it knows one page."""
+    """Listens on every address, as in a container, and allows one origin."""
     with Launcher("hostile", PIPECAT_HOST="0.0.0.0", PIPECAT_PUBLIC_URL="https://bot.example") as running:
         yield running
 
@@ -71,7 +71,7 @@ NAMES = (
 
 
 @pytest.mark.parametrize("host", NAMES)
-def test_a_name_that_leads_to_this_machine_is_not_this_machines(pod: Launcher, host: str) -> None:
+def test_a_foreign_name_that_resolves_to_this_machine_is_refused(pod: Launcher, host: str) -> None:
     for path in ("/large", "/bot"):
         answer = pod.http.request(
             "POST" if path == "/bot" else "GET", path, headers={"host": host, "origin": f"http://{host}"}
@@ -85,7 +85,7 @@ def test_a_name_that_leads_to_this_machine_is_not_this_machines(pod: Launcher, h
     assert pod.http.get("/readyz", headers={"host": host}).status_code == 200
 
 
-def test_a_pod_behind_a_name_serves_its_own_pages_and_those_that_are_named(open_pod: Launcher) -> None:
+def test_a_pod_behind_a_name_serves_its_own_pages_and_allowed_origins(open_pod: Launcher) -> None:
     for headers in (
         {"host": "bot.example", "origin": "https://bot.example"},
         {"host": "10.0.0.7:8080", "x-forwarded-host": "bot.example", "origin": "https://bot.example"},
@@ -100,7 +100,7 @@ def test_a_pod_behind_a_name_serves_its_own_pages_and_those_that_are_named(open_
         assert not is_let_in(launcher, "/ws-client", EVIL)
 
 
-def test_what_the_platform_passes_on_for_a_session_is_taken_whatever_its_client_is(open_pod: Launcher) -> None:
+def test_requests_that_the_platform_forwards_for_a_session_are_accepted_from_any_client(open_pod: Launcher) -> None:
     headers = {"origin": EVIL, "x-daily-session-id": "s1"}
     assert open_pod.http.get("/large", headers=headers).status_code == 200
     # A browser asks for leave to send that header, without it.
@@ -113,7 +113,7 @@ def test_what_the_platform_passes_on_for_a_session_is_taken_whatever_its_client_
     assert (answer.status_code, "access-control-allow-origin" in answer.headers) == (403, False)
 
 
-def test_the_metrics_are_no_strangers_pages_either() -> None:
+def test_the_metrics_refuse_pages_of_other_sites_too() -> None:
     port = free_port()
     with Launcher("hostile", PIPECAT_METRICS_PORT=str(port)):
         for headers, status in (
@@ -126,13 +126,13 @@ def test_the_metrics_are_no_strangers_pages_either() -> None:
             assert answer.status_code == status, headers
 
 
-def test_a_page_that_is_developed_on_this_machine_is_let_in(pod: Launcher) -> None:
+def test_a_page_on_another_port_of_this_machine_is_allowed(pod: Launcher) -> None:
     assert pod.http.get("/large", headers={"origin": "http://localhost:3000"}).status_code == 200
     assert is_let_in(pod, "/ws-client", "http://localhost:3000")
 
 
 @pytest.mark.parametrize("insecure", [True, False])
-def test_no_origin_that_is_reflected_comes_with_credentials(insecure: bool) -> None:
+def test_a_reflected_origin_allows_no_credentials(insecure: bool) -> None:
     keys = {"PIPECAT_INSECURE": "1"} if insecure else {"PIPECAT_PUBLIC_API_KEYS": "pk_0123456789abcdef"}
     with Launcher("hostile", PIPECAT_GATEWAY="1", **keys) as launcher:  # type: ignore[arg-type]
         asked = {"origin": EVIL, "access-control-request-method": "POST"}

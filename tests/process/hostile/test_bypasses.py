@@ -1,4 +1,4 @@
-"""Ways around what must be proved: past a key by a path, past a promised body by a header."""
+"""Attempts to bypass a key by a path, and the body of a pending session by a query."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KEY = {"authorization": "Bearer pk_one"}
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    """A bot with a folder of files at ``/``, of which ``/public/`` needs no key."""
+    """A bot that serves files at ``/``; ``/public/`` needs no key."""
     folder = tmp_path_factory.mktemp("site")
     (folder / "files").mkdir()
     (folder / "files" / "private.txt").write_text("private")
@@ -40,13 +40,13 @@ def test_a_file_needs_a_key(site: Launcher) -> None:
     "path",
     ["/ws/../private.txt", "/ws-client/%2e%2e/private.txt", "/public/../private.txt", "/public/%2e%2e/private.txt"],
 )
-def test_no_path_leads_around_the_key(site: Launcher, path: str) -> None:
+def test_no_path_bypasses_the_key(site: Launcher, path: str) -> None:
     sock = dial(site)
     sock.sendall(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
     assert status_of(answer_of(sock)) in (400, 401, 404)
 
 
-def test_who_was_promised_a_session_cannot_choose_its_body() -> None:
+def test_a_caller_cannot_choose_the_body_of_a_pending_session() -> None:
     options = {"PIPECAT_GATEWAY": "1", "PIPECAT_PUBLIC_API_KEYS": "pk_one", "PIPECAT_WEBSOCKET_AUTH": "token"}
     with Launcher("gateway", **options) as launcher:  # type: ignore[arg-type]
         content = {"transport": "websocket", "body": {"role": "user"}}

@@ -1,4 +1,4 @@
-"""What a caller brings is in no log line, whoever writes it: numbers, parameters, bodies, messages."""
+"""No log line contains caller data: numbers, parameters, bodies, messages."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLANTED = (*NUMBERS, *SECRETS)
 
 
 def with_data(provider: Provider) -> list[dict[str, Any]]:
-    """The provider's first messages, with numbers and parameters of the caller's."""
+    """The provider's first messages, with the caller's numbers and parameters."""
     opening: list[dict[str, Any]] = json.loads(json.dumps(provider.opening))
     start = opening[-1]["start"]
     custom = {"secret": SECRETS[0], "from": NUMBERS[0]}
@@ -50,7 +50,7 @@ def texts(launcher: Launcher, folder: Path) -> str:
 
 
 @pytest.mark.parametrize("provider", [twilio(), telnyx(), plivo(), exotel()], ids=lambda provider: provider.name)
-def test_a_phones_data_is_in_no_line(tmp_path: Path, provider: Provider) -> None:
+def test_no_line_contains_a_phone_callers_data(tmp_path: Path, provider: Provider) -> None:
     options = {"PCC_LOG_DIR": str(tmp_path), "OWN_SINK": str(tmp_path / "own.log")}
     with Launcher("speaks", **options) as launcher:  # type: ignore[arg-type]
         ring(launcher, provider)
@@ -59,13 +59,13 @@ def test_a_phones_data_is_in_no_line(tmp_path: Path, provider: Provider) -> None
     assert [planted for planted in PLANTED if planted in log] == []
 
 
-def test_whoever_wants_it_gets_it() -> None:
+def test_caller_data_is_logged_when_enabled() -> None:
     with Launcher("speaks", PIPECAT_LOG_CALLER_DATA="true") as launcher:
         ring(launcher, telnyx())
         assert NUMBERS[0] in launcher.log()
 
 
-def test_what_a_browser_says_is_in_no_line(tmp_path: Path) -> None:
+def test_no_line_contains_a_browsers_messages(tmp_path: Path) -> None:
     async def visit(launcher: Launcher) -> None:
         data = {"secret": SECRETS[1], "number": NUMBERS[0]}
         browser = Browser(f"http://127.0.0.1:{launcher.port}")

@@ -1,4 +1,4 @@
-"""What requests carry: bodies, offers, files, headers that were made to cost much."""
+"""Expensive content: bodies, offers, files, headers."""
 
 from __future__ import annotations
 
@@ -21,8 +21,7 @@ from tests.support.bystanders import Bystanders
 from tests.support.launchers import Launcher, in_one_process, until
 from tests.support.offers import SDP
 
-A_PAUSE = 0.4
-"""Seconds that one request may hold the others up, however much it carries."""
+MAX_DELAY_SECONDS = 0.4
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +31,7 @@ def launcher() -> Iterator[Launcher]:
 
 
 def worst(others: Bystanders) -> float:
-    """Seconds of the slowest echo."""
+    """The slowest echo, in seconds."""
     return max(max(call.latencies) for call in others.calls)
 
 
@@ -47,9 +46,9 @@ def worst(others: Bystanders) -> float:
     ],
     ids=["arrays", "numbers", "objects", "depth", "a long text"],
 )
-def test_a_body_of_many_values_holds_nobody_up(launcher: Launcher, body: bytes, status: int) -> None:
+def test_a_body_of_many_values_delays_no_other_request(launcher: Launcher, body: bytes, status: int) -> None:
     found: list[float] = []
-    while len(found) < 3 and min(found, default=A_PAUSE) >= A_PAUSE:
+    while len(found) < 3 and min(found, default=MAX_DELAY_SECONDS) >= MAX_DELAY_SECONDS:
         with Bystanders(launcher) as others:
             time.sleep(0.2)
             answer = launcher.http.post("/v1/public/agent/start", content=body)
@@ -57,7 +56,7 @@ def test_a_body_of_many_values_holds_nobody_up(launcher: Launcher, body: bytes, 
         assert answer.status_code == status, answer.text
         assert others.lost == 0
         found.append(worst(others))
-    assert min(found) < A_PAUSE
+    assert min(found) < MAX_DELAY_SECONDS
 
 
 def sdp_of(lines: str, times: int) -> str:
@@ -91,15 +90,15 @@ def test_an_offer_that_is_too_large_is_refused_at_once(launcher: Launcher, sdp: 
     ],
     ids=["candidates", "codecs", "sources", "parameters"],
 )
-def test_the_largest_offer_holds_nobody_up(launcher: Launcher, sdp: str) -> None:
+def test_the_largest_offer_delays_no_other_request(launcher: Launcher, sdp: str) -> None:
     found: list[float] = []
-    while len(found) < 3 and min(found, default=A_PAUSE) >= A_PAUSE:
+    while len(found) < 3 and min(found, default=MAX_DELAY_SECONDS) >= MAX_DELAY_SECONDS:
         with Bystanders(launcher) as others:
             time.sleep(0.2)
             launcher.http.post("/api/offer", json={"sdp": sdp, "type": "offer"})
             time.sleep(0.2)
         found.append(worst(others))
-    assert min(found) < A_PAUSE
+    assert min(found) < MAX_DELAY_SECONDS
 
 
 def test_a_peer_gets_a_hundred_candidates_in_all(launcher: Launcher) -> None:
@@ -146,7 +145,7 @@ def test_the_count_of_a_sessions_files_is_exact(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [600_000, 3_000_000], ids=["the uploads' folder", "the temporary folder too"])
-def test_a_disk_that_is_full_is_told_and_keeps_no_part(tmp_path: Path, size: int) -> None:
+def test_a_full_disk_is_reported_and_no_partial_file_is_kept(tmp_path: Path, size: int) -> None:
     folder, small = tmp_path / "uploads", ("sh", "-c", 'ulimit -f 1000; exec "$@"', "-")  # 512 bytes each
     with Launcher("gateway", prefix=small, PIPECAT_UPLOADS_FOLDER=str(folder)) as launcher:
         answer = launcher.http.post("/files", files={"file": ("a", b"x" * size)})
@@ -181,7 +180,7 @@ def test_control_characters_of_a_session_id_do_not_reach_the_log(launcher: Launc
     assert "\x9b" not in log
 
 
-def test_a_redirect_of_the_bots_leads_back_to_its_session(tmp_path: Path) -> None:
+def test_a_redirect_of_the_bot_leads_back_to_its_session(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text(
         "import asyncio\nfrom pipecatcloud_system import app\nfrom starlette.responses import RedirectResponse\n\n"
         "@app.get('/there/')\nasync def there(): return {'there': True}\n\n"
@@ -202,7 +201,7 @@ def test_a_redirect_of_the_bots_leads_back_to_its_session(tmp_path: Path) -> Non
 
 @pytest.fixture
 def endless() -> Iterator[str]:
-    """Answers without an end."""
+    """A server of endless responses."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -244,7 +243,7 @@ def test_an_endless_answer_of_dailys_is_not_read(endless: str) -> None:
 # Time.
 
 
-def test_callers_who_say_nothing_are_not_held_while_the_bot_is_imported(tmp_path: Path) -> None:
+def test_silent_connections_are_closed_while_the_bot_is_imported(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text("import time\n\ntime.sleep(5)\n\n\nasync def bot(args): ...\n")
     with Launcher(tmp_path, wait=False, PIPECAT_GATEWAY="1") as launcher:
         until(lambda: _connects(launcher), "a listener")
@@ -280,7 +279,7 @@ def test_a_bot_cannot_take_the_signal_that_ends_it(tmp_path: Path) -> None:
             assert launcher.wait(10) == 0
 
 
-def test_who_waits_for_a_peer_gives_its_place_to_one_who_is_there() -> None:
+def test_a_session_without_a_caller_gives_its_slot_to_a_caller_who_has_connected() -> None:
     options: dict[str, Any] = {"MAX_SESSIONS": "1", "PIPECAT_START_GRACE": "2", "PIPECAT_GATEWAY": "1"}
     with Launcher("hostile", **options) as launcher:
         session_id = launcher.http.post("/start", json={}).json()["sessionId"]
@@ -299,7 +298,7 @@ def test_who_waits_for_a_peer_gives_its_place_to_one_who_is_there() -> None:
         assert (report["outcome"], report["state"]) == ("expired", "ended")
 
 
-def test_a_signature_that_follows_headers_is_warned_of() -> None:
+def test_a_signature_checked_against_headers_logs_a_warning() -> None:
     options: dict[str, Any] = {"PIPECAT_GATEWAY": "1", "TWILIO_AUTH_TOKEN": "t", "PIPECAT_INSECURE": "1"}
     with Launcher("hostile", **options) as launcher:
         launcher.wait_for_log("set PIPECAT_PUBLIC_URL")

@@ -1,4 +1,4 @@
-"""What a peer with a socket can do to the others: it costs them nothing that they would notice."""
+"""Hostile peers do not slow down the other callers noticeably."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ from tests.support.attackers import (
 from tests.support.bystanders import Bystanders
 from tests.support.launchers import PYTHON, Launcher, in_one_process, until
 
-AN_ECHO = 0.05
-"""Seconds that an echo of a bystander's may take under attack, 99 % of them."""
+MAX_ECHO_SECONDS = 0.05
+"""The 99th percentile of a bystander's echo under attack."""
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +58,8 @@ def strict() -> Iterator[Launcher]:
         yield running
 
 
-MUCH = 25
-"""Megabytes. A process that becomes idle meanwhile takes 11."""
+MAX_GROWTH_MEGABYTES = 25
+"""An idle process that starts meanwhile takes 11."""
 
 
 def url(launcher: Launcher) -> str:
@@ -67,9 +67,9 @@ def url(launcher: Launcher) -> str:
 
 
 def worst_echo(launcher: Launcher, attack: Callable[[], None]) -> float:
-    """Seconds that an echo took while this went on: the 99th percentile, in the best of three rounds."""
+    """The 99th percentile of an echo in seconds during the attack, in the best of three rounds."""
     found: list[float] = []
-    while len(found) < 3 and min(found, default=AN_ECHO) >= AN_ECHO:
+    while len(found) < 3 and min(found, default=MAX_ECHO_SECONDS) >= MAX_ECHO_SECONDS:
         with Bystanders(launcher) as others:
             time.sleep(0.3)
             attack()
@@ -89,7 +89,7 @@ def test_endless_headers_are_refused_and_not_kept(launcher: Launcher) -> None:
         with Flood(sock, b"x-more: " + b"y" * 50 + b"\r\n") as flood:
             until(lambda: flood.is_refused or flood.sent > 100 * 2**20, "the end of it")
     assert flood.sent < 20 * 2**20
-    assert megabytes() < MUCH
+    assert megabytes() < MAX_GROWTH_MEGABYTES
 
 
 def test_a_long_head_gets_431(launcher: Launcher) -> None:
@@ -109,7 +109,7 @@ def test_many_headers_get_431(launcher: Launcher, path: str) -> None:
     assert status_of(answer_of(sock)) == 431
 
 
-def test_many_headers_are_not_waited_for(launcher: Launcher) -> None:
+def test_many_headers_are_refused_before_the_head_is_complete(launcher: Launcher) -> None:
     sock = dial(launcher)
     sock.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n" + b"".join(b"x-%d: y\r\n" % n for n in range(140)))
     assert status_of(answer_of(sock, 5)) == 431
@@ -164,7 +164,7 @@ def test_half_bodies_hold_no_more_than_they_may(strict: Launcher) -> None:
     assert strict.http.post("/swallow", content=b"x" * 200_000).json() == {"size": 200_000}
 
 
-def test_a_small_body_is_taken_however_much_others_hold(strict: Launcher) -> None:
+def test_a_small_body_is_accepted_when_the_shared_budget_is_used_up(strict: Launcher) -> None:
     for _ in range(6):
         sock = dial(strict)
         sock.sendall(b"POST /swallow HTTP/1.1\r\nhost: localhost\r\ncontent-length: 200000\r\n\r\n" + b"x" * 190_000)
@@ -183,7 +183,7 @@ def test_half_messages_of_websockets_hold_no_more_either(strict: Launcher) -> No
 
 
 @in_one_process
-def test_whole_messages_that_a_bot_does_not_take_hold_no_more_either() -> None:
+def test_whole_messages_that_a_bot_does_not_receive_hold_no_more_either() -> None:
     size = 5_000_000
     message = b"\x82\xff" + size.to_bytes(8, "big") + bytes(4) + b"x" * size
     with Launcher("hostile", PIPECAT_MAX_UNFINISHED_BYTES="8000000") as launcher, growth(launcher) as megabytes:
@@ -198,7 +198,7 @@ def test_whole_messages_that_a_bot_does_not_take_hold_no_more_either() -> None:
 
 
 @in_one_process
-def test_whole_messages_that_a_bot_takes_count_no_longer() -> None:
+def test_whole_messages_that_a_bot_receives_count_no_longer() -> None:
     size = 5_000_000
     with Launcher("hostile", PIPECAT_MAX_UNFINISHED_BYTES="8000000") as launcher, contextlib.ExitStack() as calls:
         for _ in range(3):
@@ -208,7 +208,7 @@ def test_whole_messages_that_a_bot_takes_count_no_longer() -> None:
 
 
 @pytest.mark.parametrize("line", [b"x-odd: a\x01b", b"content-length: 5", b"transfer-encoding: chunked"])
-def test_what_is_no_handshake_is_answered(strict: Launcher, line: bytes) -> None:
+def test_an_invalid_handshake_is_answered(strict: Launcher, line: bytes) -> None:
     sock = dial(strict)
     head = b"GET /ws-client HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
     key = b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
@@ -225,7 +225,7 @@ LONG = b"POST /swallow HTTP/1.1\r\nhost: localhost\r\ncontent-length: 200000\r\n
     [(120, CHUNKED + b"1\r\nx\r\n" * 20_000), (15, LONG + b"x" * 190_000)],
     ids=["not wanted", "wanted"],
 )
-def test_what_goes_away_in_the_middle_of_a_body_holds_nothing(count: int, beginning: bytes) -> None:
+def test_a_disconnect_in_the_middle_of_a_body_frees_its_bytes(count: int, beginning: bytes) -> None:
     # No limit of time frees what is held before the test gives up.
     slow: dict[str, Any] = {"PIPECAT_BODY_TIMEOUT": "120", "PIPECAT_MAX_UNFINISHED_BYTES": "1000000"}
     with Launcher("hostile", PIPECAT_MAX_CONNECTIONS="20", **slow) as launcher:
@@ -236,14 +236,14 @@ def test_what_goes_away_in_the_middle_of_a_body_holds_nothing(count: int, beginn
             sock.close()
 
         def taken() -> bool:
-            with contextlib.suppress(httpx.TransportError):  # while it still reads of those that are gone, it is full
+            with contextlib.suppress(httpx.TransportError):  # the budget is full until it has seen the disconnects
                 return bool(launcher.http.post("/swallow", content=b"x" * 200_000).json() == {"size": 200_000})
             return False
 
         until(taken, "a body that is taken")
 
 
-def test_more_trailers_than_headers_may_be_are_refused(launcher: Launcher) -> None:
+def test_more_trailers_than_the_limit_of_headers_are_refused(launcher: Launcher) -> None:
     sock = dial(launcher)
     trailers = b"".join(b"x-%d: y\r\n" % n for n in range(140))
     sock.sendall(
@@ -257,13 +257,13 @@ def test_many_trailers_are_refused(launcher: Launcher) -> None:
     sock.sendall(b"POST /swallow HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\n")
     with contextlib.suppress(OSError):
         sock.sendall(b"a:b\r\n" * 100_000)
-    assert status_of(answer_of(sock)) in (0, 431)  # 0: reset, as it has sent too much to read its answer
+    assert status_of(answer_of(sock)) in (0, 431)  # 0: reset, before it could read the answer
 
 
-# What is not read.
+# Peers that do not read.
 
 
-def test_who_does_not_read_keeps_nothing(strict: Launcher) -> None:
+def test_peers_that_do_not_read_are_disconnected(strict: Launcher) -> None:
     for _ in range(15):
         sock = dial(strict)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -284,28 +284,28 @@ def test_a_call_whose_caller_does_not_read_ends() -> None:
         until(lambda: launcher.http.get("/readyz").status_code == 200, "its place is free", 10)
 
 
-def test_what_is_compressed_is_not_asked_for(launcher: Launcher) -> None:
+def test_compression_is_not_negotiated(launcher: Launcher) -> None:
     with connect(url(launcher), proxy=None) as websocket:
         assert websocket.response is not None
         assert "sec-websocket-extensions" not in websocket.response.headers
 
 
-def test_answers_that_nobody_reads_are_not_made(launcher: Launcher) -> None:
+def test_no_responses_are_made_for_a_peer_that_does_not_read(launcher: Launcher) -> None:
     sock = dial(launcher)
     with growth(launcher) as megabytes, Flood(sock, b"GET /large HTTP/1.1\r\nhost: localhost\r\n\r\n" * 100) as flood:
         time.sleep(2)
         stuck = flood.sent
         time.sleep(0.5)
         assert flood.sent == stuck
-    assert megabytes() < MUCH
+    assert megabytes() < MAX_GROWTH_MEGABYTES
 
 
-def test_pongs_that_nobody_reads_are_not_made(launcher: Launcher) -> None:
+def test_no_pongs_are_made_for_a_peer_that_does_not_read(launcher: Launcher) -> None:
     with Launcher("hostile", PIPECAT_MAX_FRAMES_PER_SECOND="10000000") as unlimited:
         sock = upgrade(unlimited)
         with growth(unlimited) as megabytes, Flood(sock, frame(PING, b"p" * 100) * 1000):
             time.sleep(3)
-        assert megabytes() < MUCH
+        assert megabytes() < MAX_GROWTH_MEGABYTES
 
 
 # Floods.
@@ -329,7 +329,7 @@ def test_a_flood_of_frames_is_closed_and_others_do_not_notice(launcher: Launcher
             assert close_code_of(sock) == 1008
             until(lambda: flood.is_refused, "the end of the connection")
 
-    assert worst_echo(launcher, attack) < AN_ECHO
+    assert worst_echo(launcher, attack) < MAX_ECHO_SECONDS
 
 
 def test_a_burst_after_a_pause_is_no_flood(launcher: Launcher) -> None:
@@ -352,7 +352,7 @@ CHUNKED = b"POST /swallow HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chun
     ],
     ids=["chunks of a byte", "pipelined gets", "pipelined posts"],
 )
-def test_a_flood_of_requests_does_not_hold_the_others_up(launcher: Launcher, head: bytes, data: bytes) -> None:
+def test_a_flood_of_requests_does_not_delay_others(launcher: Launcher, head: bytes, data: bytes) -> None:
     def attack() -> None:
         sock = dial(launcher)
         sock.sendall(head)
@@ -365,13 +365,13 @@ def test_a_flood_of_requests_does_not_hold_the_others_up(launcher: Launcher, hea
                 except TimeoutError:
                     pass
 
-    assert worst_echo(launcher, attack) < AN_ECHO
+    assert worst_echo(launcher, attack) < MAX_ECHO_SECONDS
 
 
 # Connections.
 
 
-def test_connections_in_excess_take_the_place_of_idle_ones(strict: Launcher) -> None:
+def test_excess_connections_evict_idle_ones(strict: Launcher) -> None:
     with Bystanders(strict) as others:
         idle = [dial(strict) for _ in range(60)]
         for _ in range(5):
@@ -391,7 +391,7 @@ def test_a_new_connection_gets_a_moment_for_its_request(strict: Launcher) -> Non
 
 
 @in_one_process
-def test_past_all_bounds_connections_wait_outside(strict: Launcher) -> None:
+def test_beyond_the_hard_limit_connections_wait_in_the_backlog(strict: Launcher) -> None:
     time.sleep(1.1)
     calls = [upgrade(strict) for _ in range(20)]
     for _ in range(30):
@@ -430,7 +430,7 @@ async def close_of_one_who_looks_late(address: str) -> int | None:
     return None if closed.value.rcvd is None else closed.value.rcvd.code
 
 
-def test_who_sends_on_after_the_end_still_reads_how_it_ended(launcher: Launcher) -> None:
+def test_a_peer_that_keeps_sending_after_the_end_still_receives_the_close_code(launcher: Launcher) -> None:
     for _ in range(5):
         assert asyncio.run(close_of_one_who_looks_late(url(launcher))) == 1000
 
@@ -454,7 +454,7 @@ def test_few_descriptors_cost_neither_probes_nor_calls(strict: Launcher) -> None
         assert httpx.get(f"http://127.0.0.1:{launcher.port}/livez", trust_env=False).status_code == 200
 
 
-def test_it_may_have_as_many_descriptors_as_the_system_allows() -> None:
+def test_the_descriptor_limit_is_raised_to_the_systems() -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     program = "from pipecat_base.server.limits import *; raise_descriptor_limit(); print(descriptor_limit())"
     limited = ["sh", "-c", 'ulimit -S -n 64; exec "$@"', "-", PYTHON, "-c", program]
@@ -462,7 +462,7 @@ def test_it_may_have_as_many_descriptors_as_the_system_allows() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 3_000, 900_000], ids=["short", "in pieces", "in many turns"])
-def test_a_frame_may_come_with_the_handshake(launcher: Launcher, size: int) -> None:
+def test_a_frame_may_arrive_with_the_handshake(launcher: Launcher, size: int) -> None:
     sock = dial(launcher)
     target = b"/ws-client?ignored=" + b"x" * size
     head = b"GET %s HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n" % target

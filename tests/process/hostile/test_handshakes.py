@@ -1,4 +1,4 @@
-"""Callers who abort before, in and right after a handshake: no traceback, no session, no place that stays taken."""
+"""Callers who abort before, in and right after a handshake leave no traceback, session or used slot."""
 
 from __future__ import annotations
 

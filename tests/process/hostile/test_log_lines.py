@@ -1,4 +1,4 @@
-"""Values from outside that would draw in a terminal, begin a log line of their own, or fill the disk."""
+"""External values that would write control codes to a terminal, forge a log line, or fill the disk."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ CONTROLS = (
     f"\r\n{FORGED}\n{FORGED}\u2028{FORGED}\x85{FORGED}"
 )
 LONG = 20_000
-"""Characters: several times as many as a line of the log may have."""
+"""Characters: several times the longest log line."""
 WHOLE_HEAD = 900_000
-"""Characters: nearly as many as a head may have."""
+"""Characters: nearly the largest head."""
 LONGEST_LINE = 4096 + 512
-"""Characters of a line of the log: the message, and what stands before it."""
+"""Characters of a log line: the message and its prefix."""
 APP_SECRET = "app-s3cr3t"
 BOT = """
 from fastapi import Request
@@ -157,7 +157,7 @@ def launcher(request: pytest.FixtureRequest, tmp_path: Path, daily: DailyApi) ->
 
 
 def request(launcher: Launcher, head: bytes, body: bytes = b"") -> None:
-    """One request, as its bytes are given."""
+    """Send one request as raw bytes."""
     sock = dial(launcher)
     with contextlib.suppress(OSError):
         sock.sendall(head + b"connection: close\r\ncontent-length: %d\r\n\r\n" % len(body) + body)
@@ -166,7 +166,7 @@ def request(launcher: Launcher, head: bytes, body: bytes = b"") -> None:
 
 
 def shake_hands(launcher: Launcher, target: bytes, headers: bytes = b"") -> None:
-    """A WebSocket's handshake; it is left at once."""
+    """A WebSocket handshake, disconnected at once."""
     sock = dial(launcher)
     head = b"GET " + target + b" HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
     with contextlib.suppress(OSError):
@@ -178,7 +178,7 @@ def shake_hands(launcher: Launcher, target: bytes, headers: bytes = b"") -> None
 
 
 def in_header(text: str) -> list[bytes]:
-    """The text as a header may hold it: in UTF-8, and the upper half of Latin-1 as single bytes."""
+    """Encode a header value: UTF-8, and the upper half of Latin-1 as single bytes."""
     allowed = "".join(c for c in text if c not in "\r\n")
     return [allowed.encode(), allowed.encode("latin-1", "ignore")]
 
@@ -264,7 +264,7 @@ def attack_streams(launcher: Launcher) -> None:
 
 
 def check(what: str, content: str) -> None:
-    """Nothing of it draws, no line is forged or too long."""
+    """No control codes, no forged line, no line too long."""
     raw = {c for c in content if not c.isprintable()} - {"\n"}
     lines = content.split("\n")
     forged = [line for line in lines if re.match(r"\d{4}-\S+ \S+ \| CRITICAL", line)]
@@ -274,7 +274,7 @@ def check(what: str, content: str) -> None:
 
 
 def check_json(what: str, content: str) -> None:
-    """As :func:`check`, of objects one a line; what a log line holds has lines of its own."""
+    """Like :func:`check`, for JSON lines, whose values may contain line ends."""
     for line in content.split("\n"):
         assert line.isprintable(), f"{what}: {line[:300]!a}"
         check(what, json.loads(line).get("line", line) if line else line)
@@ -338,5 +338,5 @@ def test_a_token_in_a_path_is_not_logged_however_the_path_is_spelled(gateway: La
         ("somebody", "127.0.0.1"),
     ],
 )
-def test_only_an_address_is_taken_for_the_callers(gateway: Launcher, forwarded: str, wanted: str) -> None:
+def test_only_an_ip_address_is_accepted_as_the_callers(gateway: Launcher, forwarded: str, wanted: str) -> None:
     assert gateway.http.get("/who", headers={"x-forwarded-for": forwarded}).json()[0] == wanted

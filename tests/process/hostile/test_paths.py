@@ -1,4 +1,4 @@
-"""One request, one path: what the guards took it for is what was served, however it is spelled."""
+"""Guards and routes read every spelling of a path alike."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ APPENDED = (
 
 
 def spellings(path: str) -> Iterator[str]:
-    """A path, oddly: things after it, before it and in it, encoded once and twice."""
+    """Odd spellings of a path: with additions after, before and in it, encoded once and twice."""
     yield path
     for odd in APPENDED:
         yield path + odd
@@ -72,7 +72,7 @@ def spellings(path: str) -> Iterator[str]:
 
 
 def status(launcher: Launcher, method: str, path: str) -> tuple[int, bytes]:
-    """Of a request of a stranger's, as bytes: no client tidies it up."""
+    """Send raw bytes, which no client normalizes."""
     with dial(launcher) as sock:
         if method == "WS":
             key = base64.b64encode(os.urandom(16)).decode()
@@ -92,11 +92,11 @@ def status(launcher: Launcher, method: str, path: str) -> tuple[int, bytes]:
 
 
 REFUSED = {307, 400, 401, 403, 404, 405}
-"""Served by no route; a redirect leads to a path that is looked at again."""
+"""Not served; the target of a redirect is checked again."""
 
 
 def odd_answers(launcher: Launcher, paths: tuple[str, ...], open_paths: tuple[str, ...]) -> list[str]:
-    """Requests of a stranger's that were served though the spelling that routes know is refused, or otherwise."""
+    """Requests that were served although the canonical spelling is refused, or answered differently."""
     found = []
     for path in paths:
         for method in ("GET", "POST", "WS"):
@@ -152,7 +152,7 @@ def pod() -> Iterator[Launcher]:
         ("http://localhost/bot", "begins with a slash"),
     ],
 )
-def test_a_path_of_two_readings_is_refused_in_words(path: str, why: str, pod: Launcher) -> None:
+def test_an_ambiguous_path_is_refused_with_the_reason(path: str, why: str, pod: Launcher) -> None:
     code, body = status(pod, "POST", path)
     assert (code, why in body.decode()) == (400, True), body
     assert pod.http.get("/readyz").status_code == 200
@@ -169,7 +169,7 @@ def test_a_path_of_two_readings_is_refused_in_words(path: str, why: str, pod: La
         ("GET /./x HTTP/1.1\r\nhost: localhost\r\n\r\n", 400),
     ],
 )
-def test_a_head_that_is_refused_is_answered_without_a_body(pod: Launcher, head: str, code: int) -> None:
+def test_a_refused_head_request_is_answered_without_a_body(pod: Launcher, head: str, code: int) -> None:
     with dial(pod) as sock:
         sock.sendall(head.encode())
         answer = answer_of(sock)
@@ -190,7 +190,7 @@ def test_an_encoded_slash_that_changes_no_route_is_the_bots_to_read() -> None:
         assert launcher.http.get("/any/a%2Fb").json()["raw_path"] == "/any/a%2Fb"
 
 
-def test_a_session_leads_to_nothing_that_starts_another() -> None:
+def test_no_path_of_a_session_starts_another_session() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher:
         started = launcher.http.post("/start", json={}).json()["sessionId"]
         for inner in ("bot%0a", "%62ot", "bot%2f", "x/%2e%2e/bot", "api%2foffer", "ws", "readyz"):
@@ -222,7 +222,7 @@ PATHS = st.tuples(st.sampled_from((*STARTS, *STREAMS)), st.integers(0, 12), st.l
 
 @given(PATHS)
 def test_a_guard_limits_what_the_router_behind_it_would_serve(raw: str) -> None:
-    """Without the check at the edge: the guards hold alone."""
+    """Without the check in the server: the guards suffice."""
     served: list[str] = []
 
     async def answer(request: Any) -> PlainTextResponse:
@@ -244,7 +244,7 @@ def test_a_guard_limits_what_the_router_behind_it_would_serve(raw: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["/", "bot", "%2f", "%2F", ".", "%2e", "%0a", "%ff", "\\", "%5c", "a", "%25"])))
-def test_a_path_that_passes_is_read_alike_by_those_that_normalize_it(parts: list[str]) -> None:
+def test_a_path_that_passes_is_unchanged_by_normalization(parts: list[str]) -> None:
     raw = "".join(parts).encode()
     try:
         check(raw)

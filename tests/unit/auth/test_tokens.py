@@ -8,7 +8,7 @@ from pipecat_base.auth.tokens import Tokens
 from tests.support.launchers import BOTS, run
 
 
-def test_a_token_is_good_once() -> None:
+def test_a_token_is_valid_once() -> None:
     tokens = Tokens(None)
     token = tokens.mint()
     assert tokens.consume(token)
@@ -61,13 +61,13 @@ def test_another_secrets_token_is_refused(other: str | None) -> None:
     assert not Tokens("secret").consume(Tokens(other).mint())
 
 
-def test_the_command_prints_one() -> None:
+def test_the_command_prints_a_token() -> None:
     result = run("token", cwd=BOTS, PIPECAT_WEBSOCKET_SECRET="shared")
     assert Tokens("shared").consume(result.stdout.strip())
     assert run("token", cwd=BOTS).returncode == 24
 
 
-def test_a_token_for_a_session_is_good_for_no_other() -> None:
+def test_a_token_for_a_session_is_valid_for_no_other() -> None:
     tokens = Tokens("secret")
     token = tokens.mint(session_id="mine")
     assert not tokens.is_valid(token, "another")
@@ -75,7 +75,7 @@ def test_a_token_for_a_session_is_good_for_no_other() -> None:
     assert tokens.consume(token, "mine")
 
 
-def test_a_token_is_good_once_more_for_who_shares_the_secret() -> None:
+def test_a_token_is_valid_once_in_each_process_that_shares_the_secret() -> None:
     token = Tokens("secret").mint(session_id="mine")
     again = Tokens("secret")
     assert again.consume(token, "mine")

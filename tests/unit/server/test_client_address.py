@@ -1,4 +1,4 @@
-"""Whose traceparent counts, by the addresses that a request came through."""
+"""Trace headers are trusted by the addresses that a request passed through."""
 
 from __future__ import annotations
 

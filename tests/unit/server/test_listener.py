@@ -1,4 +1,4 @@
-"""The listening socket, and what comes of it."""
+"""The listening socket."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pipecat_base.server.server import listen
 from tests.support.launchers import free_port
 
 
-def test_what_is_written_is_sent_at_once() -> None:
-    """Else an answer's body waits for the peer to acknowledge its head: forty milliseconds, for audio too."""
+def test_small_writes_are_sent_at_once() -> None:
+    """Otherwise a response's body waits 40 ms for the peer to acknowledge its head; audio too."""
 
     async def scene() -> int:
         port = free_port()

@@ -1,4 +1,4 @@
-"""The server of the metrics: what it leaves in the log, and where it listens."""
+"""The metrics server: its log lines and its listener."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def scrape(port: int, host: str = "127.0.0.1") -> int:
     return httpx.get(f"http://{host}:{port}/metrics", trust_env=False).status_code
 
 
-def test_scrapes_are_no_news_and_neither_is_a_scraper_that_goes_away(capsys: pytest.CaptureFixture[str]) -> None:
+def test_neither_scrapes_nor_disconnects_are_logged(capsys: pytest.CaptureFixture[str]) -> None:
     with listening() as port:
         assert scrape(port) == 200
         with socket.create_connection(("127.0.0.1", port)) as sock:
