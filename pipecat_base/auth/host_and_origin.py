@@ -55,9 +55,8 @@ def _plain(refusal: Refusal, launcher: str) -> Response:
 class HostAndOriginGuard:
     """Refuses requests by host name and origin.
 
-    Args:
-        local_only_reason: Reason why only names of this machine are served, or None.
-        foreign_pages: Pages of any origin may send requests.
+    With a ``local_only_reason`` only names of this machine are served. ``foreign_pages`` allows every origin, unless
+    PIPECAT_ALLOWED_ORIGINS is set.
     """
 
     def __init__(

@@ -77,7 +77,7 @@ class Launcher:
         self._ws = stage.ws
         self._renew = stage.renew
         self._registry = self._pod.registry
-        self._shows_bot_errors = development is not None and settings.gateway.is_enabled.serves_this_machine_only
+        self._shows_bot_errors = development is not None and settings.gateway.serves_this_machine_only
         self._front = self._make_front()
         self._warming: asyncio.Future[Any] | None = None
         self._following: asyncio.Future[Any] | None = None
@@ -232,7 +232,7 @@ class Launcher:
 
     def _warn_of_settings(self) -> None:
         settings = self._settings
-        if settings.gateway.is_enabled and settings.gateway.is_enabled.has_keys and settings.websockets.auth == "none":
+        if settings.gateway.is_enabled and settings.gateway.has_keys and settings.websockets.auth == "none":
             logger.warning("WebSockets need no key: PIPECAT_WEBSOCKET_AUTH=token lets in only who was given a token")
         if (
             settings.websockets.auth == "token"

@@ -23,9 +23,9 @@ from pipecat_base.launcher import compose
 from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.logs.streams import flush_streams
 from pipecat_base.server import large_json, server
-from pipecat_base.server.adopted import ClosingWebSocket, serve_connection
 from pipecat_base.server.connections import Connections
 from pipecat_base.server.error_responses import session_id_in, session_log_context
+from pipecat_base.server.handoff import ClosingWebSocket, serve_connection
 from pipecat_base.server.lifecycle import Lifecycle
 from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS, ServerLimits
 from pipecat_base.server.loop_monitor import watch_lag, watch_own_loop

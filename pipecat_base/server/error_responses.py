@@ -31,7 +31,7 @@ async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse |
         refusal.session_id = session_id_in(connection.scope["headers"])
     connection.scope.get(ON_REFUSAL, _ignore)(refusal)
     with session_log_context(refusal.session_id):
-        line = f"Refused {request_line(connection.scope)}: {refusal.code}: {refusal.said_to_log()}"
+        line = f"Refused {request_line(connection.scope)}: {refusal.code}: {refusal.log_text()}"
         logger.log(refusal.log_level, line)
     response = JSONResponse(refusal.body(), refusal.status, refusal.headers(LAUNCHER))
     if not isinstance(connection, WebSocket):

@@ -128,7 +128,6 @@ class HttpConnection(H11Protocol):
         self._reader.stop_write_timeout()
 
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
-        """Hand the connection to the WebSocket protocol, with everything read so far."""
         self._release()
         self.connections.discard(self)
         early = self.conn.trailing_data[0] + self._reader.detach()

@@ -8,7 +8,6 @@ STARTS = ("/bot", "/api/offer", "/files")
 STREAMS = ("/ws", "/ws-client")
 """These accept WebSocket tokens too (PIPECAT_WEBSOCKET_AUTH)."""
 TOKEN_PATHS = ("/ws/", "/ws-client/")
-"""A token follows these."""
 PHONES = ("twilio", "telnyx", "plivo", "exotel")
 """Phone providers; each may open its stream at /ws/NAME."""
 

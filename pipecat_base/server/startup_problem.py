@@ -30,7 +30,7 @@ class StartupProblem:
     template: str = ""
 
     def for_visitor(self, hosts: Iterable[str]) -> StartupProblem:
-        """The part that a page of a stranger's may read whose host name resolves to this machine (DNS rebinding)."""
+        """Leaves out ``bot_error`` for foreign names, which may resolve to this machine (DNS rebinding)."""
         return self if all(name_is_local(host) for host in hosts) else replace(self, bot_error=None)
 
     def as_status(self) -> dict[str, Any]:

@@ -84,8 +84,8 @@ def test_pods_are_restricted(deployment: manifests.Manifest) -> None:
 def test_a_pod_may_take_as_long_to_end_as_the_launcher_does(deployment: manifests.Manifest, settings: Settings) -> None:
     sleep, seconds = container_of(deployment)["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
-    calls = settings.shutdown_timeout + settings.session_cancel_grace + CLOSE_TIMEOUT
-    ending = 2 * settings.teardown_timeout + FINAL_REQUESTS_SECONDS + 1
+    calls = settings.shutdown.timeout + settings.sessions.cancel_grace + CLOSE_TIMEOUT
+    ending = 2 * settings.shutdown.teardown_timeout + FINAL_REQUESTS_SECONDS + 1
     assert pod_of(deployment)["terminationGracePeriodSeconds"] > int(seconds) + calls + ending
 
 
