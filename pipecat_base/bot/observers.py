@@ -185,8 +185,8 @@ def _observe_services(worker: Any, listener: Any, observers: list[Any]) -> None:
         except ImportError:
             continue
         observer = getattr(module, class_name)()
-        for event, event in events.items():
-            _add_if_known(observer, event, _teller(listener, event))
+        for observed, event in events.items():
+            _add_if_known(observer, observed, _teller(listener, event))
         observers.append(observer)
 
 

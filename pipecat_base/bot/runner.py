@@ -17,7 +17,7 @@ from pipecat_base.bot.task import BotTasks
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import MESSAGES, Outcome, Report
 from pipecat_base.sessions.registry import Session, SessionRegistry
-from pipecat_base.telemetry.session_context import ObserverOptions, SessionContext, SessionEmit, listening
+from pipecat_base.telemetry.session_context import ObserverOptions, SessionContext, SessionEmit, within_session
 
 
 class BotRunner:
@@ -64,7 +64,7 @@ class BotRunner:
         started, cpu, seconds_left = time.monotonic(), time.process_time(), self._registry.begin_run(session)
         options = replace(self._options, traces=self._spans.is_on)
         listener = SessionContext(session.id, options, self._hear)
-        with self._lines_of(session.id), listening(listener), self._spans.of(session) as span:
+        with self._lines_of(session.id), within_session(listener), self._spans.of(session) as span:
             logger.info(f"Session started: {_described(session)}")
             if self._versions and session.report is None:
                 listener.emit("session_info", self._versions)

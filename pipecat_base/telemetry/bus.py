@@ -1,4 +1,4 @@
-"""The stream of facts: who tells them, and who reads them."""
+"""The event bus: everything that happens to sessions, for the event sinks."""
 
 from __future__ import annotations
 
@@ -13,74 +13,68 @@ from pipecat_base.telemetry.events import Event, make_event
 
 
 class Emit(Protocol):
-    """Takes a fact: its name, its session's id, its fields, and when, in Unix seconds; now unless given."""
+    """``EventBus.emit``; ``at`` is in Unix seconds, and now unless given."""
 
     def __call__(
         self, name: str, session_id: str | None, fields: Mapping[str, Any] | None = None, at: float | None = None
-    ) -> None:
-        """One more."""
+    ) -> None: ...
 
 
 class EventSink(Protocol):
-    """Reads facts. It must not wait: whoever tells them is on the way of a call."""
-
-    def read(self, event: Event) -> None:
-        """One more."""
+    def handle(self, event: Event) -> None:
+        """Consume an event. Must not block: it runs in the task of a call."""
 
     def close(self, within: float) -> None:
-        """Finish what is under way, in so many seconds at most. Called in a thread."""
+        """Finish pending work within so many seconds. Called in a thread."""
 
 
 class EventBus:
-    """Passes facts on to readers. One that fails costs nobody but itself."""
+    """Passes events on to sinks; a sink that fails affects no other and no call."""
 
-    def __init__(self, readers: Sequence[EventSink] = ()) -> None:
-        self._readers = tuple(readers)
-        self._complained: set[EventSink] = set()
+    def __init__(self, sinks: Sequence[EventSink] = ()) -> None:
+        self._sinks = tuple(sinks)
+        self._failed: set[EventSink] = set()
+        # A session that waited for its peer did not start late because of us.
         self._waited: set[str] = set()
-        """Sessions that have waited for their peer: when they began says nothing of us."""
         self._admitted: set[str] = set()
         self._running: set[str] = set()
 
     @property
-    def has_readers(self) -> bool:
-        """Whether anybody reads."""
-        return bool(self._readers)
+    def has_sinks(self) -> bool:
+        return bool(self._sinks)
 
     def emit(
         self, name: str, session_id: str | None, fields: Mapping[str, Any] | None = None, at: float | None = None
     ) -> None:
-        """Tell a fact; what is unknown of it is left out."""
-        told = make_event(name, session_id, fields or {}, at) if self._readers else None
-        if told is None:
+        event = make_event(name, session_id, fields or {}, at) if self._sinks else None
+        if event is None:
             return
-        for reader in self._readers:
+        for sink in self._sinks:
             try:
-                reader.read(told)
+                sink.handle(event)
             except Exception as error:
-                if reader not in self._complained:
-                    self._complained.add(reader)
+                if sink not in self._failed:
+                    self._failed.add(sink)
                     logger.opt(exception=error).error(
-                        f"{type(reader).__name__} failed at a fact ({told.name}); the others go on"
+                        f"{type(sink).__name__} failed to handle the event {name}; other event sinks are not affected"
                     )
 
     def on_refusal(self, refusal: Refusal) -> None:
-        """A request will not become a session."""
         self.emit("refused", refusal.session_id, {"reason": refusal.code})
 
     def on_change(self, session: Session) -> None:
-        """A session has entered a state: tell it."""
+        """Emit the event of the session's new state."""
         if session.state is SessionState.WAITING:
             self._waited.add(session.id)
             return
         transport = session.transport.value
         if session.state is SessionState.ADMITTED:
-            if session.id in self._admitted:  # in its process too
+            if session.id in self._admitted:  # a worker has admitted it too
                 return
             self._admitted.add(session.id)
             self.emit("session_admitted", session.id, {"transport": transport, "peer": session.caller.peer})
         elif session.state is SessionState.RUNNING:
-            if session.id in self._running:  # its next peer
+            if session.id in self._running:  # with its next peer
                 return
             self._running.add(session.id)
             start = None if session.id in self._waited else time.monotonic() - session.admitted_at
@@ -98,10 +92,9 @@ class EventBus:
             self.emit("session_ended", session.id, ended)
 
     def close(self, within: float) -> None:
-        """Let every reader finish. Called in a thread."""
         deadline = time.monotonic() + within
-        for reader in self._readers:
+        for sink in self._sinks:
             try:
-                reader.close(max(0.0, deadline - time.monotonic()))
+                sink.close(max(0.0, deadline - time.monotonic()))
             except Exception as error:
-                logger.opt(exception=error).error(f"{type(reader).__name__} did not end: {type(error).__name__}")
+                logger.opt(exception=error).error(f"{type(sink).__name__} could not be closed: {type(error).__name__}")

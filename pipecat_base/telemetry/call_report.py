@@ -1,4 +1,4 @@
-"""One call in one JSON object, made of the facts that are told of it."""
+"""The report of a call: one JSON object, made of the call's events."""
 
 from __future__ import annotations
 
@@ -7,28 +7,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from pipecat_base.telemetry.events import Event
+from pipecat_base.telemetry.events import AMOUNTS, Event
 
 VERSION = 1
-MOST_TURNS = 1000
-MOST_ERRORS = 100
-MOST_USERS_OF_SERVICES = 50
-MOST_PEERS = 20
-LONGEST_TRANSCRIPT = 200_000
-"""Characters."""
-AMOUNTS = (
-    "audio_seconds",
-    "characters",
-    "prompt_tokens",
-    "completion_tokens",
-    "total_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-    "reasoning_tokens",
-    "input_audio_tokens",
-    "output_audio_tokens",
-    "cache_read_input_audio_tokens",
-)
+MAX_TURNS = 1000
+MAX_ERRORS = 100
+MAX_SERVICES = 50
+MAX_PEERS = 20
+MAX_TRANSCRIPT_CHARACTERS = 200_000
 KILLED = "The launcher was killed."
 FIELDS = {
     "version": "of this format: 1",
@@ -38,9 +24,9 @@ FIELDS = {
     "peer": "the address that the call came from; behind a proxy `CALLER through PROXY`",
     "provider": "the phone provider: `twilio`, `telnyx`, `plivo` or `exotel`",
     "call_id": "the provider's own id of the call (CallSid and the like)",
-    "started_at": "when the call got a place; ISO 8601 in UTC",
-    "ended_at": "when everything it held was closed",
-    "seconds": "from one to the other; null when the launcher was killed",
+    "started_at": "when the call was admitted; ISO 8601 in UTC",
+    "ended_at": "when everything that it held was closed",
+    "seconds": "from `started_at` to `ended_at`; null when the launcher was killed",
     "bot_seconds": "how long the bot ran",
     "start_seconds": "from the request to the bot's first line; null where the session waited for its peer",
     "outcome": "how it ended, in one word",
@@ -57,15 +43,11 @@ FIELDS = {
     "process": "`cpu_seconds` and `peak_memory_bytes`; `shared` is true when they are of all calls of one process",
     "transcript": "only with `PIPECAT_REPORT_CONTENT=true`: `role`, `text` and times of each turn",
 }
-"""What a report holds, for the documentation."""
+"""Fields of a report, for the documentation."""
 
 
 class CallReport:
-    """Of one session, from its admission on.
-
-    Args:
-        content: Whether what was said is in it.
-    """
+    """Collects the events of a session from its admission on; transcripts only with ``content``."""
 
     def __init__(self, admitted: Event, *, content: bool) -> None:
         self._content = content
@@ -94,37 +76,20 @@ class CallReport:
         self._peers: dict[str, Mapping[str, Any]] = {}
         self._process: dict[str, Any] | None = None
         self._transcript: list[dict[str, Any]] = []
-        self._text_left = LONGEST_TRANSCRIPT
-        self._readers = {
-            "session_running": self._read_running,
-            "caller": self._read_caller,
-            "turn": self._read_turn,
-            "user_bot_latency": self._read_latency,
-            "first_bot_speech_latency": self._read_first_speech,
-            "service_latency": self._read_service_latency,
-            "service_usage": self._read_usage,
-            "speech_event": self._read_speech,
-            "error": self._read_error,
-            "failure": self._read_failure,
-            "webrtc_connected": self._read_connection,
-            "webrtc_stats": self._read_peer,
-            "process": self._read_process,
-            "transcript": self._read_transcript,
-        }
+        self._text_left = MAX_TRANSCRIPT_CHARACTERS
 
     @property
     def head(self) -> dict[str, Any]:
-        """What is known from the beginning; enough for a report of a call whose launcher was killed."""
+        """Fields that are known before the end."""
         return dict(self._head)
 
-    def read(self, event: Event) -> None:
-        """One more of its facts."""
-        reader = self._readers.get(event.name)
-        if reader is not None:
-            reader(event)
+    def handle(self, event: Event) -> None:
+        handler = getattr(self, f"_on_{event.name}", None)
+        if handler is not None:
+            handler(event)
 
     def end(self, ended: Event) -> dict[str, Any]:
-        """The report. Durations are seconds; what was never told is null or empty."""
+        """The report. Durations are seconds; a value that was never measured is null or empty."""
         return {
             **self._head,
             "ended_at": iso(ended.at),
@@ -146,68 +111,67 @@ class CallReport:
             **({"transcript": self._transcript} if self._content else {}),
         }
 
-    def _read_running(self, event: Event) -> None:
+    def _on_session_running(self, event: Event) -> None:
         self._start = event.fields.get("start_secs")
 
-    def _read_caller(self, event: Event) -> None:
+    def _on_caller(self, event: Event) -> None:
         self._head.update(provider=event.fields.get("provider"), call_id=event.fields.get("call_id"))
 
-    def _read_turn(self, event: Event) -> None:
+    def _on_turn(self, event: Event) -> None:
         self._turns += 1
 
-    def _read_latency(self, event: Event) -> None:
-        if len(self._latencies) < MOST_TURNS and "latency_secs" in event.fields:
+    def _on_user_bot_latency(self, event: Event) -> None:
+        if len(self._latencies) < MAX_TURNS and "latency_secs" in event.fields:
             self._latencies.append(round(event.fields["latency_secs"], 3))
 
-    def _read_first_speech(self, event: Event) -> None:
+    def _on_first_bot_speech_latency(self, event: Event) -> None:
         if self._first_speech is None:
             self._first_speech = event.fields.get("latency_secs")
 
-    def _read_speech(self, event: Event) -> None:
+    def _on_speech_event(self, event: Event) -> None:
         kind = event.fields.get("kind")
         if kind in ("bot_speech_started", "bot_speech_stopped"):
             self._bot_speaks = kind == "bot_speech_started"
-        elif kind == "interruption" and self._bot_speaks:  # every turn of the user's begins with one
+        elif kind == "interruption" and self._bot_speaks:  # every turn of the user begins with one
             self._interruptions += 1
             self._bot_speaks = False
 
-    def _read_service_latency(self, event: Event) -> None:
+    def _on_service_latency(self, event: Event) -> None:
         fields = event.fields
         key = (fields.get("processor", ""), fields.get("model", ""))
-        if fields.get("kind") != "ttfb" or (key not in self._ttfb and len(self._ttfb) >= MOST_USERS_OF_SERVICES):
+        if fields.get("kind") != "ttfb" or (key not in self._ttfb and len(self._ttfb) >= MAX_SERVICES):
             return
         found = self._ttfb.setdefault(key, [])
-        if len(found) < MOST_TURNS and "seconds" in fields:
+        if len(found) < MAX_TURNS and "seconds" in fields:
             found.append(fields["seconds"])
 
-    def _read_usage(self, event: Event) -> None:
+    def _on_service_usage(self, event: Event) -> None:
         fields = event.fields
         key = (fields.get("kind", ""), fields.get("processor", ""), fields.get("model", ""))
-        if key not in self._usage and len(self._usage) >= MOST_USERS_OF_SERVICES:
+        if key not in self._usage and len(self._usage) >= MAX_SERVICES:
             return
         amounts = self._usage.setdefault(key, {})
         for name in AMOUNTS:
             if name in fields:
                 amounts[name] = amounts.get(name, 0) + fields[name]
 
-    def _read_error(self, event: Event) -> None:
-        if len(self._errors) < MOST_ERRORS:
+    def _on_error(self, event: Event) -> None:
+        if len(self._errors) < MAX_ERRORS:
             self._errors.append({"at": iso(event.at), **{k: v for k, v in event.fields.items() if k != "timestamp"}})
 
-    def _read_failure(self, event: Event) -> None:
+    def _on_failure(self, event: Event) -> None:
         self._failure = event.fields
 
-    def _read_connection(self, event: Event) -> None:
+    def _on_webrtc_connected(self, event: Event) -> None:
         if self._connect is None:
             self._connect = event.fields.get("connect_secs")
 
-    def _read_peer(self, event: Event) -> None:
+    def _on_webrtc_stats(self, event: Event) -> None:
         peer = event.fields.get("peer", "")
-        if peer in self._peers or len(self._peers) < MOST_PEERS:
+        if peer in self._peers or len(self._peers) < MAX_PEERS:
             self._peers[peer] = event.fields
 
     def _webrtc(self) -> dict[str, Any] | None:
-        """Over all its peers."""
         if self._connect is None and not self._peers:
             return None
         peers = self._peers.values()
@@ -218,7 +182,7 @@ class CallReport:
             "jitter_seconds": _rounded(max((peer.get("jitter_secs", 0) for peer in peers), default=None)),
         }
 
-    def _read_process(self, event: Event) -> None:
+    def _on_process(self, event: Event) -> None:
         before = self._process or {"cpu_seconds": 0.0, "peak_memory_bytes": 0}
         self._process = {
             "cpu_seconds": round(before["cpu_seconds"] + event.fields.get("cpu_secs", 0.0), 3),
@@ -226,14 +190,14 @@ class CallReport:
             "shared": event.fields.get("shared", False),
         }
 
-    def _read_transcript(self, event: Event) -> None:
+    def _on_transcript(self, event: Event) -> None:
         self._text_left -= len(event.fields.get("text", ""))
         if self._content and self._text_left >= 0:
             self._transcript.append(dict(event.fields))
 
 
 def of_killed(head: Mapping[str, Any], at: float) -> dict[str, Any]:
-    """The report of a call that ran when its launcher was killed, as the next one makes it."""
+    """The report of a call that ran when its launcher was killed, made by the next launcher."""
     admitted = Event("session_admitted", head.get("session_id"), {}, at)
     report = CallReport(admitted, content=False).end(
         Event("session_ended", admitted.session_id, {"outcome": "failed", "reason": KILLED}, at)
@@ -242,7 +206,7 @@ def of_killed(head: Mapping[str, Any], at: float) -> dict[str, Any]:
 
 
 def percentiles(values: list[float]) -> dict[str, float | None]:
-    """p50, p95 and p99, the nearest rank."""
+    """p50, p95 and p99 by the nearest rank."""
     ordered = sorted(values)
     if not ordered:
         return {"p50": None, "p95": None, "p99": None}
@@ -251,7 +215,6 @@ def percentiles(values: list[float]) -> dict[str, float | None]:
 
 
 def iso(at: float) -> str:
-    """Unix seconds as ISO 8601, in UTC."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
 
 

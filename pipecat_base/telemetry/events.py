@@ -1,7 +1,7 @@
-"""Every fact that is told of a session: its name, its fields, and what the platform's event publisher gets of it.
+"""Every event of a session: its name, its fields, and whether the platform's event publisher gets it.
 
-Those of pipecat's observers have the names and the fields of the platform's events; all times are Unix seconds, all
-durations seconds. Fields are an allow-list: a bot's process is not trusted to send anything else.
+Names and fields of pipecat's events are the platform's. Times are Unix seconds, durations seconds. Fields are an
+allow-list: a worker is not trusted to send anything else.
 """
 
 from __future__ import annotations
@@ -11,95 +11,80 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-LONGEST_TEXT = 256
-"""Characters of a text, but for transcripts: what the platform's publisher takes."""
-LONGEST_TRANSCRIPT = 10_000
-MOST_ENTRIES = 100
-"""Of a list, such as the processors of a pipeline."""
-
-LARGEST = 1e10
-"""Of a number: a Unix time has as many digits."""
-SKEW = 60.0
-"""Seconds between now and when a process says that something has happened."""
+MAX_TEXT_CHARACTERS = 256
+"""The platform's publisher takes no more."""
+MAX_TRANSCRIPT_CHARACTERS = 10_000
+MAX_LIST_ENTRIES = 100
+MAX_NUMBER = 1e10  # a Unix time has as many digits
+MAX_CLOCK_SKEW_SECONDS = 60.0
+AMOUNTS = (
+    "audio_seconds",
+    "characters",
+    "prompt_tokens",
+    "completion_tokens",
+    "total_tokens",
+    "cache_read_input_tokens",
+    "cache_creation_input_tokens",
+    "reasoning_tokens",
+    "input_audio_tokens",
+    "output_audio_tokens",
+    "cache_read_input_audio_tokens",
+)
+"""Fields of ``service_usage`` that can be added up."""
 
 Check = Callable[[Any], Any]
-"""The value as it may be told, or None."""
+"""Returns the value of a field as it may be emitted, or None."""
 
 
 def text(value: Any) -> str | None:
-    """A short text, of characters that can be written everywhere."""
-    return _sound(value[:LONGEST_TEXT]) if isinstance(value, str) else None
+    return _encodable(value[:MAX_TEXT_CHARACTERS]) if isinstance(value, str) else None
 
 
 def transcript(value: Any) -> str | None:
-    """What somebody has said."""
-    return _sound(value[:LONGEST_TRANSCRIPT]) if isinstance(value, str) and value.strip() else None
+    return _encodable(value[:MAX_TRANSCRIPT_CHARACTERS]) if isinstance(value, str) and value.strip() else None
 
 
-def _sound(value: str) -> str:
-    """Without half a surrogate pair, which cannot be encoded."""
-    return value.encode(errors="replace").decode()
+def _encodable(value: str) -> str:
+    return value.encode(errors="replace").decode()  # halves of surrogate pairs cannot be written
 
 
 def number(value: Any) -> float | None:
-    """A number that can be meant: all that is told are amounts, durations and times."""
+    """Nothing negative, no NaN."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if 0 <= value <= LARGEST else None  # no NaN is
+    return value if 0 <= value <= MAX_NUMBER else None
 
 
 def truth(value: Any) -> bool | None:
-    """True or false."""
     return value if isinstance(value, bool) else None
 
 
-@dataclass(frozen=True)
-class Object:
-    """An object with these fields."""
+class _WithFields:
+    def __init__(self, **fields: Check) -> None:
+        self.fields = fields
 
-    fields: Mapping[str, Check]
 
+class Object(_WithFields):
     def __call__(self, value: Any) -> dict[str, Any] | None:
         return select(value, self.fields) if isinstance(value, Mapping) else None
 
 
-@dataclass(frozen=True)
-class ListOf:
-    """A list of objects with these fields."""
-
-    fields: Mapping[str, Check]
-
+class ListOf(_WithFields):
     def __call__(self, value: Any) -> list[dict[str, Any]] | None:
         if not isinstance(value, list | tuple):
             return None
-        return [select(entry, self.fields) for entry in value[:MOST_ENTRIES] if isinstance(entry, Mapping)]
-
-
-def each_of(**fields: Check) -> Check:
-    """An object with these fields."""
-    return Object(fields)
-
-
-def all_of(**fields: Check) -> Check:
-    """A list of objects with these fields."""
-    return ListOf(fields)
+        return [select(entry, self.fields) for entry in value[:MAX_LIST_ENTRIES] if isinstance(entry, Mapping)]
 
 
 def select(values: Mapping[str, Any], fields: Mapping[str, Check]) -> dict[str, Any]:
-    """Those of ``values`` that are allowed and known."""
+    """The allowed and valid fields among ``values``."""
     found = {name: check(values[name]) for name, check in fields.items() if values.get(name) is not None}
     return {name: value for name, value in found.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class EventKind:
-    """One kind of fact.
-
-    Attributes:
-        meaning: When it is told, in words.
-        is_event: Whether the platform's event publisher gets it.
-        has_content: Whether it holds what was said.
-    """
+    """``is_event``: the platform's event publisher gets it. ``has_content``: it holds words of the conversation."""
 
     meaning: str
     fields: Mapping[str, Check]
@@ -109,13 +94,6 @@ class EventKind:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that has happened.
-
-    Attributes:
-        session_id: None for what is of no session.
-        at: When, in Unix seconds.
-    """
-
     name: str
     session_id: str | None
     fields: Mapping[str, Any] = field(default_factory=dict)
@@ -123,7 +101,7 @@ class Event:
 
 
 EVENT_KINDS: Mapping[str, EventKind] = {
-    "session_admitted": EventKind("A session was admitted: it holds a place", {"transport": text, "peer": text}),
+    "session_admitted": EventKind("A session was admitted: it holds a slot", {"transport": text, "peer": text}),
     "session_running": EventKind(
         "The bot's first line runs; `start_secs` after the admission, missing where the session waited for a peer",
         {"transport": text, "start_secs": number},
@@ -142,11 +120,11 @@ EVENT_KINDS: Mapping[str, EventKind] = {
     ),
     "webrtc_connected": EventKind("A WebRTC peer is connected", {"connect_secs": number}),
     "webrtc_stats": EventKind(
-        "What arrived from a WebRTC peer since it connected; told every ten seconds and at the end",
+        "Packets that arrived from a WebRTC peer since it connected; emitted every ten seconds and at the end",
         {"packets_received": number, "packets_lost": number, "jitter_secs": number, "peer": text},
     ),
     "process": EventKind(
-        "What the session's process used; `shared`: one process runs all sessions, and the figures are of all",
+        "Resources that the session's process used; `shared`: one process runs all sessions, and these are the sums",
         {"cpu_secs": number, "peak_memory_bytes": number, "shared": truth},
     ),
     "process_wait": EventKind("A session got its process; `wait_secs` is how long it waited", {"wait_secs": number}),
@@ -159,7 +137,7 @@ EVENT_KINDS: Mapping[str, EventKind] = {
         "How late the event loop of a call's process was at worst in the last five seconds", {"lag_secs": number}
     ),
     "session_info": EventKind(
-        "Told once in a session: what it runs on",
+        "Emitted once in a session: the versions that it runs on",
         {"pipecat_version": text, "python_version": text, "image_version": text, "arch": text},
         is_event=True,
     ),
@@ -170,14 +148,14 @@ EVENT_KINDS: Mapping[str, EventKind] = {
             "total_duration_secs": number,
             "setup_phase_secs": number,
             "start_phase_secs": number,
-            "processor_timings": all_of(
+            "processor_timings": ListOf(
                 processor_name=text,
                 start_offset_secs=number,
                 duration_secs=number,
                 setup_duration_secs=number,
                 start_duration_secs=number,
             ),
-            "warmup": each_of(duration_secs=number, blocking_duration_secs=number),
+            "warmup": Object(duration_secs=number, blocking_duration_secs=number),
         },
         is_event=True,
     ),
@@ -203,17 +181,17 @@ EVENT_KINDS: Mapping[str, EventKind] = {
             "total_secs": number,
             "user_turn_start_time": number,
             "user_turn_secs": number,
-            "contributions": all_of(
+            "contributions": ListOf(
                 key=text, label=text, owner=text, owner_kind=text, start_time=number, duration_secs=number
             ),
-            "ttfb": all_of(processor=text, model=text, start_time=number, duration_secs=number),
-            "text_aggregation": each_of(processor=text, start_time=number, duration_secs=number),
-            "function_calls": all_of(function_name=text, start_time=number, duration_secs=number),
+            "ttfb": ListOf(processor=text, model=text, start_time=number, duration_secs=number),
+            "text_aggregation": Object(processor=text, start_time=number, duration_secs=number),
+            "function_calls": ListOf(function_name=text, start_time=number, duration_secs=number),
         },
         is_event=True,
     ),
     "service_latency": EventKind(
-        "A service measured how long it took; `kind` says what, `ttfb` for one",
+        "A service measured how long it took; `kind` says what was measured, such as `ttfb`",
         {
             "kind": text,
             "processor": text,
@@ -227,23 +205,13 @@ EVENT_KINDS: Mapping[str, EventKind] = {
         is_event=True,
     ),
     "service_usage": EventKind(
-        "A service counted what it used",
+        "A service counted its usage",
         {
             "kind": text,
             "processor": text,
             "model": text,
             "timestamp": number,
-            "audio_seconds": number,
-            "characters": number,
-            "prompt_tokens": number,
-            "completion_tokens": number,
-            "total_tokens": number,
-            "cache_read_input_tokens": number,
-            "cache_creation_input_tokens": number,
-            "reasoning_tokens": number,
-            "input_audio_tokens": number,
-            "output_audio_tokens": number,
-            "cache_read_input_audio_tokens": number,
+            **dict.fromkeys(AMOUNTS, number),
         },
         is_event=True,
     ),
@@ -268,24 +236,12 @@ EVENT_KINDS: Mapping[str, EventKind] = {
     ),
     "error": EventKind(
         "A processor failed; never the text of the error",
-        {
-            "category": text,
-            "exception_type": text,
-            "processor": text,
-            "processor_usable": truth,
-            "timestamp": number,
-        },
+        {"category": text, "exception_type": text, "processor": text, "processor_usable": truth, "timestamp": number},
         is_event=True,
     ),
     "transcript": EventKind(
-        "What was said in a turn",
-        {
-            "role": text,
-            "text": transcript,
-            "turn_started_at": text,
-            "interrupted": truth,
-            "timestamp": number,
-        },
+        "The text of a turn",
+        {"role": text, "text": transcript, "turn_started_at": text, "interrupted": truth, "timestamp": number},
         is_event=True,
         has_content=True,
     ),
@@ -293,16 +249,14 @@ EVENT_KINDS: Mapping[str, EventKind] = {
 
 
 LAUNCHER_EVENTS = ("session_admitted", "session_running", "session_ended", "refused", "process_wait", "loop_lag")
-"""What no process that runs a bot is believed."""
+"""Ignored when a worker sends them."""
 
 
 def make_event(name: str, session_id: str | None, fields: Mapping[str, Any], at: float | None = None) -> Event | None:
-    """The fact, of what is allowed in it; None where there is no such kind."""
+    """An event with the allowed fields, at a time that is plausible; None if there is no such kind."""
     kind = EVENT_KINDS.get(name)
     if kind is None:
         return None
-    now = time.time()
-    said = number(at)
-    return Event(
-        name, session_id, select(fields, kind.fields), now if said is None or abs(now - said) > SKEW else float(said)
-    )
+    now, given = time.time(), number(at)
+    happened_at = now if given is None or abs(now - given) > MAX_CLOCK_SKEW_SECONDS else float(given)
+    return Event(name, session_id, select(fields, kind.fields), happened_at)

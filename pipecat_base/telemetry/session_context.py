@@ -1,8 +1,4 @@
-"""What pipecat's setup file finds: who listens to the session whose bot is being run.
-
-``stage/observers.py`` is loaded by pipecat from its path and imports nothing of this package; it looks this module up
-among those that are imported.
-"""
+"""The session whose bot runs in this context; ``bot/observers.py`` finds this module in ``sys.modules``."""
 
 from __future__ import annotations
 
@@ -14,18 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 SessionEmit = Callable[[str, str, Mapping[str, Any], float], None]
-"""Takes the session's id, a fact's name, its fields, and when, in Unix seconds."""
+"""Called with the session's id, the event's name, its fields, and its Unix time."""
 
 
 @dataclass(frozen=True)
 class ObserverOptions:
-    """What readers want to know.
-
-    Attributes:
-        metrics: Have pipelines measure their services, though the bot does not ask for it.
-        content: Tell what is said.
-        traces: Have pipelines make spans.
-    """
+    """With ``metrics``, services measure themselves although the bot has not enabled that."""
 
     metrics: bool = False
     content: bool = False
@@ -34,24 +24,21 @@ class ObserverOptions:
 
 @dataclass(frozen=True)
 class SessionContext:
-    """Listens to one session."""
-
     session_id: str
     options: ObserverOptions
-    take: SessionEmit
+    session_emit: SessionEmit
 
     def emit(self, name: str, fields: Mapping[str, Any]) -> None:
-        """A fact of the session."""
-        self.take(self.session_id, name, fields, time.time())
+        self.session_emit(self.session_id, name, fields, time.time())
 
 
-current: ContextVar[SessionContext | None] = ContextVar("pipecat_base_listener", default=None)
+current: ContextVar[SessionContext | None] = ContextVar("pipecat_base_session", default=None)
 
 
 @contextmanager
-def listening(listener: SessionContext) -> Iterator[None]:
-    """What is run within, and the tasks that it begins, find this listener."""
-    token = current.set(listener)
+def within_session(context: SessionContext) -> Iterator[None]:
+    """Make it ``current`` for the code inside, and for the tasks which that code creates."""
+    token = current.set(context)
     try:
         yield
     finally:

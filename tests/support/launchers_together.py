@@ -1,4 +1,4 @@
-"""Run by test_observers: what the setup file's observer tells those in it, as JSON. pipecat is imported here alone."""
+"""Run by test_observers: calls that the setup file's observer passes on, as JSON. The only one to import pipecat."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from pipecat.pipeline.worker import PipelineWorker
 from pipecat.processors.frame_processor import FrameDirection, FrameProcessor
 
 from pipecat_base.bot import observers
-from pipecat_base.telemetry.session_context import ObserverOptions, SessionContext, listening
+from pipecat_base.telemetry.session_context import ObserverOptions, SessionContext, within_session
 
 NOBODY: Any = None
 
 
 class Inner(BaseObserver):  # type: ignore[misc]
-    """Keeps what it is told."""
+    """Keeps the names of its calls."""
 
     def __init__(self, *, every_push: bool = False, fails_at: str = "") -> None:
         super().__init__(observe_every_push=every_push)
-        self.told: list[str] = []
+        self.calls: list[str] = []
         self._fails_at = fails_at
 
-    def _tell(self, what: str) -> None:
-        self.told.append(what)
-        if what == self._fails_at:
-            raise KeyError(what)
+    def _record(self, call: str) -> None:
+        self.calls.append(call)
+        if call == self._fails_at:
+            raise KeyError(call)
 
     async def setup(self, task_manager: Any) -> None:
-        self._tell("setup")
+        self._record("setup")
 
     async def cleanup(self) -> None:
-        self._tell("cleanup")
+        self._record("cleanup")
 
     async def on_pipeline_started(self) -> None:
-        self._tell("started")
+        self._record("started")
 
     async def on_process_frame(self, data: FrameProcessed) -> None:
-        self._tell(f"process {type(data.frame).__name__}")
+        self._record(f"process {type(data.frame).__name__}")
 
     async def on_push_frame(self, data: FramePushed) -> None:
-        self._tell(f"push {type(data.frame).__name__}")
+        self._record(f"push {type(data.frame).__name__}")
 
 
 def pushed(frame: Frame, *, first: bool = True) -> FramePushed:
@@ -57,7 +57,7 @@ def pushed(frame: Frame, *, first: bool = True) -> FramePushed:
 
 
 async def all_events() -> list[list[str]]:
-    """A pipeline's life, as two observers are told of it."""
+    """The calls that two observers get during the life of a pipeline."""
     inner = [Inner(), Inner()]
     together = observers._together(list(inner))
     await together.setup(NOBODY)
@@ -66,18 +66,18 @@ async def all_events() -> list[list[str]]:
         await together.on_push_frame(pushed(frame))
     await together.on_pipeline_started()
     await together.cleanup()
-    return [one.told for one in inner]
+    return [one.calls for one in inner]
 
 
 async def repeated_pushes() -> dict[str, Any]:
-    """A frame that is pushed on: who is told, and whether pipecat is asked for such before and after the start."""
+    """Which observers get a frame that is pushed on, and whether such are requested before and after the start."""
     once, always = Inner(), Inner(every_push=True)
     together = observers._together([once, always])
     before = together.observe_every_push
     await together.on_push_frame(pushed(StartFrame(), first=False))
-    told = {"once": list(once.told), "always": list(always.told)}
+    calls = {"once": list(once.calls), "always": list(always.calls)}
     await together.on_pipeline_started()
-    return {**told, "asks_for_every_push": [before, together.observe_every_push]}
+    return {**calls, "asks_for_every_push": [before, together.observe_every_push]}
 
 
 async def failing(at: str) -> dict[str, Any]:
@@ -90,7 +90,7 @@ async def failing(at: str) -> dict[str, Any]:
     for _ in range(2):
         await together.on_push_frame(pushed(TextFrame("hello")))
     await together.cleanup()
-    return {"failing": one.told, "other": other.told, "log": [line for line in lines if "left out" in line]}
+    return {"failing": one.calls, "other": other.calls, "log": [line for line in lines if "left out" in line]}
 
 
 async def looked_at() -> list[str]:
@@ -102,13 +102,12 @@ async def looked_at() -> list[str]:
     return sorted(words.intersection(observers.AUDIO_AND_VIDEO))
 
 
-async def added(heard: str) -> list[str]:
-    """What pipecat has observers of, after the setup file."""
+async def added(has_session: str) -> list[str]:
+    """Observers that the setup file adds to a pipeline."""
     worker = PipelineWorker(Pipeline([FrameProcessor()]))
     before = len(worker._observer._observers)
-    with listening(
-        SessionContext("id", ObserverOptions(metrics=True, content=True), lambda *values: None) if heard else NOBODY
-    ):
+    session = SessionContext("id", ObserverOptions(metrics=True, content=True), lambda *values: None)
+    with within_session(session if has_session else NOBODY):
         await observers.setup_pipeline_worker(worker)
     return [type(observer).__name__ for observer in worker._observer._observers[before:]]
 

@@ -1,9 +1,11 @@
-"""An operator's address on loopback: it remembers what was posted to it."""
+"""Operators' addresses on loopback, which keep what was posted to them."""
 
 from __future__ import annotations
 
 import json
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any
@@ -60,3 +62,43 @@ class Sink:
             def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002
 
         return Handler
+
+
+class Keeping(BaseHTTPRequestHandler):
+    """Keeps connections open, as HTTP/1.1 does.
+
+    Attributes:
+        ends: Closes the connection after each response, as a proxy that is restarted does.
+    """
+
+    protocol_version = "HTTP/1.1"
+    response = b""
+    ends = False
+    posts: list[bytes]
+    connections: list[Any]
+
+    def setup(self) -> None:
+        super().setup()
+        self.connections.append(self.client_address)
+
+    def do_POST(self) -> None:
+        self.posts.append(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200)
+        self.send_header("content-length", str(len(self.response)))
+        self.end_headers()
+        self.wfile.write(self.response)
+        self.close_connection = self.close_connection or self.ends
+
+    def log_message(self, format: str, *args: Any) -> None: ...  # noqa: A002
+
+
+@contextmanager
+def served(**attributes: Any) -> Iterator[tuple[str, type[Keeping]]]:
+    handler = type("Handler", (Keeping,), {"posts": [], "connections": [], **attributes})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/events", handler
+    finally:
+        server.shutdown()
+        server.server_close()

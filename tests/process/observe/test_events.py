@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pipecat_base.telemetry.delivery import DeliveryQueue
-from pipecat_base.telemetry.event_publisher import LANES, EventPublisher, envelope
+from pipecat_base.telemetry.event_publisher import QUEUES, EventPublisher, envelope
 from pipecat_base.telemetry.events import EVENT_KINDS, Event, make_event
 from tests.support.launchers import Launcher
 from tests.support.report_sink import Sink
@@ -94,7 +94,7 @@ def test_failures_that_are_not_in_a_row_silence_no_session() -> None:
         sink.refused = b'"bad"'
         publisher = EventPublisher(sink.url(), content=True)
         for kind in [*9 * ["bad"], "good", *9 * ["bad"], "good"]:
-            publisher.read(speech("s", kind))
+            publisher.handle(speech("s", kind))
         publisher.close(30)
         assert len(sink.posts) == 20
 
@@ -104,18 +104,18 @@ def test_a_session_that_has_ended_silences_no_other_of_its_id() -> None:
         publisher = EventPublisher(sink.url(), content=True)
         for _ in range(2):
             for _ in range(12):
-                publisher.read(speech("s", "bad"))
-            publisher.read(Event("session_ended", "s"))
+                publisher.handle(speech("s", "bad"))
+            publisher.handle(Event("session_ended", "s"))
         publisher.close(30)
         assert len(sink.posts) == 20
 
 
-def test_the_events_of_a_session_come_in_order() -> None:
+def test_the_events_of_a_session_arrive_in_order() -> None:
     with Sink() as sink:
         publisher = EventPublisher(sink.url(), content=True)
         for number in range(100):
             for session_id in ("a", "b", "c"):
-                publisher.read(speech(session_id, "good", number))
+                publisher.handle(speech(session_id, "good", number))
         publisher.close(30)
         events = sink.contents()
     for session_id in ("a", "b", "c"):
@@ -127,44 +127,46 @@ def test_an_event_without_properties_has_no_object_for_them() -> None:
     assert "event_properties" not in json.loads(envelope(Event("speech_event", "s")))
 
 
-def test_what_hangs_shares_the_time_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_queues_share_the_time_to_close(monkeypatch: pytest.MonkeyPatch) -> None:
     times: list[float] = []
 
-    def close(self: DeliveryQueue[Event], within: float) -> bool:
+    def close(self: DeliveryQueue[Event], within: float) -> int:
         times.append(within)
         time.sleep(0.01)
-        return True
+        return 0
 
     monkeypatch.setattr(DeliveryQueue, "close", close)
     EventPublisher("http://127.0.0.1:9/", content=True).close(10)
-    assert len(set(times)) == LANES
+    assert len(set(times)) == QUEUES
     assert times == sorted(times, reverse=True)
 
 
-def test_a_publisher_that_hangs_or_is_not_there_costs_no_call_and_no_end() -> None:
+def test_a_publisher_that_hangs_or_cannot_be_reached_delays_no_call_and_no_shutdown() -> None:
     with Sink(None) as sink:
         call(sink, {"turns": 1})
-    nobody = sink  # closed
-    launcher = call(nobody, {"turns": 1})
+    launcher = call(
+        sink,  # closed by now
+        {"turns": 1},
+    )
     log = launcher.final_log  # type: ignore[attr-defined]
     assert "[pcc-observability] Event publish error: Connection refused" in log
     assert "Stopped" in log
 
 
-def test_an_address_that_is_none_is_ignored_with_a_line() -> None:
+def test_an_invalid_address_is_ignored_with_a_log_line() -> None:
     with Launcher("observed", PIPECAT_EVENT_PUBLISHER_ENDPOINT="publisher:3000") as launcher:
         assert launcher.post({"return": True}).status_code == 200
         launcher.wait_for_log("PIPECAT_EVENT_PUBLISHER_ENDPOINT: the value is not an HTTP address")
 
 
-def test_a_fact_holds_what_is_allowed_and_nothing_else() -> None:
-    told = make_event(
+def test_an_event_holds_only_allowed_fields() -> None:
+    event = make_event(
         "error",
         "s",
         {"category": "x" * 1000, "message": "secret", "processor_usable": "yes", "timestamp": float("nan")},
     )
-    assert told is not None
-    assert told.fields == {"category": "x" * 256}
+    assert event is not None
+    assert event.fields == {"category": "x" * 256}
     assert make_event("made_up", "s", {}) is None
     deep = make_event(
         "startup_timing", "s", {"processor_timings": [{"processor_name": "a", "secret": 1}, 7], "warmup": []}

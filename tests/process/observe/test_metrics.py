@@ -22,7 +22,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipecat_base.server.limits import SPARE_CONNECTIONS
 from pipecat_base.server.metrics_server import MAX_SCRAPE_CONNECTIONS
 from pipecat_base.telemetry.events import Event
-from pipecat_base.telemetry.metrics import ERROR_CATEGORIES, MOST_AT_ONCE, MOST_NAMES, MOST_PEERS, Metrics
+from pipecat_base.telemetry.metrics import (
+    ERROR_CATEGORIES,
+    MAX_AMOUNT_PER_EVENT,
+    MAX_LABEL_VALUES,
+    MAX_PEERS_PER_SESSION,
+    Metrics,
+)
 from pipecat_base.workers.revision import Revision
 from tests.support.attackers import Flood
 from tests.support.launchers import ISOLATION, PATIENCE, Launcher, free_port, measured, run, until
@@ -152,8 +158,8 @@ def test_a_name_that_cannot_be_encoded_spoils_no_scrape(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text(
         "from pipecat_base.telemetry.session_context import current\n\n\nasync def bot(args):\n"
         "    fields = {'kind': 'ttfb', 'processor': 'LLM#0', 'model': '\\ud800', 'seconds': 0.1}\n"
-        "    current.get().note('service_latency', fields)\n"
-        "    current.get().note('error', {'category': 'x' * 9_000_000, 'message': object()})\n"
+        "    current.get().emit('service_latency', fields)\n"
+        "    current.get().emit('error', {'category': 'x' * 9_000_000, 'message': object()})\n"
     )
     scraped = Scraped(tmp_path)
     with scraped.launcher:
@@ -173,7 +179,7 @@ def test_a_call_that_blocks_its_own_process_is_not_a_launcher_that_is_late() -> 
 
     with scraped.launcher, ThreadPoolExecutor() as pool:
         call = pool.submit(scraped.launcher.post, {"block": 3, "end": "stay"})
-        until(lambda: late("call"), "what its process tells")
+        until(lambda: late("call"), "the lag of its process")
         until(lambda: late("launcher") == 0, "two scrapes without a sample between them")
         scraped.launcher.signal(signal.SIGKILL)
         call.exception()
@@ -199,29 +205,31 @@ def test_without_a_port_nothing_of_it_is_imported(tmp_path: Path) -> None:
 
 def test_labels_that_bots_make_up_are_bounded() -> None:
     metrics = Metrics()
-    for number in range(3 * MOST_NAMES):
+    for number in range(3 * MAX_LABEL_VALUES):
         fields = {"kind": "ttfb", "processor": f"LLM#{number}", "model": f"model-{number}", "seconds": 0.1}
-        metrics.read(Event("service_latency", "s", fields))
-        metrics.read(Event("error", "s", {"category": f"made up {number}"}))
+        metrics.handle(Event("service_latency", "s", fields))
+        metrics.handle(Event("error", "s", {"category": f"made up {number}"}))
     samples = [sample for family in metrics.registry.collect() for sample in family.samples]
     models = {s.labels["model"] for s in samples if s.name == "pipecat_service_ttfb_seconds_count"}
-    assert len(models) == MOST_NAMES + 1
+    assert len(models) == MAX_LABEL_VALUES + 1
     assert "other" in models
-    assert len({s.labels["category"] for s in samples if s.name == "pipecat_errors_total"}) == MOST_NAMES + 1
+    assert len({s.labels["category"] for s in samples if s.name == "pipecat_errors_total"}) == MAX_LABEL_VALUES + 1
 
 
-def test_packets_are_counted_once_however_often_they_are_told() -> None:
+def test_packets_are_counted_once() -> None:
     metrics = Metrics()
-    metrics.read(Event("session_admitted", "s", {"transport": "webrtc"}))
+    metrics.handle(Event("session_admitted", "s", {"transport": "webrtc"}))
     for received, lost in ((100, 3), (200, 3), (300, 5), (400, 4), (350, 5)):
-        metrics.read(Event("webrtc_stats", "s", {"packets_received": received, "packets_lost": lost, "peer": "p"}))
-    metrics.read(Event("webrtc_stats", "s", {"packets_received": 50, "packets_lost": 2, "peer": "its next"}))
+        metrics.handle(Event("webrtc_stats", "s", {"packets_received": received, "packets_lost": lost, "peer": "p"}))
+    metrics.handle(Event("webrtc_stats", "s", {"packets_received": 50, "packets_lost": 2, "peer": "its next"}))
     assert metrics.registry.get_sample_value("pipecat_webrtc_packets_received_total") == 450
     assert metrics.registry.get_sample_value("pipecat_webrtc_packets_lost_total") == 7
-    metrics.read(Event("session_ended", "s", {"transport": "webrtc", "outcome": "completed"}))
-    for number in range(2 * MOST_PEERS):  # of another session of this id
-        metrics.read(Event("webrtc_stats", "s", {"packets_received": 10, "peer": "p" * number}))
-    assert metrics.registry.get_sample_value("pipecat_webrtc_packets_received_total") == 450 + 10 * MOST_PEERS
+    metrics.handle(Event("session_ended", "s", {"transport": "webrtc", "outcome": "completed"}))
+    for number in range(2 * MAX_PEERS_PER_SESSION):  # of another session of this id
+        metrics.handle(Event("webrtc_stats", "s", {"packets_received": 10, "peer": "p" * number}))
+    assert (
+        metrics.registry.get_sample_value("pipecat_webrtc_packets_received_total") == 450 + 10 * MAX_PEERS_PER_SESSION
+    )
 
 
 @pytest.mark.parametrize(
@@ -233,7 +241,7 @@ def test_packets_are_counted_once_however_often_they_are_told() -> None:
         ("process_loop_lag", {"lag_secs": 0.25}, "event_loop_lag_seconds_sum", {"process": "call"}, 0.25),
         ("turn", {"interrupted": True}, "turns_total", {"interrupted": "true"}, 1),
         ("turn", {}, "turns_total", {"interrupted": "false"}, 1),
-        ("service_usage", {"prompt_tokens": 1e10}, "tokens_total", {"direction": "in"}, MOST_AT_ONCE),
+        ("service_usage", {"prompt_tokens": 1e10}, "tokens_total", {"direction": "in"}, MAX_AMOUNT_PER_EVENT),
         (
             "speech_event",
             {"kind": "bot_speech_stopped", "started_at": 100.0, "timestamp": 102.5},
@@ -250,11 +258,11 @@ def test_packets_are_counted_once_however_often_they_are_told() -> None:
         ),
     ],
 )
-def test_what_a_fact_tells_is_counted_in_its_unit(
+def test_an_event_is_counted_in_its_unit(
     name: str, fields: dict[str, Any], metric: str, labels: dict[str, str], wanted: float
 ) -> None:
     metrics = Metrics()
-    metrics.read(Event(name, "s", fields))
+    metrics.handle(Event(name, "s", fields))
     assert metrics.registry.get_sample_value(f"pipecat_{metric}", labels) == wanted
 
 
@@ -265,7 +273,7 @@ def test_no_limit_of_sessions_is_no_limit_of_places(slots: int | None, wanted: f
     assert metrics.registry.get_sample_value("pipecat_places") == wanted
 
 
-def test_no_series_tells_when_another_one_began() -> None:
+def test_no_series_holds_the_creation_time_of_another() -> None:
     assert "_created" not in generate_latest(Metrics().registry).decode()
 
 
@@ -284,7 +292,7 @@ def test_no_series_tells_when_another_one_began() -> None:
         ("pipecat_event_loop_lag_seconds_count", {"process": "call"}),
     ],
 )
-def test_what_has_not_happened_yet_is_zero_so_that_a_rate_sees_the_first(name: str, labels: dict[str, str]) -> None:
+def test_series_begin_at_zero_so_that_a_rate_counts_the_first_event(name: str, labels: dict[str, str]) -> None:
     assert Metrics().registry.get_sample_value(name, labels) == 0
 
 

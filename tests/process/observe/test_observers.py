@@ -18,17 +18,17 @@ def run(scenario: str, *arguments: str) -> Any:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def test_each_is_told_all_but_audio() -> None:
+def test_each_observer_gets_every_call_but_those_of_audio() -> None:
     start = ["process StartFrame", "push StartFrame"]
     text = ["process TextFrame", "push TextFrame"]
     assert run("all_events") == [["setup", *start, *text, "started", "cleanup"]] * 2
 
 
-def test_nobody_looks_at_what_is_passed_over() -> None:
+def test_no_observer_uses_frames_that_are_not_passed_on() -> None:
     assert run("looked_at") == []
 
 
-def test_a_push_is_told_again_to_those_that_want_it_until_all_have_started() -> None:
+def test_repeated_pushes_reach_observers_that_want_them_until_all_processors_have_started() -> None:
     assert run("repeated_pushes") == {
         "once": [],
         "always": ["push StartFrame"],
@@ -37,7 +37,7 @@ def test_a_push_is_told_again_to_those_that_want_it_until_all_have_started() -> 
 
 
 @pytest.mark.parametrize("at", ["setup", "push TextFrame", "cleanup"])
-def test_one_that_fails_is_left_out_and_told(at: str) -> None:
+def test_an_observer_that_fails_is_left_out_with_a_log_line(at: str) -> None:
     found = run("failing", at)
     assert found["failing"].count(at) == 1
     assert found["failing"][-1] == at
@@ -47,6 +47,6 @@ def test_one_that_fails_is_left_out_and_told(at: str) -> None:
     assert "Inner failed and is left out: KeyError" in line
 
 
-@pytest.mark.parametrize("heard", ["", "yes"], ids=["unheard", "heard"])
-def test_a_pipeline_gets_one_observer_more(heard: str) -> None:
-    assert run("added", heard) == ["Together"]
+@pytest.mark.parametrize("has_session", ["", "yes"], ids=["no session", "session"])
+def test_a_pipeline_gets_one_observer_more(has_session: str) -> None:
+    assert run("added", has_session) == ["Together"]

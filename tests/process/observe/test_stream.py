@@ -1,4 +1,4 @@
-"""The stream of facts: who may tell them, in what order they come, and what a reader that fails costs."""
+"""The event bus: who may emit which events, in what order they arrive, and sinks that fail."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -23,22 +21,20 @@ from pipecat_base.sessions.transports import TransportKind
 from pipecat_base.telemetry.bus import EventBus
 from pipecat_base.telemetry.delivery import DeliveryQueue
 from pipecat_base.telemetry.events import Event
-from pipecat_base.telemetry.http_post import NotTaken, post
 from pipecat_base.telemetry.reports import Reports
-from pipecat_base.telemetry.session_context import ObserverOptions, SessionContext, current, listening
+from pipecat_base.telemetry.session_context import ObserverOptions, SessionContext, current, within_session
 from tests.support.launchers import Launcher, until
-from tests.support.report_sink import Sink
 
 
-class Reader:
-    """Remembers what it reads."""
+class RecordingSink:
+    """Keeps its events."""
 
     def __init__(self, error: Exception | None = None) -> None:
         self.events: list[Event] = []
         self.within: float | None = None
         self._error = error
 
-    def read(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         self.events.append(event)
         if self._error is not None:
             raise self._error
@@ -52,7 +48,7 @@ class Reader:
 
 @pytest.fixture
 def lines() -> Iterator[list[str]]:
-    """What is logged meanwhile."""
+    """Lines that are logged meanwhile."""
     found: list[str] = []
     sink = logger.add(lambda message: found.append(message.record["message"]))
     yield found
@@ -68,13 +64,13 @@ async def lived(event_bus: EventBus, *states: SessionState) -> None:
         event_bus.on_change(session)
 
 
-def told(*states: SessionState) -> list[tuple[str, Mapping[str, Any]]]:
-    reader = Reader()
-    asyncio.run(lived(EventBus([reader]), *states))
-    return [(event.name, event.fields) for event in reader.events]
+def emitted(*states: SessionState) -> list[tuple[str, Mapping[str, Any]]]:
+    sink = RecordingSink()
+    asyncio.run(lived(EventBus([sink]), *states))
+    return [(event.name, event.fields) for event in sink.events]
 
 
-def test_each_state_is_told_once_though_it_is_entered_in_two_processes() -> None:
+def test_each_state_is_emitted_once_although_two_processes_enter_it() -> None:
     states = (
         SessionState.ADMITTED,
         SessionState.ADMITTED,
@@ -82,21 +78,21 @@ def test_each_state_is_told_once_though_it_is_entered_in_two_processes() -> None
         SessionState.RUNNING,
         SessionState.ENDED,
     )
-    assert [name for name, _ in told(*states)] == ["session_admitted", "session_running", "session_ended"]
-    twice = [name for name, _ in told(*states, *states)]
+    assert [name for name, _ in emitted(*states)] == ["session_admitted", "session_running", "session_ended"]
+    twice = [name for name, _ in emitted(*states, *states)]
     assert twice == ["session_admitted", "session_running", "session_ended"] * 2
 
 
 def test_a_start_that_waited_for_its_peer_is_not_timed() -> None:
-    assert "start_secs" in dict(told(SessionState.ADMITTED, SessionState.RUNNING))["session_running"]
+    assert "start_secs" in dict(emitted(SessionState.ADMITTED, SessionState.RUNNING))["session_running"]
     assert (
         "start_secs"
-        not in dict(told(SessionState.ADMITTED, SessionState.WAITING, SessionState.RUNNING))["session_running"]
+        not in dict(emitted(SessionState.ADMITTED, SessionState.WAITING, SessionState.RUNNING))["session_running"]
     )
 
 
-def test_an_id_that_comes_again_is_a_session_of_its_own() -> None:
-    events = told(
+def test_an_id_that_is_used_again_is_a_session_of_its_own() -> None:
+    events = emitted(
         SessionState.ADMITTED,
         SessionState.WAITING,
         SessionState.RUNNING,
@@ -110,73 +106,74 @@ def test_an_id_that_comes_again_is_a_session_of_its_own() -> None:
 
 def test_a_session_whose_bot_never_ran_has_no_duration() -> None:
     assert (
-        dict(told(SessionState.ADMITTED, SessionState.RUNNING, SessionState.ENDED))["session_ended"]["duration_secs"]
+        dict(emitted(SessionState.ADMITTED, SessionState.RUNNING, SessionState.ENDED))["session_ended"]["duration_secs"]
         == 1.0
     )
     assert (
         "duration_secs"
-        not in dict(told(SessionState.ADMITTED, SessionState.WAITING, SessionState.ENDED))["session_ended"]
+        not in dict(emitted(SessionState.ADMITTED, SessionState.WAITING, SessionState.ENDED))["session_ended"]
     )
 
 
-def test_a_reader_that_fails_costs_the_others_nothing(lines: list[str]) -> None:
-    bad, good = Reader(ValueError("broken")), Reader()
+def test_a_sink_that_fails_does_not_affect_the_others(lines: list[str]) -> None:
+    bad, good = RecordingSink(ValueError("broken")), RecordingSink()
     event_bus = EventBus([bad, good])
     for _ in range(3):
         event_bus.emit("turn", "s", {"number": 1})
     assert len(bad.events) == len(good.events) == 3
-    assert lines == ["Reader failed at a fact (turn); the others go on"]
+    assert lines == ["RecordingSink failed to handle the event turn; other event sinks are not affected"]
 
 
-def test_readers_share_the_time_to_end_and_one_that_fails_then_keeps_no_other_from_it(lines: list[str]) -> None:
-    readers = [Reader(ValueError("broken")), Reader(), Reader()]
-    EventBus(readers).close(10)
-    times = [reader.within or 0 for reader in readers]
+def test_sinks_share_the_time_to_close_and_one_that_fails_keeps_no_other_from_it(lines: list[str]) -> None:
+    sinks = [RecordingSink(ValueError("broken")), RecordingSink(), RecordingSink()]
+    EventBus(sinks).close(10)
+    times = [sink.within or 0 for sink in sinks]
     assert 10 >= times[0] > times[1] > times[2] > 0
-    assert lines == ["Reader did not end: ValueError"]
+    assert lines == ["RecordingSink could not be closed: ValueError"]
 
 
-def test_a_listener_is_found_within_and_no_longer() -> None:
-    with listening(SessionContext("s", ObserverOptions(), lambda *event: None)) as _:
+def test_a_session_is_current_only_within_its_context() -> None:
+    with within_session(SessionContext("s", ObserverOptions(), lambda *event: None)):
         assert current.get() is not None
     assert current.get() is None
 
 
-def test_of_too_many_items_the_oldest_are_dropped_and_counted() -> None:
+def test_the_oldest_of_too_many_items_are_dropped_and_counted() -> None:
     done: list[int] = []
     dropped: list[int] = []
-    gate = threading.Event()
+    begun, gate = threading.Event(), threading.Event()
 
     def handle(item: int) -> None:
+        begun.set()
         gate.wait(10)
         done.append(item)
 
-    outbox: DeliveryQueue[int] = DeliveryQueue("test", handle, most=3, on_drop=dropped.append)
-    outbox.put(0)
-    until(lambda: not len(outbox), "the first to be taken up")
+    queue: DeliveryQueue[int] = DeliveryQueue("test", handle, max_items=3, on_drop=dropped.append)
+    queue.put(0)
+    assert begun.wait(10)
     for item in range(1, 8):
-        outbox.put(item)
+        queue.put(item)
     gate.set()
-    assert outbox.close(10)
+    assert queue.close(10) == 0
     assert done == [0, 5, 6, 7]
     assert dropped == [1, 2, 3, 4]
 
 
-def test_an_item_that_fails_costs_no_other(lines: list[str]) -> None:
+def test_an_item_that_fails_does_not_affect_the_next(lines: list[str]) -> None:
     done: list[int] = []
 
     def handle(item: int) -> None:
         done.append(1 // item)
 
-    outbox: DeliveryQueue[int] = DeliveryQueue("test", handle, most=3, on_drop=lambda count: None)
+    queue: DeliveryQueue[int] = DeliveryQueue("test", handle, max_items=3, on_drop=lambda count: None)
     for item in (0, 1):
-        outbox.put(item)
-    assert outbox.close(10)
+        queue.put(item)
+    assert queue.close(10) == 0
     assert done == [1]
     assert lines == ["The thread test failed: ZeroDivisionError"]
 
 
-def test_the_end_waits_for_what_is_under_way_within_its_bound() -> None:
+def test_close_waits_for_the_item_in_delivery_within_its_bound() -> None:
     done: list[int] = []
     begun, gate = threading.Event(), threading.Event()
 
@@ -185,50 +182,21 @@ def test_the_end_waits_for_what_is_under_way_within_its_bound() -> None:
         gate.wait(10)
         done.append(item)
 
-    outbox: DeliveryQueue[int] = DeliveryQueue("test", handle, most=3, on_drop=lambda count: None)
-    outbox.put(1)
+    queue: DeliveryQueue[int] = DeliveryQueue("test", handle, max_items=3, on_drop=lambda count: None)
+    queue.put(1)
     assert begun.wait(10)
-    assert not outbox.close(0.05)
+    assert queue.close(0.05) == 1
     gate.set()
-    assert outbox.close(10)
+    assert queue.close(10) == 0
     assert done == [1]
 
 
-def test_a_redirect_is_not_followed() -> None:
-    with Sink() as sink:
-
-        class Moved(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                self.send_response(302)
-                self.send_header("location", sink.url())
-                self.send_header("content-length", "0")
-                self.end_headers()
-
-            def log_message(self, *values: Any) -> None: ...
-
-        with served(Moved) as url, pytest.raises(NotTaken) as refused:
-            post(url, b"{}", {})
-        assert refused.value.status == 302
-        assert not sink.posts
-
-
-@contextmanager
-def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    server = HTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def test_the_reports_of_the_last_calls_alone_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_latest_reports_stay_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipecat_base.telemetry.reports.MAX_REPORTS", 3)
     reports = Reports(None, None, None, content=False)
     for number in range(5):
-        reports.read(Event("session_admitted", f"s-{number}", {"transport": "plain"}))
-        reports.read(Event("session_ended", f"s-{number}", {"outcome": "completed", "reason": "x"}))
+        reports.handle(Event("session_admitted", f"s-{number}", {"transport": "plain"}))
+        reports.handle(Event("session_ended", f"s-{number}", {"outcome": "completed", "reason": "x"}))
     assert [number for number in range(5) if reports.get(f"s-{number}")] == [2, 3, 4]
     assert registry.MAX_REPORTS > 3
 
@@ -257,29 +225,29 @@ def test_the_callers_address_is_that_behind_ones_own_proxy(
     assert caller(Request(scope)).peer == wanted
 
 
-TELLS = """
+EMITS = """
 import os, threading, time
 
 from pipecat_base.telemetry.session_context import current
 
 
 async def bot(args):
-    listener = current.get()
+    session = current.get()
     body = args.body
     for _ in range(body.get("count", 0)):
-        listener.note("turn", {"number": 1})
+        session.emit("turn", {"number": 1})
     if body.get("forge"):
         for name in ("session_ended", "session_admitted", "refused", "process_wait"):
-            listener.note(name, {"transport": "plain", "outcome": "made up", "reason": "made up", "wait_secs": 1})
-        listener.take("another", "turn", {"number": 1}, time.time())
+            session.emit(name, {"transport": "plain", "outcome": "made up", "reason": "made up", "wait_secs": 1})
+        session.session_emit("another", "turn", {"number": 1}, time.time())
     if body.get("thread"):
-        thread = threading.Thread(target=listener.note, args=("turn", {"number": 1}))
+        thread = threading.Thread(target=session.emit, args=("turn", {"number": 1}))
         thread.start()
         thread.join()
     if body.get("fork"):
         child = os.fork()
         if child == 0:
-            listener.note("turn", {"number": 1})
+            session.emit("turn", {"number": 1})
             os._exit(0)
         os.waitpid(child, 0)
     import asyncio
@@ -288,8 +256,8 @@ async def bot(args):
 """
 
 
-def tell(folder: Path, **variables: Any) -> Launcher:
-    (folder / "bot.py").write_text(TELLS)
+def launch(folder: Path, **variables: Any) -> Launcher:
+    (folder / "bot.py").write_text(EMITS)
     return Launcher(folder, PIPECAT_REPORTS_DIR=str(folder), PIPECAT_GATEWAY="1", **variables)
 
 
@@ -299,23 +267,23 @@ def report_of(launcher: Launcher, body: Any) -> Any:
     return launcher.http.get(f"/sessions/{session_id}").json()["report"]
 
 
-def test_facts_of_another_thread_come_and_those_of_a_fork_do_not(tmp_path: Path) -> None:
-    with tell(tmp_path) as telling:
-        assert report_of(telling, {"thread": True})["turns"] == 1
-        assert report_of(telling, {"fork": True})["turns"] == 0
+def test_events_of_another_thread_arrive_and_those_of_a_fork_do_not(tmp_path: Path) -> None:
+    with launch(tmp_path) as launcher:
+        assert report_of(launcher, {"thread": True})["turns"] == 1
+        assert report_of(launcher, {"fork": True})["turns"] == 0
 
 
-def test_a_bots_process_is_believed_nothing_that_it_cannot_know(tmp_path: Path) -> None:
-    with tell(tmp_path, PIPECAT_ISOLATION="process") as telling:
-        report = report_of(telling, {"forge": True})
+def test_a_worker_cannot_forge_events_of_the_launcher(tmp_path: Path) -> None:
+    with launch(tmp_path, PIPECAT_ISOLATION="process") as launcher:
+        report = report_of(launcher, {"forge": True})
     assert (report["outcome"], report["turns"]) == ("completed", 0)
 
 
-def test_a_flood_of_facts_is_bounded(tmp_path: Path) -> None:
-    with tell(tmp_path, PIPECAT_ISOLATION="process") as telling:
+def test_a_flood_of_events_is_bounded(tmp_path: Path) -> None:
+    with launch(tmp_path, PIPECAT_ISOLATION="process") as launcher:
         began = time.monotonic()
-        report = report_of(telling, {"count": 20_000})
+        report = report_of(launcher, {"count": 20_000})
         allowed = 1000 + 100 * (time.monotonic() - began) + 1
         assert 1000 <= report["turns"] <= allowed
         assert report["process"] is not None
-        assert len(telling.lines("too many facts")) == 1
+        assert len(launcher.lines("too many facts")) == 1

@@ -1,4 +1,4 @@
-"""The journal: what a launcher that was killed has left, and what the next one makes of it."""
+"""The journal that a killed launcher leaves, and the reports that the next one makes of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def journals(folder: Path) -> list[Path]:
 
 
 def killed(folder: Path, *entries: Any) -> None:
-    """What a launcher leaves that is killed."""
+    """The journal of a launcher that was killed."""
     lines = [entry if isinstance(entry, str) else json.dumps(entry) for entry in entries]
     (folder / f"journal-{len(journals(folder))}.jsonl").write_text("\n".join(lines))
 
@@ -41,7 +41,7 @@ def test_a_call_that_had_not_ended_has_its_report(tmp_path: Path) -> None:
     assert (report["outcome"], report["reason"]) == ("failed", "The launcher was killed.")
 
 
-def test_what_was_noted_and_not_filed_is_filed_once(tmp_path: Path) -> None:
+def test_a_report_that_was_noted_but_not_filed_is_filed_once(tmp_path: Path) -> None:
     (tmp_path / CALLS).write_text('{"id":"filed"}\n')
     begun = [{"begun": {"id": name}} for name in ("filed", "noted", "done")]
     ended = [{"ended": {"id": name}} for name in ("filed", "noted", "done")]
@@ -52,7 +52,7 @@ def test_what_was_noted_and_not_filed_is_filed_once(tmp_path: Path) -> None:
     assert filed(tmp_path) == ["filed", "noted"]
 
 
-def test_what_was_not_sent_is_sent_by_the_next_one(tmp_path: Path) -> None:
+def test_an_unsent_report_is_sent_by_the_next_launcher(tmp_path: Path) -> None:
     ended = [{"ended": {"id": name}} for name in ("sent", "unsent")]
     killed(tmp_path, *ended, {"filed": "sent"}, {"filed": "unsent"}, {"sent": "sent"})
     (tmp_path / CALLS).write_text('{"id":"sent"}\n{"id":"unsent"}\n')
@@ -67,7 +67,7 @@ def test_what_was_not_sent_is_sent_by_the_next_one(tmp_path: Path) -> None:
     assert filed(tmp_path) == ["sent", "unsent"]
 
 
-def test_what_was_not_sent_is_given_up_where_nothing_is_to_be_sent_any_more(tmp_path: Path) -> None:
+def test_an_unsent_report_is_given_up_if_reports_are_no_longer_sent(tmp_path: Path) -> None:
     killed(tmp_path, {"ended": {"id": "unsent"}}, {"filed": "unsent"})
     kept = Journal(str(tmp_path), sends=False)
     assert kept.adopt() == []
@@ -75,10 +75,8 @@ def test_what_was_not_sent_is_given_up_where_nothing_is_to_be_sent_any_more(tmp_
     assert journals(tmp_path) == []
 
 
-def test_of_too_many_that_were_not_sent_the_oldest_are_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(journal, "MOST_UNSENT", 3)
+def test_the_oldest_of_too_many_unsent_reports_are_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "MAX_UNSENT", 3)
     kept = Journal(str(tmp_path), sends=True)
     for name in "abcde":
         kept.end({"id": name})
@@ -87,7 +85,7 @@ def test_of_too_many_that_were_not_sent_the_oldest_are_given_up(
     assert [report["id"] for report in Journal(str(tmp_path), sends=True).adopt()] == list("cde")
 
 
-def test_nobody_else_on_the_machine_reads_a_journal(tmp_path: Path) -> None:
+def test_a_journal_is_readable_only_by_its_user(tmp_path: Path) -> None:
     kept = Journal(str(tmp_path), sends=False)
     (path,) = journals(tmp_path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -101,7 +99,7 @@ def test_a_line_that_was_cut_spoils_no_other(tmp_path: Path) -> None:
     assert (tmp_path / CALLS).read_text().splitlines()[2] == '{"id":"next"}'
 
 
-def test_what_is_no_journal_is_set_aside(tmp_path: Path) -> None:
+def test_an_unreadable_journal_is_set_aside(tmp_path: Path) -> None:
     killed(tmp_path, {"begun": 3})
     killed(tmp_path, {"begun": {"id": "a"}})
     Journal(str(tmp_path), sends=False).adopt()
@@ -109,7 +107,7 @@ def test_what_is_no_journal_is_set_aside(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.unreadable"))) == 1
 
 
-def test_what_was_sent_before_it_could_be_filed_is_not_sent_again(tmp_path: Path) -> None:
+def test_a_report_that_was_sent_before_it_could_be_filed_is_not_sent_again(tmp_path: Path) -> None:
     (tmp_path / CALLS).mkdir()
     kept = Journal(str(tmp_path), sends=True)
     with pytest.raises(IsADirectoryError):
@@ -121,7 +119,7 @@ def test_what_was_sent_before_it_could_be_filed_is_not_sent_again(tmp_path: Path
     assert journals(tmp_path) == []
 
 
-def test_a_launcher_that_lives_keeps_its_own(tmp_path: Path) -> None:
+def test_a_launcher_that_runs_keeps_its_journal(tmp_path: Path) -> None:
     first = Journal(str(tmp_path), sends=False)
     first.begin({"id": "a"})
     Journal(str(tmp_path), sends=False).adopt()
@@ -131,8 +129,8 @@ def test_a_launcher_that_lives_keeps_its_own(tmp_path: Path) -> None:
     assert filed(tmp_path) == ["a"]
 
 
-def test_it_does_not_grow_with_what_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journal, "COMPACT_AT", 10_000)
+def test_a_journal_does_not_grow_with_reports_that_are_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "COMPACT_AT_BYTES", 10_000)
     kept = Journal(str(tmp_path), sends=True)
     kept.begin({"id": "runs"})
     sizes = []
@@ -148,11 +146,11 @@ def test_it_does_not_grow_with_what_is_done(tmp_path: Path, monkeypatch: pytest.
     assert len(filed(tmp_path)) == 300
     kept.close()
     (tmp_path / CALLS).unlink()  # by a log rotation: the journal alone knows what was filed
-    assert [report["id"] for report in Journal(str(tmp_path), sends=True).adopt()] == ["call-7", "runs"]
+    assert {report["id"] for report in Journal(str(tmp_path), sends=True).adopt()} == {"call-7", "runs"}
     assert filed(tmp_path) == ["runs"]
 
 
-def test_a_disk_that_is_too_full_to_write_it_again_leaves_it_as_it_is(
+def test_a_disk_that_is_too_full_to_compact_a_journal_leaves_it_unchanged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept = Journal(str(tmp_path), sends=False)
@@ -176,10 +174,10 @@ def test_a_disk_that_is_too_full_to_write_it_again_leaves_it_as_it_is(
     assert journals(tmp_path) == []
 
 
-def test_much_that_waits_does_not_have_it_written_again_each_time(
+def test_many_unsent_reports_do_not_compact_the_journal_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "COMPACT_AT", 1_000)
+    monkeypatch.setattr(journal, "COMPACT_AT_BYTES", 1_000)
     kept = Journal(str(tmp_path), sends=True)
     names = set()
     for number in range(200):
