@@ -8,66 +8,57 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from pipecat_base import __version__
-from pipecat_base.bot.packages import Packages, unused
 from pipecat_base.cli import output, usage
 from pipecat_base.config import environment, reference
 from pipecat_base.config.env_file import EnvFile
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
 from pipecat_base.launcher.main import Process
-from pipecat_base.server.paths import CAPABILITIES, PHONES
+from pipecat_base.server.paths import PHONES
 
-if TYPE_CHECKING:
-    from pipecat_base.bot.loader import Bot
-
-OPTIONS = {"PIPECAT_BOT": "bot", "PORT": "port", "PIPECAT_HOST": "host", "PIPECAT_INSECURE": "insecure"}
-"""Variables, and the options that come before them."""
+OPTION_OF_VARIABLE = {"PIPECAT_BOT": "bot", "PORT": "port", "PIPECAT_HOST": "host", "PIPECAT_INSECURE": "insecure"}
 DEFAULT_PORT = 8080
-MOST_SECONDS = 3600
+MAX_TAIL_SECONDS = 3600
 
 
 def main(arguments: Sequence[str] | None = None, *, site: str | None = None) -> NoReturn:
-    """Run the program and exit with its status.
-
-    Args:
-        arguments: Those of the command line.
-        site: The folder of the launcher's packages, where they are not in the bot's environment.
-    """
+    """Run a command; ``site`` has the launcher's packages, unless they are in the bot's environment."""
     sys.exit(output.ending_quietly(lambda: _run(arguments, site)))
 
 
 def _run(arguments: Sequence[str] | None, site: str | None) -> int:
     options = _parser().parse_args(arguments)
     options.site = site
+    return _status(lambda: options.run(options))
+
+
+def _status(command: Callable[[], int]) -> int:
     try:
-        status: int = options.run(options)
+        return command()
     except StartupError as error:
         print(error.report(), file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         return 130
-    return status
 
 
 def serve(options: argparse.Namespace) -> int:
-    """Import the bot and serve it until a signal comes."""
     return Process(options.site).serve(lambda: _settings(options))
 
 
 def dev(options: argparse.Namespace) -> int:
-    """Serve the bot with a page to talk to it and Pipecat Cloud's API, for working on it."""
     from pipecat_base.launcher.reload import HOST, Development
 
     development = Development(_folder(options), reload=options.reload)
 
     def find_settings() -> Settings:
         development.env_file.read()
-        defaults = {"PIPECAT_HOST": HOST, "PIPECAT_LOG_LEVEL": "INFO", **_set_ones(environment.read())}
+        defaults = {"PIPECAT_HOST": HOST, "PIPECAT_LOG_LEVEL": "INFO", **_not_blank(environment.read())}
         return _settings(options, {**defaults, "PIPECAT_GATEWAY": "1"}, development.env_file)
 
     return Process(options.site).serve(find_settings, development)
@@ -78,106 +69,43 @@ def _folder(options: argparse.Namespace) -> Path:
     return Path(bot).absolute().parent
 
 
-def _set_ones(variables: Mapping[str, str]) -> dict[str, str]:
+def _not_blank(variables: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in variables.items() if value.strip()}
 
 
-def check(options: argparse.Namespace) -> int:
-    """Import and validate the bot without setting it up or serving it, and say what is possible here."""
-    # At once: the bot's import may have started threads that never end.
-    os._exit(output.ending_quietly(lambda: _check(options)))
+def check(options: argparse.Namespace) -> NoReturn:
+    from pipecat_base.cli.check import main as check_bot
 
+    env_file = EnvFile(_folder(options)) if options.env_file else None
 
-def _check(options: argparse.Namespace) -> int:
-    try:
-        packages = Packages(options.site, sys.path)
-        env_file = None
-        if options.env_file:
-            env_file = EnvFile(_folder(options))
-            with packages.explaining():
-                env_file.read()
-        settings = _settings(options, env_file=env_file)
-        packages.check(unused=unused(settings))
-        with packages.explaining():
-            from pipecat_base.api import capabilities
-            from pipecat_base.bot import argument_types
-            from pipecat_base.bot.features import FeatureManager
-            from pipecat_base.bot.imported import import_bot
-            from pipecat_base.launcher import launcher  # noqa: F401  (does all of it import?)
-            from pipecat_base.logs.logger import Logs
-        logs = Logs("WARNING")
-        logs.configure()
-        # What the bot prints must not get between the lines of a JSON answer.
-        with _stdout_to_stderr(), output.progress(f"Importing {settings.server.bot_file}"):
-            imported = import_bot(settings, packages, logs)
-            manager = FeatureManager(
-                settings,
-                has_file_storage=imported.bot.create_file_storage is not None,
-                types=lambda: argument_types.load(cloud=imported.wants_cloud),
-            )
-            with logs.unchanged(), packages.explaining():
-                features = manager.features(verify=True)
-                document = capabilities.document(manager.capabilities())
-    except StartupError as error:
-        if options.json:
-            print(json.dumps({"ok": False, "error": _error(error)}, indent=2, ensure_ascii=False))
-        else:
-            print(error.report(), file=sys.stderr)
-        return error.exit_status
-    bot = imported.bot
-    warnings = [*settings.warnings, *imported.warnings]
-    if options.json:
-        listed = [
-            {"name": f.name, "status": f.status.value, "required": f.required, "reason": f.reason} for f in features
-        ]
-        answer = {"ok": True, "bot": _bot(bot), "features": listed, "warnings": warnings}
-        answer["capabilities"] = json.loads(document)
-        print(json.dumps(answer, indent=2, ensure_ascii=False))
-    else:
-        hooks = f" (hooks: {', '.join(bot.hooks)})" if bot.hooks else ""
-        print(f"{bot.name} is fine{hooks}")
-        for warning in warnings:
-            print(f"Warning: {warning}")
-        print("\n".join(feature.line() for feature in features))
-        print(f"{CAPABILITIES}: {document.decode()}")
-    return 0
+    def load() -> Settings:
+        return _settings(options, env_file=env_file)
 
-
-@contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
-    """For C code and child processes too."""
-    sys.stdout.flush()
-    saved = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(saved, 1)
-        os.close(saved)
+    _exit_at_once(lambda: check_bot(load, env_file, site=options.site, prints_json=options.json))
 
 
 def init(options: argparse.Namespace) -> int:
-    """Write a bot that works, with requirements, Dockerfile and .env.example, into a folder."""
     from pipecat_base.cli.init import main as write_project
 
     return write_project(options.folder)
 
 
-def doctor(options: argparse.Namespace) -> int:
-    """Say what is wrong on this machine, and how to fix it."""
+def doctor(options: argparse.Namespace) -> NoReturn:
     from pipecat_base.cli.doctor import main as examine
 
     def load(variables: Mapping[str, str], env_file: EnvFile) -> Settings:
         return _settings(options, variables, env_file)
 
     env_file = EnvFile(_folder(options))
-    # At once: a check that hangs, in the system's resolver say, is not waited for.
-    os._exit(output.ending_quietly(lambda: examine(env_file, load, site=options.site, json=options.json)))
+    _exit_at_once(lambda: examine(env_file, load, site=options.site, prints_json=options.json))
+
+
+def _exit_at_once(command: Callable[[], int]) -> NoReturn:
+    """Exit without waiting for threads: the bot's may never end, nor may a check in the system's resolver."""
+    os._exit(output.ending_quietly(lambda: _status(command)))
 
 
 def call(options: argparse.Namespace) -> int:
-    """Call a running bot with a recording, as a phone provider or a browser would."""
     from pipecat_base.cli.call import main as place_calls
 
     env_file = EnvFile(_folder(options))
@@ -192,7 +120,6 @@ def call(options: argparse.Namespace) -> int:
 
 
 def token(options: argparse.Namespace) -> int:
-    """Print a single-use WebSocket token, signed with PIPECAT_WEBSOCKET_SECRET."""
     from pipecat_base.auth.tokens import Tokens
 
     secret = _settings(options).websockets.secret
@@ -205,13 +132,11 @@ def token(options: argparse.Namespace) -> int:
 
 
 def print_settings(options: argparse.Namespace) -> int:
-    """Print the table of environment variables."""
     print(reference.as_json() if options.format == "json" else reference.markdown())
     return 0
 
 
 def print_errors(options: argparse.Namespace) -> int:
-    """Print the table of exit statuses."""
     rows = exit_statuses()
     if options.format == "json":
         print(json.dumps([{"status": s, "code": c, "meaning": m} for s, c, m in rows], indent=2))
@@ -223,7 +148,7 @@ def print_errors(options: argparse.Namespace) -> int:
 
 
 def exit_statuses() -> list[tuple[int, str, str]]:
-    """Status, code and meaning of each; the code is empty where the status is no startup error's."""
+    """Status, code and meaning of each; the code is empty unless it is a startup error's."""
     rows = [(error.exit_status, error.code, error.meaning) for error in startup_errors()]
     rows += [(status, "", meaning) for status, meaning in OTHER_EXIT_STATUSES.items()]
     return sorted(rows)
@@ -240,7 +165,7 @@ def _settings(
 ) -> Settings:
     variables = dict(environment.read() if variables is None else variables)
     said_as = {name: f"{where}: {name}" for name, where in env_file.names.items()} if env_file is not None else {}
-    for variable, option in OPTIONS.items():
+    for variable, option in OPTION_OF_VARIABLE.items():
         if option in options:
             variables[variable] = str(getattr(options, option))
             said_as[variable] = f"--{option}"
@@ -250,24 +175,11 @@ def _settings(
     return dataclasses.replace(settings, warnings=(*env_file.warnings, *settings.warnings))
 
 
-def _error(error: StartupError) -> dict[str, object]:
-    return {
-        "code": error.code,
-        "message": str(error).strip(),
-        "frames": list(error.frames),
-        "exit_status": error.exit_status,
-    }
-
-
-def _bot(bot: Bot) -> dict[str, object]:
-    return {"file": str(bot.file), "hooks": bot.hooks}
-
-
 def _parser() -> argparse.ArgumentParser:
-    # A default of the parser's own would be that of the commands' too, and undo what stands before a command.
+    # Parser-level defaults would override options given before the subcommand.
     parser = argparse.ArgumentParser(
         prog="pipecat-base",
-        description="Serve a Pipecat bot.",
+        description=usage.GENERAL.description,
         argument_default=argparse.SUPPRESS,
         epilog=usage.epilog(usage.GENERAL),
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -289,34 +201,42 @@ def _parser() -> argparse.ArgumentParser:
 
     starter = _command(commands, "init", init)
     starter.add_argument(
-        "folder", metavar="FOLDER", nargs="?", default=".", help="where; it is made if needed (the current folder)"
+        "folder",
+        metavar="FOLDER",
+        nargs="?",
+        default=".",
+        help="the project's folder; created if needed (the current folder)",
     )
     _command(commands, "serve", serve, common)
     developer = _command(commands, "dev", dev, common)
     developer.add_argument("--reload", action="store_true", default=False, help="reload the bot when it changes")
 
     checker = _command(commands, "check", check, common)
-    checker.add_argument("--json", action="store_true", help="answer with one JSON object")
+    checker.add_argument("--json", action="store_true", help="print one JSON object")
     checker.add_argument(
-        "--no-env-file", dest="env_file", action="store_false", default=True, help="leave .env alone, as serve does"
+        "--no-env-file",
+        dest="env_file",
+        action="store_false",
+        default=True,
+        help="do not read .env (serve never reads it)",
     )
 
     examiner = _command(commands, "doctor", doctor, common)
-    examiner.add_argument("--json", action="store_true", help="answer with one JSON object")
+    examiner.add_argument("--json", action="store_true", help="print one JSON object")
 
     caller = _command(commands, "call", call)
     caller.add_argument(
-        "wav", nargs="?", default=None, metavar="FILE.wav", help="what the caller says: a WAV file of 16-bit PCM"
+        "wav", nargs="?", default=None, metavar="FILE.wav", help="the caller's speech: a WAV file of 16-bit PCM"
     )
-    caller.add_argument("--scenario", metavar="FILE.toml", help="instead: several recordings, and when each is said")
+    caller.add_argument("--scenario", metavar="FILE.toml", help="play several recordings instead, each at its time")
     caller.add_argument(
-        "--webrtc", action="store_true", help="call as a browser does, by WebRTC, and not as a phone provider"
+        "--webrtc", action="store_true", help="call over WebRTC, as a browser does, and not as a phone provider"
     )
     caller.add_argument("--provider", choices=PHONES, help="the phone provider (twilio)")
     caller.add_argument("--from", dest="caller", metavar="NUMBER", help="the caller's number")
-    caller.add_argument("--to", dest="called", metavar="NUMBER", help="the number that is called")
+    caller.add_argument("--to", dest="called", metavar="NUMBER", help="the called number")
     caller.add_argument("--body", metavar="JSON|@FILE", help="the session's body")
-    caller.add_argument("--key", help="a gateway's API key: the session is asked for with POST /start")
+    caller.add_argument("--key", help="a gateway's API key; the session is requested with POST /start")
     caller.add_argument(
         "--url",
         help="the bot's address (ws://127.0.0.1:PORT/ws; with --webrtc http://127.0.0.1:PORT/api/offer), or a"
@@ -328,11 +248,13 @@ def _parser() -> argparse.ArgumentParser:
         "--tail",
         type=_seconds,
         metavar="SECONDS",
-        help="how long to listen after the last word (until the bot has answered; 1 s of an echo)",
+        help="how long to listen after the caller's last word (until the bot has answered; 1 s with an echo)",
     )
-    caller.add_argument("--out", metavar="FILE.wav", help="where to write what came back (FILE.reply.wav)")
-    caller.add_argument("--plot", metavar="FILE.svg", help="where to draw the call: both sides' levels, and latencies")
-    caller.add_argument("--json", action="store_true", help="answer with one JSON object")
+    caller.add_argument("--out", metavar="FILE.wav", help="file for the audio that arrives (FILE.reply.wav)")
+    caller.add_argument(
+        "--plot", metavar="FILE.svg", help="file for a plot of the call: levels of both sides, and latencies"
+    )
+    caller.add_argument("--json", action="store_true", help="print one JSON object")
 
     minter = _command(commands, "token", token, common)
     minter.add_argument(
@@ -353,9 +275,9 @@ def _count(value: str) -> int:
 
 def _seconds(value: str) -> float:
     with contextlib.suppress(ValueError):
-        if 0 <= float(value) <= MOST_SECONDS:
+        if 0 <= float(value) <= MAX_TAIL_SECONDS:
             return float(value)
-    raise argparse.ArgumentTypeError(f"{value} is not a number of seconds (0 to {MOST_SECONDS})")
+    raise argparse.ArgumentTypeError(f"{value} is not a number of seconds (0 to {MAX_TAIL_SECONDS})")
 
 
 def _command(
@@ -364,12 +286,11 @@ def _command(
     run: Callable[[argparse.Namespace], int],
     *parents: argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
-    summary = (run.__doc__ or "").splitlines()[0]
     parser = commands.add_parser(
         name,
         parents=parents,
-        help=usage.COMMANDS[name].words,
-        description=summary,
+        help=usage.COMMANDS[name].summary,
+        description=usage.COMMANDS[name].description,
         epilog=usage.epilog(usage.COMMANDS[name]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

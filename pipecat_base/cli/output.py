@@ -1,4 +1,4 @@
-"""What a command prints, and who reads it: a reader that leaves early, as ``head`` does, and one who waits."""
+"""Output of a command: it may be read only in part, as by ``head``; and a person who waits sees progress."""
 
 from __future__ import annotations
 
@@ -12,46 +12,42 @@ from collections.abc import Callable, Iterator
 
 from pipecat_base.errors import EXIT_READER_GONE
 
-PATIENCE = 1.0
-"""Seconds that somebody waits without being told for what."""
-INTERVAL = 0.5
-"""Seconds between two figures."""
-ERASE = "\r\x1b[K"
-"""Empties the terminal's line (ECMA-48: EL)."""
+PROGRESS_DELAY_SECONDS = 1.0
+PROGRESS_INTERVAL_SECONDS = 0.5
+ERASE_LINE = "\r\x1b[K"  # ECMA-48: EL
 
 
 def ending_quietly(command: Callable[[], int]) -> int:
-    """The command's status; EXIT_READER_GONE where nobody reads what it prints any more."""
+    """Run the command; its exit status, or EXIT_READER_GONE if the reader of its output has closed the pipe."""
     try:
         try:
             return command()
         finally:
-            flush()  # here, and not when the interpreter ends: it would tell of it
+            flush()  # at its exit, the interpreter would print a BrokenPipeError
     except BrokenPipeError:
-        gone = [descriptor for descriptor in (1, 2) if _has_no_reader(descriptor)]
-        if not gone:
-            raise  # another pipe's, or a socket's
+        closed = [descriptor for descriptor in (1, 2) if _has_no_reader(descriptor)]
+        if not closed:
+            raise  # of another pipe, or of a socket
         null = os.open(os.devnull, os.O_WRONLY)
-        for descriptor in gone:
+        for descriptor in closed:
             os.dup2(null, descriptor)
         return EXIT_READER_GONE
 
 
 def flush() -> None:
-    """Write out what standard output and standard error still hold."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # the program was started without it
+        if stream is not None:  # None: the program was started without it
             stream.flush()
 
 
 @contextlib.contextmanager
-def progress(what: str) -> Iterator[None]:
-    """Around what may take long: a line with the seconds so far, on a terminal only. It is gone in the end."""
+def progress(activity: str) -> Iterator[None]:
+    """Show the activity and its seconds in one line of a terminal, and erase the line in the end."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield
         return
     is_over = threading.Event()
-    thread = threading.Thread(target=_count_seconds, args=(what, is_over), name="progress", daemon=True)
+    thread = threading.Thread(target=_count_seconds, args=(activity, is_over), name="progress", daemon=True)
     thread.start()
     try:
         yield
@@ -60,18 +56,18 @@ def progress(what: str) -> Iterator[None]:
         thread.join()
 
 
-def _count_seconds(what: str, is_over: threading.Event) -> None:
+def _count_seconds(activity: str, is_over: threading.Event) -> None:
     started = time.monotonic()
-    if is_over.wait(PATIENCE):
+    if is_over.wait(PROGRESS_DELAY_SECONDS):
         return
-    # To the terminal itself: the bot may have put something else in the place of sys.stderr.
+    # To the terminal itself: the bot may have replaced sys.stderr.
     with contextlib.suppress(OSError):
-        while not is_over.wait(INTERVAL):
-            os.write(2, f"{ERASE}{what} ... {time.monotonic() - started:.0f} s".encode())
-        os.write(2, ERASE.encode())
+        while not is_over.wait(PROGRESS_INTERVAL_SECONDS):
+            os.write(2, f"{ERASE_LINE}{activity} ... {time.monotonic() - started:.0f} s".encode())
+        os.write(2, ERASE_LINE.encode())
 
 
 def _has_no_reader(descriptor: int) -> bool:
-    look = select.poll()
-    look.register(descriptor, 0)
-    return any(happened & select.POLLERR for _, happened in look.poll(0))
+    poll = select.poll()
+    poll.register(descriptor, 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))

@@ -1,70 +1,113 @@
-"""``pipecat-base doctor``: what is wrong on this machine, and how to fix it."""
+"""``pipecat-base doctor``: problems of this machine, and how to fix them."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, wait
 
+from pipecat_base.bot import installed
 from pipecat_base.cli import output
-from pipecat_base.cli.doctor import ice, machine, rounds, services
-from pipecat_base.cli.doctor.findings import Finding, as_json, as_text, has_problem, not_checked, ok, problem, warning
-from pipecat_base.cli.doctor.rounds import Check
-from pipecat_base.cli.doctor.services import ServiceAddresses
+from pipecat_base.cli.doctor import checks
+from pipecat_base.cli.doctor.checks import Check, Finding, FindingStatus, not_checked, ok, problem, warning
 from pipecat_base.config import environment
 from pipecat_base.config.env_file import EnvFile
 from pipecat_base.config.reference import table
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import SettingsInvalid
 
-LISTING = 3.0
-"""Seconds for the list of ICE servers, where one must be asked for it."""
-LOOKING = 6.0
-"""Seconds for all other checks at once."""
+ICE_LIST_TIMEOUT_SECONDS = 3.0
+CHECKS_TIMEOUT_SECONDS = 6.0
 
 Load = Callable[[Mapping[str, str], EnvFile], Settings]
 
 
-def main(env_file: EnvFile, load: Load, *, site: str | None, json: bool) -> int:
-    """Print what was found; 1 where something does not work.
+def main(env_file: EnvFile, load: Load, *, site: str | None, prints_json: bool) -> int:
+    """Print the findings; the exit status is 1 if something does not work.
 
     Args:
-        load: Makes settings of variables and the command line. Raises SettingsInvalid.
-        site: The folder of the launcher's packages, where they are not in the bot's environment.
+        load: Makes settings from variables and the command line. Raises SettingsInvalid.
+        site: The folder of the launcher's packages, unless they are in the bot's environment.
     """
-    with output.progress("Looking"):
-        findings = list(examine(env_file, load, site=site))
-    print(as_json(findings) if json else as_text(findings))
-    return int(has_problem(findings))
+    with output.progress("Checking"):
+        findings = list(examine(env_file, load, site))
+    print(as_json(findings) if prints_json else as_text(findings))
+    return int(_has_problem(findings))
 
 
-def examine(
-    env_file: EnvFile, load: Load, *, site: str | None = None, addresses: ServiceAddresses | None = None
-) -> Iterator[Finding]:
-    """Everything. Pipecat and aiortc are imported, and need no network; what does has a bound."""
+def examine(env_file: EnvFile, load: Load, site: str | None) -> Iterator[Finding]:
     settings, findings = _settings(env_file, load)
     yield from findings
-    yield from machine.python()
-    yield from machine.pipecat()
-    about_list, servers = _ice_servers(settings)
-    yield from about_list
-    yield from rounds.run([*_checks(settings, site, addresses or ServiceAddresses()), *servers], LOOKING)
+    yield from checks.python()
+    yield from checks.pipecat()
+    ice_checks: list[Check] = []
+    if installed.has(*installed.WEBRTC):
+        from pipecat_base.cli.doctor import ice  # here, outside the time limit: it imports pipecat
+
+        def list_ice_servers() -> Sequence[Finding]:
+            findings, found = ice.list_servers(settings)
+            ice_checks.extend(found)
+            return findings
+
+        yield from run([("ice servers", list_ice_servers)], ICE_LIST_TIMEOUT_SECONDS)
+    else:
+        yield not_checked("stun", installed.NO_WEBRTC.rstrip("."))
+    every_check: list[Check] = [
+        ("packages", lambda: checks.packages(settings, site)),
+        ("port", lambda: checks.ports(settings)),
+        ("limits", lambda: checks.limits(settings)),
+        ("folders", lambda: checks.folders(settings)),
+        ("daily", lambda: checks.daily(settings)),
+        ("twilio", lambda: checks.twilio(environment.read())),
+        ("whatsapp", lambda: checks.whatsapp(settings)),
+        ("clock", lambda: checks.clock(settings.providers.daily_api_url)),
+        *ice_checks,
+    ]
+    yield from run(every_check, CHECKS_TIMEOUT_SECONDS)
 
 
-def _checks(settings: Settings, site: str | None, addresses: ServiceAddresses) -> Sequence[Check]:
-    return (
-        Check("packages", partial(machine.packages, settings, site)),
-        Check("port", partial(machine.port, settings)),
-        Check("limits", partial(machine.limits, settings)),
-        Check("folders", partial(machine.folders, settings)),
-        Check("daily", partial(services.daily, settings)),
-        Check("twilio", partial(services.twilio, environment.read(), addresses.twilio)),
-        Check("whatsapp", partial(services.whatsapp, settings, addresses.graph)),
-        Check("clock", partial(services.clock, (settings.providers.daily_api_url,))),
-    )
+def run(checks: Sequence[Check], timeout: float) -> Iterator[Finding]:
+    """Run checks at once; a check that takes longer is given up, and its thread left behind."""
+    pool = ThreadPoolExecutor(len(checks))
+    futures = [pool.submit(check) for _, check in checks]
+    done, _ = wait(futures, timeout)
+    pool.shutdown(wait=False)
+    for (name, _), future in zip(checks, futures, strict=True):
+        if future not in done:
+            yield not_checked(name, f"it took longer than {timeout:g} s")
+        elif (error := future.exception()) is not None:
+            # Not its text: that may hold a key.
+            yield not_checked(name, f"an unexpected {type(error).__name__}")
+        else:
+            yield from future.result()
+
+
+def as_text(findings: Sequence[Finding]) -> str:
+    width = max(len(finding.check) for finding in findings)
+    lines = []
+    for f in findings:
+        text = " ".join(f"{f.text}. {f.fix}".split()) if f.fix else f.text
+        lines.append(f"{f.status:<11}  {f.check:<{width}}  {text}")
+    problems = _count(findings, FindingStatus.PROBLEM)
+    return "\n".join([*lines, "", f"{problems}, {_count(findings, FindingStatus.WARNING)}"])
+
+
+def as_json(findings: Sequence[Finding]) -> str:
+    listed = [{"check": f.check, "status": f.status, "text": f.text, "fix": f.fix} for f in findings]
+    return json.dumps({"ok": not _has_problem(findings), "checks": listed}, indent=2, ensure_ascii=False)
+
+
+def _has_problem(findings: Sequence[Finding]) -> bool:
+    return any(finding.status is FindingStatus.PROBLEM for finding in findings)
+
+
+def _count(findings: Sequence[Finding], status: FindingStatus) -> str:
+    count = sum(finding.status is status for finding in findings)
+    return f"{count or 'no'} {status}{'' if count == 1 else 's'}"
 
 
 def _settings(env_file: EnvFile, load: Load) -> tuple[Settings, list[Finding]]:
-    """Those that can be used, with what is wrong with the others: one wrong variable hides nothing else."""
+    """Load the usable settings: one invalid variable must not hide every other problem."""
     findings = []
     try:
         env_file.read()
@@ -77,40 +120,20 @@ def _settings(env_file: EnvFile, load: Load) -> tuple[Settings, list[Finding]]:
         settings = load(variables, env_file)
     except SettingsInvalid as error:
         findings += [problem("settings", line, "Correct it.") for line in error.lines]
-        settings = _rest(variables, env_file, load)
+        usable = {
+            row.variable: value for row in table() if _is_valid(row.variable, value := variables.get(row.variable, ""))
+        }
+        try:
+            settings = load(usable, env_file)
+        except SettingsInvalid:  # an option of the command line is invalid
+            settings = Settings.load(usable)
     findings += [warning("settings", line, "Correct it.") for line in settings.warnings]
     return settings, findings
 
 
-def _rest(variables: Mapping[str, str], env_file: EnvFile, load: Load) -> Settings:
-    usable = dict(_usable(variables))
+def _is_valid(variable: str, value: str) -> bool:
     try:
-        return load(usable, env_file)
-    except SettingsInvalid:  # it is an option that is wrong
-        return Settings.load(usable)
-
-
-def _usable(variables: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for row in table():
-        name, value = row.variable, variables.get(row.variable, "")
-        try:
-            Settings.load({name: value})
-        except SettingsInvalid:
-            continue
-        yield name, value
-
-
-def _ice_servers(settings: Settings) -> tuple[Sequence[Finding], Sequence[Check]]:
-    why_not = machine.webrtc()
-    if why_not is not None:
-        return [not_checked("stun", why_not)], ()
-    from pipecat_base.bot.webrtc import ice as _imported  # noqa: F401  (takes seconds, and no network)
-
-    checks: list[Check] = []
-
-    def look() -> Sequence[Finding]:
-        findings, found = ice.listed(settings)
-        checks.extend(found)
-        return findings
-
-    return rounds.run([Check("ice servers", look)], LISTING), checks
+        Settings.load({variable: value})
+    except SettingsInvalid:
+        return False
+    return True

@@ -1,4 +1,4 @@
-"""``pipecat-base init``: a project to begin with. Its files are those in ``project/``, as they are."""
+"""``pipecat-base init``: a project to start from, copied from ``project/``."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ In a container (the Dockerfile's FROM is made by "make image" in a checkout of p
 
 
 class NotWritten(Exception):
-    """Nothing was written; why, and what to do, in one line."""
+    """Nothing was written. The text says why, and what to do."""
 
 
 def main(folder: str) -> int:
-    """Write the project and say what comes next."""
     try:
         write(Path(folder))
     except NotWritten as error:
@@ -37,18 +36,14 @@ def main(folder: str) -> int:
 
 
 def write(folder: Path) -> None:
-    """Write every file of the project, or none.
-
-    Raises:
-        NotWritten: a file is there already, or the folder cannot be written to.
-    """
+    """Write every file of the project, or none; raises NotWritten."""
     with contextlib.ExitStack() as undo:
         try:
             _require_absent(folder)
             _make(folder, undo)
             for name in NAMES:
                 content = files(__name__).joinpath("project", name).read_bytes()
-                with (folder / name).open("xb") as file:  # "x": somebody else may write here at the same time
+                with (folder / name).open("xb") as file:  # "x": another process may write here at the same time
                     undo.callback((folder / name).unlink, missing_ok=True)
                     file.write(content)
         except OSError as error:
@@ -66,7 +61,6 @@ def _require_absent(folder: Path) -> None:
 
 
 def _make(folder: Path, undo: contextlib.ExitStack) -> None:
-    """The folder and those above it that are not there."""
     for path in reversed([folder, *folder.parents]):
         if not path.exists():
             path.mkdir()

@@ -1,4 +1,4 @@
-"""``pipecat-base doctor``: on servers of the test's own."""
+"""``pipecat-base doctor``, with servers that the tests start."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ from typing import Any
 import pytest
 from aioice.stun import Method
 
-from pipecat_base.cli.doctor import ice, machine, rounds, services, web
-from pipecat_base.cli.doctor.findings import Finding, FindingStatus, as_text, ok, problem
+from pipecat_base.cli import doctor
+from pipecat_base.cli.doctor import checks, ice
+from pipecat_base.cli.doctor.checks import Check, Finding, FindingStatus, ok, problem
 from pipecat_base.config.settings import Settings
 from tests.support.launchers import Launcher, free_port, run, until
 from tests.support.stun import StunServer
 
 KEY = "s3cr3t-key-of-the-test"
 ACCOUNT = "AC0123456789"
-FINDS = ("ok", "warning", "problem", "not checked")
+STATUSES = ("ok", "warning", "problem", "not checked")
 
 
 class Service:
-    """Answers GET with a status that the test chooses, and notes what it was asked."""
+    """Answers with a status that the test chooses, and records requests."""
 
     def __init__(self) -> None:
         self.status = 200
         self.content = b"{}"
-        self.ahead = 0.0
-        """Seconds, of its clock."""
-        self.asked: list[tuple[str, str, str | None]] = []
-        """Method, path and key."""
+        self.ahead_seconds = 0.0
+        self.requests: list[tuple[str, str, str | None]] = []
+        """Method, path and Authorization header."""
         service = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                service.asked.append((self.command, self.path, self.headers["authorization"]))
+                service.requests.append((self.command, self.path, self.headers["authorization"]))
                 self.send_response_only(service.status)
-                self.send_header("date", formatdate(time.time() + service.ahead, usegmt=True))
+                self.send_header("date", formatdate(time.time() + service.ahead_seconds, usegmt=True))
                 self.send_header("location", "http://127.0.0.1:1/elsewhere")
                 self.send_header("content-length", str(len(service.content)))
                 self.end_headers()
@@ -86,19 +86,19 @@ def settings(**values: Any) -> Settings:
     return dataclasses.replace(Settings(), **values)
 
 
-def told(finding: Finding) -> tuple[str, str]:
+def status_and_text(finding: Finding) -> tuple[str, str]:
     return finding.status.value, finding.text
 
 
-def doctor(folder: Path, *options: str, **variables: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
-    """The exit status, and what was found by the check's name."""
+def diagnose(folder: Path, *options: str, **variables: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
+    """The exit status, and the findings by check."""
     examined = run("doctor", "--json", *options, cwd=folder, **{"DAILY_API_URL": "http://127.0.0.1:1", **variables})
     assert examined.stderr == ""
     answer = json.loads(examined.stdout)
     assert answer["ok"] is (examined.returncode == 0)
     found: dict[str, list[dict[str, str]]] = {}
     for each in answer["checks"]:
-        assert each["status"] in FINDS
+        assert each["status"] in STATUSES
         found.setdefault(each["check"], []).append(each)
     return examined.returncode, found
 
@@ -107,7 +107,7 @@ def test_a_machine_without_problems(folder: Path, service: Service) -> None:
     with StunServer() as stun, StunServer() as turn:
         servers: list[Any] = [f"stun:127.0.0.1:{stun.port}"]
         servers.append({"urls": f"turn:127.0.0.1:{turn.port}", "username": "user", "credential": turn.credential})
-        status, found = doctor(
+        status, found = diagnose(
             folder, DAILY_API_KEY=KEY, DAILY_API_URL=f"{service.url}/v1", PIPECAT_ICE_SERVERS=json.dumps(servers)
         )
     assert status == 0
@@ -116,11 +116,11 @@ def test_a_machine_without_problems(folder: Path, service: Service) -> None:
     assert found["stun"][0]["text"].endswith("it sees this machine as 127.0.0.1")
     assert found["turn"][0]["text"].endswith("takes the credentials and relays at 192.0.2.7")
     assert turn.asked == [Method.ALLOCATE, Method.ALLOCATE, Method.REFRESH], "what was allocated is given back"
-    assert ("GET", "/v1/rooms?limit=1", f"Bearer {KEY}") in service.asked
-    assert {method for method, *_ in service.asked} == {"GET", "HEAD"}
+    assert ("GET", "/v1/rooms?limit=1", f"Bearer {KEY}") in service.requests
+    assert {method for method, *_ in service.requests} == {"GET", "HEAD"}
 
 
-def test_problems_are_told_with_their_fix_and_no_secret_is_shown(folder: Path, service: Service) -> None:
+def test_problems_are_shown_with_their_fix_and_without_secrets(folder: Path, service: Service) -> None:
     service.status = 401
     (folder / ".env").write_text(f"DAILY_API_KEY={KEY}\nMAX_SESSIONS=many\n")
     with socket.create_server(("127.0.0.1", 0)) as taken, StunServer() as turn:
@@ -150,39 +150,39 @@ def test_problems_are_told_with_their_fix_and_no_secret_is_shown(folder: Path, s
 
 
 def test_a_port_that_a_launcher_listens_on_is_no_problem(obedient: Launcher, folder: Path) -> None:
-    status, found = doctor(folder, "--port", str(obedient.port), "--host", "127.0.0.1", PIPECAT_ICE_SERVERS="[]")
+    status, found = diagnose(folder, "--port", str(obedient.port), "--host", "127.0.0.1", PIPECAT_ICE_SERVERS="[]")
     assert status == 0
     assert found["port"][0]["text"] == f"{obedient.port} on 127.0.0.1 is in use, by a pipecat-base that runs already"
 
 
-def test_a_list_of_ice_servers_that_is_wrong_is_told(folder: Path) -> None:
-    _, broken = doctor(folder, PIPECAT_ICE_SERVERS='[{"urls"')
+def test_a_bad_list_of_ice_servers_is_a_problem(folder: Path) -> None:
+    _, broken = diagnose(folder, PIPECAT_ICE_SERVERS='[{"urls"')
     assert [(each["status"], each["text"]) for each in broken["ice servers"]] == [
         ("problem", "PIPECAT_ICE_SERVERS is not JSON; no ICE servers are used")
     ]
-    _, none = doctor(folder, PIPECAT_ICE_SERVERS="[]")
+    _, none = diagnose(folder, PIPECAT_ICE_SERVERS="[]")
     assert [(each["status"], each["text"]) for each in none["ice servers"]] == [
         ("warning", "none: only callers in the same network connect")
     ]
-    _, unreachable = doctor(folder, ICE_CONFIG_URL="http://127.0.0.1:1/ice")
-    (bot_error,) = unreachable["ice servers"]
-    assert bot_error["status"] == "problem"
-    assert bot_error["text"].startswith("ICE_CONFIG_URL did not give ICE servers (")
+    _, unreachable = diagnose(folder, ICE_CONFIG_URL="http://127.0.0.1:1/ice")
+    (unreachable_list,) = unreachable["ice servers"]
+    assert unreachable_list["status"] == "problem"
+    assert unreachable_list["text"].startswith("ICE_CONFIG_URL did not give ICE servers (")
 
 
-def test_servers_that_the_ice_url_lists_are_asked(folder: Path, service: Service) -> None:
+def test_servers_of_the_ice_url_are_checked(folder: Path, service: Service) -> None:
     with StunServer() as stun:
         servers = [{"urls": [f"stun:127.0.0.1:{port}"]} for port in (stun.port, free_port())]
         service.content = json.dumps({"iceConfig": {"iceServers": servers}}).encode()
-        status, found = doctor(folder, ICE_CONFIG_URL=service.url)
+        status, found = diagnose(folder, ICE_CONFIG_URL=service.url)
     assert status == 1
     assert [each["status"] for each in found["stun"]] == ["ok", "problem"]
     assert "ice servers" not in found
 
 
-def test_an_ice_url_that_hangs_holds_nothing_else_up(folder: Path) -> None:
+def test_an_ice_url_that_hangs_delays_no_other_check(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        status, found = doctor(folder, ICE_CONFIG_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/ice")
+        status, found = diagnose(folder, ICE_CONFIG_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/ice")
     assert status == 0
     assert [(each["status"], each["text"]) for each in found["ice servers"]] == [
         ("not checked", "it took longer than 3 s")
@@ -190,7 +190,7 @@ def test_an_ice_url_that_hangs_holds_nothing_else_up(folder: Path) -> None:
     assert found["port"][0]["status"] == "ok"
 
 
-def test_a_stun_request_that_is_lost_is_sent_again() -> None:
+def test_a_lost_stun_request_is_sent_again() -> None:
     with StunServer(loses=2) as server:
         (finding,) = ice.stun("stun:here", "127.0.0.1", server.port, is_chosen=True)
     assert finding.status is FindingStatus.OK, finding
@@ -201,7 +201,7 @@ def test_a_stun_request_that_is_lost_is_sent_again() -> None:
 def test_a_stun_server_that_does_not_answer(
     monkeypatch: pytest.MonkeyPatch, is_chosen: bool, status: FindingStatus
 ) -> None:
-    monkeypatch.setattr(ice, "STUN_TIMEOUT", 0.6)
+    monkeypatch.setattr(ice, "STUN_TIMEOUT_SECONDS", 0.6)
     with StunServer(loses=100) as silent:
         (dead,) = ice.stun("stun:there", "127.0.0.1", silent.port, is_chosen=is_chosen)
     assert (dead.status, dead.text) == (status, "stun:there does not answer over UDP within 0.6 s")
@@ -217,11 +217,11 @@ def turn(port: int, credential: str | None = StunServer.credential, transport: s
 
 
 def test_a_turn_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ice, "TURN_TIMEOUT", 0.6)
+    monkeypatch.setattr(ice, "TURN_TIMEOUT_SECONDS", 0.6)
     with StunServer(loses=100) as silent:
-        assert told(turn(silent.port)) == ("problem", "turn:there does not answer within 0.6 s")
-    assert told(turn(free_port(), transport="tcp"))[1].startswith("turn:there: ")
-    assert told(turn(1, None)) == ("problem", "turn:there has no username or no credential")
+        assert status_and_text(turn(silent.port)) == ("problem", "turn:there does not answer within 0.6 s")
+    assert status_and_text(turn(free_port(), transport="tcp"))[1].startswith("turn:there: ")
+    assert status_and_text(turn(1, None)) == ("problem", "turn:there has no username or no credential")
 
 
 @pytest.mark.skipif(shutil.which("turnserver") is None, reason="this machine lacks coturn: apt-get install coturn")
@@ -240,7 +240,10 @@ def test_coturn_is_a_turn_server(tmp_path: Path, transport: str) -> None:
             FindingStatus.OK,
             "turn:there takes the credentials and relays at 127.0.0.1",
         )
-        assert told(turn(port, "wrong", transport)) == ("problem", "turn:there refuses an allocation: 401 Unauthorized")
+        assert status_and_text(turn(port, "wrong", transport)) == (
+            "problem",
+            "turn:there refuses an allocation: 401 Unauthorized",
+        )
     finally:
         server.kill()
         server.wait()
@@ -252,10 +255,10 @@ def _listens(port: int) -> bool:
 
 
 @pytest.mark.parametrize(
-    ("status", "finds"),
+    ("status", "expected"),
     [(200, "ok"), (400, "problem"), (401, "problem"), (403, "problem"), (302, "not checked"), (500, "not checked")],
 )
-def test_keys_are_tried_and_nothing_is_changed(service: Service, status: int, finds: str) -> None:
+def test_keys_are_tried_and_nothing_is_changed(service: Service, status: int, expected: str) -> None:
     service.status = status
     with_keys = settings(
         daily_api_key=KEY,
@@ -265,16 +268,16 @@ def test_keys_are_tried_and_nothing_is_changed(service: Service, status: int, fi
         whatsapp_app_secret=KEY,
     )
     found = [
-        *services.daily(with_keys),
-        *services.twilio({"TWILIO_ACCOUNT_SID": ACCOUNT, "TWILIO_AUTH_TOKEN": KEY}, service.url),
-        *services.whatsapp(with_keys, service.url),
+        *checks.daily(with_keys),
+        *checks.twilio({"TWILIO_ACCOUNT_SID": ACCOUNT, "TWILIO_AUTH_TOKEN": KEY}, service.url),
+        *checks.whatsapp(with_keys, service.url),
     ]
     assert [(finding.check, finding.status.value) for finding in found] == [
-        ("daily", finds),
-        ("twilio", finds),
-        ("whatsapp", finds),
+        ("daily", expected),
+        ("twilio", expected),
+        ("whatsapp", expected),
     ]
-    assert [(method, path) for method, path, _ in service.asked] == [
+    assert [(method, path) for method, path, _ in service.requests] == [
         ("GET", "/rooms?limit=1"),
         ("GET", f"/2010-04-01/Accounts/{ACCOUNT}.json"),
         ("GET", "/12%2F3?fields=id"),
@@ -282,62 +285,59 @@ def test_keys_are_tried_and_nothing_is_changed(service: Service, status: int, fi
     assert KEY not in repr(found)
 
 
-def test_keys_that_are_not_set_are_not_told_of(service: Service) -> None:
-    assert services.daily(settings()) == []
-    assert services.twilio({}, service.url) == []
-    assert services.whatsapp(settings(), service.url) == []
+def test_keys_that_are_not_set_have_no_findings(service: Service) -> None:
+    assert checks.daily(settings()) == []
+    assert checks.twilio({}, service.url) == []
+    assert checks.whatsapp(settings(), service.url) == []
 
 
-def test_keys_that_are_incomplete_are(service: Service) -> None:
-    (twilio,) = services.twilio({"TWILIO_ACCOUNT_SID": ACCOUNT}, service.url)
-    assert told(twilio) == ("warning", "TWILIO_AUTH_TOKEN is not set: pipecat hangs up with both")
-    (stand_in,) = services.twilio({"TWILIO_ACCOUNT_SID": "none", "TWILIO_AUTH_TOKEN": "none"}, service.url)
+def test_incomplete_keys_are_reported(service: Service) -> None:
+    (twilio,) = checks.twilio({"TWILIO_ACCOUNT_SID": ACCOUNT}, service.url)
+    assert status_and_text(twilio) == ("warning", "TWILIO_AUTH_TOKEN is not set: pipecat hangs up with both")
+    (stand_in,) = checks.twilio({"TWILIO_ACCOUNT_SID": "none", "TWILIO_AUTH_TOKEN": "none"}, service.url)
     assert stand_in.status is FindingStatus.NOT_CHECKED
-    (whatsapp,) = services.whatsapp(settings(whatsapp_token=KEY), service.url)
-    assert told(whatsapp) == ("warning", "off without WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET")
-    assert service.asked == []
+    (whatsapp,) = checks.whatsapp(settings(whatsapp_token=KEY), service.url)
+    assert status_and_text(whatsapp) == ("warning", "off without WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET")
+    assert service.requests == []
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\nx", f"{KEY}ключ"])
 def test_a_key_that_no_header_can_hold_is_not_shown(service: Service, key: str) -> None:
-    (finding,) = services.daily(settings(daily_api_key=key, daily_api_url=service.url))
+    (finding,) = checks.daily(settings(daily_api_key=key, daily_api_url=service.url))
     assert finding.status is FindingStatus.NOT_CHECKED
     assert "has characters that cannot be sent" in finding.text
     assert "s3cr3t" not in repr(finding)
 
 
-def test_a_service_that_is_not_reached_is_not_checked() -> None:
-    (finding,) = services.daily(settings(daily_api_key=KEY, daily_api_url="http://127.0.0.1:1"))
-    assert told(finding) == ("not checked", "127.0.0.1:1 cannot be reached: Connection refused")
+def test_an_unreachable_service_is_not_checked() -> None:
+    (finding,) = checks.daily(settings(daily_api_key=KEY, daily_api_url="http://127.0.0.1:1"))
+    assert status_and_text(finding) == ("not checked", "127.0.0.1:1 cannot be reached: Connection refused")
 
 
 def test_a_password_in_an_address_is_not_shown() -> None:
-    (finding,) = services.daily(settings(daily_api_key=KEY, daily_api_url="http://me:s3cr3t@127.0.0.1:1/v1"))
+    (finding,) = checks.daily(settings(daily_api_key=KEY, daily_api_url="http://me:s3cr3t@127.0.0.1:1/v1"))
     assert finding.text.startswith("127.0.0.1:1 cannot be reached: ")
     assert "s3cr3t" not in repr(finding)
 
 
 @pytest.mark.parametrize(
-    ("ahead", "says"),
-    [(0.0, ("ok", "agrees with")), (-300.0, ("warning", "300 s ahead of")), (300.0, ("warning", "300 s behind"))],
+    ("ahead", "status", "beginning"),
+    [(0.0, "ok", "agrees with"), (-300.0, "warning", "300 s ahead of"), (300.0, "warning", "300 s behind")],
 )
-def test_the_clock_is_compared_with_the_first_server_that_answers(
-    service: Service, ahead: float, says: tuple[str, str]
-) -> None:
-    service.ahead, service.status = ahead, 401
-    (finding,) = services.clock(["http://127.0.0.1:1", service.url])
-    status, text = told(finding)
-    said = text.replace("299 s", "300 s").replace("301 s", "300 s")
-    assert (status, said.startswith(says[1])) == (says[0], True), text
+def test_the_clock_is_compared_with_a_server_s(service: Service, ahead: float, status: str, beginning: str) -> None:
+    service.ahead_seconds, service.status = ahead, 401
+    (finding,) = checks.clock(service.url)
+    text = finding.text.replace("299 s", "300 s").replace("301 s", "300 s")
+    assert (finding.status, text.startswith(beginning)) == (status, True), text
 
 
-def test_a_clock_that_no_server_answers_for_is_not_checked() -> None:
-    (finding,) = services.clock(["http://127.0.0.1:1"])
-    assert told(finding) == ("not checked", "no server could be asked for the time: Connection refused")
+def test_a_clock_is_not_checked_without_a_server() -> None:
+    (finding,) = checks.clock("http://127.0.0.1:1")
+    assert status_and_text(finding) == ("not checked", "no server could be asked for the time: Connection refused")
 
 
 @pytest.mark.parametrize(
-    ("asked", "descriptors", "status"),
+    ("values", "descriptors", "status"),
     [
         ({}, 256, FindingStatus.OK),
         ({"max_sessions": 85}, 256, FindingStatus.OK),
@@ -346,33 +346,36 @@ def test_a_clock_that_no_server_answers_for_is_not_checked() -> None:
     ],
 )
 def test_open_files_are_compared_with_max_sessions(
-    asked: dict[str, Any], descriptors: int, status: FindingStatus
+    values: dict[str, Any], descriptors: int, status: FindingStatus
 ) -> None:
-    finding = machine.open_files(settings(**asked), descriptors)
+    finding = checks.open_files(settings(**values), descriptors)
     assert finding.status is status
     if status is FindingStatus.PROBLEM and descriptors == 256:
         assert "ulimit -n 258" in finding.fix
-        assert machine.open_files(settings(**asked), 258).status is FindingStatus.OK
+        assert checks.open_files(settings(**values), 258).status is FindingStatus.OK
 
 
-def test_memory_and_cpus_of_the_cgroup_are_told(tmp_path: Path) -> None:
+def test_memory_and_cpus_of_the_cgroup_are_read(tmp_path: Path) -> None:
     of_process, cgroups = tmp_path / "cgroup", tmp_path / "fs"
     (cgroups / "pods" / "mine").mkdir(parents=True)
     of_process.write_text("1:name=systemd:/x\n0::/pods/mine\n")
     (cgroups / "pods" / "mine" / "memory.max").write_text("max\n")
-    assert machine.lowest(of_process, cgroups, "memory.max") is None
+    assert checks.cgroup_limit("memory.max", of_process, cgroups) is None
     (cgroups / "pods" / "memory.max").write_text("268435456\n")
-    limit = machine.lowest(of_process, cgroups, "memory.max")
-    assert told(machine.memory(settings(), limit)) == ("warning", "the limit is 256 MiB, which is little for pipecat")
+    limit = checks.cgroup_limit("memory.max", of_process, cgroups)
+    assert status_and_text(checks.memory(settings(), limit)) == (
+        "warning",
+        "the limit is 256 MiB, which is little for pipecat",
+    )
     isolated = {"isolation": "process", "max_sessions": 10, "max_session_memory_bytes": 2**28}
-    assert machine.memory(settings(**isolated), 2.0**31).status is FindingStatus.WARNING
-    assert machine.memory(settings(**isolated), 2.0**32).status is FindingStatus.OK
-    assert machine.memory(settings(), None).status is FindingStatus.OK
+    assert checks.memory(settings(**isolated), 2.0**31).status is FindingStatus.WARNING
+    assert checks.memory(settings(**isolated), 2.0**32).status is FindingStatus.OK
+    assert checks.memory(settings(), None).status is FindingStatus.OK
     (cgroups / "pods" / "cpu.max").write_text("50000 100000\n")
-    assert machine.quota(of_process, cgroups) == 0.5
-    assert machine.cpus(4, 0.5).status is FindingStatus.WARNING
-    assert told(machine.cpus(4, 1.5)) == ("ok", "1.5 of 4")
-    assert told(machine.cpus(4, None)) == ("ok", "4")
+    assert checks.cgroup_limit("cpu.max", of_process, cgroups) == 0.5
+    assert checks.cpus(4, 0.5).status is FindingStatus.WARNING
+    assert status_and_text(checks.cpus(4, 1.5)) == ("ok", "1.5 of 4")
+    assert status_and_text(checks.cpus(4, None)) == ("ok", "4")
 
 
 def test_folders_must_be_folders(tmp_path: Path) -> None:
@@ -380,8 +383,8 @@ def test_folders_must_be_folders(tmp_path: Path) -> None:
     chosen = settings(
         log_dir=str(tmp_path), reports_dir=str(tmp_path / "new" / "er"), uploads_folder=str(tmp_path / "file" / "x")
     )
-    found = machine.folders(chosen)
-    assert [told(finding) for finding in found] == [
+    found = checks.folders(chosen)
+    assert [status_and_text(finding) for finding in found] == [
         ("ok", "can be written to"),
         ("ok", "can be made"),
         ("problem", f"{tmp_path / 'file'} is not a folder"),
@@ -395,12 +398,12 @@ def test_packages_that_conflict_are_named(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "pip" / "__init__.py").touch()
     (tmp_path / "pip" / "__main__.py").write_text(says)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    (finding,) = machine.packages(settings(), None)
-    assert told(finding) == ("warning", "fastapi 0.1 has requirement starlette<1, but you have starlette 2")
+    (finding,) = checks.packages(settings(), None)
+    assert status_and_text(finding) == ("warning", "fastapi 0.1 has requirement starlette<1, but you have starlette 2")
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
     listed = {"pipecat-base": {"version": "1", "needs": {"h11": [(">=", [9])]}}, "h11": {"version": "9", "needs": {}}}
     (tmp_path / "packages.json").write_text(json.dumps({"python": "3.11", "packages": listed}))
-    (finding,) = machine.packages(settings(), str(tmp_path))
+    (finding,) = checks.packages(settings(), str(tmp_path))
     assert finding.status is FindingStatus.PROBLEM
     assert "pipecat-base 1 needs h11>=9, but your environment has h11 " in finding.text
 
@@ -419,10 +422,10 @@ def test_checks_run_at_once_and_one_that_hangs_is_given_up() -> None:
     def fail() -> list[Finding]:
         raise ValueError(KEY)
 
-    checks = [rounds.Check(name, look) for name, look in (("hangs", hang), ("a", meet), ("b", meet), ("fails", fail))]
-    found = rounds.run(checks, 1.0)
+    four: list[Check] = [("hangs", hang), ("a", meet), ("b", meet), ("fails", fail)]
+    found = list(doctor.run(four, 1.0))
     never.set()
-    assert [told(finding) for finding in found] == [
+    assert [status_and_text(finding) for finding in found] == [
         ("not checked", "it took longer than 1 s"),
         ("ok", "both"),
         ("ok", "both"),
@@ -431,17 +434,12 @@ def test_checks_run_at_once_and_one_that_hangs_is_given_up() -> None:
 
 
 def test_lines_are_columns_and_are_counted() -> None:
-    assert as_text([ok("a", "fine"), problem("longer", "broken", "Fix it.")]) == (
+    assert doctor.as_text([ok("a", "fine"), problem("longer", "broken", "Fix it.")]) == (
         "ok           a       fine\nproblem      longer  broken. Fix it.\n\n1 problem, no warnings"
     )
 
 
-def test_a_key_is_never_sent_to_where_a_redirect_leads(service: Service) -> None:
-    service.status = 302
-    assert web.request(service.url, {"Authorization": KEY}).status == 302
-
-
 def test_a_bot_is_not_imported(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text("raise SystemExit(3)\n")
-    status, _ = doctor(tmp_path, PIPECAT_ICE_SERVERS="[]")
+    status, _ = diagnose(tmp_path, PIPECAT_ICE_SERVERS="[]")
     assert status == 0

@@ -26,7 +26,7 @@ def test_every_command_is_listed_in_one_line_and_has_examples() -> None:
     assert set(main.commands()) == set(usage.COMMANDS)
     printed = run("--help", cwd=Path.cwd()).stdout.splitlines()
     for name, command in usage.COMMANDS.items():
-        assert f"    {name:<11}{command.words}" in printed
+        assert f"    {name:<11}{command.summary}" in printed
         assert usage.epilog(command) in main.commands()[name].format_help()
         assert all(name in line.split() for line in command.examples)
         assert max(map(len, usage.epilog(command).splitlines())) <= 80

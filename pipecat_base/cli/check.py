@@ -1,0 +1,96 @@
+"""``pipecat-base check``: import and validate the bot without running it, and list its features."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+
+from pipecat_base.bot.packages import Packages, unused
+from pipecat_base.cli import output
+from pipecat_base.config.env_file import EnvFile
+from pipecat_base.config.settings import Settings
+from pipecat_base.errors import StartupError
+from pipecat_base.server.paths import CAPABILITIES
+
+
+def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | None, prints_json: bool) -> int:
+    try:
+        packages = Packages(site, sys.path)
+        if env_file is not None:
+            with packages.explaining():
+                env_file.read()
+        settings = load()
+        packages.check(unused=unused(settings))
+        with packages.explaining():
+            from pipecat_base.api import capabilities
+            from pipecat_base.bot import argument_types
+            from pipecat_base.bot.features import FeatureManager
+            from pipecat_base.bot.imported import import_bot
+            from pipecat_base.launcher import launcher  # noqa: F401  (every module of it must be importable)
+            from pipecat_base.logs.logger import Logs
+        logs = Logs("WARNING")
+        logs.configure()
+        # The bot's prints must not get between the lines of a JSON result.
+        with _stdout_to_stderr(), output.progress(f"Importing {settings.bot}"):
+            imported = import_bot(settings, packages, logs)
+            manager = FeatureManager(
+                settings,
+                has_file_storage=imported.bot.create_file_storage is not None,
+                types=lambda: argument_types.load(cloud=imported.wants_cloud),
+            )
+            with logs.unchanged(), packages.explaining():
+                features = manager.features(verify=True)
+                document = capabilities.document(manager.capabilities())
+    except StartupError as error:
+        if not prints_json:
+            raise
+        print(json.dumps({"ok": False, "error": _error(error)}, indent=2, ensure_ascii=False))
+        return error.exit_status
+    bot = imported.bot
+    warnings = [*settings.warnings, *imported.warnings]
+    if prints_json:
+        result = {
+            "ok": True,
+            "bot": {"file": str(bot.file), "hooks": bot.hooks},
+            "features": [
+                {"name": f.name, "status": f.status.value, "required": f.required, "reason": f.reason} for f in features
+            ],
+            "warnings": warnings,
+            "capabilities": json.loads(document),
+        }
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+        return 0
+    hooks = f" (hooks: {', '.join(bot.hooks)})" if bot.hooks else ""
+    print(f"{bot.name} is fine{hooks}")
+    for warning in warnings:
+        print(f"Warning: {warning}")
+    for feature in features:
+        print(feature.line())
+    print(f"{CAPABILITIES}: {document.decode()}")
+    return 0
+
+
+@contextlib.contextmanager
+def _stdout_to_stderr() -> Iterator[None]:
+    # The descriptor, not sys.stdout: C code and child processes print too.
+    sys.stdout.flush()
+    saved = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(saved, 1)
+        os.close(saved)
+
+
+def _error(error: StartupError) -> dict[str, object]:
+    return {
+        "code": error.code,
+        "message": str(error).strip(),
+        "frames": list(error.frames),
+        "exit_status": error.exit_status,
+    }
