@@ -34,7 +34,7 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
         logs = Logs("WARNING")
         logs.configure()
         # The bot's prints must not get between the lines of a JSON result.
-        with _stdout_to_stderr(), output.progress(f"Importing {settings.bot}"):
+        with _stdout_to_stderr(), output.progress(f"Importing {settings.server.bot_file}"):
             imported = import_bot(settings, packages, logs)
             manager = FeatureManager(
                 settings,

@@ -164,12 +164,12 @@ def _settings(
     options: argparse.Namespace, variables: Mapping[str, str] | None = None, env_file: EnvFile | None = None
 ) -> Settings:
     variables = dict(environment.read() if variables is None else variables)
-    said_as = {name: f"{where}: {name}" for name, where in env_file.names.items()} if env_file is not None else {}
+    shown_as = {name: f"{where}: {name}" for name, where in env_file.names.items()} if env_file is not None else {}
     for variable, option in OPTION_OF_VARIABLE.items():
         if option in options:
             variables[variable] = str(getattr(options, option))
-            said_as[variable] = f"--{option}"
-    settings = Settings.load(variables, shown_as=said_as)
+            shown_as[variable] = f"--{option}"
+    settings = Settings.load(variables, shown_as=shown_as)
     if env_file is None:
         return settings
     return dataclasses.replace(settings, warnings=(*env_file.warnings, *settings.warnings))

@@ -15,6 +15,7 @@ from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.launcher import compose, platform
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.lifecycle import Lifecycle, LifecycleState
+from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
 from pipecat_base.server.loop_monitor import watch_lag
 from pipecat_base.server.server import FORCED_EXIT_SECONDS, Server, http_address
 from pipecat_base.server.signals import Signals
@@ -275,7 +276,7 @@ class Launcher:
     def _ending(self) -> float:
         """Seconds that everything after the last session may take."""
         readers = READERS_TIMEOUT if self._event_bus.has_sinks else 0
-        return 2 * self._settings.shutdown.teardown_timeout + LEFTOVERS + readers + 1
+        return 2 * self._settings.shutdown.teardown_timeout + FINAL_REQUESTS_SECONDS + readers + 1
 
     async def _drain(self) -> bool:
         """Let the sessions end, at the deadline end them; True when a second signal cut it short."""

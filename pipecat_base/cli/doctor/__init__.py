@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -84,12 +85,9 @@ def run(checks: Sequence[Check], timeout: float) -> Iterator[Finding]:
 
 def as_text(findings: Sequence[Finding]) -> str:
     width = max(len(finding.check) for finding in findings)
-    lines = []
-    for f in findings:
-        text = " ".join(f"{f.text}. {f.fix}".split()) if f.fix else f.text
-        lines.append(f"{f.status:<11}  {f.check:<{width}}  {text}")
-    problems = _count(findings, FindingStatus.PROBLEM)
-    return "\n".join([*lines, "", f"{problems}, {_count(findings, FindingStatus.WARNING)}"])
+    lines = [f"{f.status:<11}  {f.check:<{width}}  {f.text_and_fix}" for f in findings]
+    problems, warnings = (_count(findings, status) for status in (FindingStatus.PROBLEM, FindingStatus.WARNING))
+    return "\n".join([*lines, "", f"{problems}, {warnings}"])
 
 
 def as_json(findings: Sequence[Finding]) -> str:
@@ -120,20 +118,15 @@ def _settings(env_file: EnvFile, load: Load) -> tuple[Settings, list[Finding]]:
         settings = load(variables, env_file)
     except SettingsInvalid as error:
         findings += [problem("settings", line, "Correct it.") for line in error.lines]
-        usable = {
-            row.variable: value for row in table() if _is_valid(row.variable, value := variables.get(row.variable, ""))
-        }
+        usable: dict[str, str] = {}
+        for row in table():
+            with contextlib.suppress(SettingsInvalid):
+                variable = {row.variable: variables.get(row.variable, "")}
+                Settings.load(variable)
+                usable |= variable
         try:
             settings = load(usable, env_file)
         except SettingsInvalid:  # an option of the command line is invalid
             settings = Settings.load(usable)
     findings += [warning("settings", line, "Correct it.") for line in settings.warnings]
     return settings, findings
-
-
-def _is_valid(variable: str, value: str) -> bool:
-    try:
-        Settings.load({variable: value})
-    except SettingsInvalid:
-        return False
-    return True

@@ -57,6 +57,10 @@ class Finding:
     text: str
     fix: str = ""
 
+    @property
+    def text_and_fix(self) -> str:
+        return " ".join(f"{self.text}. {self.fix}".split()) if self.fix else self.text
+
 
 Check = tuple[str, Callable[[], Sequence[Finding]]]
 ok = partial(Finding, FindingStatus.OK)
@@ -123,9 +127,11 @@ def _packages_by_pip() -> Sequence[Finding]:
 
 
 def ports(settings: Settings) -> Sequence[Finding]:
-    ports = [("port", settings.host, settings.port)]
-    if settings.metrics_port is not None:
-        ports.append(("metrics port", settings.metrics_host or settings.host, settings.metrics_port))
+    ports = [("port", settings.server.host, settings.server.port)]
+    if settings.telemetry.metrics_port is not None:
+        ports.append(
+            ("metrics port", settings.telemetry.metrics_host or settings.server.host, settings.telemetry.metrics_port)
+        )
     return [_port(*each) for each in ports]
 
 
@@ -162,12 +168,12 @@ def limits(settings: Settings) -> Sequence[Finding]:
 
 
 def open_files(settings: Settings, descriptors: int) -> Finding:
-    connections = settings.max_connections or connections_for(descriptors)
-    wanted = settings.max_sessions
+    connections = settings.limits.max_connections or connections_for(descriptors)
+    wanted = settings.sessions.max_sessions
     text = f"{descriptors} open files make {connections} connections"
     if wanted is None or wanted <= connections:
         return ok("open files", text)
-    if settings.max_connections is not None:
+    if settings.limits.max_connections is not None:
         text = f"PIPECAT_MAX_CONNECTIONS={connections} is less than MAX_SESSIONS={wanted}"
         return problem("open files", text, "Raise the one or lower the other.")
     fix = (
@@ -180,8 +186,13 @@ def memory(settings: Settings, limit: float | None) -> Finding:
     if limit is None:
         return ok("memory", "no limit is set")
     text = f"the limit is {limit / 2**20:.0f} MiB"
-    sessions, each = settings.max_sessions, settings.max_session_memory_bytes
-    if sessions is not None and each is not None and settings.isolation == "process" and sessions * each > limit:
+    sessions, each = settings.sessions.max_sessions, settings.workers.max_memory_bytes
+    if (
+        sessions is not None
+        and each is not None
+        and settings.workers.isolation == "process"
+        and sessions * each > limit
+    ):
         text += f", less than MAX_SESSIONS={sessions} calls of MAX_SESSION_MEMORY_BYTES={each}"
         return warning("memory", text, "Raise the container's limit, or lower one of the two.")
     if limit < SMALL_MEMORY_BYTES:
@@ -213,9 +224,9 @@ def cgroup_limit(name: str, of_process: Path = CGROUP_OF_PROCESS, cgroups: Path 
 
 def folders(settings: Settings) -> Sequence[Finding]:
     named = {
-        "PCC_LOG_DIR": settings.log_dir,
-        "PIPECAT_REPORTS_DIR": settings.reports_dir,
-        "PIPECAT_UPLOADS_FOLDER": settings.uploads_folder,
+        "PCC_LOG_DIR": settings.logs.folder,
+        "PIPECAT_REPORTS_DIR": settings.telemetry.reports_dir,
+        "PIPECAT_UPLOADS_FOLDER": settings.files.uploads_folder,
     }
     return [_folder(variable, Path(folder)) for variable, folder in named.items() if folder is not None]
 
@@ -233,10 +244,10 @@ def _folder(variable: str, folder: Path) -> Finding:
 
 def daily(settings: Settings) -> Sequence[Finding]:
     """https://docs.daily.co/reference/rest-api/rooms/list-rooms"""
-    if settings.daily_api_key is None:
+    if settings.providers.daily_api_key is None:
         return []
-    url = f"{settings.daily_api_url.rstrip('/')}/rooms?limit=1"
-    authorization = f"Bearer {settings.daily_api_key}"
+    url = f"{settings.providers.daily_api_url.rstrip('/')}/rooms?limit=1"
+    authorization = f"Bearer {settings.providers.daily_api_key}"
     return [_credentials("daily", "DAILY_API_KEY", url, authorization, "dashboard.daily.co > Developers")]
 
 
@@ -259,15 +270,15 @@ def twilio(variables: Mapping[str, str], api: str = TWILIO_API) -> Sequence[Find
 def whatsapp(settings: Settings, api: str = GRAPH_API) -> Sequence[Finding]:
     """https://developers.facebook.com/docs/graph-api/reference/whats-app-business-account-to-number-current-status/"""
     needed = {
-        "WHATSAPP_TOKEN": settings.whatsapp_token,
-        "WHATSAPP_PHONE_NUMBER_ID": settings.whatsapp_phone_number_id,
-        "WHATSAPP_APP_SECRET": settings.whatsapp_app_secret,
+        "WHATSAPP_TOKEN": settings.whatsapp.token,
+        "WHATSAPP_PHONE_NUMBER_ID": settings.whatsapp.phone_number_id,
+        "WHATSAPP_APP_SECRET": settings.whatsapp.app_secret,
     }
     if not any(needed.values()):
         return []
     missing = ", ".join(name for name, value in needed.items() if not value)
     findings = [warning("whatsapp", f"off without {missing}", f"Set {missing}.")] if missing else []
-    token, number = settings.whatsapp_token, settings.whatsapp_phone_number_id
+    token, number = settings.whatsapp.token, settings.whatsapp.phone_number_id
     if token and number:
         url = f"{api}/{quote(number, safe='')}?fields=id"
         name = "WHATSAPP_TOKEN with WHATSAPP_PHONE_NUMBER_ID"

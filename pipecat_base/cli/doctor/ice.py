@@ -1,4 +1,4 @@
-"""STUN and TURN servers: do they answer over this machine's network? aioice speaks to them, as it does in a call."""
+"""Checks of STUN and TURN servers over this machine's network, with aioice, as in a call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -29,9 +29,13 @@ NO_UDP = "Allow UDP out of this network, or set PIPECAT_ICE_SERVERS to a TURN se
 
 def list_servers(settings: Settings) -> tuple[list[Finding], list[Check]]:
     """Problems of the list of servers, and a check for each server in it. May fetch ICE_CONFIG_URL."""
-    with _logged_warnings() as warnings:
+    warnings: list[str] = []
+    sink = logger.add(lambda line: warnings.append(line.record["message"]), level="WARNING", format="{message}")
+    try:
         servers = IceServers(settings.webrtc.ice_servers, settings.webrtc.ice_config_url)
         found = asyncio.run(_fetch(servers))
+    finally:
+        logger.remove(sink)
     findings = [_list_problem(text) for text in warnings]
     if not found and not warnings:
         findings.append(warning("ice servers", "none: only callers in the same network connect", "List some."))
@@ -49,16 +53,6 @@ async def _fetch(servers: IceServers) -> list[Any]:
     if (fetching := servers.prefetch()) is not None:
         await asyncio.wait({fetching})
     return await servers.get()
-
-
-@contextlib.contextmanager
-def _logged_warnings() -> Iterator[list[str]]:
-    texts: list[str] = []
-    sink = logger.add(lambda message: texts.append(message.record["message"]), level="WARNING", format="{message}")
-    try:
-        yield texts
-    finally:
-        logger.remove(sink)
 
 
 def _check(server: Any, *, is_chosen: bool) -> Check:

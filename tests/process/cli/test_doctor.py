@@ -47,7 +47,7 @@ class Service:
                 service.requests.append((self.command, self.path, self.headers["authorization"]))
                 self.send_response_only(service.status)
                 self.send_header("date", formatdate(time.time() + service.ahead_seconds, usegmt=True))
-                self.send_header("location", "http://127.0.0.1:1/elsewhere")
+                self.send_header("location", "/elsewhere")
                 self.send_header("content-length", str(len(service.content)))
                 self.end_headers()
                 if self.command == "GET":
@@ -83,7 +83,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def settings(**values: Any) -> Settings:
-    return dataclasses.replace(Settings(), **values)
+    """Settings with these values, given as ``group__field``."""
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        group, _, field = name.partition("__")
+        groups.setdefault(group, {})[field] = value
+    made = Settings()
+    return dataclasses.replace(
+        made, **{group: dataclasses.replace(getattr(made, group), **fields) for group, fields in groups.items()}
+    )
 
 
 def status_and_text(finding: Finding) -> tuple[str, str]:
@@ -211,7 +219,7 @@ def test_a_stun_server_that_does_not_answer(
 
 
 def turn(port: int, credential: str | None = StunServer.credential, transport: str = "udp") -> Finding:
-    parsed = {"scheme": "turn", "host": "127.0.0.1", "port": port, "transport": transport}
+    parsed = {"scheme": "turn", "server__host": "127.0.0.1", "server__port": port, "transport": transport}
     (finding,) = ice.turn("turn:there", parsed, "user", credential)
     return finding
 
@@ -261,11 +269,11 @@ def _listens(port: int) -> bool:
 def test_keys_are_tried_and_nothing_is_changed(service: Service, status: int, expected: str) -> None:
     service.status = status
     with_keys = settings(
-        daily_api_key=KEY,
-        daily_api_url=service.url,
-        whatsapp_token=KEY,
-        whatsapp_phone_number_id="12/3",
-        whatsapp_app_secret=KEY,
+        providers__daily_api_key=KEY,
+        providers__daily_api_url=service.url,
+        whatsapp__token=KEY,
+        whatsapp__phone_number_id="12/3",
+        whatsapp__app_secret=KEY,
     )
     found = [
         *checks.daily(with_keys),
@@ -296,26 +304,28 @@ def test_incomplete_keys_are_reported(service: Service) -> None:
     assert status_and_text(twilio) == ("warning", "TWILIO_AUTH_TOKEN is not set: pipecat hangs up with both")
     (stand_in,) = checks.twilio({"TWILIO_ACCOUNT_SID": "none", "TWILIO_AUTH_TOKEN": "none"}, service.url)
     assert stand_in.status is FindingStatus.NOT_CHECKED
-    (whatsapp,) = checks.whatsapp(settings(whatsapp_token=KEY), service.url)
+    (whatsapp,) = checks.whatsapp(settings(whatsapp__token=KEY), service.url)
     assert status_and_text(whatsapp) == ("warning", "off without WHATSAPP_PHONE_NUMBER_ID, WHATSAPP_APP_SECRET")
     assert service.requests == []
 
 
 @pytest.mark.parametrize("key", [f"{KEY}\nx", f"{KEY}ключ"])
 def test_a_key_that_no_header_can_hold_is_not_shown(service: Service, key: str) -> None:
-    (finding,) = checks.daily(settings(daily_api_key=key, daily_api_url=service.url))
+    (finding,) = checks.daily(settings(providers__daily_api_key=key, providers__daily_api_url=service.url))
     assert finding.status is FindingStatus.NOT_CHECKED
     assert "has characters that cannot be sent" in finding.text
     assert "s3cr3t" not in repr(finding)
 
 
 def test_an_unreachable_service_is_not_checked() -> None:
-    (finding,) = checks.daily(settings(daily_api_key=KEY, daily_api_url="http://127.0.0.1:1"))
+    (finding,) = checks.daily(settings(providers__daily_api_key=KEY, providers__daily_api_url="http://127.0.0.1:1"))
     assert status_and_text(finding) == ("not checked", "127.0.0.1:1 cannot be reached: Connection refused")
 
 
 def test_a_password_in_an_address_is_not_shown() -> None:
-    (finding,) = checks.daily(settings(daily_api_key=KEY, daily_api_url="http://me:s3cr3t@127.0.0.1:1/v1"))
+    (finding,) = checks.daily(
+        settings(providers__daily_api_key=KEY, providers__daily_api_url="http://me:s3cr3t@127.0.0.1:1/v1")
+    )
     assert finding.text.startswith("127.0.0.1:1 cannot be reached: ")
     assert "s3cr3t" not in repr(finding)
 
@@ -340,9 +350,9 @@ def test_a_clock_is_not_checked_without_a_server() -> None:
     ("values", "descriptors", "status"),
     [
         ({}, 256, FindingStatus.OK),
-        ({"max_sessions": 85}, 256, FindingStatus.OK),
-        ({"max_sessions": 86}, 256, FindingStatus.PROBLEM),
-        ({"max_sessions": 10, "max_connections": 9}, 4096, FindingStatus.PROBLEM),
+        ({"sessions__max_sessions": 85}, 256, FindingStatus.OK),
+        ({"sessions__max_sessions": 86}, 256, FindingStatus.PROBLEM),
+        ({"sessions__max_sessions": 10, "limits__max_connections": 9}, 4096, FindingStatus.PROBLEM),
     ],
 )
 def test_open_files_are_compared_with_max_sessions(
@@ -367,7 +377,7 @@ def test_memory_and_cpus_of_the_cgroup_are_read(tmp_path: Path) -> None:
         "warning",
         "the limit is 256 MiB, which is little for pipecat",
     )
-    isolated = {"isolation": "process", "max_sessions": 10, "max_session_memory_bytes": 2**28}
+    isolated = {"workers__isolation": "process", "sessions__max_sessions": 10, "workers__max_memory_bytes": 2**28}
     assert checks.memory(settings(**isolated), 2.0**31).status is FindingStatus.WARNING
     assert checks.memory(settings(**isolated), 2.0**32).status is FindingStatus.OK
     assert checks.memory(settings(), None).status is FindingStatus.OK
@@ -381,7 +391,9 @@ def test_memory_and_cpus_of_the_cgroup_are_read(tmp_path: Path) -> None:
 def test_folders_must_be_folders(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     chosen = settings(
-        log_dir=str(tmp_path), reports_dir=str(tmp_path / "new" / "er"), uploads_folder=str(tmp_path / "file" / "x")
+        logs__folder=str(tmp_path),
+        telemetry__reports_dir=str(tmp_path / "new" / "er"),
+        files__uploads_folder=str(tmp_path / "file" / "x"),
     )
     found = checks.folders(chosen)
     assert [status_and_text(finding) for finding in found] == [
