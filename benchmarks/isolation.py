@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
+import numpy as np
 import psutil
 
 from benchmarks.__main__ import COMMANDS, ECHO, HERE, running, wait_until_ready
@@ -90,8 +91,7 @@ def cpu_of(pid: int) -> float:
 def carry(contender: str, count: int, seconds: float) -> Load:
     """``count`` calls at once, said back to for ``seconds``."""
     samples, rate = audio.read_wav(str(ECHO.parent / "speech.wav"))
-    speech = audio.resample(samples, rate, audio.PHONE_RATE)
-    speech = (speech * (1 + int(seconds * audio.PHONE_RATE / len(speech))))[: int(seconds * audio.PHONE_RATE)]
+    speech = np.resize(audio.resample(samples, rate, audio.PHONE_RATE), int(seconds * audio.PHONE_RATE))
     which = "launcher" if contender in MODES else contender
     variables = {"PIPECAT_IDLE_PROCESSES": str(count), **MODES.get(contender, {})}
     with running(which, ECHO, **variables) as (process, port):
@@ -99,7 +99,7 @@ def carry(contender: str, count: int, seconds: float) -> Load:
         everyone = psutil.Process(process.pid)
         before = sum(one.memory_full_info().pss for one in [everyone, *everyone.children(recursive=True)])
 
-        async def slot() -> tuple[list[CallFigures], float, float]:
+        async def place_calls() -> tuple[list[CallFigures], float, float]:
             calls = [asyncio.ensure_future(by_twilio(port, speech)) for _ in range(count)]
             await asyncio.sleep(seconds / 4)  # they have begun
             began, used = time.monotonic(), cpu_of(process.pid)
@@ -108,7 +108,7 @@ def carry(contender: str, count: int, seconds: float) -> Load:
             after = sum(one.memory_full_info().pss for one in [everyone, *everyone.children(recursive=True)])
             return await asyncio.gather(*calls), cores, after
 
-        calls, cores, after = asyncio.run(slot())
+        calls, cores, after = asyncio.run(place_calls())
     lost = sum(call.lost if call.echo else call.sent - call.received for call in calls)
     gap = max(call.p99_gap() for call in calls)
     return Load(contender, count, cores, (after - before) / 1e6 / count, lost, gap)

@@ -20,7 +20,7 @@ from pipecat_base.cli.call.peer import Recording
 from pipecat_base.cli.call.scenario import Script, Speaker, Tail, Turn
 
 RATE = 16000
-TONE = (8000 * np.sin(2 * np.pi * 440 * np.arange(20 * RATE) / RATE)).astype(int).tolist()
+TONE = (8000 * np.sin(2 * np.pi * 440 * np.arange(20 * RATE) / RATE)).astype(np.int16)
 LOUD = 1000
 
 

@@ -40,7 +40,7 @@ class Provider:
     reply: Callable[[dict[str, Any]], str | None]
     """The payload of a message of the bot's, or None when it is not media."""
     encode: Callable[[list[int]], bytes] = encode_mulaw
-    decode: Callable[[bytes], list[int]] = decode_mulaw
+    decode: Callable[[bytes], list[int]] = lambda data: decode_mulaw(data).tolist()
 
     def frame(self, samples: list[int], number: int) -> str:
         return json.dumps(self.media(base64.b64encode(self.encode(samples)).decode(), number))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def tone(frequency: float, seconds: float, rate: int = 8000, amplitude: int = 12000) -> list[int]:
@@ -13,8 +13,9 @@ def tone(frequency: float, seconds: float, rate: int = 8000, amplitude: int = 12
     return [round(amplitude * math.sin(2 * math.pi * frequency * n / rate)) for n in range(int(seconds * rate))]
 
 
-def pitch(samples: Sequence[int], rate: int = 8000) -> float:
+def pitch(samples: ArrayLike, rate: int = 8000) -> float:
     """The dominant frequency, in Hz."""
-    spectrum = np.abs(np.fft.rfft(np.asarray(samples, dtype=float)))
+    values = np.asarray(samples, dtype=float)
+    spectrum = np.abs(np.fft.rfft(values))
     spectrum[0] = 0
-    return float(np.argmax(spectrum)) * rate / len(samples)
+    return float(np.argmax(spectrum)) * rate / len(values)

@@ -1,42 +1,32 @@
-"""Where to call: a bot's own address, or what a gateway's ``/start`` answers with."""
+"""The address to call: a bot's own, or the one in a gateway's answer to ``POST /start``."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import contextlib
-import http.client
 import json
 import time
-import urllib.error
-import urllib.request
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit, urlunsplit
 
+from pipecat_base import http_client
 from pipecat_base.cli.call.figures import CallError
+from pipecat_base.http_client import HttpResponse, NoResponse
 from pipecat_base.server.paths import PHONES, SESSION_ID, STREAMS, TOKEN_PATHS
 
 OFFER = "/api/offer"
-ANSWER_TIMEOUT = 30.0
-"""Seconds from a request to its answer: ICE servers that are gone cost the bot some."""
-OUTCOME_TIMEOUT = 3.0
-"""Seconds in all, for what is asked after a call."""
-OUTCOME_WAIT = 0.1
-NAMED = (*PHONES, "generic")
-"""What may follow /ws/ and is no token."""
+RESPONSE_TIMEOUT_SECONDS = 30.0  # the bot may wait for ICE servers first
+OUTCOME_TIMEOUT_SECONDS = 3.0
+OUTCOME_POLL_SECONDS = 0.1
+NAMES_AFTER_WS = (*PHONES, "generic")
 FORM = "http://host:port for a gateway, ws://host:port/ws for a bot"
 
 
 @dataclass(frozen=True)
 class Address:
-    """What the caller was given.
-
-    Attributes:
-        url: Of the bot; a gateway's base where ``starts``.
-        key: Of the gateway; never shown.
-        starts: Whether a session is asked for first, with ``POST /start``.
-    """
+    """An address to call; with ``starts`` a gateway's base, where the session begins with ``POST /start``."""
 
     url: str
     key: str | None = field(default=None, repr=False)
@@ -44,7 +34,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str | None, port: int, key: str | None, *, webrtc: bool) -> Address:
-        """From the command line. A key, or a gateway's address without a path, asks the gateway first.
+        """Read the command line: a key, or an HTTP address without a path, is for a gateway.
 
         Raises:
             CallError: it is no address for such a call.
@@ -65,27 +55,16 @@ class Address:
             return cls(urlunsplit(("https" if secure else "http", parts.netloc, path, "", "")), key, starts=True)
         return cls(given, key)
 
-    @property
-    def base(self) -> str:
-        """Of the gateway, if there is one."""
-        return self.url.removesuffix(OFFER)
-
     def shown(self) -> str:
-        """For people: without what may be secret."""
         return shown(self.url)
 
     async def start(self, transport: str, body: Any) -> dict[str, Any]:
-        """What ``POST /start`` answers.
-
-        Raises:
-            CallError: the gateway refuses, or nothing answers.
-        """
-        return await self.post(
-            f"{self.url}/start", {"transport": transport, **({} if body is None else {"body": body})}
-        )
+        """The gateway's answer to ``POST /start``."""
+        content = {"transport": transport, **({} if body is None else {"body": body})}
+        return await self.post(f"{self.url}/start", content)
 
     async def stream(self, provider: str) -> str:
-        """Where a phone provider is to send the audio, with a token if there is one."""
+        """The WebSocket's address for a phone provider, with a token if there is one."""
         if not self.starts:
             return self.url
         answer = await self.start(provider, None)
@@ -101,74 +80,54 @@ class Address:
             CallError: it is refused, or nothing answers.
         """
         try:
-            status, body, headers = await asyncio.to_thread(self._request, url, content, ANSWER_TIMEOUT)
-        except TimeoutError:
-            raise CallError(f"{shown(url)} did not answer within {ANSWER_TIMEOUT:g} s") from None
-        except (http.client.InvalidURL, ValueError):
-            raise CallError(f"{shown(url)} is not an HTTP address") from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
-            raise unreachable(url, getattr(reason, "strerror", None) or reason) from None
-        if status != 200:
-            raise CallError.refused(shown(url), status, body, key=self.key)
+            response = await self._send("POST", url, content, RESPONSE_TIMEOUT_SECONDS)
+        except NoResponse as error:
+            raise unreachable(url, error) from None
+        if response.status != 200:
+            raise CallError.refused(shown(url), response.status, response.content, key=self.key)
         with contextlib.suppress(ValueError):
-            answer = json.loads(body)
+            answer = json.loads(response.content)
             if isinstance(answer, dict):
-                return {"sessionId": headers.get(SESSION_ID), **answer}
+                return {"sessionId": response.headers.get(SESSION_ID), **answer}
         raise CallError(f"{shown(url)} did not answer with a JSON object")
 
     async def outcome(self, session_id: str | None) -> tuple[str, str] | None:
-        """How a session ended and a sentence, from a gateway; None where nobody tells."""
-        url = f"{self.base}/sessions/{quote(str(session_id), safe='')}"
-        until = time.monotonic() + OUTCOME_TIMEOUT
+        """A session's outcome and a sentence about it, from a gateway; None where there is none."""
+        until = time.monotonic() + OUTCOME_TIMEOUT_SECONDS
         while (left := until - time.monotonic()) > 0:
-            with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-                status, body, _headers = await asyncio.to_thread(self._request, url, None, left)
-                if status != 200:
+            with contextlib.suppress(NoResponse, ValueError, KeyError, TypeError):
+                response = await self._send("GET", self._session_url(session_id), None, left)
+                if response.status != 200:
                     return None
-                answer = json.loads(body)
+                answer = json.loads(response.content)
                 return str(answer["outcome"]), str(answer["message"])
-            await asyncio.sleep(OUTCOME_WAIT)  # its connection ends before the session does
+            await asyncio.sleep(OUTCOME_POLL_SECONDS)  # its connection ends before the session does
         return None
 
-    async def give_up(self, session_id: str) -> None:
-        """Tell the gateway that nobody comes for a session, if it can be told."""
-        url = f"{self.base}/sessions/{quote(session_id, safe='')}"
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            await asyncio.to_thread(self._request, url, None, OUTCOME_TIMEOUT, "DELETE")
+    async def delete_session(self, session_id: str) -> None:
+        with contextlib.suppress(NoResponse):
+            await self._send("DELETE", self._session_url(session_id), None, OUTCOME_TIMEOUT_SECONDS)
 
-    def _request(self, url: str, content: Any, timeout: float, method: str | None = None) -> tuple[int, bytes, Any]:
-        """POST with content, else GET, unless a method is named. Never through a proxy: the bot is mostly here."""
+    def _session_url(self, session_id: str | None) -> str:
+        return f"{self.url.removesuffix(OFFER)}/sessions/{quote(str(session_id), safe='')}"
+
+    async def _send(self, method: str, url: str, content: Any, timeout: float) -> HttpResponse:
         headers = {} if self.key is None else {"authorization": f"Bearer {self.key}"}
         data = None if content is None else json.dumps(content).encode()
         if data is not None:
             headers["content-type"] = "application/json"
-        request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310  (its scheme is checked)
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
-        try:
-            with opener.open(request, timeout=timeout) as response:
-                return response.status, response.read(), response.headers
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read(), error.headers
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would take the key elsewhere."""
-
-    def redirect_request(self, *args: Any, **options: Any) -> None:
-        return None
+        return await asyncio.to_thread(http_client.send, method, url, timeout=timeout, headers=headers, content=data)
 
 
 def with_body(url: str, body: Any) -> str:
-    """The bot's body as ``?body=`` has it: JSON in URL-safe base64."""
+    """The address with ``?body=``: JSON in URL-safe base64."""
     parts = urlsplit(url)
     coded = urlencode({"body": base64.urlsafe_b64encode(json.dumps(body).encode()).decode()})
     return urlunsplit(parts._replace(query=f"{parts.query}&{coded}" if parts.query else coded))
 
 
 def shown(url: str) -> str:
-    """For people: without a query, a password or a token in the path."""
+    """An address for people: without a query, a password or a token in the path."""
     try:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
@@ -177,16 +136,11 @@ def shown(url: str) -> str:
     path = parts.path
     for start in TOKEN_PATHS:
         before, found, rest = path.partition(start)
-        if found and before.count("/") < 2:
-            kept = [part for part in rest.split("/")[:1] if part in NAMED]
-            path = (
-                f"{before}{start}{''.join(kept)}"
-                if kept == rest.split("/")
-                else f"{before}{start}{'/'.join([*kept, '...'])}"
-            )
+        if found and before.count("/") < 2 and rest not in NAMES_AFTER_WS:
+            name = rest.partition("/")[0]
+            path = f"{before}{start}{f'{name}/' if name in NAMES_AFTER_WS else ''}..."
     return urlunsplit((parts.scheme, host, path, "", ""))
 
 
 def unreachable(url: str, reason: object) -> CallError:
-    """Nothing answers there."""
     return CallError(f"nothing answers at {shown(url)}: {reason}. Does the bot run there (pipecat-base dev)?")

@@ -1,49 +1,31 @@
-"""Is what came back what was said? Then how late is it, and how much of it is missing?
-
-Stretches of what was said are looked for in what was heard: first by their levels, then by their waves.
-"""
+"""Finds stretches of what was said in what was heard: an echo, its delay, and what it lacks."""
 
 from __future__ import annotations
 
-import itertools
-import math
-import operator
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipecat_base.cli.call.track import FRAME_SECONDS, Track
 
-RATE = 2000
-"""Samples a second that are compared: the tones of a voice and not its hiss."""
-STEP = 20
-"""Of these samples, 10 ms: the grid on which levels are compared."""
-LEAD, FOLLOW = 0.1, 0.4
-"""Seconds before and after an edge of an utterance that belong to a stretch."""
-REACH = 3.0
-"""Seconds that an echo may be early, for what is missing before it, or late."""
-ALIKE = 0.6
-"""Correlation of two stretches from which on they are the same. Speech and other speech have less than 0.3."""
-AS_GOOD = 0.005
-"""A correlation this close to the best is as good: of a tone's many, the nearest counts."""
-CANDIDATES = 4
-MOST = 8
-"""Stretches that are compared."""
+RATE = 2000  # of the samples that are compared: enough for the tones of a voice, too low for its hiss
+LEAD_SECONDS, FOLLOW_SECONDS = 0.1, 0.4  # of a stretch, before and after an edge of an utterance
+REACH_SECONDS = 3.0  # by which a stretch may be early, for frames that are missing before it, or late
+MIN_CORRELATION = 0.6  # speech and other speech have less than 0.3
+EQUAL_CORRELATION = 0.005  # a tone has many maxima: of those this close to the best, the nearest counts
+MAX_STRETCHES = 8
 
 
 @dataclass(frozen=True)
-class EchoMatcher:
-    """What came back of what was said.
-
-    Attributes:
-        delay: Seconds, at the end.
-        lost: Frames of 20 ms that are missing before the last that was found: those still under way are not.
-    """
+class EchoMatch:
+    """An echo's delay in seconds, at the end, and how many frames are missing before the last stretch found."""
 
     delay: float
     lost: int
 
 
-def find(said: Track, heard: Track) -> EchoMatcher | None:
+def find(said: Track, heard: Track) -> EchoMatch | None:
     """The echo, or None where the other side said something else."""
     words, answer = _slow(said), _slow(heard)
     found = [(index, _search(words, index, answer)) for index in _stretches(said)]
@@ -52,62 +34,39 @@ def find(said: Track, heard: Track) -> EchoMatcher | None:
         return None
     index, match = max(matches)
     delay = heard.time_of(match * heard.rate // RATE) - said.time_of(index * said.rate // RATE)
-    return EchoMatcher(max(0.0, delay), max(0, round((index - match) / RATE / FRAME_SECONDS)))
+    return EchoMatch(max(0.0, delay), max(0, round((index - match) / RATE / FRAME_SECONDS)))
 
 
 def _stretches(said: Track) -> list[int]:
-    """Where they begin: around the edges of what was said, where it does not sound like what is beside it."""
-    edges = [(u.start, LEAD) for u in said.utterances] + [(u.end, FOLLOW) for u in said.utterances]
+    """Where stretches begin: at the edges of utterances, which are unlike what is around them."""
+    edges = [(u.start, LEAD_SECONDS) for u in said.utterances] + [(u.end, FOLLOW_SECONDS) for u in said.utterances]
     edges.sort()
-    if len(edges) > MOST:
-        edges = [edges[round(n * (len(edges) - 1) / (MOST - 1))] for n in range(MOST)]
+    if len(edges) > MAX_STRETCHES:
+        edges = [edges[round(n * (len(edges) - 1) / (MAX_STRETCHES - 1))] for n in range(MAX_STRETCHES)]
     return [round(said.index_at(max(0.0, at - before)) * RATE / said.rate) for at, before in edges]
 
 
-def _search(words: list[int], index: int, answer: list[int]) -> int | None:
-    """Where in ``answer`` the stretch of ``words`` at ``index`` is."""
-    size = round((LEAD + FOLLOW) * RATE)
+def _search(words: NDArray[np.float64], index: int, answer: NDArray[np.float64]) -> int | None:
+    """The index in ``answer`` of the stretch that begins at ``index`` in ``words``."""
+    size, reach = round((LEAD_SECONDS + FOLLOW_SECONDS) * RATE), round(REACH_SECONDS * RATE)
     stretch = words[index : index + size]
-    first = max(0, index - round(REACH * RATE)) // STEP * STEP
-    slots = range(first, min(len(answer) - len(stretch), index + round(REACH * RATE)), STEP)
-    if len(stretch) < size // 2 or not slots:
+    first = max(0, index - reach)
+    window = answer[first : index + reach + len(stretch)]
+    if len(stretch) < size // 2 or len(window) < len(stretch):
         return None
-    levels, heard = _levels(stretch), _levels(answer[first : slots[-1] + len(stretch)])
-    coarse = sorted(((_alike(levels, heard[n : n + len(levels)]), slot) for n, slot in enumerate(slots)), reverse=True)
-    fine = {slot: _alike(stretch, answer[slot : slot + len(stretch)]) for slot in _around(coarse, len(answer) - 1)}
-    best = max(fine.values())
-    if best < ALIKE:
+    energy = np.convolve(np.square(window), np.ones(len(stretch)), "valid") * (stretch @ stretch)
+    products = np.correlate(window, stretch, "valid")
+    correlation = np.divide(products, np.sqrt(energy), out=np.zeros_like(products), where=energy > 0)
+    best = correlation.max()
+    if best < MIN_CORRELATION:
         return None
-    return min((slot for slot, alike in fine.items() if alike > best - AS_GOOD), key=lambda n: abs(n - index))
+    good = first + np.flatnonzero(correlation > best - EQUAL_CORRELATION)
+    return int(good[np.argmin(np.abs(good - index))])
 
 
-def _around(coarse: list[tuple[float, int]], end: int) -> Iterator[int]:
-    seen: set[int] = set()
-    chosen: list[int] = []
-    for _, slot in coarse:
-        if all(abs(slot - other) > 2 * STEP for other in chosen):
-            chosen.append(slot)
-            seen.update(range(max(0, slot - 2 * STEP), min(end, slot + 2 * STEP + 1)))
-        if len(chosen) == CANDIDATES:
-            break
-    yield from sorted(seen)
-
-
-def _levels(samples: Sequence[int]) -> list[int]:
-    return [sum(map(abs, samples[n : n + STEP])) for n in range(0, len(samples), STEP)]
-
-
-def _alike(one: Sequence[int], other: Sequence[int]) -> float:
-    """Their correlation, from -1 to 1."""
-    product = sum(map(operator.mul, one, other))
-    size = sum(map(operator.mul, one, one)) * sum(map(operator.mul, other, other))
-    return product / math.sqrt(size) if size else 0.0
-
-
-def _slow(track: Track) -> list[int]:
-    """At :data:`RATE`: the means of what is between."""
+def _slow(track: Track) -> NDArray[np.float64]:
+    """The track at RATE: each sample is the mean of those that it replaces."""
     step = track.rate / RATE
-    samples = track.samples
-    count = int(len(samples) / step)
-    bounds = [int(n * step) for n in range(count + 1)]
-    return [sum(samples[a:b]) // max(1, b - a) for a, b in itertools.pairwise(bounds)]
+    bounds = (np.arange(int(len(track.samples) / step) + 1) * step).astype(int)
+    sums = np.add.reduceat(track.samples[: bounds[-1]].astype(np.float64), bounds[:-1])
+    return sums / np.maximum(1, np.diff(bounds))

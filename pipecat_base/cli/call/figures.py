@@ -1,4 +1,4 @@
-"""What a call sent and heard, and what is told of it."""
+"""Figures of one call: what it sent and heard, as a line for people and as JSON."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import time
 from typing import Any
 
 from pipecat_base.cli.call import audio, echo, speech
-from pipecat_base.cli.call.echo import EchoMatcher
+from pipecat_base.cli.call.audio import Samples
+from pipecat_base.cli.call.echo import EchoMatch
 from pipecat_base.cli.call.speech import Conversation
 from pipecat_base.cli.call.track import FRAME_SECONDS, Track
 
-LOG = "its log says why"
-NO_TOKEN = "unauthorized"  # noqa: S105
-"""The code of a 403 that a key may avoid, as each 401 may be: /start answers with a token."""
+SEE_LOG = "its log says why"
+UNAUTHORIZED = "unauthorized"  # a 403 that a key may avoid, as it may each 401: /start answers with a token
 
 
 class CallError(Exception):
@@ -23,11 +23,11 @@ class CallError(Exception):
 
     @classmethod
     def refused(cls, address: str, status: int, body: bytes, *, key: str | None = None) -> CallError:
-        """The bot's answer: ``{"error": {"code", "message"}}``, when it is a launcher's; a gateway's is flat.
+        """Read an error response: a launcher's ``{"error": {"code", "message"}}``, a gateway's, which is flat, or text.
 
         Args:
-            address: As it may be shown.
-            key: That was sent, if any.
+            address: Without secrets, as :func:`address.shown` has it.
+            key: The key that was sent, if any.
         """
         words, code = " ".join(body.decode(errors="replace").split())[:200], ""
         with contextlib.suppress(ValueError, TypeError, KeyError):
@@ -35,105 +35,81 @@ class CallError(Exception):
             error = content["error"] if isinstance(content["error"], dict) else content
             code = str(error.get("code", ""))
             words = f"{code}: {error.get('message', error.get('error'))}"
-        hint = (
-            ""
-            if status != 401 and code != NO_TOKEN
-            else " (call with --key KEY)"
-            if key is None
-            else " (not with this --key)"
-        )
+        hint = ""
+        if status == 401 or code == UNAUTHORIZED:
+            hint = " (call with --key KEY)" if key is None else " (not with this --key)"
         return cls(f"{address} refused the call: {status} {words}".strip() + hint)
 
 
 class CallFigures:
-    """What one call sent and heard. Its clock begins when it is connected.
-
-    Args:
-        rate: Samples a second of what is said.
-        heard_rate: And of what is heard.
-    """
+    """Audio and events of one call, on a clock that begins when it is connected."""
 
     def __init__(self, rate: int = audio.PHONE_RATE, heard_rate: int = audio.PHONE_RATE) -> None:
         self.said = Track(rate)
         self.heard = Track(heard_rate)
-        self.dialled_at = time.monotonic()
-        self.connected_at = self.dialled_at
-        self.sent = 0
-        """Frames of 20 ms, silence among them."""
-        self.lost_packets: int | None = None
-        """As RTP counts them; None where there is no RTP."""
-        self.other = 0
-        """Messages that are not the provider's."""
-        self.unsaid: list[str] = []
-        """Recordings of the scenario that were not said: what they wait for did not happen."""
-        self.closed: str | None = None
-        """How the bot ended the call, when it was not the caller."""
+        self.dialled_at = self.connected_at = time.monotonic()
+        self.sent = 0  # frames, with those of silence
+        self.lost_packets: int | None = None  # as RTP counts them
+        self.other = 0  # messages that are not in the provider's protocol
+        self.unsaid: list[str] = []  # recordings whose condition was not met
+        self.closed: str | None = None  # how the bot ended the call
         self.was_cut = False
-        """Whether that was no orderly end."""
-        self.gaps: list[float] = []
-        """Seconds between two messages with audio."""
+        self.gaps: list[float] = []  # seconds between two messages with audio
         self._heard_at: float | None = None
         self._last_at = 0.0
         self._received = 0
 
     @property
     def received(self) -> int:
-        """Frames of 20 ms, with those that were cleared before they were played."""
+        """Frames, with those that were cleared before they were played."""
         return round(self._received / self.heard.rate / FRAME_SECONDS)
 
     @functools.cached_property
-    def echo(self) -> EchoMatcher | None:
-        """What came back of what was said, once the call is over; None when the bot talks."""
+    def echo(self) -> EchoMatch | None:
+        """The echo of what was said, once the call is over; None when the bot talks."""
         return echo.find(self.said, self.heard)
 
     @functools.cached_property
     def conversation(self) -> Conversation:
-        """The figures of a bot that talks, once the call is over."""
         return speech.measure(self.said, self.heard)
 
     @property
     def lost(self) -> int:
-        """Frames of 20 ms that did not come: what the network counted, else what is missing from an echo."""
+        """Packets that the network lost, or frames that an echo lacks."""
         if self.lost_packets is not None:
             return self.lost_packets
         return self.echo.lost if self.echo is not None else 0
 
     @property
     def longest_gap(self) -> float:
-        """Seconds between two messages with audio, at most."""
         return max(self.gaps, default=0.0)
 
     def p99_gap(self) -> float:
-        """Seconds that 99 of 100 such gaps do not exceed."""
         return speech.percentile(self.gaps, 99) if self.gaps else 0.0
 
     @property
     def silent_for(self) -> float:
-        """Seconds since audio came last, silence included; 0 before the first."""
+        """Seconds since the last audio, with silence, arrived; 0 before the first."""
         return 0.0 if self._heard_at is None else self.now() - self._last_at
 
     @property
     def heard_something(self) -> bool:
-        """Whether anything but silence came back."""
         return self.echo is not None or self.conversation.first_speech is not None
 
     def connect(self) -> None:
-        """The clock begins."""
         self.connected_at = time.monotonic()
 
     def now(self) -> float:
-        """Seconds on the call's clock."""
         return time.monotonic() - self.connected_at
 
-    def end(self, code: int | None, reason: str | None) -> None:
-        """Note with which code the bot's side closed the WebSocket; 1006 and None are none."""
+    def record_close(self, code: int | None, reason: str | None) -> None:
+        """Record the bot's close frame; with 1006 or None it sent none."""
         self.was_cut = code not in (1000, 1001)
         self.closed = "without a close frame" if code in (None, 1006) else f"{code} {reason or ''}".strip()
         if code == 1011:
-            self.closed += f"; {LOG}"
+            self.closed += f"; {SEE_LOG}"
 
-    def hear(self, samples: list[int]) -> None:
-        """Note audio that has just come."""
+    def add_heard(self, samples: Samples) -> None:
         now = self.now()
         if self._heard_at is None:
             self._heard_at = now
@@ -144,7 +120,6 @@ class CallFigures:
         self.heard.add(samples, now)
 
     def line(self, number: int) -> str:
-        """What is printed of it."""
         ended = f", {'cut off' if self.was_cut else 'ended by the bot'}: {self.closed}" if self.closed else ""
         if self.unsaid:
             ended += f"; not said, as what it waits for did not happen: {', '.join(self.unsaid)}"
@@ -154,7 +129,7 @@ class CallFigures:
         about = self._about_echo(self.echo) if self.echo is not None else self._about_talk(self.conversation)
         return f"call {number}: {about}{ended}"
 
-    def _about_echo(self, found: EchoMatcher) -> str:
+    def _about_echo(self, found: EchoMatch) -> str:
         lost = f"lost {self.lost} ({100 * self.lost / max(1, self.sent):.1f} %)"
         return (
             f"an echo: sent {self.sent} frames, received {self.received}, {lost},"
@@ -163,10 +138,8 @@ class CallFigures:
         )
 
     def _about_talk(self, talk: Conversation) -> str:
-        parts = [
-            f"connected after {_ms(self.connected_at - self.dialled_at)}",
-            f"first audio after {_ms(self._heard_at)}",
-        ]
+        connected, first = _ms(self.connected_at - self.dialled_at), _ms(self._heard_at)
+        parts = [f"connected after {connected}", f"first audio after {first}"]
         if talk.first_speech is None:
             return ", ".join(["heard silence alone", *parts])
         parts.append(f"first word after {_ms(talk.first_speech)}")
@@ -187,7 +160,6 @@ class CallFigures:
         return f"the bot talks: {', '.join(parts)}"
 
     def document(self, number: int) -> dict[str, Any]:
-        """The same for programs: times in milliseconds, those of the call's clock in seconds."""
         talk = self.conversation
         latencies = [answer.latency for answer in talk.answers]
         kind = "nothing" if self._heard_at is None else "echo" if self.echo else "talk" if talk.spoken else "silence"

@@ -13,21 +13,18 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.mediastreams import MediaStreamError
 
 from pipecat_base.cli.call.address import OFFER, Address, shown
-from pipecat_base.cli.call.figures import LOG, CallError, CallFigures
+from pipecat_base.cli.call.audio import Samples, level
+from pipecat_base.cli.call.figures import SEE_LOG, CallError, CallFigures
 from pipecat_base.cli.call.scenario import Script, Speaker, Tail
-from pipecat_base.cli.call.track import FRAME_SECONDS, QUIET, level
+from pipecat_base.cli.call.track import FRAME_SECONDS, SPEECH_DBFS
 
-RATE = 48000
-"""Opus, decoded."""
-CONNECT_TIMEOUT = 15.0
-"""Seconds from the answer to media."""
-STALLED = 3.0
-"""Seconds without audio after which the bot is gone: RTP carries silence too."""
-ENDED = ("closed", "failed")
+OPUS_RATE = 48000
+CONNECT_TIMEOUT_SECONDS = 15.0
+STALLED_SECONDS = 3.0  # RTP carries silence too: without any audio the bot is no longer there
 
 
 class Recording(MediaStreamTrack):
-    """What a speaker says, in real time, at this rate in Hz."""
+    """A speaker's audio, in real time."""
 
     kind = "audio"
 
@@ -37,34 +34,34 @@ class Recording(MediaStreamTrack):
         self._rate = rate
         self._began: float | None = None
         self._frames = 0
-        self.finished = asyncio.Event()
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def recv(self) -> av.AudioFrame:
-        """The next 20 ms."""
         self._began = self._began or time.monotonic()
         # By the clock, not by sleeps that add up.
         await asyncio.sleep(max(0.0, self._began + self._frames * FRAME_SECONDS - time.monotonic()))
-        if self._speaker.finished:
-            self.finished.set()
-        said = np.array(self._speaker.next(), dtype=np.int16)
-        frame = av.AudioFrame.from_ndarray(said[None, :], format="s16", layout="mono")
+        if self._speaker.finished and not self.finished.done():
+            self.finished.set_result(None)
+        samples = self._speaker.next()
+        frame = av.AudioFrame.from_ndarray(samples[None, :], format="s16", layout="mono")
         frame.sample_rate, frame.time_base = self._rate, fractions.Fraction(1, self._rate)
-        frame.pts = self._frames * len(said)
+        frame.pts = self._frames * len(samples)
         self._frames += 1
         return frame
 
 
-async def slot(address: Address, script: Script, body: Any, tail: Tail) -> CallFigures:
-    """One call: say the script in real time, listen, hang up.
+async def place_call(address: Address, script: Script, body: Any, tail: Tail) -> CallFigures:
+    """Say the script in real time, listen, hang up.
 
     Raises:
-        CallError: it could not be made.
+        CallError: the call could not be made.
     """
-    call = CallFigures(script.rate, RATE)
+    call = CallFigures(script.rate, OPUS_RATE)
     # Host candidates only: who runs this reaches the bot by its URL.
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
     recording = Recording(Speaker(script, call, tail), script.rate)
-    connected, ended = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    connected, ended = loop.create_future(), loop.create_future()
     listening: list[asyncio.Task[None]] = []
     started: str | None = None
 
@@ -72,11 +69,11 @@ async def slot(address: Address, script: Script, body: Any, tail: Tail) -> CallF
         listening.append(asyncio.ensure_future(_listen(track, call)))
 
     def on_state() -> None:
-        if pc.connectionState == "connected":
+        if pc.connectionState == "connected" and not connected.done():
             call.connect()
-            connected.set()
-        elif pc.connectionState in ENDED:
-            ended.set()
+            connected.set_result(None)
+        elif pc.connectionState in ("closed", "failed") and not ended.done():
+            ended.set_result(None)
 
     pc.on("track", on_track)
     pc.on("connectionstatechange", on_state)
@@ -91,21 +88,21 @@ async def slot(address: Address, script: Script, body: Any, tail: Tail) -> CallF
             await pc.setRemoteDescription(answer)
         except Exception as error:
             raise CallError(f"{address.shown()} did not answer with usable SDP: {type(error).__name__}") from None
-        await _first(CONNECT_TIMEOUT, connected, ended)
-        if not connected.is_set():
+        await asyncio.wait({connected, ended}, timeout=CONNECT_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if not connected.done():
             raise CallError(
                 f"{address.shown()} answered, but no connection to the bot came about; is UDP blocked between you?"
             )
-        await _first(None, recording.finished, ended)
-        call.lost_packets = await _lost(pc)
-        if ended.is_set():
-            await _note_end(call, address, session_id, f"its connection is {pc.connectionState}")
-        elif call.silent_for > STALLED:
+        await asyncio.wait({recording.finished, ended}, return_when=asyncio.FIRST_COMPLETED)
+        call.lost_packets = await _lost_packets(pc)
+        if ended.done():
+            await _record_end(call, address, session_id, f"its connection is {pc.connectionState}")
+        elif call.silent_for > STALLED_SECONDS:
             call.was_cut = True
-            await _note_end(call, address, session_id, f"its audio stopped {call.silent_for:.0f} s before the end")
+            await _record_end(call, address, session_id, f"its audio stopped {call.silent_for:.0f} s before the end")
     except CallError:
         if started is not None:
-            await address.give_up(started)
+            await address.delete_session(started)
         raise
     finally:
         for task in listening:
@@ -115,7 +112,6 @@ async def slot(address: Address, script: Script, body: Any, tail: Tail) -> CallF
 
 
 async def _start(address: Address, body: Any) -> str:
-    """The id of a session that waits for its offer."""
     session_id = (await address.start("webrtc", body)).get("sessionId")
     if not isinstance(session_id, str):
         raise CallError(f"{address.shown()}/start did not answer with a sessionId")
@@ -125,7 +121,7 @@ async def _start(address: Address, body: Any) -> str:
 async def _exchange(
     address: Address, started: str | None, offer: dict[str, str], body: Any
 ) -> tuple[str | None, RTCSessionDescription]:
-    """The session's id, where it is told, and the answer."""
+    """Send the offer; the session's id, if the bot sends it, and the answer."""
     url, content = address.url, dict[str, Any](offer)
     if started is not None:
         url = f"{address.url}/sessions/{started}{OFFER}"
@@ -138,39 +134,32 @@ async def _exchange(
         raise CallError(f"{shown(url)} did not answer with SDP") from None
 
 
-async def _note_end(call: CallFigures, address: Address, session_id: str | None, seen: str) -> None:
-    """WebRTC has no close code: a gateway knows why the connection went."""
+async def _record_end(call: CallFigures, address: Address, session_id: str | None, seen: str) -> None:
+    # WebRTC has no close code: a gateway knows why the connection ended.
     outcome = await address.outcome(session_id)
     if outcome is None:
-        call.closed = f"{seen}; {LOG}"
+        call.closed = f"{seen}; {SEE_LOG}"
         return
     name, message = outcome
     call.was_cut = call.was_cut or name == "failed"
-    call.closed = f"the bot failed; {LOG}" if call.was_cut else f"{name}: {message}"
+    call.closed = f"the bot failed; {SEE_LOG}" if call.was_cut else f"{name}: {message}"
 
 
 async def _listen(track: Any, call: CallFigures) -> None:
-    resampler = av.AudioResampler(format="s16", layout="mono", rate=RATE)
+    resampler = av.AudioResampler(format="s16", layout="mono", rate=OPUS_RATE)
     while True:
         try:
             frame = await track.recv()
         except MediaStreamError:
             return
         for part in resampler.resample(frame):
-            samples: list[Any] = part.to_ndarray().reshape(-1).tolist()
-            # As a player does: what has come late is made up for where nothing is said.
-            if call.heard.end > call.now() + FRAME_SECONDS and level(samples) < QUIET:
+            samples: Samples = part.to_ndarray().reshape(-1).astype(np.int16, copy=False)
+            # As a player does: a delay is made up for where nothing is said.
+            if call.heard.end > call.now() + FRAME_SECONDS and level(samples) < SPEECH_DBFS:
                 call.heard.catch_up(call.now())
-            call.hear(samples)
+            call.add_heard(samples)
 
 
-async def _first(timeout: float | None, *events: asyncio.Event) -> None:
-    waiting = {asyncio.ensure_future(event.wait()) for event in events}
-    await asyncio.wait(waiting, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-    for task in waiting:
-        task.cancel()
-
-
-async def _lost(pc: RTCPeerConnection) -> int:
+async def _lost_packets(pc: RTCPeerConnection) -> int:
     stats = await pc.getStats()
     return sum(max(0, entry.packetsLost) for entry in stats.values() if entry.type == "inbound-rtp")

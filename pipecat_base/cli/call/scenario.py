@@ -1,87 +1,64 @@
-"""What the caller says, and when.
+"""Scenarios: a TOML file of recordings that the caller says, each after the one before, once its condition holds.
 
-A scenario is a TOML file. Its turns are said in their order, each once the one before has ended:
-
-    [[say]]
-    wav = "hello.wav"     # 16-bit PCM; beside the scenario
-    at = 0.5              # at this second of the call
-
-    [[say]]
-    wav = "question.wav"
-    answered = 0.8        # once the bot has answered, and has been silent for 0.8 s
-
-    [[say]]
-    wav = "wait.wav"
-    interrupt = 1.0       # once the bot has spoken for 1 s: does it stop?
+[[say]]
+wav = "question.wav"  # beside the file
+answered = 0.8        # the bot has answered, and has been silent for 0.8 s; or at, or interrupt
 """
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pipecat_base.cli.call import audio, echo
+from pipecat_base.cli.call.audio import Samples
 from pipecat_base.cli.call.figures import CallError, CallFigures
 from pipecat_base.cli.call.track import FRAME_SECONDS
 
 CONDITIONS = ("at", "answered", "interrupt")
-PATIENCE = 15.0
-"""Seconds that a turn waits for the bot before the scenario ends without it."""
-ECHO_TAIL = 1.0
-"""Seconds to listen to an echo after the last word."""
-ANSWER_PATIENCE = 10.0
-"""Seconds to wait for a bot's answer to the last word."""
-ANSWER_OVER = 1.5
-"""Seconds of silence after which an answer is over."""
-LONGEST_ANSWER = 60.0
-WHOLE = 10
-"""Frames. A bot may answer in pieces of several: what is a multiple of a fifth of a second comes back whole."""
+TURN_TIMEOUT_SECONDS = 15.0
+ECHO_TAIL_SECONDS = 1.0
+ANSWER_TIMEOUT_SECONDS = 10.0
+ANSWER_PAUSE_SECONDS = 1.5  # of silence, after which the last answer is over
+MAX_ANSWER_SECONDS = 60.0
+CHUNK_FRAMES = 10  # a bot may answer in pieces of several frames: multiples of 200 ms come back whole
 
 
 @dataclass(frozen=True)
 class Turn:
-    """Something that is said.
-
-    Attributes:
-        name: Of its recording.
-        condition: One of :data:`CONDITIONS`.
-        seconds: What the condition is about.
-    """
+    """A recording, and the condition (with its seconds) for saying it."""
 
     name: str
-    samples: Sequence[int]
+    samples: Samples
     condition: str = "at"
     seconds: float = 0.0
+
+    def resampled(self, rate: int, target: int) -> Turn:
+        return replace(self, samples=audio.resample(self.samples, rate, target))
 
 
 @dataclass(frozen=True)
 class Script:
-    """All that is said, at one rate in Hz."""
+    """All turns, at one rate."""
 
     turns: tuple[Turn, ...]
     rate: int
 
     def at_rate(self, rate: int) -> Script:
-        """The same at another rate."""
-        turns = (Turn(t.name, audio.resample(t.samples, self.rate, rate), t.condition, t.seconds) for t in self.turns)
-        return Script(tuple(turns), rate)
+        return Script(tuple(turn.resampled(self.rate, rate) for turn in self.turns), rate)
 
 
 def from_wav(path: str) -> Script:
-    """One recording, from the first moment on.
-
-    Raises:
-        OSError, ValueError: it cannot be read.
-    """
     samples, rate = audio.read_wav(path)
     return Script((Turn(path, samples),), rate)
 
 
 def from_file(path: str) -> Script:
-    """A scenario.
+    """A scenario, at the rate of its first recording.
 
     Raises:
         CallError, OSError, ValueError: it, or a recording of it, cannot be read.
@@ -94,10 +71,8 @@ def from_file(path: str) -> Script:
     if not isinstance(listed, list) or not listed or set(content) != {"say"}:
         raise CallError(f"{path}: expected nothing but [[say]] tables, at least one")
     turns = [_turn(path, number, entry) for number, entry in enumerate(listed, 1)]
-    rate = turns[0][1]
-    return Script(
-        tuple(Turn(t.name, audio.resample(t.samples, r, rate), t.condition, t.seconds) for t, r in turns), rate
-    )
+    first = turns[0][1]
+    return Script(tuple(turn.resampled(rate, first) for turn, rate in turns), first)
 
 
 def _turn(path: str, number: int, entry: Any) -> tuple[Turn, int]:
@@ -115,31 +90,29 @@ def _turn(path: str, number: int, entry: Any) -> tuple[Turn, int]:
 
 
 class Tail:
-    """When to hang up after the last word. Calls to one bot share it: whether that is an echo is found out once.
+    """Decides when to hang up after the last word: after so many seconds, or after the bot's answer or echo.
 
-    Args:
-        seconds: None listens to the bot's answer, and to an echo for :data:`ECHO_TAIL`.
+    Calls to one bot share it: whether that is an echo is found out once.
     """
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
-        self._hears_echo: bool | None = None
+        self._is_echo: bool | None = None
 
     def is_over(self, call: CallFigures, ended: float, now: float) -> bool:
-        """Whether a call that has said all by ``ended`` has heard what there is to hear."""
         since = now - ended
         if self._seconds is not None:
             return since >= self._seconds
-        if since < ECHO_TAIL or since > LONGEST_ANSWER:
-            return since > LONGEST_ANSWER
-        if self._hears_echo is None:
-            self._hears_echo = echo.find(call.said, call.heard) is not None
-        if self._hears_echo:
+        if since < ECHO_TAIL_SECONDS or since > MAX_ANSWER_SECONDS:
+            return since > MAX_ANSWER_SECONDS
+        if self._is_echo is None:
+            self._is_echo = echo.find(call.said, call.heard) is not None
+        if self._is_echo:
             return True
         spoken, answer = call.said.last(now), call.heard.last(now)
         if answer is None or answer.end <= (ended if spoken is None else spoken.end):
-            return since >= ANSWER_PATIENCE
-        return now - answer.end >= ANSWER_OVER
+            return since >= ANSWER_TIMEOUT_SECONDS
+        return now - answer.end >= ANSWER_PAUSE_SECONDS
 
 
 class Speaker:
@@ -149,31 +122,31 @@ class Speaker:
         self._call = call
         self._tail = tail
         self._waiting = list(script.turns)
-        self._saying: Turn | None = None
-        self._at = 0
+        self._turn: Turn | None = None
+        self._position = 0
         self._ended = 0.0
-        self._size = round(script.rate * FRAME_SECONDS)
+        self._frame_size = round(script.rate * FRAME_SECONDS)
 
-    def next(self) -> list[int]:
-        """The next 20 ms, silence where nothing is said."""
+    def next(self) -> Samples:
+        """The next 20 ms: speech, or silence."""
         now = self._now
-        if self._saying is None and self._waiting and self._is_time(self._waiting[0], now):
-            self._saying, self._at = self._waiting.pop(0), 0
-        frame: list[int] = []
-        if self._saying is not None:
-            frame = list(self._saying.samples[self._at : self._at + self._size])
-            self._at += self._size
-            if self._at >= len(self._saying.samples):
-                self._saying, self._ended = None, now + FRAME_SECONDS
-        frame += [0] * (self._size - len(frame))
+        if self._turn is None and self._waiting and self._is_due(self._waiting[0], now):
+            self._turn, self._position = self._waiting.pop(0), 0
+        frame = np.zeros(self._frame_size, np.int16)
+        if self._turn is not None:
+            part = self._turn.samples[self._position : self._position + self._frame_size]
+            frame[: len(part)] = part
+            self._position += self._frame_size
+            if self._position >= len(self._turn.samples):
+                self._turn, self._ended = None, now + FRAME_SECONDS
         self._call.said.add(frame, now)
         self._call.sent += 1
         return frame
 
     @property
     def finished(self) -> bool:
-        """Whether all is said, and what was to be heard is heard."""
-        if self._saying is not None or self._call.sent % WHOLE:
+        """Whether to hang up: everything was said and answered, or the bot does not do what a turn waits for."""
+        if self._turn is not None or self._call.sent % CHUNK_FRAMES:
             return False
         if self._waiting:
             return self._gives_up(self._waiting[0])
@@ -181,10 +154,9 @@ class Speaker:
 
     @property
     def _now(self) -> float:
-        """By frames, as the bot hears it."""
-        return self._call.sent * FRAME_SECONDS
+        return self._call.sent * FRAME_SECONDS  # as the bot's clock is: by frames
 
-    def _is_time(self, turn: Turn, now: float) -> bool:
+    def _is_due(self, turn: Turn, now: float) -> bool:
         if turn.condition == "at":
             return now >= turn.seconds
         speech = self._call.heard.last(now)
@@ -195,12 +167,11 @@ class Speaker:
         return speech.start + turn.seconds <= now < speech.end + FRAME_SECONDS
 
     def _gives_up(self, turn: Turn) -> bool:
-        """On a bot that does not do what the turn waits for."""
         if turn.condition == "at":
             return False
         speech = self._call.heard.last(self._now)
         quiet = self._now - max(self._ended, 0.0 if speech is None else speech.end)
-        if quiet < PATIENCE and self._now - self._ended < LONGEST_ANSWER:
+        if quiet < TURN_TIMEOUT_SECONDS and self._now - self._ended < MAX_ANSWER_SECONDS:
             return False
         self._call.unsaid = [each.name for each in self._waiting]
         return True

@@ -219,7 +219,7 @@ def test_a_stun_server_that_does_not_answer(
 
 
 def turn(port: int, credential: str | None = StunServer.credential, transport: str = "udp") -> Finding:
-    parsed = {"scheme": "turn", "server__host": "127.0.0.1", "server__port": port, "transport": transport}
+    parsed = {"scheme": "turn", "host": "127.0.0.1", "port": port, "transport": transport}
     (finding,) = ice.turn("turn:there", parsed, "user", credential)
     return finding
 

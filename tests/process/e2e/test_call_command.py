@@ -49,7 +49,7 @@ def phone() -> Iterator[Launcher]:
         yield launcher
 
 
-def slot(launcher: Launcher, folder: Path, *arguments: str, seconds: float = 1.5) -> Any:
+def place_call(launcher: Launcher, folder: Path, *arguments: str, seconds: float = 1.5) -> Any:
     """One call of a voice; what ``--json`` says of it."""
     speech, rate = audio.read_wav(str(ROOT / "examples" / "speech.wav"))
     audio.write_wav(str(folder / "speech.wav"), speech[: int(seconds * rate)], rate)
@@ -86,7 +86,7 @@ def given(launcher: Launcher) -> Any:
 def test_a_phone_bot_as_people_write_it_is_called_in_dev_as_each_provider_would(
     phone: Launcher, tmp_path: Path, provider: str, numbers: list[str], told: Any
 ) -> None:
-    call = slot(phone, tmp_path, "--provider", provider, *numbers, "--body", '{"name": "Ada"}')
+    call = place_call(phone, tmp_path, "--provider", provider, *numbers, "--body", '{"name": "Ada"}')
     # Plivo says "start" without "connected" before it: pipecat, which reads two messages, takes the first frame.
     assert (call["kind"], call["frames_lost"], call["ended_by_bot"]) == ("echo", int(provider == "plivo"), None)
     assert given(phone) == told
@@ -107,7 +107,7 @@ def test_stand_ins_for_credentials_are_not_the_gateways(phone: Launcher) -> None
 def test_a_bot_that_hangs_up_with_stand_ins_asks_nobody(
     phone: Launcher, tmp_path: Path, provider: str, variables: str
 ) -> None:
-    call = slot(phone, tmp_path, "--provider", provider, "--body", '{"hang_up": true}', seconds=5)
+    call = place_call(phone, tmp_path, "--provider", provider, "--body", '{"hang_up": true}', seconds=5)
     phone.wait_for_log(variables)
     assert call["ended_by_bot"].startswith("1000")
     assert not call["cut_off"]
@@ -132,7 +132,7 @@ def test_credentials_that_are_set_are_left_alone_and_empty_ones_are_not(tmp_path
 
 def test_outside_dev_the_log_says_which_variables_pipecat_wants(tmp_path: Path) -> None:
     with Launcher("phone") as launcher:
-        call = slot(launcher, tmp_path)
+        call = place_call(launcher, tmp_path)
         assert call["cut_off"]
         assert call["ended_by_bot"] == "1011 the bot failed; its log says why"
         launcher.wait_for_log("wants TWILIO_ACCOUNT_SID and TWILIO_AUTH_TOKEN for it; to try the bot without, use")
@@ -147,7 +147,7 @@ def test_a_key_starts_a_session_at_the_gateway_and_is_never_shown(tmp_path: Path
     }
     audio.write_wav(str(tmp_path / "tone.wav"), tone(500, 1.0, 16000), 16000)
     with Launcher("phone", command=("dev",), **variables) as launcher:
-        call = slot(launcher, tmp_path, *webrtc, "--key", KEY, "--body", '{"name": "Ada"}')
+        call = place_call(launcher, tmp_path, *webrtc, "--key", KEY, "--body", '{"name": "Ada"}')
         assert call["bot_speech_s"] > 0.5
         assert call["kind"] == "echo" or webrtc  # a busy machine tears one over WebRTC apart
         told = given(launcher)
@@ -166,7 +166,7 @@ def test_a_webrtc_call_whose_bot_fails_says_so(tmp_path: Path) -> None:
         "import asyncio\n\n\nasync def bot(args):\n    await asyncio.sleep(0.5)\n    raise ValueError\n"
     )
     with Launcher(tmp_path, command=("dev",), PIPECAT_ICE_SERVERS="[]") as launcher:
-        call = slot(launcher, tmp_path, "--webrtc", seconds=5)
+        call = place_call(launcher, tmp_path, "--webrtc", seconds=5)
     assert (call["cut_off"], call["ended_by_bot"]) == (True, "the bot failed; its log says why")
 
 
@@ -268,7 +268,7 @@ def test_a_mark_comes_back_when_what_is_before_it_has_been_played_or_cleared(
 ) -> None:
     (tmp_path / "bot.py").write_text(MARKS.replace("MESSAGES", messages.replace("M}", '{"payload": SECOND}}')))
     with Launcher(tmp_path) as launcher:
-        call = slot(launcher, tmp_path, "--provider", provider, "--tail", "10")
+        call = place_call(launcher, tmp_path, "--provider", provider, "--tail", "10")
         launcher.wait_for_log(f"{played} played")
         launcher.wait_for_log(f"{cleared} cleared")
     assert call["ended_by_bot"] == "1000 the bot returned"

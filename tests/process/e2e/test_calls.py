@@ -186,10 +186,12 @@ def test_the_call_command_measures_a_webrtc_call(echo: Launcher, tmp_path: Path)
 @in_one_process
 def test_a_call_whose_bot_is_killed_is_cut_off(tmp_path: Path) -> None:
     audio.write_wav(str(tmp_path / "tone.wav"), tone(500, 5.0, 8000), 8000)
-    with Launcher(ROOT / "examples" / "echo") as launcher:
-        killer = threading.Timer(1.5, launcher.process.kill)
-        killer.start()
-        result = run("call", "tone.wav", "--url", launcher.websocket_url(), cwd=tmp_path)
+    with Launcher(ROOT / "examples" / "echo") as launcher, ThreadPoolExecutor() as pool:
+        calling = pool.submit(run, "call", "tone.wav", "--url", launcher.websocket_url(), cwd=tmp_path)
+        launcher.wait_for_log("Session started")
+        time.sleep(1)
+        launcher.process.kill()
+        result = calling.result()
     assert result.returncode == 1
     assert re.search(r"call 1: .*, cut off: without a close frame", result.stdout), result.stdout
 
