@@ -1,30 +1,30 @@
 """Security fixes of the packages that parse callers' bytes.
 
-pyproject.toml requires them, as far as each supported pipecat-ai can be installed beside them. In the image the bot's
-pins come first: the launcher serves with a version that lacks a fix, and warns.
+pyproject.toml requires the fixes, as far as every supported pipecat-ai can be installed with them. In the image the
+bot's pins come first: the launcher serves with a version that lacks a fix, and warns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pipecat_base.bot.packages import Release, release_of, text_of
 
 
-@dataclass(frozen=True)
-class Fixes:
-    """Security fixes of one package.
+class Fixes(NamedTuple):
+    """One package's security fixes.
 
     Attributes:
         works_from: The oldest release that the launcher can use.
-        released_in: By advisory, the first release with the fix, the oldest first.
+        released_in: The first release with the fix, by advisory, the oldest first.
     """
 
     works_from: Release
     released_in: Mapping[str, Release]
 
 
+# fastapi, uvicorn and websockets have all known fixes in the oldest releases that the launcher can use.
 FIXES: Mapping[str, Fixes] = {
     "h11": Fixes((0, 14), {"CVE-2025-43859": (0, 16)}),
     "python-multipart": Fixes(
@@ -50,24 +50,23 @@ FIXES: Mapping[str, Fixes] = {
         },
     ),
 }
-"""By package. fastapi, uvicorn and websockets have all known fixes in the oldest releases that the launcher can use."""
 
 
 def warnings(versions: Mapping[str, str], *, unused: Collection[str] = ()) -> list[str]:
-    """One line for each package that lacks a security fix.
+    """Lines that each name a package without a security fix.
 
     Args:
-        versions: By package, the version that is imported.
+        versions: The version that is imported, by package.
         unused: Packages that this start does not import.
     """
-    return [
-        f"{name} {versions[name]} lacks the security fixes of {', '.join(missing)}:"
-        f" install {name}>={text_of(max(missing.values()))}"
-        for name, fixes in FIXES.items()
-        if name in versions and name not in unused
-        if (missing := _missing(release_of(versions[name]), fixes))
-    ]
-
-
-def _missing(release: Release, fixes: Fixes) -> dict[str, Release]:
-    return {advisory: fixed for advisory, fixed in fixes.released_in.items() if release < fixed}
+    lines = []
+    for name, fixes in FIXES.items():
+        if name in versions and name not in unused:
+            release = release_of(versions[name])
+            missing = {advisory: fixed for advisory, fixed in fixes.released_in.items() if release < fixed}
+            if missing:
+                lines.append(
+                    f"{name} {versions[name]} lacks the security fixes of {', '.join(missing)}:"
+                    f" install {name}>={text_of(max(missing.values()))}"
+                )
+    return lines

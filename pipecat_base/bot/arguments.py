@@ -1,42 +1,102 @@
-"""What ``bot(args)`` receives, built for whichever pipecat the bot's environment has."""
+"""The objects that ``bot(args)`` receives, built from the classes of the installed pipecat and pipecatcloud.
+
+Bots test their arguments with ``isinstance`` against ``pipecatcloud.agent.*SessionArguments`` or
+``pipecat.runner.types.*RunnerArguments``; the former subclass the latter. The fields changed over the years: a class
+may raise TypeError for a field that another version takes. So only fields that tell where the caller is are passed to
+the class, and all others are set as attributes afterwards; versions are never compared.
+Without either package, the dataclasses at the end of this module stand in, with pipecat's names.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import importlib
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal, Protocol
 
-from pipecat_base.bot import argument_types
-from pipecat_base.bot.argument_types import CLOUD, RELAY, RUNNER, ArgumentTypes
+from pipecat_base.bot import installed
 from pipecat_base.errors import MoqRefused, NotSupported
 from pipecat_base.logs.escaping import logged
 from pipecat_base.logs.redaction import Redaction
 
-if TYPE_CHECKING:
-    from starlette.websockets import WebSocket
+CLOUD = "pipecatcloud.agent"
+RUNNER = "pipecat.runner.types"
+
+Kind = Literal["plain", "daily", "websocket", "webrtc", "moq"]
+# The bot speaks as "participant_id" and hears "peer_id".
+RELAY = {"relay_url": "https://relay", "namespace": "n", "participant_id": "response", "peer_id": "request"}
+# By kind of session: pipecat's class, pipecatcloud's, and values with which either must build.
+CLASSES: Mapping[Kind, tuple[str, str, Mapping[str, Any]]] = {
+    "plain": ("RunnerArguments", "PipecatSessionArguments", {}),
+    "daily": ("DailyRunnerArguments", "DailySessionArguments", {"room_url": "https://room", "token": "t"}),
+    "websocket": ("WebSocketRunnerArguments", "WebSocketSessionArguments", {"websocket": None}),
+    "webrtc": ("SmallWebRTCRunnerArguments", "SmallWebRTCSessionArguments", {"webrtc_connection": None}),
+    "moq": ("MOQRunnerArguments", "MOQSessionArguments", RELAY),
+}
 
 
 class Arguments(Protocol):
-    """The fields that every session's arguments have, whatever package they come from."""
+    """Fields that the arguments of every session have."""
 
     session_id: str | None
     body: Any
     flow_config: str | None
 
 
+@dataclass(frozen=True)
+class ArgumentTypes:
+    """The class for each kind of session; None for a kind that is not available."""
+
+    classes: Mapping[Kind, type[Any] | None]
+    from_cloud: bool = False
+
+    def problem(self, kind: Kind) -> Exception | None:
+        """Try to build a sample. The class must be there."""
+        try:
+            _build(self.classes[kind], CLASSES[kind][2], session_id="s", body={})
+        except Exception as error:
+            return error
+        return None
+
+
+def types_from_runner(runner: Any) -> ArgumentTypes:
+    found = {kind: getattr(runner, names[0], None) for kind, names in CLASSES.items()}
+    return ArgumentTypes(found | {"moq": _without_url_in_repr(found["moq"])})
+
+
+def types_from_cloud(cloud: Any, runner: Any) -> ArgumentTypes:
+    """pipecatcloud's classes; for WebRTC and MoQ, pipecat's stand in. Its module may be None."""
+    fallback = types_from_runner(runner).classes
+    found = {kind: getattr(cloud, names[1], None) for kind, names in CLASSES.items()}
+    found["webrtc"] = found["webrtc"] or fallback["webrtc"]
+    found["moq"] = _without_url_in_repr(found["moq"]) or fallback["moq"]
+    return ArgumentTypes(found, from_cloud=True)
+
+
+def load_types(*, cloud: bool) -> ArgumentTypes:
+    """Import the classes that are installed; pipecatcloud's only if ``cloud``."""
+    runner = _imported(RUNNER)
+    module = _imported(CLOUD) if cloud else None
+    if module is not None:
+        return types_from_cloud(module, runner)
+    return types_from_runner(sys.modules[__name__] if runner is None else runner)
+
+
 class ArgumentFactory:
     """Builds the arguments of each session.
 
     Args:
-        wants_cloud: Whether the bot's sources mention pipecatcloud. Importing it costs half a second on a small
-            machine, so it is left alone for a bot that never looks at its classes.
-        guard: Entered around imports made here. pipecatcloud removes every log sink when it is imported.
-        webrtc_problem: Why arguments of WebRTC sessions cannot be built, or None.
+        wants_cloud: True if the bot's sources mention pipecatcloud, whose import takes half a second on a small
+            machine.
+        guard: Entered around imports: pipecatcloud removes every log sink when it is imported.
+        webrtc_problem: The reason why arguments of WebRTC sessions cannot be built, or None.
     """
 
     def __init__(
@@ -54,84 +114,54 @@ class ArgumentFactory:
         self._resolving = threading.Lock()
 
     def types(self) -> ArgumentTypes:
-        """The classes; imports what they come from. Safe in any thread."""
+        """Import the classes, unless that is done. Safe in any thread."""
         with self._resolving:
-            if not self._is_resolved():
+            # The bot may have imported pipecatcloud since.
+            has_cloud = CLOUD in sys.modules
+            if self._types is None or (has_cloud and not self._types.from_cloud):
                 with self._guard():
-                    self._types = argument_types.load(cloud=self._is_cloud_wanted())
-            assert self._types is not None
+                    self._types = load_types(cloud=self._wants_cloud or has_cloud)
             return self._types
 
     async def resolve(self) -> ArgumentTypes:
-        """The classes; imports what they come from, where that is still to be done."""
-        if self._is_resolved():
-            assert self._types is not None
-            return self._types
-        # Importing pipecat for the first time takes long enough to be heard in other calls.
+        types = self._types
+        if types is not None and (types.from_cloud or CLOUD not in sys.modules):
+            return types
+        # The first import of pipecat takes long enough to be heard in other calls.
         return await asyncio.to_thread(self.types)
 
-    async def plain(self, session_id: str, body: Any, *, flow_config: str | None = None) -> Arguments:
-        """Neither room nor socket: the bot reaches its callers by itself."""
-        types = await self.resolve()
-        return self._build(types.plain, {}, session_id, body, flow_config=flow_config)
-
-    async def daily(
-        self, session_id: str, body: Any, room_url: str, token: str | None, *, flow_config: str | None = None
+    async def build(
+        self, kind: Kind, session_id: str, body: Any, values: Mapping[str, Any] | None = None, **later: Any
     ) -> Arguments:
-        """A Daily room to join; ``token`` may be None, for a public room."""
-        types = await self.resolve()
-        values = {"room_url": room_url, "token": token}
-        return self._build(types.daily, values, session_id, body, flow_config=flow_config)
+        """Build a session's arguments.
 
-    async def websocket(
-        self,
-        session_id: str,
-        body: Any,
-        websocket: WebSocket,
-        transport_type: str | None,
-        *,
-        flow_config: str | None = None,
-    ) -> Arguments:
-        """An accepted WebSocket from which nothing has been read.
-
-        ``transport_type`` None lets pipecat recognise a phone provider by its first messages.
-        """
-        types = await self.resolve()
-        values = {"websocket": websocket}
-        return self._build(
-            types.websocket, values, session_id, body, transport_type=transport_type, flow_config=flow_config
-        )
-
-    async def webrtc(self, session_id: str, body: Any, connection: Any, *, flow_config: str | None = None) -> Arguments:
-        """A SmallWebRTC peer connection that has been answered."""
-        types = await self.resolve()
-        values = {"webrtc_connection": connection}
-        return self._build(types.webrtc, values, session_id, body, flow_config=flow_config)
-
-    async def moq(
-        self, session_id: str, body: Any, relay_url: str, namespace: str, *, flow_config: str | None = None
-    ) -> Arguments:
-        """A MoQ relay to dial.
+        Args:
+            values: Where the caller is, passed to the class. A Daily room's ``token`` is None if the room is public.
+            later: Attributes that are set afterwards. With a ``transport_type`` of None pipecat recognises a phone
+                provider by its first messages.
 
         Raises:
-            MoqRefused: what is installed here does not take them. The URL is not in the reason.
+            NotSupported: no class is installed for this kind.
+            MoqRefused: the installed class does not take a relay. The reason does not contain its URL.
         """
-        types = await self.resolve()
-        values = {**RELAY, "relay_url": relay_url, "namespace": namespace}
+        type_ = (await self.resolve()).classes[kind]
+        if kind != "moq":
+            return self._build(type_, values or {}, session_id, body, **later)
+        values = {**RELAY, **(values or {})}
         try:
-            return self._build(types.moq, values, session_id, body, flow_config=flow_config)
+            return self._build(type_, values, session_id, body, **later)
         except Exception as error:
             redact = Redaction()
-            redact.hide(session_id, relay_url)
-            said = logged(redact(session_id, str(error)))
-            reason = f"its session arguments did not build ({type(error).__name__}: {said})"
+            redact.hide(session_id, values["relay_url"])
+            message = logged(redact(session_id, str(error)))
+            reason = f"its session arguments did not build ({type(error).__name__}: {message})"
             raise MoqRefused(reason, session_id=session_id) from None
 
-    async def other(self, session_id: str, body: Any, type_name: str, values: dict[str, Any]) -> Arguments:
-        """A class of ``pipecat.runner.types`` that pipecatcloud has no name for.
+    async def build_runners(self, type_name: str, session_id: str, body: Any, values: Mapping[str, Any]) -> Arguments:
+        """Build arguments of a class that only ``pipecat.runner.types`` has.
 
         Raises:
-            NotSupported: this pipecat does not have it either.
+            NotSupported: the installed pipecat does not have it either.
         """
         await self.resolve()
         module = sys.modules.get(RUNNER) or await asyncio.to_thread(self._import_runner)
@@ -145,23 +175,80 @@ class ArgumentFactory:
     ) -> Arguments:
         if type_ is None:
             raise NotSupported("What is installed here has no arguments for this transport.", session_id=session_id)
-        arguments: Arguments = argument_types.build(
-            type_,
-            values,
-            session_id=session_id,
-            body=body,
-            file_storage=self.file_storage,
-            **{"handle_sigint": False, "handle_sigterm": False, "flow_config": None, **later},
-        )
+        defaults = {"handle_sigint": False, "handle_sigterm": False, "flow_config": None}
+        later = {"file_storage": self.file_storage, **defaults, **later}
+        arguments: Arguments = _build(type_, values, session_id=session_id, body=body, **later)
         return arguments
-
-    def _is_resolved(self) -> bool:
-        return self._types is not None and (self._types.from_cloud or CLOUD not in sys.modules)
-
-    def _is_cloud_wanted(self) -> bool:
-        return self._wants_cloud or CLOUD in sys.modules
 
     def _import_runner(self) -> Any:
         with self._guard(), contextlib.suppress(ImportError):
             return importlib.import_module(RUNNER)
         return None
+
+
+def _build(type_: Any, values: Mapping[str, Any], *, session_id: str, **later: Any) -> Any:
+    known = {**values, "session_id": session_id}
+    needed = [
+        f.name
+        for f in dataclasses.fields(type_)
+        if f.init
+        and (f.name in values or (f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING))
+    ]
+    arguments = type_(**{name: known.get(name) for name in needed})
+    for name, value in {**known, **later}.items():
+        setattr(arguments, name, value)
+    return arguments
+
+
+def _imported(name: str) -> Any:
+    """None for a module that is missing or does not import; a bot that needs it will say so itself."""
+    if not installed.has(name.partition(".")[0]):
+        return None
+    try:
+        return importlib.import_module(name)
+    except Exception:
+        return None
+
+
+@cache
+def _without_url_in_repr(type_: type[Any] | None) -> type[Any] | None:
+    """Leave the relay's URL, which holds a token, out of the class's repr, as pipecatcloud's own class does."""
+    if type_ is None or not dataclasses.is_dataclass(type_):
+        return None
+    if not any(f.name == "relay_url" and f.repr for f in dataclasses.fields(type_)):
+        return type_
+
+    def without_url(self: Any) -> str:
+        shown = [f for f in dataclasses.fields(self) if f.repr and f.name != "relay_url"]
+        return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
+
+    namespace = {"__repr__": without_url, "__module__": type_.__module__, "__doc__": type_.__doc__}
+    return type(type_.__name__, (type_,), namespace)
+
+
+@dataclass
+class RunnerArguments:
+    handle_sigint: bool = field(default=False, init=False)
+    handle_sigterm: bool = field(default=False, init=False)
+    pipeline_idle_timeout_secs: float | None = field(default=300, init=False)
+    body: Any = field(default_factory=dict, init=False)
+    session_id: str | None = field(default=None, init=False)
+    file_storage: Any = field(default=None, init=False)
+    flow_config: str | None = field(default=None, init=False)
+
+
+@dataclass
+class DailyRunnerArguments(RunnerArguments):
+    room_url: str
+    token: str | None
+
+
+@dataclass
+class WebSocketRunnerArguments(RunnerArguments):
+    websocket: Any
+    transport_type: str | None = field(default=None, init=False)
+
+
+@dataclass
+class SmallWebRTCRunnerArguments(RunnerArguments):
+    webrtc_connection: Any

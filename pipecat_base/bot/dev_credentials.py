@@ -1,7 +1,7 @@
-"""Phone calls without a provider's account: what pipecat wants to hang up with, and what ``dev`` gives it instead.
+"""Stand-in credentials, so that ``dev`` can take phone calls without a provider's account.
 
-pipecat's serializers of Twilio, Telnyx and Plivo hang up by the provider's REST API, and are not made without
-credentials. In ``dev`` missing ones are stand-ins; with those nothing is sent to the provider.
+pipecat's serializers of Twilio, Telnyx and Plivo hang up through the provider's REST API and refuse to be made without
+credentials. ``dev`` sets stand-ins for missing ones; with those nothing is sent to the provider.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import functools
 import importlib
 import secrets
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,16 +18,16 @@ from typing import Any
 from pipecat_base.config import environment
 from pipecat_base.logs.logger import logger
 
+# The prefix of each. The rest is random, as the gateway must accept no signature made with a public key.
 STAND_IN = "stand-in-of-pipecat-base-dev-"
-"""What each begins with. The rest is random: nobody signs requests with what is public."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What pipecat reads for a provider (``pipecat.runner.utils``), and which class uses it.
+class ProviderCredentials:
+    """Variables that pipecat reads for a provider (``pipecat.runner.utils``), and the class that uses them.
 
     Attributes:
-        instead: Variables that pipecat takes in place of the last of ``variables``, where one of them is set.
+        instead: Variables any of which may replace the last of ``variables``.
     """
 
     provider: str
@@ -36,45 +37,43 @@ class Wanted:
 
     @property
     def module(self) -> str:
-        """Where the class is."""
         return f"pipecat.serializers.{self.provider.lower()}"
 
     def missing(self, variables: Mapping[str, str]) -> list[str]:
-        """Those that are not set, or are empty."""
         has_other = any(variables.get(name, "").strip() for name in self.instead)
-        wanted = self.variables[:-1] if has_other else self.variables
-        return [name for name in wanted if not variables.get(name, "").strip()]
+        needed = self.variables[:-1] if has_other else self.variables
+        return [name for name in needed if not variables.get(name, "").strip()]
 
 
-WANTED = (
-    Wanted(
+# Exotel's serializer hangs up no call.
+PROVIDERS = (
+    ProviderCredentials(
         "Twilio",
         "TwilioFrameSerializer",
         ("TWILIO_ACCOUNT_SID", "TWILIO_AUTH_TOKEN"),
         ("TWILIO_API_KEY", "TWILIO_API_SECRET"),
     ),
-    Wanted("Telnyx", "TelnyxFrameSerializer", ("TELNYX_API_KEY",)),
-    Wanted("Plivo", "PlivoFrameSerializer", ("PLIVO_AUTH_ID", "PLIVO_AUTH_TOKEN")),
+    ProviderCredentials("Telnyx", "TelnyxFrameSerializer", ("TELNYX_API_KEY",)),
+    ProviderCredentials("Plivo", "PlivoFrameSerializer", ("PLIVO_AUTH_ID", "PLIVO_AUTH_TOKEN")),
 )
-"""Exotel's serializer hangs up nothing."""
 
 
 def provide() -> None:
-    """Set stand-ins for what is missing. For the bot alone: the gateway checks signatures with the same variables."""
+    """Set stand-ins for missing variables. Only for the bot: the gateway checks signatures with the same variables."""
     variables = environment.read()
-    for wanted in WANTED:
-        environment.add({name: f"{STAND_IN}{secrets.token_hex(16)}" for name in wanted.missing(variables)})
+    for provider in PROVIDERS:
+        environment.add({name: f"{STAND_IN}{secrets.token_hex(16)}" for name in provider.missing(variables)})
 
 
-def keep_in_house() -> None:
-    """Have pipecat send no hang-up that has a stand-in's credentials. It imports pipecat."""
+def suppress_hang_ups() -> None:
+    """Stop pipecat from sending hang-ups with stand-ins. Imports pipecat."""
     variables = environment.read()
-    for wanted in WANTED:
-        names = [name for name in wanted.variables if _stands_in(variables.get(name))]
-        with contextlib.suppress(ImportError, AttributeError):  # an extra that is missing, a pipecat of another age
+    for provider in PROVIDERS:
+        names = [name for name in provider.variables if _stands_in(variables.get(name))]
+        with contextlib.suppress(ImportError, AttributeError):  # a missing extra, another release of pipecat
             if names:
-                serializer: Any = getattr(importlib.import_module(wanted.module), wanted.serializer)
-                serializer._hang_up_call = _unless_stand_in(serializer._hang_up_call, wanted.provider, names)
+                serializer: Any = getattr(importlib.import_module(provider.module), provider.serializer)
+                serializer._hang_up_call = _unless_stand_in(serializer._hang_up_call, provider.provider, names)
 
 
 def _unless_stand_in(
@@ -95,20 +94,16 @@ def _stands_in(value: object) -> bool:
 
 
 def advice(error: BaseException) -> str | None:
-    """What to do about a bot that failed for want of a provider's credentials; None for any other failure."""
+    """A remedy for a bot that failed without a provider's credentials; None for any other failure."""
     if type(error) is not ValueError or "auto_hang_up" not in str(error):
         return None
     variables = environment.read()
-    trace = error.__traceback__
-    modules = set()
-    while trace is not None:
-        modules.add(trace.tb_frame.f_globals.get("__name__", ""))
-        trace = trace.tb_next
-    for wanted in WANTED:
-        missing = wanted.missing(variables)
-        if wanted.module in modules and missing:
+    modules = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    for provider in PROVIDERS:
+        missing = provider.missing(variables)
+        if provider.module in modules and missing:
             return (
-                f"pipecat hangs up {wanted.provider}'s calls by itself and wants {' and '.join(missing)} for it; "
+                f"pipecat hangs up {provider.provider}'s calls by itself and wants {' and '.join(missing)} for it; "
                 "to try the bot without, use pipecat-base dev"
             )
     return None

@@ -1,10 +1,9 @@
-"""What is possible in this image, and why not.
+"""Features that are available in this image, and reasons for those that are not.
 
-Finding a package runs none of it, so detection costs nothing at the start. With ``verify=True`` what was found is
-imported too, and a package that is there but broken is an ERROR with its reason: that is for ``pipecat-base check``
-and for the summary, which is logged once ready.
+Packages are found without importing them, so detection costs nothing at the start. With ``verify=True`` they are also
+imported, and a broken one is an ERROR: for ``pipecat-base check`` and for the summary that is logged once ready.
 
-Names, their order and the summary's form are those of the replaced image; what only this one knows comes after them.
+The names, their order and the summary's form are the replaced image's; features that it does not have follow them.
 """
 
 from __future__ import annotations
@@ -17,29 +16,22 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipecat_base.bot import argument_types, compatibility, installed
-from pipecat_base.bot.argument_types import ArgumentTypes
+from pipecat_base.bot import compatibility, installed
+from pipecat_base.bot.arguments import ArgumentTypes, load_types
 from pipecat_base.config.settings import Settings
 from pipecat_base.logs.logger import logger
 
 RULE = "=" * 60
 TITLE = "Features available in this base image:"
-
+# nltk searches below these for data, after the environment's own folders.
 NLTK_ROOTS = ("/usr", "/usr/local")
-"""Below them nltk looks for data, after the environment's own folders."""
 
 
 class FeatureStatus(StrEnum):
-    """How a feature stands."""
-
     ENABLED = "ENABLED"
-    """Usable now."""
-    DISABLED = "DISABLED"
-    """Not installed, or not asked for."""
-    ERROR = "ERROR"
-    """Installed, but it does not import."""
-    MISSING_CONFIG = "MISSING_CONFIG"
-    """Installed and asked for, but a variable is not set."""
+    DISABLED = "DISABLED"  # not installed, or not turned on
+    ERROR = "ERROR"  # installed, but it does not import
+    MISSING_CONFIG = "MISSING_CONFIG"  # installed and turned on, but a variable is not set
 
 
 EMOJIS = {
@@ -52,27 +44,29 @@ EMOJIS = {
 
 @dataclass(frozen=True)
 class Feature:
-    """One entry of the summary. ``modules`` are what it needs, imported only to verify them."""
+    """An entry of the summary.
+
+    Attributes:
+        required: The package to install or the variable to set.
+        modules: Imported only to verify the feature.
+        missing: Variables that are not set.
+        problem: Returns the fault of the imported ``modules``; None where they can have none.
+    """
 
     name: str
     status: FeatureStatus
     required: str = ""
-    """What to install or set."""
     reason: str = ""
     modules: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    """Variables that are not set."""
     problem: Callable[[], str | None] | None = None
-    """With ``modules`` imported, what is wrong with them; None in place of it when nothing can be."""
 
     def line(self) -> str:
-        """On one line."""
         if self.status is FeatureStatus.ENABLED:
             return f"{self.name}: {self.status.value}"
         return f"{self.name}: {self.status.value} (required: {self.required}; reason: {self.reason})"
 
     def summary(self) -> Iterator[str]:
-        """As it is logged."""
         yield f"{EMOJIS[self.status]} {self.name}: {self.status.value}"
         if self.status is FeatureStatus.ENABLED:
             return
@@ -83,12 +77,11 @@ class Feature:
 
 
 class FeatureManager:
-    """Looks at the settings and at what is installed.
+    """Detects features from the settings and the installed packages.
 
     Args:
-        settings: Which variables are set.
-        has_file_storage: Whether the bot has ``create_file_storage()``.
-        types: Gives the classes of what sessions get; imports them.
+        has_file_storage: True if the bot has ``create_file_storage()``.
+        types: Imports and returns the classes of sessions' arguments.
     """
 
     def __init__(
@@ -96,14 +89,14 @@ class FeatureManager:
         settings: Settings,
         *,
         has_file_storage: bool = False,
-        types: Callable[[], ArgumentTypes] = lambda: argument_types.load(cloud=False),
+        types: Callable[[], ArgumentTypes] = lambda: load_types(cloud=False),
     ) -> None:
         self._settings = settings
         self._has_file_storage = has_file_storage
         self._types = types
 
     def features(self, *, verify: bool = False) -> list[Feature]:
-        """Every feature, in the order of the summary."""
+        """All features, in the order of the summary."""
         found = [
             self._daily(),
             self._websocket(),
@@ -122,7 +115,8 @@ class FeatureManager:
         return [_verified(feature) for feature in found] if verify else found
 
     def log_features_summary(self) -> None:
-        """Import the packages that were found and log one line per feature, from the module that the platform knows."""
+        """Import the packages that were found and log the summary."""
+        # As in the replaced image, the lines come from the module feature_manager.
         log = logger.patch(lambda record: record.update({"name": "feature_manager"}))
         log.info(RULE)
         log.info(TITLE)
@@ -133,9 +127,9 @@ class FeatureManager:
         log.info(RULE)
 
     def capabilities(self) -> Mapping[str, str | None]:
-        """What the platform may start here: by name, why it cannot, or None.
+        """By the platform's name of a capability, the reason why it cannot be used, or None.
 
-        Session arguments are built to know; what a transport is made with is found, but not imported.
+        Builds session arguments; the packages of transports are found, but not imported.
         """
         moq = _verified(self._moq_arguments())
         webrtc = [_verified(self._webrtc_arguments()), self._webrtc()]
@@ -151,7 +145,7 @@ class FeatureManager:
         return _installed("Daily Transport", "pip install pipecat-ai[daily]", installed.DAILY)
 
     def _websocket(self) -> Feature:
-        # Served by uvicorn; a bot needs no pipecat to use the socket.
+        # uvicorn serves them; a bot needs no pipecat to use the socket.
         if not any(map(installed.has, ("websockets", "wsproto"))):
             return _disabled("Websocket Transport", "pip install websockets", "websockets is not installed")
         return Feature("Websocket Transport", FeatureStatus.ENABLED)
@@ -184,7 +178,6 @@ class FeatureManager:
         return feature
 
     def whatsapp(self) -> Feature:
-        """Calls from WhatsApp."""
         name = "WhatsApp Integration"
         settings = self._settings
         values = {
@@ -270,7 +263,7 @@ def _disabled(name: str, required: str, reason: str) -> Feature:
 
 
 def _installed(name: str, required: str, modules: tuple[str, ...]) -> Feature:
-    """ENABLED when each module is there, as far as can be told without importing any."""
+    """ENABLED if all modules are found; imports none."""
     missing = installed.first_missing(modules)
     if missing is not None:
         return Feature(name, FeatureStatus.DISABLED, required, f"{missing} is not installed")
@@ -278,7 +271,7 @@ def _installed(name: str, required: str, modules: tuple[str, ...]) -> Feature:
 
 
 def _why_not(module: str) -> str | None:
-    """In the words of an import that fails."""
+    """The message of an import that fails, or None."""
     return None if installed.has(module) else f"No module named {module!r}"
 
 

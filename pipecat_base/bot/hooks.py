@@ -1,4 +1,4 @@
-"""Calling the user's hooks without letting them hold up the launcher."""
+"""Call the user's hooks without blocking the launcher."""
 
 from __future__ import annotations
 
@@ -16,24 +16,22 @@ T = TypeVar("T")
 
 
 async def call(hook: Callable[[], Any]) -> Any:
-    """Await an async hook; run an ordinary one in a thread, so that it may block.
-
-    The thread is a daemon: one of an executor would be waited for when the interpreter ends, were it stuck for ever.
-    """
+    """Await an async hook; run an ordinary one in a thread, so that it may block."""
     result = await hook() if is_async(hook) else await _in_thread(hook)
     return await result if inspect.isawaitable(result) else result
 
 
 class TookTooLong(Exception):
-    """A step of the user's was not done in its time."""
+    """The user's code did not finish in time."""
 
 
 async def within(seconds: float, step: Coroutine[Any, Any, T]) -> T:
-    """The step's result. Not ``wait_for``: a TimeoutError of the user's own must not be taken for ours.
+    """Await a step.
 
     Raises:
-        TookTooLong: after ``seconds``; the step is cancelled and not waited for.
+        TookTooLong: after ``seconds``; the step is cancelled but not awaited.
     """
+    # Not wait_for, whose TimeoutError could not be told from one that the user's code raises.
     task = asyncio.ensure_future(step)
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:
@@ -50,8 +48,10 @@ async def _in_thread(hook: Callable[[], Any]) -> Any:
     def run() -> None:
         try:
             result = context.run(hook)
+        except StopIteration:  # a future refuses it
+            settle(future.set_exception, RuntimeError("it raised StopIteration"))
         except BaseException as error:
-            settle(future.set_exception, _storable(error))
+            settle(future.set_exception, error)
         else:
             settle(future.set_result, result)
 
@@ -63,21 +63,15 @@ async def _in_thread(hook: Callable[[], Any]) -> Any:
         try:
             loop.call_soon_threadsafe(later)
         except RuntimeError:
-            return  # the loop is closed: nobody waits any more
+            return  # the loop is closed
 
+    # A daemon: the interpreter would wait for an executor's thread, even one that is stuck for ever.
     threading.Thread(target=run, name=f"hook {getattr(hook, '__name__', 'hook')}", daemon=True).start()
     return await future
 
 
-def _storable(error: BaseException) -> BaseException:
-    # A future refuses StopIteration, and hands SystemExit to whoever awaits it.
-    if isinstance(error, StopIteration):
-        return RuntimeError("it raised StopIteration")
-    return error
-
-
-class Lifespan:
-    """An async context manager that is entered and left in one task, as task groups inside it demand."""
+class ContextTask:
+    """Enters and leaves an async context manager in one task, as task groups inside it demand."""
 
     def __init__(self, context: AbstractAsyncContextManager[Any]) -> None:
         self._context = context
@@ -86,16 +80,15 @@ class Lifespan:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Any:
-        """Enter it; what it yields. Raises what it raises."""
+        """Enter the context manager, and return the value that it yields."""
         entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.ensure_future(self._live(entered))
+        self._task = asyncio.ensure_future(self._hold(entered))
         await asyncio.wait({entered, self._task}, return_when=asyncio.FIRST_COMPLETED)
         if not entered.done():
             self._task.result()
         return entered.result()
 
     async def stop(self) -> None:
-        """Leave it. Raises what it raises."""
         self._leave.set()
         if self._task is None or self._task.done():
             return
@@ -104,7 +97,7 @@ class Lifespan:
         else:
             self._task.cancel()
 
-    async def _live(self, entered: asyncio.Future[Any]) -> None:
+    async def _hold(self, entered: asyncio.Future[Any]) -> None:
         async with self._context as value:
             self._entered = True
             if not entered.done():

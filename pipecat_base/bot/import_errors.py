@@ -1,4 +1,4 @@
-"""Why the user's file did not import: the mistake behind the exception, in one line that helps."""
+"""Explain why the user's file did not import: the cause and a remedy, in one line each."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipecat_base.bot import extras, installed
+from pipecat_base.bot import installed
 from pipecat_base.errors import BotExited, BotImportFailed, BotRaised, BotSyntaxError, DependencyMissing, StartupError
 from pipecat_base.logs import tracebacks
 
+# Packages that are installed under another name than they are imported.
 DISTRIBUTIONS = {
     "cv2": "opencv-python-headless",
     "daily": "daily-python",
@@ -19,15 +20,14 @@ DISTRIBUTIONS = {
     "pipecat": "pipecat-ai",
     "yaml": "pyyaml",
 }
-"""Packages whose name to install is not the name to import."""
 SET_VARIABLE = "Set it: in .env beside the bot (pipecat-base dev), with docker run -e, or where the bot is deployed."
 
 
 def explain(error: BaseException, file: Path) -> StartupError:
-    """The user's mistake behind an exception that came out of their import."""
+    """Turn an exception from the import of the user's file into the startup error for its cause."""
     project = str(file.parent)
     frames = tracebacks.users_frames(error.__traceback__, project)
-    at = _slot(frames) or file.name
+    at = _line_of(frames) or file.name
     if isinstance(error, SyntaxError):
         return _syntax(error, file, frames)
     if isinstance(error, SystemExit):
@@ -37,39 +37,41 @@ def explain(error: BaseException, file: Path) -> StartupError:
             frames=frames,
         )
     missing = next((e for e in _chain(error) if isinstance(e, ModuleNotFoundError) and e.name), None)
-    if missing is not None and missing.name is not None:
-        extra = extras.wanted(missing)
-        if extra is not None:
-            return _without_extra(extra, missing.name, at, frames)
-        return _missing(missing.name, error, project, at, frames)
-    if isinstance(error, ImportError) and "relative import" in str(error):
-        return BotImportFailed(
-            f"An import in {at} failed: {_one_line(error)}.",
-            'The bot\'s file is not in a package: write "from helpers import x" instead of "from .helpers import x".',
+    extra = installed.missing_extra(missing) if missing is not None else None
+    if missing is not None and extra is not None:
+        package = f"{installed.PIPECAT}[{extra}]"
+        return DependencyMissing(
+            f"{at} needs the package {package}: pipecat is installed without {missing.name}.",
+            f"Add {package} to requirements.txt or pyproject.toml and install again.",
             frames=frames,
         )
+    if missing is not None and missing.name is not None:
+        return _missing(missing.name, error, project, at, frames)
     if isinstance(error, ImportError):
-        extra = extras.wanted(error)
-        remedy = (
-            "Check that name and the installed version."
-            if extra is None
-            else f"Add {extras.DISTRIBUTION}[{extra}] to requirements.txt or pyproject.toml: it asks for what fits."
-        )
-        return BotImportFailed(f"An import in {at} failed: {error}.", remedy, frames=frames)
+        extra = installed.missing_extra(error)
+        message, remedy = f"{error}", "Check that name and the installed version."
+        if "relative import" in message:
+            message = _one_line(error)
+            instead = 'write "from helpers import x" instead of "from .helpers import x".'
+            remedy = f"The bot's file is not in a package: {instead}"
+        elif extra is not None:
+            remedy = f"Add {installed.PIPECAT}[{extra}] to requirements.txt or pyproject.toml: it asks for what fits."
+        return BotImportFailed(f"An import in {at} failed: {message}.", remedy, frames=frames)
     variable = unset_variable(error)
     if variable is not None:
         return BotRaised(
             f"{at} reads the environment variable {variable}, which is not set.", SET_VARIABLE, frames=frames
         )
+    text = _one_line(error)
     return BotRaised(
-        f"{at} raised {type(error).__name__}{_said(error)}.",
+        f"{at} raised {type(error).__name__}{text and f': {text}'}.",
         "It ran while the file was imported; fix it, or move it into bot() or setup().",
         frames=frames,
     )
 
 
 def unset_variable(error: BaseException) -> str | None:
-    """The variable that ``os.environ`` did not have, where that is what the exception says."""
+    """The variable that a failed look-up in ``os.environ`` wanted; None for any other exception."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -83,7 +85,7 @@ def _syntax(error: SyntaxError, file: Path, frames: list[str]) -> StartupError:
     source = error.filename or str(file)
     if not tracebacks.is_users(source, project):
         return BotImportFailed(
-            f"An import in {_slot(frames) or file.name} failed: {error.msg} ({source}, line {error.lineno}).",
+            f"An import in {_line_of(frames) or file.name} failed: {error.msg} ({source}, line {error.lineno}).",
             "That package does not support this Python; try another version of it.",
             frames=frames,
         )
@@ -97,38 +99,24 @@ def _syntax(error: SyntaxError, file: Path, frames: list[str]) -> StartupError:
 
 def _missing(name: str, error: BaseException, project: str, at: str, frames: list[str]) -> StartupError:
     top = name.partition(".")[0]
-    if "." in name and (_is_own(top, project) or installed.has(top)):
-        whose = "your project" if _is_own(top, project) else f"the installed {top}"
+    is_own = os.path.isdir(os.path.join(project, top)) or os.path.isfile(os.path.join(project, f"{top}.py"))
+    if "." in name and (is_own or installed.has(top)):
         return BotImportFailed(
-            f"An import in {at} failed: {whose} has no module {name}.",
-            "Check its name and that it was copied." if whose == "your project" else "Check its version.",
+            f"An import in {at} failed: {'your project' if is_own else f'the installed {top}'} has no module {name}.",
+            "Check its name and that it was copied." if is_own else "Check its version.",
             frames=frames,
         )
-    package = DISTRIBUTIONS.get(top, top)
-    said = "" if isinstance(error, ModuleNotFoundError) else f" ({_one_line(error)})"
+    reason = "" if isinstance(error, ModuleNotFoundError) else f" ({_one_line(error)})"
     return DependencyMissing(
-        f"{at} needs the package {package}, which is not installed{said}.",
+        f"{at} needs the package {DISTRIBUTIONS.get(top, top)}, which is not installed{reason}.",
         "Add it to requirements.txt or pyproject.toml and install again"
         " (if it is a file of yours, copy it beside the bot).",
         frames=frames,
     )
 
 
-def _without_extra(extra: str, module: str, at: str, frames: list[str]) -> DependencyMissing:
-    package = f"{extras.DISTRIBUTION}[{extra}]"
-    return DependencyMissing(
-        f"{at} needs the package {package}: pipecat is installed without {module}.",
-        f"Add {package} to requirements.txt or pyproject.toml and install again.",
-        frames=frames,
-    )
-
-
-def _is_own(top: str, project: str) -> bool:
-    return os.path.isdir(os.path.join(project, top)) or os.path.isfile(os.path.join(project, f"{top}.py"))
-
-
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The exception and what caused it: libraries wrap a missing module in an exception of their own."""
+    """The exception and its causes: libraries wrap a missing module in an exception of their own."""
     seen: set[int] = set()
     current: BaseException | None = error
     while current is not None and id(current) not in seen:
@@ -137,13 +125,9 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         current = current.__cause__ or (None if current.__suppress_context__ else current.__context__)
 
 
-def _slot(frames: list[str]) -> str | None:
+def _line_of(frames: list[str]) -> str | None:
     """``helpers.py:3`` of the innermost frame."""
     return ":".join(frames[-1].split(":")[:2]).split(" in ")[0] if frames else None
-
-
-def _said(error: BaseException) -> str:
-    return f": {_one_line(error)}" if str(error).strip() else ""
 
 
 def _one_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""A bot that is imported, and checked against what is installed."""
+"""Import the bot and check it against the installed packages."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 
 from pipecat_base.bot import advisories, compatibility, dev_credentials, loader
-from pipecat_base.bot.argument_types import CLOUD
+from pipecat_base.bot.arguments import CLOUD
 from pipecat_base.bot.loader import Bot
 from pipecat_base.bot.memory import collecting_seldom
 from pipecat_base.bot.packages import BOTS_MODULE, UPLOADS, Packages, unused
@@ -20,19 +20,19 @@ WITHOUT_PIPECAT = (
     "pipecat-ai is not installed: sessions get objects with the fields of its arguments, and none of its transports can"
     " be used"
 )
+# Does not match the module with the web app, pipecatcloud_system.
 CLOUD_IN_SOURCES = rb"\bpipecatcloud\b"
-"""Not the module with the web app, pipecatcloud_system."""
 PIPECAT_IN_SOURCES = rb"\bpipecat(cloud)?\b"
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A bot that can be served with what is installed.
+    """A bot that can be served with the installed packages.
 
     Attributes:
-        wants_cloud: Whether pipecatcloud is imported or its sources mention it.
-        warnings: What its author should know of what is installed, and of functions that look like hooks.
-        webrtc_problem: Why its sessions cannot come over WebRTC although it is installed, or None.
+        wants_cloud: True if pipecatcloud is imported or the bot's sources mention it.
+        warnings: For the bot's author: about installed packages, and functions that look like hooks.
+        webrtc_problem: The reason why WebRTC, though installed, cannot be used; or None.
     """
 
     bot: Bot
@@ -43,12 +43,12 @@ class Imported:
 
 @collecting_seldom()
 def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bool = False) -> Imported:
-    """Import and validate the bot, and build what its sessions will get.
+    """Import and validate the bot, and build sample arguments.
 
-    A bot whose sources do not mention pipecat waits for no import of it: a quarter of a second.
+    pipecat, which takes a quarter of a second, is imported only for a bot whose sources mention it.
 
     Raises:
-        StartupError: it cannot be served.
+        StartupError: the bot cannot be served.
     """
     if settings.telemetry.observers:
         environment.append_setup_file(os.path.join(os.path.dirname(__file__), "observers.py"))
@@ -59,27 +59,27 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
         with logs.guard(), packages.explaining():
             bot = loader.load(settings.server.bot_file)
     except StartupError as error:
-        compatibility.require_import(error)
+        compatibility.raise_if_pipecat_is_broken(error)
         raise
     uses_pipecat = has_pipecat and ("pipecat" in sys.modules or loader.mentions(bot.project, PIPECAT_IN_SOURCES))
     if is_dev and uses_pipecat:
         with logs.unchanged():
-            dev_credentials.keep_in_house()
+            dev_credentials.suppress_hang_ups()
     has_app, has_file_storage = BOTS_MODULE in sys.modules, bot.create_file_storage is not None
     not_needed = unused(settings, has_app=has_app, has_file_storage=has_file_storage, is_dev=is_dev)
     packages.check(unused=not_needed)
-    # Routes of the bot's own may parse forms.
+    # The bot's own routes may parse forms.
     not_imported = not_needed - {UPLOADS} if has_app else not_needed
     outdated = advisories.warnings(packages.versions, unused=not_imported)
     wants_cloud = loader.mentions(bot.project, CLOUD_IN_SOURCES) or CLOUD in sys.modules
-    verdict = compatibility.Verdict(() if has_pipecat else (WITHOUT_PIPECAT,))
+    check = compatibility.PipecatCheck(() if has_pipecat else (WITHOUT_PIPECAT,))
     if uses_pipecat:
         try:
             with logs.unchanged():
-                verdict = compatibility.require_session_types(cloud=wants_cloud)
+                check = compatibility.require_session_types(cloud=wants_cloud)
         except StartupError:
             raise
-        except Exception as error:  # a fault of the check's own
-            verdict = compatibility.Verdict((f"The pipecat-ai check did not run ({type(error).__name__}: {error})",))
-    warnings = (*outdated, *verdict.warnings, *loader.misnamed(bot))
-    return Imported(bot, wants_cloud, warnings, verdict.webrtc_problem)
+        except Exception as error:  # a bug in the check
+            check = compatibility.PipecatCheck((f"The pipecat-ai check did not run ({type(error).__name__}: {error})",))
+    warnings = (*outdated, *check.warnings, *loader.misnamed(bot))
+    return Imported(bot, wants_cloud, warnings, check.webrtc_problem)

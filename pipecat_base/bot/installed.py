@@ -1,29 +1,34 @@
-"""Is it installed? Found by looking at files: nothing is imported for an answer, so that a start costs nothing."""
+"""Installed packages and modules, found by looking at files: nothing is imported, so that a start costs nothing."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
+import platform
+import re
 from collections.abc import Sequence
+from types import TracebackType
 
+from pipecat_base.bot.packages import normalized
+
+PIPECAT = "pipecat-ai"
+# The modules on which pipecat's transports are built. Older versions have the one for Daily elsewhere.
 WEBRTC = ("aiortc", "pipecat.transports.smallwebrtc.connection")
 WHATSAPP = (*WEBRTC, "pipecat.transports.whatsapp.api")
 DAILY = ("daily", "pipecat")
-"""Not a module of pipecat's transport: older versions have it elsewhere."""
 LIVEKIT = ("livekit",)
 MOQ = ("moq", "cryptography")
-"""What pipecat's transports are built on."""
 NO_WEBRTC = "WebRTC is not installed here: pip install pipecat-ai[webrtc]."
 
 
 def location(module: str) -> str | None:
     """The file of a module, or the folder of a package without one; None where it is not installed."""
     top, *rest = module.split(".")
-    folders, origin = _top(top)
+    folders, origin = _find(top)
     if not rest:
         return origin or next(iter(folders), None)
-    for folder in folders:
-        path = os.path.join(folder, *rest)
+    for path in (os.path.join(folder, *rest) for folder in folders):
         for candidate in (f"{path}.py", os.path.join(path, "__init__.py")):
             if os.path.isfile(candidate):
                 return candidate
@@ -31,12 +36,11 @@ def location(module: str) -> str | None:
 
 
 def has(*modules: str) -> bool:
-    """Whether all of them are there."""
     return first_missing(modules) is None
 
 
 def first_missing(modules: Sequence[str]) -> str | None:
-    """The first that is not there: its package, where that is missing as a whole."""
+    """The first module that is missing, or its package where all of that is missing."""
     for module in modules:
         if location(module) is None:
             top = module.partition(".")[0]
@@ -45,26 +49,79 @@ def first_missing(modules: Sequence[str]) -> str | None:
 
 
 def folder(package: str) -> str | None:
-    """The folder of a package."""
-    folders, _ = _top(package)
-    return next(iter(folders), None)
+    return next(iter(_find(package)[0]), None)
 
 
-def defines(module: str, name: str) -> bool:
-    """Whether the module's source has a class of this name."""
+def defines(module: str, class_name: str) -> bool:
+    """True if the module's source has a class of this name."""
     file = location(module)
     if file is None:
         return False
     with open(file, encoding="utf-8") as source:
-        return f"class {name}" in source.read()
+        return f"class {class_name}" in source.read()
 
 
-def _top(package: str) -> tuple[list[str], str | None]:
-    """Folders and file of a package, or of a module that is in none."""
+def _find(package: str) -> tuple[list[str], str | None]:
+    """The folders and the file of a package, or of a module outside packages."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
-        return [], None
-    if spec is None:
-        return [], None
-    return list(spec.submodule_search_locations or []), spec.origin
+        spec = None
+    return ([], None) if spec is None else (list(spec.submodule_search_locations or []), spec.origin)
+
+
+def version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def session_info(image_version: str | None) -> dict[str, str]:
+    """The platform's ``session_info`` event, without the versions that are unknown."""
+    found = {
+        "python_version": platform.python_version(),
+        "arch": platform.machine(),
+        "image_version": image_version,
+        "pipecat_version": version(PIPECAT),
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def missing_extra(error: ImportError) -> str | None:
+    """The extra of pipecat-ai that a failed import needs; None unless a module of pipecat failed to import something.
+
+    A requirement names the distribution to install (``deepgram-sdk``), not the module to import (``deepgram``). So the
+    module that failed counts too: ``pipecat/services/deepgram/stt.py`` needs the extra ``deepgram``.
+    """
+    importer = _innermost_module(error.__traceback__)
+    if importer.partition(".")[0] != "pipecat" or error.name is None:
+        return None
+    extras = _extras()
+    module = normalized(error.name)
+    bringing = [extra for extra, needs in extras.items() if any(f"{module}-".startswith(f"{need}-") for need in needs)]
+    named = [extra for extra in extras if f"-{extra}-" in f"-{normalized(importer)}-"]
+    if named:
+        longest = max(named, key=len)
+        return next((extra for extra in bringing if extra.startswith(f"{longest}-")), longest)
+    return next(iter(bringing), None)
+
+
+def _innermost_module(trace: TracebackType | None) -> str:
+    while trace is not None and trace.tb_next is not None:  # Python omits the frames of its import system
+        trace = trace.tb_next
+    return "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+
+
+def _extras() -> dict[str, list[str]]:
+    """The normalized requirements of each extra; empty where pipecat-ai has no metadata."""
+    try:
+        metadata = importlib.metadata.metadata(PIPECAT)
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    found: dict[str, list[str]] = {extra: [] for extra in metadata.get_all("Provides-Extra") or ()}
+    for requirement in metadata.get_all("Requires-Dist") or ():
+        match = re.match(r"([\w.-]+).*;.*\bextra\s*==\s*['\"]([^'\"]+)", requirement)
+        if match is not None:
+            found.setdefault(match[2], []).append(normalized(match[1]))
+    return found

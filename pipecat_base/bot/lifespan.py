@@ -1,4 +1,4 @@
-"""What runs before the first session and after the last: lifespans of the bot's app, its hooks, its file storage."""
+"""Set up the bot before the first session and tear it down after the last: app lifespans, hooks, file storage."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from pipecat_base.logs.logger import logger
 
 
 class BotLifespan:
-    """Prepares the bot and cleans up after it.
+    """Runs the lifespans of the bot's app, ``setup()``, ``create_file_storage()`` and ``teardown()``.
 
     Args:
-        bot: Its ``setup()``, ``create_file_storage()`` and ``teardown()`` are called.
-        lifespan: That of the bot's app.
-        uploads_folder: Where files go without ``create_file_storage()``; None for nowhere.
+        uploads_folder: Stores files for a bot without ``create_file_storage()``; None for no storage.
         setup_timeout: Seconds for everything before the first session.
         teardown_timeout: Seconds for each step after the last.
+
+    Attributes:
+        state: The values that the lifespans yielded, for every request.
+        file_storage: For the arguments of every session.
     """
 
     def __init__(
@@ -35,21 +37,19 @@ class BotLifespan:
         teardown_timeout: float,
     ) -> None:
         self._bot = bot
-        self._lifespan = hooks.Lifespan(lifespan)
+        self._lifespan = hooks.ContextTask(lifespan)
         self._uploads_folder = uploads_folder
         self._setup_timeout = setup_timeout
         self._teardown_timeout = teardown_timeout
         self._close_uploads: Callable[[], Coroutine[Any, Any, None]] | None = None
         self.state: dict[str, Any] = {}
-        """What the lifespans yield, for every request."""
         self.file_storage: Any = None
-        """For every session's arguments."""
 
     async def set_up(self) -> None:
-        """Lifespans of the bot's app, ``setup()``, ``create_file_storage()``.
+        """Enter the lifespans and call the hooks.
 
         Raises:
-            StartupError: one of them failed or took too long; what was entered of the lifespans has been left.
+            StartupError: a step failed or took too long; the lifespans have been left.
         """
         try:
             await hooks.within(self._setup_timeout, self._run_setup())
@@ -79,22 +79,18 @@ class BotLifespan:
         except BaseException as error:
             seen = type(error), error, tracebacks.without_ours(error.__traceback__)
             logger.opt(exception=seen).error(f"{name} failed")
-            what, remedy = (
-                f"raised {type(error).__name__}: {' '.join(str(error).split())}.",
-                "The log has the traceback.",
-            )
+            what = f"raised {type(error).__name__}: {' '.join(str(error).split())}."
+            remedy = "The log has the traceback."
             variable = import_errors.unset_variable(error)
             if variable is not None:
-                what, remedy = (
-                    f"reads the environment variable {variable}, which is not set.",
-                    import_errors.SET_VARIABLE,
-                )
+                what = f"reads the environment variable {variable}, which is not set."
+                remedy = import_errors.SET_VARIABLE
             frames = tracebacks.users_frames(error.__traceback__, self._bot.project)
             raise SetupFailed(f"{name} of {self._bot.file.name} {what}", remedy, frames=frames) from error
 
     async def _file_storage(self) -> Any:
         if self._bot.create_file_storage is not None:
-            # On the loop's thread, as it may make clients that belong to a loop.
+            # On the loop's thread, as it may make clients that are bound to the loop.
             return self._bot.create_file_storage()
         if self._uploads_folder is None:
             return None
@@ -109,18 +105,17 @@ class BotLifespan:
         return folder
 
     async def tear_down(self) -> None:
-        """``teardown()`` and the lifespans' ends. Whatever they do, this returns."""
+        """Call ``teardown()`` and leave the lifespans. Always returns."""
         if self._bot.teardown is not None:
-            await self._last("teardown()", hooks.call(self._bot.teardown))
+            await self._finish("teardown()", hooks.call(self._bot.teardown))
         await self._leave_lifespan()
         if self._close_uploads is not None:
-            await self._last("deleting uploads", self._close_uploads())
+            await self._finish("deleting uploads", self._close_uploads())
 
     async def _leave_lifespan(self) -> None:
-        await self._last("a lifespan", self._lifespan.stop())
+        await self._finish("a lifespan", self._lifespan.stop())
 
-    async def _last(self, name: str, step: Coroutine[Any, Any, Any]) -> None:
-        """A step of the end: it may fail or hang, the next one still comes."""
+    async def _finish(self, name: str, step: Coroutine[Any, Any, Any]) -> None:
         try:
             await hooks.within(self._teardown_timeout, step)
         except hooks.TookTooLong:

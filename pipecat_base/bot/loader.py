@@ -1,7 +1,6 @@
 """Find the user's ``bot.py``, import it, and check ``bot`` and the optional hooks.
 
-Each mistake becomes one :class:`~pipecat_base.errors.StartupError` that names the file, what was expected and what
-was found, with the user's own frames.
+Each error becomes a :class:`~pipecat_base.errors.StartupError` that names the file, what was found and how to fix it.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ WRITE_BOT = 'Write "async def bot(args)" in it.'
 
 @dataclass(frozen=True)
 class Bot:
-    """The user's program: its entry point and hooks, each known to be callable as documented."""
+    """The user's program: its entry point and hooks, checked to be callable as documented."""
 
     file: Path
     module: ModuleType
@@ -52,46 +51,39 @@ class Bot:
 
     @property
     def project(self) -> str:
-        """The folder that holds the bot's file."""
         return str(self.file.parent)
 
     @property
     def name(self) -> str:
-        """How logs call it: ``bot in bot.py``."""
         return f"bot in {self.file.name}"
 
     @property
     def hooks(self) -> list[str]:
-        """The names of the hooks that the file defines."""
         return [name for name in HOOKS if getattr(self, name) is not None]
 
 
-HOOKS = {"setup": "either", "teardown": "either", "readyz": "either", "create_file_storage": "sync"}
-"""Hook names, and whether each is an ordinary function or may be async as well."""
-
-OURS = ("setup", "teardown")
-"""Hooks that the replaced image does not know. What has that name by chance, as a function that needs arguments or one
-from another module, is left alone."""
+HOOKS = ("setup", "teardown", "readyz", "create_file_storage")
+SYNC_HOOKS = ("create_file_storage",)
+# The replaced image has no such hooks: an object that has the name by chance is no error.
+NEW_HOOKS = ("setup", "teardown")
 
 
 def load(path: str) -> Bot:
     """Import the bot at ``path`` (relative to the working directory) and validate it.
 
-    The file's folder comes first on ``sys.path``, as when Python runs a script. The module is registered under its
-    own name, ``bot`` for ``bot.py``, so that the user's other modules find it.
+    The file's folder becomes the first of ``sys.path``, as when Python runs a script. The module is registered under
+    its own name, ``bot`` for ``bot.py``, so that the user's other modules can import it.
 
     Raises:
-        StartupError: the subclass for the user's mistake.
+        StartupError: the bot cannot be served.
     """
     file = _find(path)
-    module = _import(file)
-    return validate(module, file)
+    return validate(_import(file), file)
 
 
 def validate(module: ModuleType, file: Path) -> Bot:
-    """Check ``bot`` and the hooks of an imported module."""
     function = _bot_function(module, file)
-    hooks = {name: _hook(module, file, name, kind) for name, kind in HOOKS.items()}
+    hooks = {name: _hook(module, file, name) for name in HOOKS}
     return Bot(file=file, module=module, function=function, **hooks)
 
 
@@ -120,7 +112,7 @@ def _import(file: Path) -> ModuleType:
     project = str(file.parent)
     if sys.path[:1] != [project]:
         sys.path.insert(0, project)
-    # A file named like a module that is already there (platform.py) must not replace it.
+    # A file named like an imported module (platform.py) must not replace it.
     name = file.stem if file.stem not in sys.modules else "bot"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
@@ -132,7 +124,7 @@ def _import(file: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            raise  # a person's, not the bot's
+            raise  # a person pressed Ctrl-C
         sys.modules.pop(name, None)
         raise import_errors.explain(error, file) from error
     return module
@@ -159,20 +151,20 @@ def _bot_function(module: ModuleType, file: Path) -> BotFunction:
     return bot  # type: ignore[no-any-return]
 
 
-def _hook(module: ModuleType, file: Path, name: str, kind: str) -> Hook | None:
+def _hook(module: ModuleType, file: Path, name: str) -> Hook | None:
     hook = getattr(module, name, None)
     if hook is None or isinstance(hook, ModuleType):
         return None
-    if name in OURS and not _is_meant(hook, module):
+    if name in NEW_HOOKS and not _is_meant(hook, module):
         logger.warning(f"`{name}` in {file.name} is {_kind(hook)}, so it is not used as the hook {name}()")
         return None
     remedy = f'Write "def {name}()", or give it another name if it is not the hook.'
     if not callable(hook) or inspect.isclass(hook) or _is_generator(hook):
         raise HookInvalid(f"`{name}` in {file.name} is {_kind(hook)}, not a function.", remedy)
-    if kind == "sync" and is_async(hook):
+    if name in SYNC_HOOKS and is_async(hook):
         raise HookInvalid(f"`{name}` in {file.name} is async, but is called without await.", remedy)
     if not _accepts(hook, 0):
-        if name in OURS:
+        if name in NEW_HOOKS:
             logger.warning(f"`{name}` in {file.name} takes {_signature(hook)}, so it is not used as the hook {name}()")
             return None
         raise HookInvalid(f"`{name}` in {file.name} takes {_signature(hook)}, but is called without arguments.", remedy)
@@ -180,7 +172,7 @@ def _hook(module: ModuleType, file: Path, name: str, kind: str) -> Hook | None:
 
 
 def misnamed(bot: Bot) -> tuple[str, ...]:
-    """Lines about functions of the file that nobody calls, and that were probably meant as hooks."""
+    """Warnings about functions whose names look like misspelled hooks."""
     unused = [name for name in HOOKS if name not in bot.hooks]
     own = [
         name
@@ -195,7 +187,7 @@ def misnamed(bot: Bot) -> tuple[str, ...]:
 
 
 def is_async(function: Any) -> bool:
-    """Whether calling it gives something to await: async functions, partials and wrappers of one, async objects."""
+    """True for async functions, partials and wrappers of one, and objects with an async ``__call__``."""
     while isinstance(function, functools.partial):
         function = function.func
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function)):
@@ -232,7 +224,7 @@ def _functions(module: ModuleType) -> str:
 
 
 def _is_meant(hook: Any, module: ModuleType) -> bool:
-    """Whether what has a name of ours is the hook: a function of the bot's own, or an async one from elsewhere."""
+    """True for a function that the bot defines, or an async one from elsewhere."""
     own = inspect.isfunction(hook) and hook.__module__ == module.__name__
     return own or isinstance(hook, functools.partial) or (callable(hook) and is_async(hook))
 
@@ -257,10 +249,7 @@ def _kind(value: Any) -> str:
 
 
 def mentions(project: str, pattern: bytes) -> bool:
-    """Whether a source file of the project that is imported by now matches, were it only inside a function.
-
-    So that what takes long to import is imported early for bots that want it, and never for others.
-    """
+    """Search the imported source files of the project, so that slow imports are made early for bots that want them."""
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     return any(_matches(file, pattern) for file in files if file and tracebacks.is_users(file, project))
 

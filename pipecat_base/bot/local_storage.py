@@ -1,7 +1,7 @@
-"""Uploads on this machine's disk, where the bot has no storage of its own.
+"""Uploads on this machine's disk, for a bot without storage of its own.
 
-A file's name tells whose it is: a session's begins with twelve times f, one of no session with twelve zeros. Each
-process that uses the folder holds a shared lock on it (flock(2)), so that a start knows whether any other one does.
+A file's name tells its owner: a session's file begins with twelve times f, a file without a session with twelve zeros.
+Each process that uses the folder holds a shared lock on it (flock(2)), so that a start can detect other users.
 """
 
 from __future__ import annotations
@@ -22,19 +22,15 @@ from pipecat_base.config import private_files
 from pipecat_base.logs.logger import logger
 
 LocalFileStorage: Any = file_storage.LocalFileStorage
-SCHEME = "pipecat:"
-"""Of its URLs, as pipecat's own have it."""
-OF_SESSION, OF_NO_SESSION = "f" * 12, "0" * 12
-"""What names begin with."""
+SCHEME = "pipecat:"  # as in pipecat's own URLs
+SESSION_PREFIX, LOOSE_PREFIX = "f" * 12, "0" * 12
 MAX_LOOSE_FILES = 100
-"""Of no session, in the folder; then the oldest goes."""
 
 
 class UploadsFolder(LocalFileStorage):  # type: ignore[misc]
-    """pipecat's, which keeps every file until it is deleted: whose file is whose is known where it was taken.
+    """pipecat's storage without its limit of ten files, with which one session's uploads delete another's.
 
-    pipecat's own default keeps ten files in all, so that one session's uploads delete another's. Files that this class
-    has not made are never deleted.
+    Never deletes files that this class did not write.
     """
 
     def __init__(self, folder: str) -> None:
@@ -44,19 +40,18 @@ class UploadsFolder(LocalFileStorage):  # type: ignore[misc]
         self._changing = threading.Lock()
 
     async def save(self, filename: str, contents: bytes) -> str:
-        """A session's file. As pipecat's; a disk that is full keeps no part of the file."""
-        return await asyncio.to_thread(self._save, OF_SESSION, contents)
+        """Store a session's file. On a full disk, no part of it remains."""
+        return await asyncio.to_thread(self._save, SESSION_PREFIX, contents)
 
     async def save_loose(self, filename: str, contents: bytes) -> str:
-        """A file of no session. The newest in the folder are kept, whichever launcher has stored them."""
-        return await asyncio.to_thread(self._save, OF_NO_SESSION, contents)
+        """Store a file without a session. The folder keeps the newest, from any launcher."""
+        return await asyncio.to_thread(self._save, LOOSE_PREFIX, contents)
 
     async def sweep(self) -> None:
-        """Delete what launchers that have ended have left of their sessions, unless another one uses the folder."""
+        """Delete sessions' files of launchers that have ended, unless another launcher uses the folder."""
         await asyncio.to_thread(self._sweep)
 
     async def close(self) -> None:
-        """Use the folder no more."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -65,8 +60,8 @@ class UploadsFolder(LocalFileStorage):  # type: ignore[misc]
         private_files.make_folder(self._path)
         with self._changing:
             self._use()
-            if prefix == OF_NO_SESSION:
-                by_age = sorted(self._files_of(OF_NO_SESSION), key=_age)
+            if prefix == LOOSE_PREFIX:
+                by_age = sorted(self._files_of(LOOSE_PREFIX), key=_age)
                 self._delete(by_age[: max(0, len(by_age) - MAX_LOOSE_FILES + 1)])
                 return self._write(prefix, contents)
         return self._write(prefix, contents)
@@ -84,10 +79,10 @@ class UploadsFolder(LocalFileStorage):  # type: ignore[misc]
         return f"{SCHEME}{name}"
 
     def _use(self) -> None:
-        """Tell other processes that this one uses the folder; waits while one of them sweeps it."""
+        """Lock the folder as in use; waits while another process sweeps it."""
         if self._lock is None:
             self._lock = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
-            with contextlib.suppress(OSError):  # no locks there: then no start sweeps, either
+            with contextlib.suppress(OSError):  # a file system without locks, where no start sweeps
                 fcntl.flock(self._lock, fcntl.LOCK_SH)
 
     def _sweep(self) -> None:
@@ -95,7 +90,7 @@ class UploadsFolder(LocalFileStorage):  # type: ignore[misc]
             lock = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self._delete(self._files_of(OF_SESSION))
+                self._delete(self._files_of(SESSION_PREFIX))
             finally:
                 os.close(lock)
             self._use()
@@ -121,7 +116,7 @@ def _listed(folder: str) -> list[str]:
 
 
 def _age(path: str) -> tuple[int, str]:
-    """The oldest first; one that has just been deleted is as good as the oldest."""
+    # A file that was just deleted counts as the oldest.
     with contextlib.suppress(OSError):
         return os.stat(path).st_mtime_ns, path
     return 0, path

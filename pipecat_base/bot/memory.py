@@ -1,7 +1,7 @@
-"""Looks for garbage when that costs least: seldom while the bot is imported, and after a session if no other one runs.
+"""Garbage collection at the times when it costs least: seldom during the bot's import, and after a session.
 
-A pipeline is full of reference cycles, and glibc keeps the pages of what is freed: without help a pod that takes one
-call after the other grows with each.
+A pipeline is full of reference cycles, and glibc keeps the pages of freed memory: without this, a pod that takes one
+call after another grows with each.
 """
 
 from __future__ import annotations
@@ -15,17 +15,16 @@ from collections.abc import Callable, Iterator
 
 from pipecat_base.logs.logger import logger
 
-TURNS = 3
-"""Of the loop, before memory is looked at: callbacks that end a session's tasks hold on to them for two."""
-
+# Callbacks that end a session's tasks hold on to them for two turns of the event loop.
+LOOP_TURNS_BEFORE_COLLECTION = 3
+# Python's own threshold, 700 to 2,000, makes garbage collection a tenth of the bot's import, and there is no garbage.
+# Deliberately not a round number, so that a threshold set by the bot is recognised as the bot's.
 OBJECTS_BETWEEN_COLLECTIONS = 20_011
-"""While the bot is imported. Python's own number, 700 to 2,000, makes a tenth of an import a search for garbage that is
-not there. It is not round: one that the bot sets would be taken for it."""
 
 
 @contextlib.contextmanager
 def collecting_seldom() -> Iterator[None]:
-    """While something is imported: it makes many objects that stay. A threshold that the bot sets is left to it."""
+    """Collect less often during an import, whose objects stay. A threshold that the bot sets is kept."""
     usual = gc.get_threshold()
     seldom = (max(usual[0], OBJECTS_BETWEEN_COLLECTIONS) if usual[0] else 0, *usual[1:])
     gc.set_threshold(*seldom)
@@ -37,32 +36,32 @@ def collecting_seldom() -> Iterator[None]:
 
 
 class MemoryRelease:
-    """Collects garbage and trims the heap.
+    """Collects garbage and trims the heap after a session.
 
     Args:
-        is_alone: Whether no other session runs: it would be halted by the collection.
+        is_alone: Returns True if no other session runs, which the collection would halt.
     """
 
     def __init__(self, is_alone: Callable[[], bool]) -> None:
         self._is_alone = is_alone
 
-    def keep_what_is_there(self) -> None:
-        """What is in memory now stays for good, modules above all: no later collection looks at it.
+    def freeze(self) -> None:
+        """Exempt all current objects, modules above all, from later collections.
 
-        One that did would halt the loop for a tenth of a second with a bot of usual size.
+        Scanning them would halt the event loop for a tenth of a second with a bot of usual size.
         """
         gc.freeze()
 
     async def __call__(self) -> None:
-        """At the end of a session, when all that it held is closed."""
-        for _ in range(TURNS):
+        for _ in range(LOOP_TURNS_BEFORE_COLLECTION):
             await asyncio.sleep(0)
         if not self._is_alone():
             return
         started = time.monotonic()
         collected = gc.collect()
         between = time.monotonic()
-        trimmed = _trim()
+        trim = _malloc_trim()
+        trimmed = trim is not None and bool(trim(0))
         ended = time.monotonic()
         logger.debug(
             f"Released session memory: collected {collected} objects in {(between - started) * 1000:.0f} ms,"
@@ -70,16 +69,11 @@ class MemoryRelease:
         )
 
 
-def _trim() -> bool:
-    """Whether the allocator gave pages back to the system; only glibc's can be asked to."""
-    trim = _malloc_trim()
-    return trim is not None and bool(trim(0))
-
-
 @functools.cache
 def _malloc_trim() -> Callable[[int], int] | None:
+    """glibc's function, which returns 1 if it gave pages back to the system; None for other allocators."""
     try:
-        import ctypes  # a hundredth of a second that no start waits for
+        import ctypes  # takes 10 ms, which no start should wait for
 
         trim: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
     except (ImportError, OSError, AttributeError):

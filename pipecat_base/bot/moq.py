@@ -1,4 +1,4 @@
-"""A bot that serves Media over QUIC itself."""
+"""Arguments of a bot that serves Media over QUIC itself."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.registry import Closer
 
 
-def served(namespace: str, port: int) -> tuple[dict[str, Any], asyncio.Event]:
-    """The fields of its arguments, as pipecat's runner fills them, and what is set once it serves."""
+def server_values(namespace: str, port: int) -> tuple[dict[str, Any], asyncio.Event]:
+    """Fields as pipecat's runner fills them, and an event that is set once the bot serves."""
     ready = asyncio.Event()
     values = {
         "host": "localhost",
@@ -25,16 +25,16 @@ def served(namespace: str, port: int) -> tuple[dict[str, Any], asyncio.Event]:
     return values, ready
 
 
-def tell_once(ready: asyncio.Event, arguments: Arguments, on_serving: Callable[[Sequence[str]], None]) -> Closer:
-    """Call ``on_serving`` once it serves, with what pipecat has written into its arguments; ended by what is given."""
+def call_when_ready(ready: asyncio.Event, arguments: Arguments, on_serving: Callable[[Sequence[str]], None]) -> Closer:
+    """Call ``on_serving`` with the fingerprints that pipecat writes into the arguments; return a function to stop."""
 
-    async def tell() -> None:
+    async def wait() -> None:
         await ready.wait()
         on_serving(getattr(arguments, "cert_fingerprints", None) or [])
 
-    telling = asyncio.ensure_future(tell())
+    waiting = asyncio.ensure_future(wait())
 
     async def close(outcome: Outcome) -> None:
-        telling.cancel()
+        waiting.cancel()
 
     return close

@@ -1,10 +1,9 @@
-"""What pipecat's observers see of a pipeline: a few lines in the log, and facts for whoever listens to the session.
+"""Observers of a pipeline, which log a few lines and emit events to the session's context.
 
 pipecat loads this file by its path, from PIPECAT_SETUP_FILES, for every pipeline: it must import nothing of this
-package, and works with every pipecat that the launcher takes. The timing observers exist since pipecat-ai 0.0.104, the
-others since a later one. pipecat >= 1.3 calls ``setup_pipeline_worker`` and warns about a file without
-``setup_worker_runner``; older ones call ``setup_pipeline_task``. The lines begin with ``[pcc-observability]``. Times
-are seconds, but ``start_time``, which is seconds since 1970.
+package, and works with every supported pipecat. pipecat-ai 0.0.104 brought the timing observers, later releases the
+others. pipecat >= 1.3 calls ``setup_pipeline_worker`` and warns about a file without ``setup_worker_runner``; older
+ones call ``setup_pipeline_task``. Times are seconds, but ``start_time`` is seconds since 1970.
 """
 
 from __future__ import annotations
@@ -20,33 +19,32 @@ from typing import Any
 from loguru import logger
 
 PREFIX = "[pcc-observability]"
-LISTENER = "pipecat_base.telemetry.session_context"
+CONTEXT_MODULE = "pipecat_base.telemetry.session_context"
 
 
 async def setup_worker_runner(runner: Any) -> None:
-    """Nothing to do for a runner."""
+    """Exists because pipecat warns about a file without it."""
 
 
 async def setup_pipeline_worker(worker: Any) -> None:
-    """Add observers to a pipeline that is being set up."""
-    module = sys.modules.get(LISTENER)
-    listener = None if module is None else module.current.get()
+    module = sys.modules.get(CONTEXT_MODULE)
+    session = None if module is None else module.current.get()
     observers: list[Any] = []
-    _observe_timing(worker, listener, observers)
-    if listener is not None:
+    _observe_timing(worker, session, observers)
+    if session is not None:
         for setup in (_measure_services, _observe_services, _observe_turns, _observe_transcripts, _trace):
             try:
-                setup(worker, listener, observers)
-            except Exception as error:  # of a pipecat to come
+                setup(worker, session, observers)
+            except Exception as error:  # a later pipecat
                 what = setup.__name__.strip("_")
                 logger.debug(f"{PREFIX} {what} is not possible here: {type(error).__name__}: {error}")
     if observers:
-        worker.add_observer(_together(observers))
+        worker.add_observer(_combined(observers))
 
 
 setup_pipeline_task = setup_pipeline_worker
 
-
+# Frames that pass many times in a second, and that no observer here needs.
 AUDIO_AND_VIDEO = (
     "InputAudioRawFrame",
     "UserAudioRawFrame",
@@ -56,57 +54,53 @@ AUDIO_AND_VIDEO = (
     "UserSpeakingFrame",
     "BotSpeakingFrame",
 )
-"""Frames that pass many times in a second, and that none of the observers here looks at."""
 
 
-def _together(observers: list[Any]) -> Any:
-    """One observer in place of several.
-
-    pipecat gives each that it knows a queue and a task of its own, which every frame of audio would wake.
-    """
+def _combined(observers: list[Any]) -> Any:
+    """Combine observers: pipecat gives each a queue and a task, which every frame of audio would wake."""
     from pipecat.frames import frames
     from pipecat.observers.base_observer import BaseObserver
 
-    passed_over = {getattr(frames, name) for name in AUDIO_AND_VIDEO if hasattr(frames, name)}
+    ignored = {getattr(frames, name) for name in AUDIO_AND_VIDEO if hasattr(frames, name)}
 
-    class Together(BaseObserver):
+    class CombinedObserver(BaseObserver):
         is_started = False
 
         @property
         def observe_every_push(self) -> bool:
-            """How long processors take to start is told by a frame that each of them pushes on."""
+            # Start-up timing needs every push of the first frame.
             return not self.is_started
 
         async def setup(self, task_manager: Any) -> None:
             await super().setup(task_manager)
-            await self._tell("setup", task_manager)
+            await self._dispatch("setup", task_manager)
 
         async def cleanup(self) -> None:
             await super().cleanup()
-            await self._tell("cleanup")
+            await self._dispatch("cleanup")
 
         async def on_processor_setup(self, data: Any) -> None:
-            await self._tell("on_processor_setup", data)
+            await self._dispatch("on_processor_setup", data)
 
         async def on_startup_warmup(self, data: Any) -> None:
-            """Of pipecats before 1.12."""
-            await self._tell("on_startup_warmup", data)
+            # Called by pipecat before 1.12.
+            await self._dispatch("on_startup_warmup", data)
 
         async def on_pipeline_started(self) -> None:
             self.is_started = True
-            await self._tell("on_pipeline_started")
+            await self._dispatch("on_pipeline_started")
 
         async def on_process_frame(self, data: Any) -> None:
-            if type(data.frame) not in passed_over:
-                await self._tell("on_process_frame", data)
+            if type(data.frame) not in ignored:
+                await self._dispatch("on_process_frame", data)
 
         async def on_push_frame(self, data: Any) -> None:
-            if type(data.frame) in passed_over:
+            if type(data.frame) in ignored:
                 return
-            is_first = getattr(data, "first_push", True)  # pipecats that do not say tell all of every push
-            await self._tell("on_push_frame", data, to=[o for o in observers if is_first or o.observe_every_push])
+            is_first = getattr(data, "first_push", True)  # an older pipecat does not say
+            await self._dispatch("on_push_frame", data, to=[o for o in observers if is_first or o.observe_every_push])
 
-        async def _tell(self, event: str, *data: Any, to: list[Any] | None = None) -> None:
+        async def _dispatch(self, event: str, *data: Any, to: list[Any] | None = None) -> None:
             for observer in tuple(observers) if to is None else to:
                 try:
                     await getattr(observer, event)(*data)
@@ -115,10 +109,10 @@ def _together(observers: list[Any]) -> Any:
                     kind = type(observer).__name__
                     logger.warning(f"{PREFIX} {kind} failed and is left out: {type(error).__name__}: {error}")
 
-    return Together()
+    return CombinedObserver()
 
 
-def _observe_timing(worker: Any, listener: Any, observers: list[Any]) -> None:
+def _observe_timing(worker: Any, session: Any, observers: list[Any]) -> None:
     try:
         from pipecat.observers.startup_timing_observer import StartupTimingObserver
         from pipecat.observers.user_bot_latency_observer import UserBotLatencyObserver
@@ -126,8 +120,8 @@ def _observe_timing(worker: Any, listener: Any, observers: list[Any]) -> None:
         return
 
     def emit(name: str, fields: dict[str, Any]) -> None:
-        if listener is not None:
-            listener.emit(name, fields)
+        if session is not None:
+            session.emit(name, fields)
 
     async def on_startup(observer: Any, report: Any) -> None:
         await _log_startup(observer, report)
@@ -159,13 +153,14 @@ def _observe_timing(worker: Any, listener: Any, observers: list[Any]) -> None:
     observers += [startup, latency]
 
 
-def _measure_services(worker: Any, listener: Any, observers: list[Any]) -> None:
-    """Have services measure themselves, where somebody wants to know and the bot has not asked for it."""
-    if listener.options.metrics:
+def _measure_services(worker: Any, session: Any, observers: list[Any]) -> None:
+    """Turn on the services' own metrics if a sink needs them."""
+    if session.options.metrics:
         worker.params.enable_metrics = True
         worker.params.enable_usage_metrics = True
 
 
+# By module: the class, and our event for each of its events.
 OBSERVERS = {
     "service_metrics_observer": (
         "ServiceMetricsObserver",
@@ -175,10 +170,9 @@ OBSERVERS = {
     "function_call_observer": ("FunctionCallObserver", {"on_function_call_event": "function_call_event"}),
     "error_observer": ("ErrorObserver", {"on_error": "error"}),
 }
-"""By module: the class, and the fact that each of its events is."""
 
 
-def _observe_services(worker: Any, listener: Any, observers: list[Any]) -> None:
+def _observe_services(worker: Any, session: Any, observers: list[Any]) -> None:
     for module_name, (class_name, events) in OBSERVERS.items():
         try:
             module = importlib.import_module(f"pipecat.observers.{module_name}")
@@ -186,18 +180,18 @@ def _observe_services(worker: Any, listener: Any, observers: list[Any]) -> None:
             continue
         observer = getattr(module, class_name)()
         for observed, event in events.items():
-            _add_if_known(observer, observed, _teller(listener, event))
+            _add_if_known(observer, observed, _emitter(session, event))
         observers.append(observer)
 
 
-def _teller(listener: Any, event: str) -> Any:
-    async def tell(observer: Any, record: Any) -> None:
-        listener.emit(event, _fields(record))
+def _emitter(session: Any, event: str) -> Any:
+    async def emit(observer: Any, record: Any) -> None:
+        session.emit(event, _fields(record))
 
-    return tell
+    return emit
 
 
-def _observe_turns(worker: Any, listener: Any, observers: list[Any]) -> None:
+def _observe_turns(worker: Any, session: Any, observers: list[Any]) -> None:
     from pipecat.frames.frames import CancelFrame, EndFrame
     from pipecat.observers.base_observer import BaseObserver
 
@@ -206,8 +200,7 @@ def _observe_turns(worker: Any, listener: Any, observers: list[Any]) -> None:
         return
 
     class Endings(BaseObserver):
-        """Knows whether the pipeline ends: pipecat calls the turn that it ends interrupted."""
-
+        # The turn in which the pipeline ends is interrupted for pipecat.
         is_over = False
 
         async def on_push_frame(self, data: Any) -> None:
@@ -215,27 +208,26 @@ def _observe_turns(worker: Any, listener: Any, observers: list[Any]) -> None:
                 self.is_over = True
 
     async def on_turn_ended(observer: Any, number: int, seconds: float, was_interrupted: bool) -> None:
-        await asyncio.sleep(0)  # the frame that ended it may be on its way to the other observer
+        await asyncio.sleep(0)  # the frame that ended it may not have reached the other observer
         fields = {"number": number, "duration_secs": seconds, "interrupted": was_interrupted and not endings.is_over}
-        listener.emit("turn", fields)
+        session.emit("turn", fields)
 
     endings = Endings()
     observers.append(endings)
     tracker.add_event_handler("on_turn_ended", on_turn_ended)
 
 
-def _observe_transcripts(worker: Any, listener: Any, observers: list[Any]) -> None:
-    """From the aggregators of the pipeline, where what is said may be told."""
-    if not listener.options.content:
+def _observe_transcripts(worker: Any, session: Any, observers: list[Any]) -> None:
+    if not session.options.content:
         return
 
     async def on_user(aggregator: Any, *values: Any) -> None:
         message = values[-1]
-        _note_text(listener, {"role": "user", "text": message.content, "turn_started_at": message.timestamp})
+        _emit_text(session, {"role": "user", "text": message.content, "turn_started_at": message.timestamp})
 
     async def on_assistant(aggregator: Any, message: Any) -> None:
         fields = {"role": "assistant", "text": message.content, "turn_started_at": message.timestamp}
-        _note_text(listener, {**fields, "interrupted": message.interrupted})
+        _emit_text(session, {**fields, "interrupted": message.interrupted})
 
     for processor in _processors(worker):
         events = getattr(processor, "_event_handlers", {})
@@ -247,13 +239,13 @@ def _observe_transcripts(worker: Any, listener: Any, observers: list[Any]) -> No
             processor.add_event_handler("on_assistant_turn_stopped", on_assistant)
 
 
-def _note_text(listener: Any, fields: dict[str, Any]) -> None:
+def _emit_text(session: Any, fields: dict[str, Any]) -> None:
     if fields["text"]:
-        listener.emit("transcript", {**fields, "timestamp": time.time()})
+        session.emit("transcript", {**fields, "timestamp": time.time()})
 
 
 def _processors(worker: Any) -> list[Any]:
-    """All of a pipeline, those of pipelines in it too."""
+    """All processors of a pipeline, with those of nested pipelines."""
     found: list[Any] = []
     waiting = [getattr(worker, "_pipeline", None)]
     while waiting:
@@ -264,9 +256,9 @@ def _processors(worker: Any) -> list[Any]:
     return found
 
 
-def _trace(worker: Any, listener: Any, observers: list[Any]) -> None:
-    """Have pipecat make its spans, below the session's, where the bot has not asked for them."""
-    if not listener.options.traces or worker._enable_tracing or worker.turn_tracking_observer is None:
+def _trace(worker: Any, session: Any, observers: list[Any]) -> None:
+    """Turn on pipecat's spans below the session's, unless the bot has."""
+    if not session.options.traces or worker._enable_tracing or worker.turn_tracking_observer is None:
         return
     from pipecat.observers.user_bot_latency_observer import UserBotLatencyObserver
     from pipecat.utils.tracing.tracing_context import TracingContext
@@ -277,7 +269,7 @@ def _trace(worker: Any, listener: Any, observers: list[Any]) -> None:
     tracer = TurnTraceObserver(
         worker.turn_tracking_observer,
         latency_tracker=latency,
-        conversation_id=listener.session_id,
+        conversation_id=session.session_id,
         tracing_context=context,
     )
     observers += [latency, tracer]
@@ -285,7 +277,7 @@ def _trace(worker: Any, listener: Any, observers: list[Any]) -> None:
 
 
 def _fields(record: Any) -> dict[str, Any]:
-    """Of one of pipecat's records; what it holds more than a fact of it may, such as a message, is left out there."""
+    # The launcher drops fields that the event may not have, such as a message.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         dump = getattr(record, "model_dump", None)
@@ -333,6 +325,6 @@ async def _log_first_speech(observer: Any, seconds: float) -> None:
 
 
 def _add_if_known(observer: Any, event: str, handler: Any) -> None:
-    """An older pipecat has no such event, and logs an error for a handler of one that it does not know."""
+    # An older pipecat logs an error for a handler of an event that it does not know.
     if event in getattr(observer, "_event_handlers", {event: None}):
         observer.add_event_handler(event, handler)

@@ -1,11 +1,9 @@
-"""The launcher's packages beside the bot's: where both have one, the bot's is used, so it must fit.
+"""Check that the launcher's packages work with those of the bot's environment.
 
-In the image the launcher has a folder of packages of its own, last on the path. The bot's environment was resolved
-without it, and may bring a starlette that the launcher's fastapi cannot work with. When the image is built, a list is
-written of what each of the launcher's packages needs; the versions that the environment has are read from the names of
-its ``.dist-info`` folders. That takes a millisecond, ``importlib.metadata`` and ``packaging`` many times that.
-
-Where pip has installed the launcher into the bot's environment there is no such list: pip has made them fit.
+In the image the launcher has its own folder of packages, last on the path: where both have a package, the bot's is
+used. The image's build lists what each of the launcher's packages needs. Versions are read from the names of the
+environment's ``.dist-info`` folders, which takes a millisecond; importing ``packaging`` would take eight more.
+Without such a list, pip has installed the launcher into the bot's environment and chosen versions that fit.
 """
 
 from __future__ import annotations
@@ -13,12 +11,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import operator
 import os
 import re
 import sys
 import traceback
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipecat_base.errors import PackagesConflict, StartupError
@@ -28,27 +26,22 @@ if TYPE_CHECKING:
 
 LIST = "packages.json"
 LAUNCHER = "pipecat-base"
-SESSION_API = "fastapi"
-"""Needed only by a bot that imports ``pipecatcloud_system``, and by a gateway."""
 BOTS_MODULE = "pipecatcloud_system"
+# Only a gateway and a bot that imports BOTS_MODULE need it.
+SESSION_API = "fastapi"
 UPLOADS = "python-multipart"
+# Only "pipecat-base dev" needs these; "check" and "doctor" read .env with the first, too.
 DEVELOPMENT = ("python-dotenv", "segno", "watchfiles")
-"""Needed only by ``pipecat-base dev``; the first by ``check`` and ``doctor`` too, which read ``.env``."""
+COMPARISONS = {
+    ">=": operator.ge,
+    ">": operator.gt,
+    "<=": operator.le,
+    "<": operator.lt,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
 
 Release = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Package:
-    """One of the launcher's packages.
-
-    Attributes:
-        needs: By name, the bounds of what it needs, such as ``[(">=", (0, 40)), ("<", (2,))]``.
-    """
-
-    name: str
-    version: str
-    needs: Mapping[str, Sequence[tuple[str, Release]]]
 
 
 class Packages:
@@ -56,116 +49,107 @@ class Packages:
 
     Args:
         site: The folder of the launcher's packages; None where the environment holds them too.
-        path: Where packages are looked for, in this order.
+        path: The folders that have packages, the first to be searched first.
     """
 
     def __init__(self, site: str | None, path: Sequence[str]) -> None:
         self._site = site
-        self._packages: dict[str, Package] = {}
+        self._launchers: dict[str, dict[str, Any]] = {}
         if site is not None:
             with open(os.path.join(site, LIST), encoding="utf-8") as file:
                 listed = json.load(file)
             self._python = listed["python"]
-            self._packages = {name: _package(name, entry) for name, entry in listed["packages"].items()}
-        self._theirs = _versions([entry for entry in path if entry != site])
+            self._launchers = listed["packages"]
+        self._environments = _versions([entry for entry in path if entry != site])
 
     @property
     def versions(self) -> dict[str, str]:
-        """By package, the version that is imported."""
-        return {name: package.version for name, package in self._packages.items()} | self._theirs
+        """The version that is imported, by package."""
+        return {name: package["version"] for name, package in self._launchers.items()} | self._environments
 
     def check(self, *, unused: Collection[str] = ()) -> None:
-        """Everything that the launcher will use: all but what is ``unused`` here.
+        """Check every package that the launcher will use: all but the ``unused``.
 
         Raises:
             PackagesConflict: two packages cannot work together.
         """
         pending = [LAUNCHER]
         for name in pending:
-            package = self._packages.get(name)
-            if package is None or (name in self._theirs and name != LAUNCHER):
-                continue  # what the environment has itself was made to fit there
-            for needed in package.needs:
-                if needed in unused:
-                    continue
-                self._check(package, needed)
-                if needed not in pending:
-                    pending.append(needed)
+            # The environment's own packages were chosen to fit each other.
+            if name in self._launchers and (name == LAUNCHER or name not in self._environments):
+                needs = [needed for needed in self._launchers[name]["needs"] if needed not in unused]
+                for needed in needs:
+                    self._check(name, needed)
+                pending += [needed for needed in needs if needed not in pending]
 
     @contextlib.contextmanager
     def explaining(self) -> Iterator[None]:
-        """Around imports: one that fails in the launcher's packages says which two are incompatible.
+        """Name the incompatible packages when an import inside the launcher's packages fails.
 
         Raises:
-            PackagesConflict: instead of the error, when that is the reason.
+            PackagesConflict: in place of the error.
         """
         try:
             yield
         except Exception as error:
+            cause = error.__cause__ or error
             if not self._passes_through(error.__cause__ if isinstance(error, StartupError) else error):
                 raise
             self.check()
             running = "{}.{}".format(*sys.version_info)
-            if running == self._python or not isinstance(error.__cause__ or error, ImportError):
+            if running == self._python or not isinstance(cause, ImportError):
                 raise
             raise PackagesConflict(
                 f"The launcher was installed for Python {self._python}, but your environment has Python {running},"
-                f" where its packages do not import ({error.__cause__ or error}).",
+                f" where its packages do not import ({cause}).",
                 f"Add {SESSION_API} and uvicorn to your dependencies, or build from the image for Python {running}.",
             ) from error
 
     def _passes_through(self, error: BaseException | None) -> bool:
-        """Whether the error arose in an import by one of the launcher's packages, and not in the bot's own lines."""
+        """True if a package of the launcher raised the error during an import, not the bot's own lines."""
         if error is None or self._site is None:
             return False
-        ours = os.path.join(self._site, "pipecat_base", "")
+        own_code = os.path.join(self._site, "pipecat_base", "")
         imported = itertools.takewhile(
-            lambda file: not file.startswith(ours),
+            lambda file: not file.startswith(own_code),
             (frame.filename for frame in reversed(traceback.extract_tb(error.__traceback__))),
         )
         return any(file.startswith(os.path.join(self._site, "")) for file in imported)
 
-    def _check(self, package: Package, needed: str) -> None:
-        version = self._theirs.get(needed)
-        bounds = package.needs[needed]
-        if version is None or all(_is_within(release_of(version), bound) for bound in bounds):
+    def _check(self, name: str, needed: str) -> None:
+        version = self._environments.get(needed)
+        package = self._launchers[name]
+        bounds = package["needs"][needed]
+        if version is None or all(_fits(release_of(version), comparison, limit) for comparison, limit in bounds):
             return
-        wanted = ",".join(f"{operator}{text_of(release)}" for operator, release in bounds)
-        if package.name == LAUNCHER:
+        wanted = needed + ",".join(f"{comparison}{text_of(limit)}" for comparison, limit in bounds)
+        what = f"{name} {package['version']} needs {wanted}, but your environment has {needed} {version}."
+        if name == LAUNCHER:
             raise PackagesConflict(
-                f"{LAUNCHER} {package.version} needs {needed}{wanted}, but your environment has {needed} {version}.",
-                f"Ask for {needed}{wanted} in your requirements.txt or pyproject.toml and install again.",
+                what, f"Ask for {wanted} in your requirements.txt or pyproject.toml and install again."
             )
         raise PackagesConflict(
-            f"The launcher's {package.name} {package.version} needs {needed}{wanted}, but your environment has"
-            f" {needed} {version}.",
-            f"Add {package.name} to your requirements.txt or pyproject.toml, so that compatible versions are chosen,"
-            f" or ask for {needed}{wanted}.",
+            f"The launcher's {what}",
+            f"Add {name} to your requirements.txt or pyproject.toml, so that compatible versions are chosen,"
+            f" or ask for {wanted}.",
         )
 
 
-def _package(name: str, entry: Mapping[str, Any]) -> Package:
-    needs = {
-        needed: [(operator, tuple(release)) for operator, release in bounds]
-        for needed, bounds in entry["needs"].items()
-    }
-    return Package(name, entry["version"], needs)
-
-
 def _versions(path: Sequence[str]) -> dict[str, str]:
-    """The version of each package on the path, as its ``.dist-info`` folder says."""
     found: dict[str, str] = {}
     for folder in path:
-        try:
-            entries = os.listdir(folder or ".")
-        except OSError:
-            continue
-        for entry in entries:
-            stem, extension = os.path.splitext(entry)
-            if extension == ".dist-info":
-                distribution, _, version = stem.rpartition("-")
-                found.setdefault(re.sub(r"[-_.]+", "-", distribution).lower(), version)
+        with contextlib.suppress(OSError):
+            for entry in os.listdir(folder or "."):
+                stem, extension = os.path.splitext(entry)
+                if extension == ".dist-info":
+                    distribution, _, version = stem.rpartition("-")
+                    found.setdefault(normalized(distribution), version)
     return found
+
+
+def normalized(name: str) -> str:
+    """A package's name as the package index compares it (PEP 503); a module's, with hyphens for its dots."""
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def release_of(version: str) -> Release:
@@ -174,35 +158,26 @@ def release_of(version: str) -> Release:
     return tuple(map(int, match[1].split("."))) if match else ()
 
 
-def text_of(release: Release) -> str:
-    """``(1, 2, 3)`` as 1.2.3."""
+def text_of(release: Sequence[int]) -> str:
     return ".".join(map(str, release))
 
 
-def _is_within(version: Release, bound: tuple[str, Release]) -> bool:
-    operator, limit = bound
+def _fits(version: Release, comparison: str, limit: Sequence[int]) -> bool:
     size = max(len(version), len(limit))
-    ours, theirs = (part + (0,) * (size - len(part)) for part in (version, limit))
-    if operator == "~=":
-        return ours >= theirs and ours[: len(limit) - 1] == limit[:-1]
-    return {
-        ">=": ours >= theirs,
-        ">": ours > theirs,
-        "<=": ours <= theirs,
-        "<": ours < theirs,
-        "==": ours == theirs,
-        "!=": ours != theirs,
-    }[operator]
+    padded, bound = ((*part, *[0] * (size - len(part))) for part in (version, limit))
+    if comparison == "~=":
+        return padded >= bound and padded[: len(limit) - 1] == tuple(limit[:-1])
+    return bool(COMPARISONS[comparison](padded, bound))
 
 
 def unused(
     settings: Settings, *, has_app: bool = False, has_file_storage: bool = False, is_dev: bool = False
 ) -> set[str]:
-    """The packages that are not needed for this start.
+    """Packages that this start does not need.
 
     Args:
-        has_app: Whether the bot has asked for an app; one that is not imported yet is taken to need nothing.
-        has_file_storage: Whether it has ``create_file_storage()``.
+        has_app: True once the bot has requested an app.
+        has_file_storage: True if the bot has ``create_file_storage()``.
     """
     found = set() if is_dev else set(DEVELOPMENT)
     if not (settings.gateway.is_enabled or has_app):

@@ -1,4 +1,4 @@
-"""The bot's own word on its readiness: its ``readyz()``, asked without letting it hold up a probe."""
+"""The bot's own readiness: its hook ``readyz()``, called without delaying a probe."""
 
 from __future__ import annotations
 
@@ -11,50 +11,49 @@ from pipecat_base.bot.loader import Hook, is_async
 from pipecat_base.logs.logger import logger
 from pipecat_base.logs.throttle import LogThrottle
 
-MAX_STUCK = 3
-"""Calls of readyz() that hang at the same time; no more are made until one of them ends."""
+MAX_HANGING_CALLS = 3
 
 
 class Readiness:
-    """Asks the bot.
+    """Calls the bot's hook.
 
     Args:
-        readyz: The bot's hook; None when it has no say.
-        timeout: Seconds it gets.
+        readyz: None for a bot that is always ready.
+        timeout: Seconds for the hook.
     """
 
     def __init__(self, readyz: Hook | None, *, timeout: float) -> None:
         self._readyz = readyz
         self._timeout = timeout
-        self._asking: asyncio.Task[Any] | None = None
-        self._stuck: set[asyncio.Task[Any]] = set()
+        self._call: asyncio.Task[Any] | None = None
+        self._hanging: set[asyncio.Task[Any]] = set()
         self._problems = LogThrottle(math.inf)  # probes repeat every few seconds
 
     async def request(self) -> dict[str, Any]:
-        """``{"ready": bool, ...}``; the bot's dict is as it is."""
-        return {"ready": True} if self._readyz is None else await self._request(self._readyz)
-
-    async def _request(self, readyz: Hook) -> dict[str, Any]:
-        # Probes that come together share an answer, and one that hangs must not pile up with every probe.
-        if self._asking is None:
-            if len(self._stuck) >= MAX_STUCK:
+        """The bot's own dict, or ``{"ready": bool, ...}``."""
+        readyz = self._readyz
+        if readyz is None:
+            return {"ready": True}
+        # Concurrent probes share a call, and a hook that hangs must not pile up calls with every probe.
+        if self._call is None:
+            if len(self._hanging) >= MAX_HANGING_CALLS:
                 return self._not_ready(f"readyz() has not answered within {self._timeout:g} s")
-            self._asking = asyncio.ensure_future(hooks.call(readyz))
-        asking = self._asking
-        done, _ = await asyncio.wait({asking}, timeout=self._timeout)
-        if self._asking is asking:
-            self._asking = None
+            self._call = asyncio.ensure_future(hooks.call(readyz))
+        call = self._call
+        done, _ = await asyncio.wait({call}, timeout=self._timeout)
+        if self._call is call:
+            self._call = None
         if not done:
-            # An async one is cancelled; the thread of an ordinary one can only be left to itself.
-            self._stuck.add(asking)
-            asking.add_done_callback(self._stuck.discard)
+            # An async hook is cancelled; the thread of an ordinary one cannot be stopped.
+            self._hanging.add(call)
+            call.add_done_callback(self._hanging.discard)
             if is_async(readyz):
-                asking.cancel()
+                call.cancel()
             return self._not_ready(f"readyz() has not answered within {self._timeout:g} s")
-        error = asyncio.CancelledError() if asking.cancelled() else asking.exception()
+        error = asyncio.CancelledError() if call.cancelled() else call.exception()
         if error is not None:
             return self._not_ready(f"readyz() raised {type(error).__name__}", error)
-        verdict = asking.result()
+        verdict = call.result()
         if isinstance(verdict, dict) and isinstance(verdict.get("ready"), bool):
             self._problems.reset()
             return verdict

@@ -1,4 +1,4 @@
-"""One run of the bot for a session: from its first line to its end, whoever asks for that."""
+"""Run the bot for a session, until either ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from pipecat_base.bot.arguments import Arguments
 from pipecat_base.bot.spans import Spans
-from pipecat_base.bot.task import BotTasks
+from pipecat_base.bot.task import BotFunction, BotTask
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import MESSAGES, Outcome, Report
 from pipecat_base.sessions.registry import Session, SessionRegistry
@@ -21,54 +21,53 @@ from pipecat_base.telemetry.session_context import ObserverOptions, SessionConte
 
 
 class BotRunner:
-    """Runs the bot.
+    """Runs the bot for sessions.
 
     Args:
-        lines_of: Entered while a session's bot runs, with its id: its log lines carry that.
-        take: Takes facts of sessions; None where nobody wants them.
-        options: What readers want to know.
-        spans: Makes a span of each run.
-        versions: Of what sessions run on.
-        is_shared: Whether other sessions run in this process too.
+        lines_of: Entered with a session's id while its bot runs, so that log lines carry the id.
+        emit: Receives sessions' events; None where no sink needs them.
+        options: The events that sinks need.
+        session_info: The fields of the event ``session_info``; empty for no such event.
+        is_shared: True if other sessions run in this process too.
     """
 
     def __init__(
         self,
         registry: SessionRegistry,
-        bot_tasks: BotTasks,
+        bot: BotFunction,
         *,
         lines_of: Callable[[str], AbstractContextManager[None]],
-        take: SessionEmit | None,
+        emit: SessionEmit | None,
         options: ObserverOptions,
         spans: Spans,
-        versions: Mapping[str, str],
+        session_info: Mapping[str, str],
         is_shared: bool,
     ) -> None:
         self._registry = registry
-        self._bot_tasks = bot_tasks
+        self._bot = bot
         self._lines_of = lines_of
-        self._take = take
+        self._emit = emit
         self._options = options
         self._spans = spans
-        self._versions = versions
+        self._session_info = session_info
         self._is_shared = is_shared
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
 
     async def run(self, session: Session, arguments: Arguments, *, until: asyncio.Future[Any] | None = None) -> Report:
-        """Await the bot until it ends, its time is up, its end is asked for, or ``until`` is done: its caller is gone.
+        """Run the bot until it ends, its time is up, its end is requested, or ``until`` is done by a disconnect.
 
-        Never raises what the bot raised.
+        Never raises the bot's exception.
         """
-        before = 0.0 if session.report is None else session.report.seconds  # with another peer
+        before = 0.0 if session.report is None else session.report.seconds  # of a run with an earlier peer
         started, cpu, seconds_left = time.monotonic(), time.process_time(), self._registry.begin_run(session)
         options = replace(self._options, traces=self._spans.is_on)
-        listener = SessionContext(session.id, options, self._hear)
+        listener = SessionContext(session.id, options, self._emit_from_any_thread)
         with self._lines_of(session.id), within_session(listener), self._spans.of(session) as span:
             logger.info(f"Session started: {_described(session)}")
-            if self._versions and session.report is None:
-                listener.emit("session_info", self._versions)
-            bot_task = self._bot_tasks.begin(session.id, arguments)
+            if self._session_info and session.report is None:
+                listener.emit("session_info", self._session_info)
+            bot_task = BotTask(self._bot, session.id, arguments)
             try:
                 waited: set[asyncio.Future[Any]] = {bot_task.task, session.stop, *([until] if until else [])}
                 await asyncio.wait(waited, timeout=seconds_left, return_when=asyncio.FIRST_COMPLETED)
@@ -80,7 +79,7 @@ class BotRunner:
                     session.outcome = outcome
                     await bot_task.cancel()
             except asyncio.CancelledError:
-                # The route itself is cancelled, by the server's end or by a middleware of the bot's.
+                # The route itself is cancelled, by the server's shutdown or by a middleware of the bot.
                 session.outcome = Outcome.CANCELLED
                 await bot_task.cancel()
                 raise
@@ -90,32 +89,28 @@ class BotRunner:
             logger.log(level, f"Session ended: {outcome.value} after {seconds:.1f} s")
             if bot_task.failure is not None:
                 listener.emit("failure", bot_task.failure)
-            self._note_process(session.id, cpu)
+            process = {
+                "cpu_secs": time.process_time() - cpu,
+                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "shared": self._is_shared,
+            }
+            self.emit(session.id, "process", process)
             span.end(outcome.value, message)
         bot_error = bot_task.bot_error if outcome is Outcome.FAILED else None
         session.report = Report(outcome, message, before + seconds, bot_error)
         return session.report
 
     def emit(self, session_id: str, name: str, fields: Mapping[str, Any]) -> None:
-        """A fact of a session that has a run."""
-        self._hear(session_id, name, fields, time.time())
+        self._emit_from_any_thread(session_id, name, fields, time.time())
 
-    def _note_process(self, session_id: str, cpu_before: float) -> None:
-        fields = {
-            "cpu_secs": time.process_time() - cpu_before,
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-            "shared": self._is_shared,
-        }
-        self.emit(session_id, "process", fields)
-
-    def _hear(self, session_id: str, name: str, fields: Mapping[str, Any], at: float) -> None:
-        if self._take is None or self._bot_tasks.is_in_child:
+    def _emit_from_any_thread(self, session_id: str, name: str, fields: Mapping[str, Any], at: float) -> None:
+        if self._emit is None or self._bot.is_in_child:
             return
         if threading.get_ident() == self._thread:
-            self._take(session_id, name, fields, at)
-        else:  # of a pipeline that the bot runs in another thread
+            self._emit(session_id, name, fields, at)
+        else:  # a pipeline that the bot runs in another thread
             with suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._take, session_id, name, fields, at)
+                self._loop.call_soon_threadsafe(self._emit, session_id, name, fields, at)
 
 
 def _described(session: Session) -> str:

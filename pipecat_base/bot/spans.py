@@ -1,7 +1,7 @@
-"""A span for each session, with the request's above it and pipecat's own below it.
+"""A span for each session, below the request's span and above pipecat's own.
 
-OpenTelemetry is the bot's dependency: it is used where it is installed and OTEL_EXPORTER_OTLP_ENDPOINT is set. A bot
-that sets tracing up itself keeps its own exporter, and its sessions have their span there.
+OpenTelemetry is the bot's dependency: it is used if it is installed and OTEL_EXPORTER_OTLP_ENDPOINT is set. A bot that
+sets up tracing keeps its own exporter, which then has its sessions' spans too.
 """
 
 from __future__ import annotations
@@ -24,20 +24,18 @@ EXPORTERS = {
     "grpc": "opentelemetry.exporter.otlp.proto.grpc.trace_exporter",
 }
 SETS_TRACING_UP = rb"\b(setup_tracing|set_tracer_provider)\b"
-"""In the bot's sources."""
-EXPORT_EVERY = 1.0
-"""Seconds: what was exported outlives a crash."""
+# Short, as a crash loses the spans that are not exported yet.
+EXPORT_INTERVAL_SECONDS = 1.0
 NAME = "pipecat-base"
 
 
 class Span:
-    """A session's, or nothing."""
+    """A session's span, or None without tracing."""
 
     def __init__(self, span: Any = None) -> None:
         self._span = span
 
     def end(self, outcome: str, message: str) -> None:
-        """How the session has ended."""
         if self._span is None:
             return
         self._span.set_attribute("session.outcome", outcome)
@@ -48,15 +46,12 @@ class Span:
 
 
 class Spans:
-    """Makes spans, where there is a place for them.
+    """Makes sessions' spans.
 
     Args:
         variables: The environment.
-        bot_sets_up: Tells whether the bot's sources set tracing up.
-        warns: Whether to say why there are none: not in each process of many.
-
-    Attributes:
-        is_on: Whether sessions have spans.
+        bot_sets_up: Returns True if the bot's sources set up tracing.
+        warns: Log why there are no spans; False in all but one of many processes.
     """
 
     def __init__(self, variables: Mapping[str, str], *, bot_sets_up: Callable[[], bool], warns: bool = True) -> None:
@@ -67,11 +62,11 @@ class Spans:
         self.is_on = False
 
     def import_modules(self) -> None:
-        """What :meth:`open` needs, for processes that are forked later."""
+        """Import what :meth:`open` needs, for processes that are forked later."""
         self._exporter()
 
     def open(self) -> None:
-        """Begin to export. In the process that runs sessions: it starts a thread."""
+        """Start to export, in a thread of the process that runs sessions."""
         exporter = self._exporter()
         if exporter is None:
             return
@@ -87,28 +82,28 @@ class Spans:
         resource = Resource.create({} if "OTEL_SERVICE_NAME" in self._variables else {"service.name": NAME})
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(
-            BatchSpanProcessor(exporter.OTLPSpanExporter(), schedule_delay_millis=1000 * EXPORT_EVERY)
+            BatchSpanProcessor(exporter.OTLPSpanExporter(), schedule_delay_millis=1000 * EXPORT_INTERVAL_SECONDS)
         )
         trace.set_tracer_provider(self._provider)
 
     @contextmanager
     def of(self, session: Session) -> Iterator[Span]:
-        """Around a session's bot: the spans that it makes are below this one."""
+        """Entered around a session's bot, whose spans become children of this one."""
         if not self.is_on:
             yield Span()
             return
         from opentelemetry import trace
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        above = session.caller.traceparent
-        context = TraceContextTextMapPropagator().extract({} if above is None else {"traceparent": above})
+        parent = session.caller.traceparent
+        context = TraceContextTextMapPropagator().extract({} if parent is None else {"traceparent": parent})
         attributes = {"session.id": session.id, "session.transport": session.transport.value}
         tracer = trace.get_tracer(NAME)
         with tracer.start_as_current_span("session", context, attributes=attributes) as span:
             yield Span(span)
 
     def close(self, within: float) -> None:
-        """Export what waits, in so many seconds at most."""
+        """Export the remaining spans, for at most ``within`` seconds."""
         if self._provider is None:
             return
         closing = threading.Thread(target=self._provider.shutdown, name="spans", daemon=True)
@@ -118,7 +113,6 @@ class Spans:
             logger.warning("OTEL_EXPORTER_OTLP_ENDPOINT does not take spans in time: some are lost")
 
     def _exporter(self) -> Any:
-        """The module that exports, or None."""
         variables = self._variables
         if (
             not any(variables.get(name) for name in ENDPOINTS)

@@ -1,7 +1,4 @@
-"""Runs the user's coroutine: one performance for each session's bot, and for each peer that takes one over.
-
-The only place that awaits it. Whatever it raises stays in here, and one that will not end is given up.
-"""
+"""Run the user's coroutine. Whatever it raises stays in here, and a bot that does not end is abandoned."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import inspect
 import os
 import traceback
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pipecat_base.bot import dev_credentials, import_errors
@@ -22,102 +20,82 @@ from pipecat_base.sessions.outcome import MAX_LINE, MESSAGES, BotError, Outcome
 if TYPE_CHECKING:
     from loguru import Record
 
-LONGEST_MESSAGE = 200
-"""Characters of an exception's message on the line that tells of it; its traceback has all."""
+MAX_MESSAGE_CHARACTERS = 200
 
+# The outcome and a sentence for the caller, which quotes nothing of the bot's.
 Result = tuple[Outcome, str]
-"""How it ended, and a sentence for the caller, which quotes nothing."""
+# asyncio holds tasks weakly: one that ignores its cancellation must still be seen to end.
+ABANDONED: set[asyncio.Task[Any]] = set()
 
 
-class BotTasks:
-    """Begins performances.
+@dataclass(frozen=True)
+class BotFunction:
+    """The user's coroutine function, and all that its tasks have in common.
 
-    Args:
-        bot: The user's coroutine function.
-        bot_name: What logs call it.
-        project: The user's folder, to show where an unwilling bot is stuck.
-        cancel_grace: Seconds that a cancelled bot gets before it is given up.
-        redact: Takes out of a text what no line of the session with this id must show.
-        disconnects: Exceptions by which a transport tells the bot that the caller is gone.
+    Attributes:
+        name: For logs.
+        project: The user's folder.
+        cancel_grace: Seconds until a cancelled bot is abandoned.
+        redact: Takes a session's id and a text, and removes what no log line of the session may show.
+        disconnects: Exceptions by which a transport tells the bot that its caller has disconnected.
     """
 
-    def __init__(
-        self,
-        bot: Callable[[Any], Awaitable[Any]],
-        *,
-        bot_name: str,
-        project: str,
-        cancel_grace: float,
-        redact: Callable[[str, str], str],
-        disconnects: tuple[type[Exception], ...] = (),
-    ) -> None:
-        self.bot = bot
-        self.bot_name = bot_name
-        self.project = project
-        self.cancel_grace = cancel_grace
-        self.redact = redact
-        self._disconnects = disconnects
-        self._process = os.getpid()
-        # asyncio holds tasks weakly: a bot that ignores its cancellation must still be seen to end.
-        self._abandoned: set[asyncio.Task[Any]] = set()
-
-    def begin(self, session_id: str, arguments: Arguments) -> BotTask:
-        """Call the bot, in a task of its own."""
-        return BotTask(self, session_id, arguments)
+    function: Callable[[Any], Awaitable[Any]]
+    name: str
+    project: str
+    cancel_grace: float
+    redact: Callable[[str, str], str]
+    disconnects: tuple[type[Exception], ...] = ()
+    process: int = field(default_factory=os.getpid)
 
     @property
     def is_in_child(self) -> bool:
-        """Whether this process is one that the bot has forked."""
-        return os.getpid() != self._process
-
-    def abandon(self, task: asyncio.Task[Any]) -> None:
-        """Wait no longer for a bot that ignores its cancellation."""
-        self._abandoned.add(task)
-        task.add_done_callback(self._abandoned.discard)
-        task.cancel()
+        """True in a process that the bot has forked."""
+        return os.getpid() != self.process
 
     def is_disconnect(self, error: BaseException) -> bool:
-        """Whether it is the caller's leaving, or a group of nothing else: what a TaskGroup makes of it."""
+        """True for a disconnect, and for a group of disconnects only, which a TaskGroup raises."""
         parts = getattr(error, "exceptions", None)
         if isinstance(parts, tuple) and parts:
             return all(isinstance(part, asyncio.CancelledError) or self.is_disconnect(part) for part in parts)
-        return isinstance(error, self._disconnects)
+        return isinstance(error, self.disconnects)
 
 
 class BotTask:
-    """One call of the bot. Made by :class:`BotTasks`.
+    """A call of the bot.
 
     Attributes:
-        task: Done when the bot has ended; never raises what it raised.
-        failure: Of what it raised, the type and the user's own line, as the fact ``failure`` has them; None without.
-        bot_error: The same for whoever works on the bot.
+        task: Done when the bot has ended; never raises the bot's exception.
+        failure: The fields of the event ``failure``, or None.
+        bot_error: The failure as shown to the bot's author.
     """
 
-    def __init__(self, bot_tasks: BotTasks, session_id: str, arguments: Arguments) -> None:
-        self._bot_tasks = bot_tasks
+    def __init__(self, bot: BotFunction, session_id: str, arguments: Arguments) -> None:
+        self._bot = bot
         self._session_id = session_id
         self.failure: dict[str, str] | None = None
         self.bot_error: BotError | None = None
         self.task = asyncio.ensure_future(self._contain(arguments))
 
     def result(self) -> Result:
-        """Of one that has ended."""
-        # Cancelled before its first step, it never reached the place that catches that.
+        # A task that is cancelled before its first step never reaches _call().
         return _of(Outcome.CANCELLED) if self.task.cancelled() else self.task.result()
 
     async def cancel(self) -> None:
-        """End it; after its grace it is given up."""
-        bot_tasks = self._bot_tasks
+        """Cancel the bot; after its grace it is abandoned."""
+        bot = self._bot
         self.task.cancel()
-        await asyncio.wait({self.task}, timeout=bot_tasks.cancel_grace)
+        await asyncio.wait({self.task}, timeout=bot.cancel_grace)
         if self.task.done():
             return
-        where = tracebacks.where_is_suspended(self.task.get_coro(), bot_tasks.project)
+        where = tracebacks.where_is_suspended(self.task.get_coro(), bot.project)
         logger.error(
-            f"{bot_tasks.bot_name} ignored its cancellation for {bot_tasks.cancel_grace:g} s"
-            f"{f' at {where}' if where else ''}; session {self._session_id} no longer holds a place"
+            f"{bot.name} ignored its cancellation for {bot.cancel_grace:g} s"
+            f"{f' at {where}' if where else ''}; session {self._session_id} no longer holds a slot"
         )
-        bot_tasks.abandon(self.task)
+        ABANDONED.add(self.task)
+        self.task.add_done_callback(ABANDONED.discard)
+        self.task.cancel()
 
     async def _contain(self, arguments: Arguments) -> Result:
         status = 1
@@ -126,20 +104,20 @@ class BotTask:
             status = int(result[0] is Outcome.FAILED)
             return result
         finally:
-            if self._bot_tasks.is_in_child:
-                # What the bot has forked came back here: it is no second launcher.
+            if self._bot.is_in_child:
+                # A process that the bot has forked must not become a second launcher.
                 os._exit(status)
 
     async def _call(self, arguments: Arguments) -> Result:
-        name = self._bot_tasks.bot_name
+        name = self._bot.name
         try:
-            result: Any = self._bot_tasks.bot(arguments)
+            result: Any = self._bot.function(arguments)
             if inspect.isawaitable(result):
                 await result
         except asyncio.CancelledError:
             return _of(Outcome.CANCELLED)
         except SystemExit as error:
-            if self._bot_tasks.is_in_child:
+            if self._bot.is_in_child:
                 os._exit(error.code if isinstance(error.code, int) else int(error.code is not None))
             if error.code in (None, 0):
                 logger.warning(f"{name} called sys.exit(); that ends its session only. Use return instead.")
@@ -147,49 +125,48 @@ class BotTask:
             self._note_failure(error, "called sys.exit(); that ends its session only")
             return Outcome.FAILED, "The bot called sys.exit() with a status other than 0."
         except BaseException as error:
-            if self._bot_tasks.is_disconnect(error):
+            if self._bot.is_disconnect(error):
                 return _of(Outcome.DISCONNECTED)
             self._note_failure(error, "failed")
             return Outcome.FAILED, f"The bot raised {type(error).__name__}; its log has the traceback."
         return _of(Outcome.COMPLETED)
 
     def _note_failure(self, error: BaseException, what: str) -> None:
-        frames = tracebacks.users_frames(error.__traceback__, self._bot_tasks.project)
+        frames = tracebacks.users_frames(error.__traceback__, self._bot.project)
         self.failure = {"exception_type": type(error).__name__, **({"where": frames[-1]} if frames else {})}
         variable = import_errors.unset_variable(error)
         message = _message_of(error) if variable is None else f"the environment variable {variable} is not set"
-        said = f"{type(error).__name__}{f': {message}' if message else ''}"
+        text = f"{type(error).__name__}{f': {message}' if message else ''}"
         self.bot_error = BotError(
-            self._redact(said)[:MAX_LINE], tuple(self._redact(frame)[:MAX_LINE] for frame in frames)
+            self._redact(text)[:MAX_LINE], tuple(self._redact(frame)[:MAX_LINE] for frame in frames)
         )
-        self._log_failure(error, self._redact(f"{what}: {said}{f' at {frames[-1]}' if frames else ''}"))
+        self._log_failure(error, self._redact(f"{what}: {text}{f' at {frames[-1]}' if frames else ''}"))
         advice = dev_credentials.advice(error)
         if advice is not None:
             logger.error(advice)
 
     def _redact(self, text: str) -> str:
-        return self._bot_tasks.redact(self._session_id, text)
+        return self._bot.redact(self._session_id, text)
 
     def _log_failure(self, error: BaseException, what: str) -> None:
-        """With the traceback. Sinks write an exception as it is: one that holds a secret is for none of them."""
+        """Log the traceback. Sinks write an exception as it is, so one that holds a secret is logged as text."""
         seen = type(error), error, tracebacks.without_ours(error.__traceback__)
         text = "".join(traceback.format_exception(*seen))
         shown = self._redact(text)
         if shown == text:
-            logger.opt(exception=seen, depth=2).error("{} {}", self._bot_tasks.bot_name, what)
+            logger.opt(exception=seen, depth=2).error("{} {}", self._bot.name, what)
         else:
 
             def add_traceback(record: Record) -> None:  # after the message was made one line
                 record["message"] += f"\n{logged_lines(shown.rstrip())}"
 
-            logger.patch(add_traceback).opt(depth=2).error("{} {}", self._bot_tasks.bot_name, what)
+            logger.patch(add_traceback).opt(depth=2).error("{} {}", self._bot.name, what)
 
 
 def _message_of(error: BaseException) -> str:
-    """On one line. The bot's own exceptions may fail to say it."""
     try:
-        return logged(" ".join(str(error).split()), LONGEST_MESSAGE)
-    except Exception:
+        return logged(" ".join(str(error).split()), MAX_MESSAGE_CHARACTERS)
+    except Exception:  # raised by the __str__ of the bot's own exception
         return ""
 
 

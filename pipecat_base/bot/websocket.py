@@ -1,4 +1,4 @@
-"""A session's WebSocket: what its first messages say of the call, and its end, with a code that says how that came."""
+"""A session's WebSocket: the phone provider's call id in its first messages, and the close code at its end."""
 
 from __future__ import annotations
 
@@ -11,45 +11,44 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from pipecat_base.sessions.outcome import CLOSE_CODES, Outcome
 
+# Phone providers send their id of the call in one of the first messages.
 FIRST_MESSAGES = 3
-"""Phone companies name the call in one of them."""
-LONGEST_START = 65536
-"""Characters of a message that is looked at."""
-LONGEST_CALL_ID = 256
+MAX_START_CHARACTERS = 65536
+MAX_CALL_ID_CHARACTERS = 256
+# By provider, the path of its id of the call in its message "start".
 CALL_IDS = (
     ("twilio", ("start", "callSid")),
     ("telnyx", ("start", "call_control_id")),
     ("plivo", ("start", "callId")),
     ("exotel", ("start", "call_sid")),
 )
-"""By provider, where its own id of the call is in its message ``start``."""
 
 
-def listen(websocket: WebSocket, tell: Callable[[dict[str, str]], None]) -> None:
-    """Tell, as the bot reads its first messages, which provider's call this is: ``provider`` and ``call_id``."""
+def watch_for_call_id(websocket: WebSocket, on_call: Callable[[dict[str, str]], None]) -> None:
+    """Call ``on_call`` with ``provider`` and ``call_id`` when the bot reads the message that has them."""
     receive, left = websocket._receive, FIRST_MESSAGES
 
-    async def receive_and_look() -> Message:
+    async def receive_and_search() -> Message:
         nonlocal left
         message = await receive()
         left -= 1
         found = call_in(message.get("text"))
         if found is not None:
-            tell(found)
-        if (found is not None or left == 0) and websocket._receive is receive_and_look:
-            websocket._receive = receive  # nothing is on the way of audio
+            on_call(found)
+        if (found is not None or left == 0) and websocket._receive is receive_and_search:
+            websocket._receive = receive  # adds no cost to audio
         return message
 
-    websocket._receive = receive_and_look
+    websocket._receive = receive_and_search
 
 
 def call_in(text: Any) -> dict[str, str] | None:
-    """The provider and its own id of the call, from its message ``start``; None where it is another message.
+    """The provider and its id of the call, from its message ``start``; None for any other message.
 
-    Their documentation: twilio.com/docs/voice/media-streams/websocket-messages, developers.telnyx.com (media
+    The providers' documentation: twilio.com/docs/voice/media-streams/websocket-messages, developers.telnyx.com (media
     streaming), plivo.com/docs/voice/streams, developer.exotel.com (voice streaming).
     """
-    if not isinstance(text, str) or len(text) > LONGEST_START or '"start"' not in text:
+    if not isinstance(text, str) or len(text) > MAX_START_CHARACTERS or '"start"' not in text:
         return None
     try:
         content = json.loads(text)
@@ -61,17 +60,17 @@ def call_in(text: Any) -> dict[str, str] | None:
         found: Any = content
         for name in path:
             found = found.get(name) if isinstance(found, dict) else None
-        if isinstance(found, str) and found.isprintable() and len(found) <= LONGEST_CALL_ID:
+        if isinstance(found, str) and found.isprintable() and len(found) <= MAX_CALL_ID_CHARACTERS:
             return {"provider": provider, "call_id": found}
     return None
 
 
 async def close(websocket: WebSocket, outcome: Outcome) -> None:
-    """Unless the bot or the peer has closed it."""
+    """Close the WebSocket with the outcome's code, unless the bot or the peer has closed it."""
     if WebSocketState.DISCONNECTED in (websocket.application_state, websocket.client_state):
         return
     code, reason = CLOSE_CODES[outcome]
     try:
         await websocket.close(code, reason)
     except (RuntimeError, WebSocketDisconnect):
-        return  # it was closed in the meantime, by the bot or by the peer
+        return  # the bot or the peer closed it meanwhile

@@ -1,4 +1,4 @@
-"""What the bot gets as its body on a WhatsApp call."""
+"""The body that the bot receives on a WhatsApp call."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ from pipecat_base.errors import Malformed
 def body_of(fields: Mapping[str, Any]) -> Any:
     """An object of the type that pipecat's own runner passes.
 
-    pipecat demands fields that Meta leaves out of some events; those are empty.
-
     Raises:
-        Malformed: they have other types.
+        Malformed: a field has another type.
     """
     from pipecat.transports.whatsapp.api import WhatsAppConnectCall
     from pydantic import ValidationError
 
+    # pipecat requires fields that Meta omits from some events.
     optional = {"from": "", "to": "", "timestamp": "", "direction": None}
     try:
         return WhatsAppConnectCall.model_validate({**optional, **fields})

@@ -26,7 +26,7 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
         packages.check(unused=unused(settings))
         with packages.explaining():
             from pipecat_base.api import capabilities
-            from pipecat_base.bot import argument_types
+            from pipecat_base.bot.arguments import load_types
             from pipecat_base.bot.features import FeatureManager
             from pipecat_base.bot.imported import import_bot
             from pipecat_base.launcher import launcher  # noqa: F401  (every module of it must be importable)
@@ -39,7 +39,7 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
             manager = FeatureManager(
                 settings,
                 has_file_storage=imported.bot.create_file_storage is not None,
-                types=lambda: argument_types.load(cloud=imported.wants_cloud),
+                types=lambda: load_types(cloud=imported.wants_cloud),
             )
             with logs.unchanged(), packages.explaining():
                 features = manager.features(verify=True)

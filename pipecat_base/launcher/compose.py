@@ -33,8 +33,8 @@ from pipecat_base.auth.keys import KeyGuard, Keys
 from pipecat_base.auth.origins import OriginGuard
 from pipecat_base.auth.pod_token import PodTokenGuard
 from pipecat_base.auth.tokens import Tokens
-from pipecat_base.bot import argument_types, installed, loader, webrtc
-from pipecat_base.bot.arguments import ArgumentFactory
+from pipecat_base.bot import installed, loader, webrtc
+from pipecat_base.bot.arguments import ArgumentFactory, load_types
 from pipecat_base.bot.imported import Imported
 from pipecat_base.bot.lifespan import BotLifespan
 from pipecat_base.bot.memory import MemoryRelease
@@ -42,8 +42,7 @@ from pipecat_base.bot.pod import LocalPod
 from pipecat_base.bot.readiness import Readiness
 from pipecat_base.bot.runner import BotRunner
 from pipecat_base.bot.spans import SETS_TRACING_UP, Spans
-from pipecat_base.bot.task import BotTasks
-from pipecat_base.bot.versions import versions
+from pipecat_base.bot.task import BotFunction
 from pipecat_base.config import environment
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import SettingsInvalid
@@ -134,7 +133,7 @@ def observation(settings: Settings) -> Observation:
         metrics_server = MetricsServer(
             host, settings.telemetry.metrics_port, metrics.registry, limits(settings), as_pod
         )
-        metrics.describe(pipecat=versions(None).get("pipecat_version"), slots=settings.sessions.max_sessions)
+        metrics.describe(pipecat=installed.version(installed.PIPECAT), slots=settings.sessions.max_sessions)
         readers.append(metrics)
     if (
         settings.telemetry.reports_dir is not None
@@ -221,7 +220,7 @@ def pool_stage(
     registry, memory = _registry(settings, lifecycle)
     registry.on_change(event_bus.on_change)
     if memory is not None:
-        memory.keep_what_is_there()
+        memory.freeze()
     is_shared = settings.workers.isolation == "none"
     bounds = ProcessLimits(
         idle=0 if is_shared else settings.workers.idle_processes or min(4, os.cpu_count() or 1),
@@ -279,7 +278,7 @@ def for_worker(settings: Settings) -> Settings:
 def import_for_sessions(imported: Imported, logs: Logs, *, webrtc: bool) -> bool:
     """Import what sessions will need, in a process that forks those that take them; whether WebRTC's part is in it."""
     with logs.unchanged():
-        argument_types.load(cloud=imported.wants_cloud)
+        load_types(cloud=imported.wants_cloud)
         _spans(imported).import_modules()
         if not (webrtc or loader.mentions(imported.bot.project, SPEAKS_OF_WEBRTC)):
             return False
@@ -300,9 +299,9 @@ def local_pod(
         wants_cloud=imported.wants_cloud, guard=logs.unchanged, webrtc_problem=imported.webrtc_problem
     )
     registry, memory = _registry(settings, lifecycle)
-    bot_tasks = BotTasks(
+    bot_function = BotFunction(
         bot.function,
-        bot_name=bot.name,
+        name=bot.name,
         project=bot.project,
         cancel_grace=settings.sessions.cancel_grace,
         redact=logs.redact,
@@ -312,12 +311,14 @@ def local_pod(
     spans = _spans(imported, warns=settings.workers.isolation == "none")
     runs = BotRunner(
         registry,
-        bot_tasks,
+        bot_function,
         lines_of=logs.of_session,
-        take=take,
+        emit=take,
         options=_listening(settings),
         spans=spans,
-        versions=versions(settings.files.image_version) if settings.telemetry.event_publisher is not None else {},
+        session_info=installed.session_info(settings.files.image_version)
+        if settings.telemetry.event_publisher is not None
+        else {},
         is_shared=settings.workers.isolation == "none",
     )
     bots_app = application.bots_app()

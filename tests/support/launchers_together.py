@@ -59,7 +59,7 @@ def pushed(frame: Frame, *, first: bool = True) -> FramePushed:
 async def all_events() -> list[list[str]]:
     """The calls that two observers get during the life of a pipeline."""
     inner = [Inner(), Inner()]
-    together = observers._together(list(inner))
+    together = observers._combined(list(inner))
     await together.setup(NOBODY)
     for frame in (StartFrame(), InputAudioRawFrame(bytes(320), 8000, 1), TextFrame("hello")):
         await together.on_process_frame(FrameProcessed(NOBODY, frame, FrameDirection.DOWNSTREAM, 0))
@@ -72,7 +72,7 @@ async def all_events() -> list[list[str]]:
 async def repeated_pushes() -> dict[str, Any]:
     """Which observers get a frame that is pushed on, and whether such are requested before and after the start."""
     once, always = Inner(), Inner(every_push=True)
-    together = observers._together([once, always])
+    together = observers._combined([once, always])
     before = together.observe_every_push
     await together.on_push_frame(pushed(StartFrame(), first=False))
     calls = {"once": list(once.calls), "always": list(always.calls)}
@@ -85,7 +85,7 @@ async def failing(at: str) -> dict[str, Any]:
     lines: list[str] = []
     logger.add(lines.append, format="{level} {message}")
     one, other = Inner(fails_at=at), Inner()
-    together = observers._together([one, other])
+    together = observers._combined([one, other])
     await together.setup(NOBODY)
     for _ in range(2):
         await together.on_push_frame(pushed(TextFrame("hello")))

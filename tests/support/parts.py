@@ -7,7 +7,7 @@ from typing import Any
 
 from pipecat_base.bot.runner import BotRunner
 from pipecat_base.bot.spans import Spans
-from pipecat_base.bot.task import BotTasks
+from pipecat_base.bot.task import BotFunction
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import Report
 from pipecat_base.sessions.registry import Session, SessionRegistry
@@ -17,19 +17,19 @@ Bot = Callable[[Any], Coroutine[Any, Any, Any]]
 
 
 class Sessions(SessionRegistry):
-    """A board, and what runs the bot for who is on it."""
+    """A registry, and a runner for its sessions."""
 
-    def __init__(self, bot_tasks: BotTasks, **options: Any) -> None:
+    def __init__(self, bot: BotFunction, **options: Any) -> None:
         super().__init__(**options)
         self.events: list[tuple[str, str, Mapping[str, Any]]] = []
         self.runs = BotRunner(
             self,
-            bot_tasks,
+            bot,
             lines_of=lambda session_id: logger.contextualize(session_id=session_id),
-            take=lambda session_id, name, fields, at: self.events.append((session_id, name, fields)),
+            emit=lambda session_id, name, fields, at: self.events.append((session_id, name, fields)),
             options=ObserverOptions(),
             spans=Spans({}, bot_sets_up=lambda: False),
-            versions={},
+            session_info={},
             is_shared=True,
         )
 
@@ -41,13 +41,13 @@ def make_sessions(
     bot: Bot, *, cancel_grace: float = 0.1, disconnects: tuple[type[Exception], ...] = (), **options: Any
 ) -> Sessions:
     """Sessions without limits; ``options`` come before what is chosen here."""
-    bot_tasks = BotTasks(
+    function = BotFunction(
         bot,
-        bot_name="bot in bot.py",
+        name="bot in bot.py",
         project=".",
         cancel_grace=cancel_grace,
         redact=lambda session_id, text: text,
         disconnects=disconnects,
     )
     defaults: dict[str, Any] = {"max_sessions": None, "max_seconds": None, "refusal": lambda: None}
-    return Sessions(bot_tasks, **{**defaults, **options})
+    return Sessions(function, **{**defaults, **options})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipecat_base.bot.lazy import Lazy
+from pipecat_base.bot.lazy_import import LazyImport
 from pipecat_base.sessions.pod import Pod
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class WhatsApp:
         self._token = token
         self._phone_number_id = phone_number_id
         self._pod = pod
-        self._calls = Lazy("WhatsApp", "pipecat_base.api.whatsapp_calls.calls", self._build)
+        self._calls = LazyImport("WhatsApp", "pipecat_base.api.whatsapp_calls.calls", self._build)
 
     async def load(self) -> OpenCalls:
         """What takes calls.

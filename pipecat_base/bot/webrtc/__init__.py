@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipecat_base.bot.arguments import ArgumentFactory
-from pipecat_base.bot.lazy import Lazy
+from pipecat_base.bot.lazy_import import LazyImport
 from pipecat_base.bot.runner import BotRunner
 from pipecat_base.sessions.registry import SessionRegistry
 
@@ -71,7 +71,7 @@ class WebRTC:
         self._registry = registry
         self._runs = runs
         self._arguments = arguments
-        self._parts = Lazy("WebRTC", "pipecat_base.bot.webrtc.sessions", self._build)
+        self._parts = LazyImport("WebRTC", "pipecat_base.bot.webrtc.sessions", self._build)
         self._ice: IceServers | None = None
         self.given_ice_servers: list[dict[str, Any]] | None = None
         """Somebody else has looked for them: nothing is fetched."""

@@ -206,8 +206,9 @@ class WebRTCSessions:
         while True:
             peer = call.take()
             try:
-                arguments = await self._arguments.webrtc(
-                    session.id, call.body, peer.connection, flow_config=call.flow_config
+                connection = {"webrtc_connection": peer.connection}
+                arguments = await self._arguments.build(
+                    "webrtc", session.id, call.body, connection, flow_config=call.flow_config
                 )
                 report = await run_on(self._runs, session, arguments, peer, call.next)
             finally:

@@ -79,7 +79,7 @@ def python() -> Sequence[Finding]:
 
 
 def pipecat() -> Sequence[Finding]:
-    from pipecat_base.bot import compatibility
+    from pipecat_base.bot import compatibility, installed
 
     try:
         if not compatibility.require_release():
@@ -87,7 +87,7 @@ def pipecat() -> Sequence[Finding]:
         verdict = compatibility.require_session_types(cloud=False)
     except PipecatUnusable as error:
         return [problem("pipecat-ai", error.message.rstrip(":."), f"{error.remedy[:1].upper()}{error.remedy[1:]}")]
-    version = compatibility.version("pipecat-ai")
+    version = installed.version(installed.PIPECAT) or "(none)"
     return [ok("pipecat-ai", version), *(warning("pipecat-ai", text.rstrip("."), "") for text in verdict.warnings)]
 
 

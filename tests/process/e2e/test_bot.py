@@ -198,7 +198,7 @@ def test_a_bot_that_ignores_its_cancellation_is_named_and_loses_its_place() -> N
         assert response.headers["x-pipecat-session-outcome"] == "expired"
         assert seconds() < 2
         assert "bot in bot.py ignored its cancellation for 0.3 s at bot.py:" in launcher.log()
-        assert "in swallow: await asyncio.sleep(0.05); session stubborn no longer holds a place" in launcher.log()
+        assert "in swallow: await asyncio.sleep(0.05); session stubborn no longer holds a slot" in launcher.log()
         assert post(launcher).status_code == 200
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipecat_base.bot import extras
+from pipecat_base.bot import installed
 from tests.support.launchers import ROOT, environment, run
 
 PIPECAT_FOLDER = Path(str(importlib.metadata.distribution("pipecat-ai").locate_file("pipecat")))
@@ -21,7 +21,7 @@ import importlib, json, sys
 sys.path.insert(0, "{root}")
 from loguru import logger
 logger.remove()
-from pipecat_base.bot import extras
+from pipecat_base.bot import installed
 from pipecat_base.bot.import_errors import _chain
 found = {{}}
 for name in json.load(sys.stdin):
@@ -29,7 +29,7 @@ for name in json.load(sys.stdin):
         importlib.import_module(name)
     except Exception as error:
         missing = [e for e in _chain(error) if isinstance(e, ModuleNotFoundError)]
-        found[name] = extras.wanted(missing[0]) if missing else None
+        found[name] = installed.missing_extra(missing[0]) if missing else None
 print(json.dumps(found))
 """
 
@@ -66,7 +66,7 @@ def _asked(module: str, **missing: str) -> str | None:
     """What is wanted where this module of somebody's could not import that."""
     with pytest.raises(ModuleNotFoundError) as found:
         exec("raise ModuleNotFoundError('no words', **missing)", {"__name__": module, "missing": missing})
-    return extras.wanted(found.value)
+    return installed.missing_extra(found.value)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def _asked(module: str, **missing: str) -> str | None:
 def test_the_module_that_asked_counts_and_what_it_asked_for(
     monkeypatch: pytest.MonkeyPatch, module: str, missing: str, extra: str | None
 ) -> None:
-    monkeypatch.setattr(extras, "_extras", lambda: EXTRAS)
+    monkeypatch.setattr(installed, "_extras", lambda: EXTRAS)
     assert _asked(module, name=missing) == extra
 
 

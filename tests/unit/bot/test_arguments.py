@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.bot import argument_types
+from pipecat_base.bot import arguments
 from pipecat_base.bot.arguments import ArgumentFactory
 
 
@@ -22,13 +22,13 @@ def without_pipecat(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def build(factory: ArgumentFactory) -> dict[str, Any]:
-    socket: Any = object()
+    body, socket = {"a": 1}, {"websocket": object()}
     return {
-        "plain": await factory.plain("s", {"a": 1}, flow_config="a flow"),
-        "daily": await factory.daily("s", {"a": 1}, "https://room", None),
-        "websocket": await factory.websocket("s", {"a": 1}, socket, None),
-        "client": await factory.websocket("s", {"a": 1}, socket, "websocket"),
-        "webrtc": await factory.webrtc("s", {"a": 1}, "connection"),
+        "plain": await factory.build("plain", "s", body, flow_config="a flow"),
+        "daily": await factory.build("daily", "s", body, {"room_url": "https://room", "token": None}),
+        "websocket": await factory.build("websocket", "s", body, socket, transport_type=None),
+        "client": await factory.build("websocket", "s", body, socket, transport_type="websocket"),
+        "webrtc": await factory.build("webrtc", "s", body, {"webrtc_connection": "connection"}),
     }
 
 
@@ -65,8 +65,8 @@ def test_with_pipecat_they_are_its_own_types() -> None:
 def test_without_pipecat_they_have_the_same_names_and_fields() -> None:
     built = asyncio.run(build(factory()))
     check(built)
-    assert type(built["plain"]) is argument_types.RunnerArguments
-    assert type(built["daily"]) is argument_types.DailyRunnerArguments
+    assert type(built["plain"]) is arguments.RunnerArguments
+    assert type(built["daily"]) is arguments.DailyRunnerArguments
     assert built["plain"].pipeline_idle_timeout_secs == 300
 
 
@@ -77,8 +77,9 @@ def test_a_relays_url_is_in_no_repr_whatever_pipecat_does() -> None:
         namespace: str
         body: object = None
 
-    types = argument_types.from_runner(SimpleNamespace(MOQRunnerArguments=MOQRunnerArguments))
-    assert types.moq is not None
-    made = types.moq("https://relay?jwt=s3cr3t", "n")
+    types = arguments.types_from_runner(SimpleNamespace(MOQRunnerArguments=MOQRunnerArguments))
+    moq = types.classes["moq"]
+    assert moq is not None
+    made = moq("https://relay?jwt=s3cr3t", "n")
     assert isinstance(made, MOQRunnerArguments)
     assert repr(made) == "MOQRunnerArguments(namespace='n', body=None)"

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import pytest
 
 from pipecat_base.bot import dev_credentials
-from pipecat_base.bot.dev_credentials import WANTED
+from pipecat_base.bot.dev_credentials import PROVIDERS
 
-TWILIO = next(wanted for wanted in WANTED if wanted.provider == "Twilio")
+TWILIO = next(credentials for credentials in PROVIDERS if credentials.provider == "Twilio")
 
 
 @pytest.mark.parametrize(

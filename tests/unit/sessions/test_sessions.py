@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.bot.argument_types import RunnerArguments
+from pipecat_base.bot.arguments import RunnerArguments
 from pipecat_base.errors import AtCapacity, Draining, DuplicateSession, Refusal, Starting
 from pipecat_base.server.lifecycle import Lifecycle
 from pipecat_base.server.lifecycle import LifecycleState as LauncherState

@@ -1,4 +1,4 @@
-"""What takes long to import is imported when it is needed first: once, in a thread, so that calls go on."""
+"""Slow imports, made once and in a thread when they are needed first, so that calls continue meanwhile."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from pipecat_base.logs.logger import logger
 T = TypeVar("T")
 
 
-class Lazy(Generic[T]):
-    """Something that is built of a module that is not imported yet.
+class LazyImport(Generic[T]):
+    """Import a module and build an object from it, when it is needed first.
 
     Args:
-        name: What callers and the log call it.
-        module: Imported first.
-        build: Makes it, on the loop.
+        name: For callers and the log.
+        build: Called on the event loop after the import.
     """
 
     def __init__(self, name: str, module: str, build: Callable[[], T]) -> None:
@@ -30,10 +29,10 @@ class Lazy(Generic[T]):
         self._building = asyncio.Lock()
 
     async def get(self) -> T:
-        """It.
+        """Return the object.
 
         Raises:
-            NotSupported: what is installed does not import.
+            NotSupported: the module does not import.
         """
         async with self._building:
             if self._built is None:
