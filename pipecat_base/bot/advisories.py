@@ -1,7 +1,7 @@
 """Security fixes of the packages that parse callers' bytes.
 
-pyproject.toml requires the fixes, as far as every supported pipecat-ai can be installed with them. In the image the
-bot's pins come first: the launcher serves with a version that lacks a fix, and warns.
+pyproject.toml requires those that every supported pipecat-ai can be installed with. In the image the bot's pins come
+first: the launcher serves with a version that lacks a fix, and warns.
 """
 
 from __future__ import annotations
@@ -13,12 +13,7 @@ from pipecat_base.bot.packages import Release, release_of, text_of
 
 
 class Fixes(NamedTuple):
-    """One package's security fixes.
-
-    Attributes:
-        works_from: The oldest release that the launcher can use.
-        released_in: The first release with the fix, by advisory, the oldest first.
-    """
+    """The oldest release that the launcher can use, and by advisory, oldest first, the first release with the fix."""
 
     works_from: Release
     released_in: Mapping[str, Release]
@@ -53,12 +48,6 @@ FIXES: Mapping[str, Fixes] = {
 
 
 def warnings(versions: Mapping[str, str], *, unused: Collection[str] = ()) -> list[str]:
-    """Lines that each name a package without a security fix.
-
-    Args:
-        versions: The version that is imported, by package.
-        unused: Packages that this start does not import.
-    """
     lines = []
     for name, fixes in FIXES.items():
         if name in versions and name not in unused:

@@ -1,9 +1,7 @@
 """The objects that ``bot(args)`` receives, built from the classes of the installed pipecat and pipecatcloud.
 
-Bots test their arguments with ``isinstance`` against ``pipecatcloud.agent.*SessionArguments`` or
-``pipecat.runner.types.*RunnerArguments``; the former subclass the latter. The fields changed over the years: a class
-may raise TypeError for a field that another version takes. So only fields that tell where the caller is are passed to
-the class, and all others are set as attributes afterwards; versions are never compared.
+Bots test them with ``isinstance``. As fields changed over the years, and a class may refuse another version's, only
+fields that tell where the caller is are passed to the class; all others are set afterwards. Versions are not compared.
 Without either package, the dataclasses at the end of this module stand in, with pipecat's names.
 """
 
@@ -43,8 +41,6 @@ CLASSES: Mapping[Kind, tuple[str, str, Mapping[str, Any]]] = {
 
 
 class Arguments(Protocol):
-    """Fields that the arguments of every session have."""
-
     session_id: str | None
     body: Any
     flow_config: str | None
@@ -52,13 +48,10 @@ class Arguments(Protocol):
 
 @dataclass(frozen=True)
 class ArgumentTypes:
-    """The class for each kind of session; None for a kind that is not available."""
-
     classes: Mapping[Kind, type[Any] | None]
     from_cloud: bool = False
 
     def problem(self, kind: Kind) -> Exception | None:
-        """Try to build a sample. The class must be there."""
         try:
             _build(self.classes[kind], CLASSES[kind][2], session_id="s", body={})
         except Exception as error:
@@ -93,10 +86,8 @@ class ArgumentFactory:
     """Builds the arguments of each session.
 
     Args:
-        wants_cloud: True if the bot's sources mention pipecatcloud, whose import takes half a second on a small
-            machine.
+        wants_cloud: Import pipecatcloud, which takes half a second on a small machine.
         guard: Entered around imports: pipecatcloud removes every log sink when it is imported.
-        webrtc_problem: The reason why arguments of WebRTC sessions cannot be built, or None.
     """
 
     def __init__(
@@ -104,9 +95,7 @@ class ArgumentFactory:
         *,
         wants_cloud: bool,
         guard: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
-        webrtc_problem: str | None = None,
     ) -> None:
-        self.webrtc_problem = webrtc_problem
         self.file_storage: Any = None
         self._wants_cloud = wants_cloud
         self._guard = guard
@@ -114,7 +103,7 @@ class ArgumentFactory:
         self._resolving = threading.Lock()
 
     def types(self) -> ArgumentTypes:
-        """Import the classes, unless that is done. Safe in any thread."""
+        """Import the classes if that is not done yet. Safe in any thread."""
         with self._resolving:
             # The bot may have imported pipecatcloud since.
             has_cloud = CLOUD in sys.modules
@@ -133,12 +122,7 @@ class ArgumentFactory:
     async def build(
         self, kind: Kind, session_id: str, body: Any, values: Mapping[str, Any] | None = None, **later: Any
     ) -> Arguments:
-        """Build a session's arguments.
-
-        Args:
-            values: Where the caller is, passed to the class. A Daily room's ``token`` is None if the room is public.
-            later: Attributes that are set afterwards. With a ``transport_type`` of None pipecat recognises a phone
-                provider by its first messages.
+        """Pass ``values`` to the class and set ``later`` afterwards.
 
         Raises:
             NotSupported: no class is installed for this kind.
@@ -158,11 +142,7 @@ class ArgumentFactory:
             raise MoqRefused(reason, session_id=session_id) from None
 
     async def build_runners(self, type_name: str, session_id: str, body: Any, values: Mapping[str, Any]) -> Arguments:
-        """Build arguments of a class that only ``pipecat.runner.types`` has.
-
-        Raises:
-            NotSupported: the installed pipecat does not have it either.
-        """
+        """Build arguments of a class that only pipecat has. Raises NotSupported if this pipecat does not."""
         await self.resolve()
         module = sys.modules.get(RUNNER) or await asyncio.to_thread(self._import_runner)
         type_ = getattr(module, type_name, None)
@@ -175,9 +155,9 @@ class ArgumentFactory:
     ) -> Arguments:
         if type_ is None:
             raise NotSupported("What is installed here has no arguments for this transport.", session_id=session_id)
-        defaults = {"handle_sigint": False, "handle_sigterm": False, "flow_config": None}
-        later = {"file_storage": self.file_storage, **defaults, **later}
-        arguments: Arguments = _build(type_, values, session_id=session_id, body=body, **later)
+        defaults = {"body": body, "file_storage": self.file_storage, "flow_config": None}
+        signals = {"handle_sigint": False, "handle_sigterm": False}
+        arguments: Arguments = _build(type_, values, session_id=session_id, **{**defaults, **signals, **later})
         return arguments
 
     def _import_runner(self) -> Any:

@@ -1,7 +1,4 @@
-"""Check that the installed pipecat-ai and pipecatcloud can be served: what the launcher builds for a bot must build.
-
-A bot may go without either package. One that is too old or broken ends the start, with the replaced image's messages.
-"""
+"""Check that the installed pipecat-ai and pipecatcloud can be served. Messages are those of the replaced image."""
 
 from __future__ import annotations
 
@@ -32,23 +29,14 @@ REQUIRED: tuple[Kind, ...] = ("daily", "plain", "websocket")
 
 @dataclass(frozen=True)
 class PipecatCheck:
-    """The limits of a pipecat that can be served.
-
-    Attributes:
-        warnings: For the log.
-        webrtc_problem: The reason why WebRTC and WhatsApp are off, or None.
-    """
+    """The limits of a pipecat that can be served. With a ``webrtc_problem``, WebRTC and WhatsApp are off."""
 
     warnings: tuple[str, ...] = ()
     webrtc_problem: str | None = None
 
 
 def require_release() -> bool:
-    """Return True if pipecat-ai is installed; imports nothing.
-
-    Raises:
-        PipecatUnusable: its release is too old for the launcher.
-    """
+    """Return True if pipecat-ai is installed, without an import. Raises PipecatUnusable if it is too old."""
     if not installed.has("pipecat"):
         return False
     if not installed.has(RUNNER):
@@ -57,14 +45,7 @@ def require_release() -> bool:
 
 
 def raise_if_pipecat_is_broken(failure: BaseException) -> None:
-    """Find out if pipecat itself is the reason why a bot's import failed.
-
-    Args:
-        failure: An error whose cause is the import's.
-
-    Raises:
-        PipecatUnusable: pipecat does not import either.
-    """
+    """Raise PipecatUnusable if the cause of ``failure`` passed through pipecat and pipecat itself does not import."""
     if failure.__cause__ is None or not installed.has("pipecat"):
         return
     passed = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(failure.__cause__.__traceback__)}
@@ -73,14 +54,7 @@ def raise_if_pipecat_is_broken(failure: BaseException) -> None:
 
 
 def require_session_types(*, cloud: bool) -> PipecatCheck:
-    """Import and build the arguments of sessions.
-
-    Args:
-        cloud: Use pipecatcloud's classes where it is installed.
-
-    Raises:
-        PipecatUnusable: no session could be run with the installed packages.
-    """
+    """Import and build the arguments of sessions. Raises PipecatUnusable if no session could be run."""
     runner = _import_runner()
     uses_cloud = cloud and installed.has("pipecatcloud")
     types = types_from_cloud(_import_cloud(), runner) if uses_cloud else types_from_runner(runner)

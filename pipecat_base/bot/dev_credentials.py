@@ -1,7 +1,7 @@
-"""Stand-in credentials, so that ``dev`` can take phone calls without a provider's account.
+"""Stand-in credentials, so that ``dev`` takes phone calls without a provider's account.
 
-pipecat's serializers of Twilio, Telnyx and Plivo hang up through the provider's REST API and refuse to be made without
-credentials. ``dev`` sets stand-ins for missing ones; with those nothing is sent to the provider.
+pipecat's serializers hang up through the provider's REST API, and refuse to be made without credentials. With stand-ins
+nothing is sent to the provider.
 """
 
 from __future__ import annotations
@@ -24,11 +24,7 @@ STAND_IN = "stand-in-of-pipecat-base-dev-"
 
 @dataclass(frozen=True)
 class ProviderCredentials:
-    """Variables that pipecat reads for a provider (``pipecat.runner.utils``), and the class that uses them.
-
-    Attributes:
-        instead: Variables any of which may replace the last of ``variables``.
-    """
+    """Variables that pipecat reads for a provider; any of ``instead`` may replace the last of ``variables``."""
 
     provider: str
     serializer: str
@@ -94,7 +90,6 @@ def _stands_in(value: object) -> bool:
 
 
 def advice(error: BaseException) -> str | None:
-    """A remedy for a bot that failed without a provider's credentials; None for any other failure."""
     if type(error) is not ValueError or "auto_hang_up" not in str(error):
         return None
     variables = environment.read()

@@ -1,7 +1,4 @@
-"""Features that are available in this image, and reasons for those that are not.
-
-Packages are found without importing them, so detection costs nothing at the start. With ``verify=True`` they are also
-imported, and a broken one is an ERROR: for ``pipecat-base check`` and for the summary that is logged once ready.
+"""Features that are available in this image, found without importing packages unless ``verify`` is True.
 
 The names, their order and the summary's form are the replaced image's; features that it does not have follow them.
 """
@@ -44,14 +41,7 @@ EMOJIS = {
 
 @dataclass(frozen=True)
 class Feature:
-    """An entry of the summary.
-
-    Attributes:
-        required: The package to install or the variable to set.
-        modules: Imported only to verify the feature.
-        missing: Variables that are not set.
-        problem: Returns the fault of the imported ``modules``; None where they can have none.
-    """
+    """An entry of the summary. ``problem`` returns the fault of the imported ``modules``, if they have one."""
 
     name: str
     status: FeatureStatus
@@ -77,13 +67,6 @@ class Feature:
 
 
 class FeatureManager:
-    """Detects features from the settings and the installed packages.
-
-    Args:
-        has_file_storage: True if the bot has ``create_file_storage()``.
-        types: Imports and returns the classes of sessions' arguments.
-    """
-
     def __init__(
         self,
         settings: Settings,
@@ -96,7 +79,6 @@ class FeatureManager:
         self._types = types
 
     def features(self, *, verify: bool = False) -> list[Feature]:
-        """All features, in the order of the summary."""
         found = [
             self._daily(),
             self._websocket(),
@@ -115,7 +97,6 @@ class FeatureManager:
         return [_verified(feature) for feature in found] if verify else found
 
     def log_features_summary(self) -> None:
-        """Import the packages that were found and log the summary."""
         # As in the replaced image, the lines come from the module feature_manager.
         log = logger.patch(lambda record: record.update({"name": "feature_manager"}))
         log.info(RULE)
@@ -127,10 +108,7 @@ class FeatureManager:
         log.info(RULE)
 
     def capabilities(self) -> Mapping[str, str | None]:
-        """By the platform's name of a capability, the reason why it cannot be used, or None.
-
-        Builds session arguments; the packages of transports are found, but not imported.
-        """
+        """The reason why each capability cannot be used, or None. Does not import the packages of transports."""
         moq = _verified(self._moq_arguments())
         webrtc = [_verified(self._webrtc_arguments()), self._webrtc()]
         return {
@@ -263,7 +241,6 @@ def _disabled(name: str, required: str, reason: str) -> Feature:
 
 
 def _installed(name: str, required: str, modules: tuple[str, ...]) -> Feature:
-    """ENABLED if all modules are found; imports none."""
     missing = installed.first_missing(modules)
     if missing is not None:
         return Feature(name, FeatureStatus.DISABLED, required, f"{missing} is not installed")

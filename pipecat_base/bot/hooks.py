@@ -21,16 +21,11 @@ async def call(hook: Callable[[], Any]) -> Any:
     return await result if inspect.isawaitable(result) else result
 
 
-class TookTooLong(Exception):
-    """The user's code did not finish in time."""
+class TookTooLong(Exception): ...
 
 
 async def within(seconds: float, step: Coroutine[Any, Any, T]) -> T:
-    """Await a step.
-
-    Raises:
-        TookTooLong: after ``seconds``; the step is cancelled but not awaited.
-    """
+    """Await a step. Raises TookTooLong after ``seconds``; the step is cancelled but not awaited."""
     # Not wait_for, whose TimeoutError could not be told from one that the user's code raises.
     task = asyncio.ensure_future(step)
     done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -80,7 +75,6 @@ class ContextTask:
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> Any:
-        """Enter the context manager, and return the value that it yields."""
         entered: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._task = asyncio.ensure_future(self._hold(entered))
         await asyncio.wait({entered, self._task}, return_when=asyncio.FIRST_COMPLETED)

@@ -24,7 +24,6 @@ SET_VARIABLE = "Set it: in .env beside the bot (pipecat-base dev), with docker r
 
 
 def explain(error: BaseException, file: Path) -> StartupError:
-    """Turn an exception from the import of the user's file into the startup error for its cause."""
     project = str(file.parent)
     frames = tracebacks.users_frames(error.__traceback__, project)
     at = _line_of(frames) or file.name
@@ -126,7 +125,6 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _line_of(frames: list[str]) -> str | None:
-    """``helpers.py:3`` of the innermost frame."""
     return ":".join(frames[-1].split(":")[:2]).split(" in ")[0] if frames else None
 
 

@@ -27,13 +27,7 @@ PIPECAT_IN_SOURCES = rb"\bpipecat(cloud)?\b"
 
 @dataclass(frozen=True)
 class Imported:
-    """A bot that can be served with the installed packages.
-
-    Attributes:
-        wants_cloud: True if pipecatcloud is imported or the bot's sources mention it.
-        warnings: For the bot's author: about installed packages, and functions that look like hooks.
-        webrtc_problem: The reason why WebRTC, though installed, cannot be used; or None.
-    """
+    """A bot that can be served; ``webrtc_problem`` tells why WebRTC, though installed, cannot be used."""
 
     bot: Bot
     wants_cloud: bool
@@ -43,13 +37,7 @@ class Imported:
 
 @collecting_seldom()
 def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bool = False) -> Imported:
-    """Import and validate the bot, and build sample arguments.
-
-    pipecat, which takes a quarter of a second, is imported only for a bot whose sources mention it.
-
-    Raises:
-        StartupError: the bot cannot be served.
-    """
+    """Import and validate the bot. pipecat, a quarter of a second, is imported only if its sources mention it."""
     if settings.telemetry.observers:
         environment.append_setup_file(os.path.join(os.path.dirname(__file__), "observers.py"))
     has_pipecat = compatibility.require_release()

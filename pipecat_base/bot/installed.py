@@ -23,7 +23,7 @@ NO_WEBRTC = "WebRTC is not installed here: pip install pipecat-ai[webrtc]."
 
 
 def location(module: str) -> str | None:
-    """The file of a module, or the folder of a package without one; None where it is not installed."""
+    """The file of a module, or the folder of a package without one."""
     top, *rest = module.split(".")
     folders, origin = _find(top)
     if not rest:
@@ -40,7 +40,7 @@ def has(*modules: str) -> bool:
 
 
 def first_missing(modules: Sequence[str]) -> str | None:
-    """The first module that is missing, or its package where all of that is missing."""
+    """The first module that is missing, or its package if that is missing as a whole."""
     for module in modules:
         if location(module) is None:
             top = module.partition(".")[0]
@@ -53,7 +53,6 @@ def folder(package: str) -> str | None:
 
 
 def defines(module: str, class_name: str) -> bool:
-    """True if the module's source has a class of this name."""
     file = location(module)
     if file is None:
         return False
@@ -62,7 +61,6 @@ def defines(module: str, class_name: str) -> bool:
 
 
 def _find(package: str) -> tuple[list[str], str | None]:
-    """The folders and the file of a package, or of a module outside packages."""
     try:
         spec = importlib.util.find_spec(package)
     except (ImportError, ValueError):
@@ -78,7 +76,7 @@ def version(distribution: str) -> str | None:
 
 
 def session_info(image_version: str | None) -> dict[str, str]:
-    """The platform's ``session_info`` event, without the versions that are unknown."""
+    """Fields of the platform's event ``session_info``."""
     found = {
         "python_version": platform.python_version(),
         "arch": platform.machine(),
@@ -89,10 +87,10 @@ def session_info(image_version: str | None) -> dict[str, str]:
 
 
 def missing_extra(error: ImportError) -> str | None:
-    """The extra of pipecat-ai that a failed import needs; None unless a module of pipecat failed to import something.
+    """The extra of pipecat-ai that a failed import within pipecat needs.
 
-    A requirement names the distribution to install (``deepgram-sdk``), not the module to import (``deepgram``). So the
-    module that failed counts too: ``pipecat/services/deepgram/stt.py`` needs the extra ``deepgram``.
+    A requirement's name (``deepgram-sdk``) may differ from the module's (``deepgram``). So the importing module counts
+    too: ``pipecat/services/deepgram/stt.py`` needs the extra ``deepgram``.
     """
     importer = _innermost_module(error.__traceback__)
     if importer.partition(".")[0] != "pipecat" or error.name is None:
@@ -114,7 +112,6 @@ def _innermost_module(trace: TracebackType | None) -> str:
 
 
 def _extras() -> dict[str, list[str]]:
-    """The normalized requirements of each extra; empty where pipecat-ai has no metadata."""
     try:
         metadata = importlib.metadata.metadata(PIPECAT)
     except importlib.metadata.PackageNotFoundError:

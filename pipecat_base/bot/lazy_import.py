@@ -14,12 +14,7 @@ T = TypeVar("T")
 
 
 class LazyImport(Generic[T]):
-    """Import a module and build an object from it, when it is needed first.
-
-    Args:
-        name: For callers and the log.
-        build: Called on the event loop after the import.
-    """
+    """Imports a module when it is needed first, then calls ``build`` on the event loop."""
 
     def __init__(self, name: str, module: str, build: Callable[[], T]) -> None:
         self._name = name
@@ -29,11 +24,7 @@ class LazyImport(Generic[T]):
         self._building = asyncio.Lock()
 
     async def get(self) -> T:
-        """Return the object.
-
-        Raises:
-            NotSupported: the module does not import.
-        """
+        """Return what was built. Raises NotSupported if the module does not import."""
         async with self._building:
             if self._built is None:
                 try:

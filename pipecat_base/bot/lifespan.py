@@ -18,13 +18,9 @@ class BotLifespan:
     """Runs the lifespans of the bot's app, ``setup()``, ``create_file_storage()`` and ``teardown()``.
 
     Args:
-        uploads_folder: Stores files for a bot without ``create_file_storage()``; None for no storage.
+        uploads_folder: Stores files for a bot without ``create_file_storage()``.
         setup_timeout: Seconds for everything before the first session.
         teardown_timeout: Seconds for each step after the last.
-
-    Attributes:
-        state: The values that the lifespans yielded, for every request.
-        file_storage: For the arguments of every session.
     """
 
     def __init__(
@@ -46,11 +42,7 @@ class BotLifespan:
         self.file_storage: Any = None
 
     async def set_up(self) -> None:
-        """Enter the lifespans and call the hooks.
-
-        Raises:
-            StartupError: a step failed or took too long; the lifespans have been left.
-        """
+        """Enter the lifespans and call the hooks. After a StartupError the lifespans have been left."""
         try:
             await hooks.within(self._setup_timeout, self._run_setup())
         except SetupFailed:

@@ -1,7 +1,4 @@
-"""Find the user's ``bot.py``, import it, and check ``bot`` and the optional hooks.
-
-Each error becomes a :class:`~pipecat_base.errors.StartupError` that names the file, what was found and how to fix it.
-"""
+"""Find the user's ``bot.py``, import it, and check ``bot`` and the optional hooks."""
 
 from __future__ import annotations
 
@@ -39,8 +36,6 @@ WRITE_BOT = 'Write "async def bot(args)" in it.'
 
 @dataclass(frozen=True)
 class Bot:
-    """The user's program: its entry point and hooks, checked to be callable as documented."""
-
     file: Path
     module: ModuleType
     function: BotFunction
@@ -69,14 +64,7 @@ NEW_HOOKS = ("setup", "teardown")
 
 
 def load(path: str) -> Bot:
-    """Import the bot at ``path`` (relative to the working directory) and validate it.
-
-    The file's folder becomes the first of ``sys.path``, as when Python runs a script. The module is registered under
-    its own name, ``bot`` for ``bot.py``, so that the user's other modules can import it.
-
-    Raises:
-        StartupError: the bot cannot be served.
-    """
+    """Import the bot as Python runs a script: its folder comes first on ``sys.path``. Raises StartupError."""
     file = _find(path)
     return validate(_import(file), file)
 
@@ -224,7 +212,6 @@ def _functions(module: ModuleType) -> str:
 
 
 def _is_meant(hook: Any, module: ModuleType) -> bool:
-    """True for a function that the bot defines, or an async one from elsewhere."""
     own = inspect.isfunction(hook) and hook.__module__ == module.__name__
     return own or isinstance(hook, functools.partial) or (callable(hook) and is_async(hook))
 

@@ -1,6 +1,5 @@
 """Uploads on this machine's disk, for a bot without storage of its own.
 
-A file's name tells its owner: a session's file begins with twelve times f, a file without a session with twelve zeros.
 Each process that uses the folder holds a shared lock on it (flock(2)), so that a start can detect other users.
 """
 
@@ -28,7 +27,7 @@ MAX_LOOSE_FILES = 100
 
 
 class UploadsFolder(LocalFileStorage):  # type: ignore[misc]
-    """pipecat's storage without its limit of ten files, with which one session's uploads delete another's.
+    """pipecat's storage without its limit of ten files, by which one session's uploads delete another's.
 
     Never deletes files that this class did not write.
     """

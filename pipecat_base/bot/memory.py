@@ -1,7 +1,6 @@
-"""Garbage collection at the times when it costs least: seldom during the bot's import, and after a session.
+"""Garbage collection when it costs least: seldom during the bot's import, and after a session.
 
-A pipeline is full of reference cycles, and glibc keeps the pages of freed memory: without this, a pod that takes one
-call after another grows with each.
+A pipeline is full of reference cycles, and glibc keeps freed pages: without this, a pod grows with each call.
 """
 
 from __future__ import annotations
@@ -36,20 +35,13 @@ def collecting_seldom() -> Iterator[None]:
 
 
 class MemoryRelease:
-    """Collects garbage and trims the heap after a session.
-
-    Args:
-        is_alone: Returns True if no other session runs, which the collection would halt.
-    """
+    """Collects garbage and trims the heap after a session, unless another one runs, which that would halt."""
 
     def __init__(self, is_alone: Callable[[], bool]) -> None:
         self._is_alone = is_alone
 
     def freeze(self) -> None:
-        """Exempt all current objects, modules above all, from later collections.
-
-        Scanning them would halt the event loop for a tenth of a second with a bot of usual size.
-        """
+        """Exempt all current objects from collection, which would halt the event loop for a tenth of a second."""
         gc.freeze()
 
     async def __call__(self) -> None:
@@ -71,7 +63,7 @@ class MemoryRelease:
 
 @functools.cache
 def _malloc_trim() -> Callable[[int], int] | None:
-    """glibc's function, which returns 1 if it gave pages back to the system; None for other allocators."""
+    """glibc's function, which returns 1 if it gave pages back to the system."""
     try:
         import ctypes  # takes 10 ms, which no start should wait for
 

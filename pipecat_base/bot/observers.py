@@ -2,8 +2,7 @@
 
 pipecat loads this file by its path, from PIPECAT_SETUP_FILES, for every pipeline: it must import nothing of this
 package, and works with every supported pipecat. pipecat-ai 0.0.104 brought the timing observers, later releases the
-others. pipecat >= 1.3 calls ``setup_pipeline_worker`` and warns about a file without ``setup_worker_runner``; older
-ones call ``setup_pipeline_task``. Times are seconds, but ``start_time`` is seconds since 1970.
+others. Before 1.3 it called ``setup_pipeline_task``. Times are seconds; ``start_time`` is seconds since 1970.
 """
 
 from __future__ import annotations
@@ -124,23 +123,42 @@ def _observe_timing(worker: Any, session: Any, observers: list[Any]) -> None:
             session.emit(name, fields)
 
     async def on_startup(observer: Any, report: Any) -> None:
-        await _log_startup(observer, report)
+        processors = [
+            {
+                "name": timing.processor_name,
+                "offset": round(timing.start_offset_secs, 3),
+                "duration": round(timing.duration_secs, 3),
+            }
+            for timing in report.processor_timings
+        ]
+        total = f"start_time={report.start_time:.3f} | total={report.total_duration_secs:.3f}s"
+        logger.info(f"{PREFIX} Startup timing | {total} | processors: {json.dumps(processors)}")
         emit("startup_timing", _fields(report))
 
     async def on_transport(observer: Any, report: Any) -> None:
-        await _log_transport(observer, report)
+        parts = [f"start_time={report.start_time:.3f}"]
+        for name in ("bot_connected", "client_connected"):
+            seconds = getattr(report, f"{name}_secs")
+            if seconds is not None:
+                parts.append(f"{name}={seconds:.3f}s")
+        logger.info(f"{PREFIX} Transport timing | {' | '.join(parts)}")
         emit("transport_timing", _fields(report))
 
     async def on_latency(observer: Any, seconds: float) -> None:
-        await _log_latency(observer, seconds)
+        logger.info(f"{PREFIX} User-bot latency | latency={seconds:.3f}s")
         emit("user_bot_latency", {"latency_secs": round(seconds, 3), "timestamp": time.time()})
 
     async def on_breakdown(observer: Any, breakdown: Any) -> None:
-        await _log_breakdown(observer, breakdown)
+        started = breakdown.user_turn_start_time
+        start_time = "" if started is None else f" start_time={started:.3f} |"
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # its successor's lines differ
+            events = breakdown.chronological_events()
+        logger.info(f"{PREFIX} Latency breakdown |{start_time} events: {json.dumps(events)}")
         emit("latency_breakdown", _fields(breakdown))
 
     async def on_first_speech(observer: Any, seconds: float) -> None:
-        await _log_first_speech(observer, seconds)
+        logger.info(f"{PREFIX} First bot speech | latency={seconds:.3f}s")
         emit("first_bot_speech_latency", {"latency_secs": round(seconds, 3), "timestamp": time.time()})
 
     startup = StartupTimingObserver()
@@ -245,7 +263,6 @@ def _emit_text(session: Any, fields: dict[str, Any]) -> None:
 
 
 def _processors(worker: Any) -> list[Any]:
-    """All processors of a pipeline, with those of nested pipelines."""
     found: list[Any] = []
     waiting = [getattr(worker, "_pipeline", None)]
     while waiting:
@@ -283,45 +300,6 @@ def _fields(record: Any) -> dict[str, Any]:
         dump = getattr(record, "model_dump", None)
         found: dict[str, Any] = dict(vars(record)) if dump is None else dump(mode="json")
     return found
-
-
-async def _log_startup(observer: Any, report: Any) -> None:
-    processors = [
-        {
-            "name": timing.processor_name,
-            "offset": round(timing.start_offset_secs, 3),
-            "duration": round(timing.duration_secs, 3),
-        }
-        for timing in report.processor_timings
-    ]
-    total = f"start_time={report.start_time:.3f} | total={report.total_duration_secs:.3f}s"
-    logger.info(f"{PREFIX} Startup timing | {total} | processors: {json.dumps(processors)}")
-
-
-async def _log_transport(observer: Any, report: Any) -> None:
-    parts = [f"start_time={report.start_time:.3f}"]
-    for name in ("bot_connected", "client_connected"):
-        seconds = getattr(report, f"{name}_secs")
-        if seconds is not None:
-            parts.append(f"{name}={seconds:.3f}s")
-    logger.info(f"{PREFIX} Transport timing | {' | '.join(parts)}")
-
-
-async def _log_latency(observer: Any, seconds: float) -> None:
-    logger.info(f"{PREFIX} User-bot latency | latency={seconds:.3f}s")
-
-
-async def _log_breakdown(observer: Any, breakdown: Any) -> None:
-    started = breakdown.user_turn_start_time
-    start_time = "" if started is None else f" start_time={started:.3f} |"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # the lines of its successor are others
-        events = breakdown.chronological_events()
-    logger.info(f"{PREFIX} Latency breakdown |{start_time} events: {json.dumps(events)}")
-
-
-async def _log_first_speech(observer: Any, seconds: float) -> None:
-    logger.info(f"{PREFIX} First bot speech | latency={seconds:.3f}s")
 
 
 def _add_if_known(observer: Any, event: str, handler: Any) -> None:

@@ -1,9 +1,8 @@
 """Check that the launcher's packages work with those of the bot's environment.
 
-In the image the launcher has its own folder of packages, last on the path: where both have a package, the bot's is
-used. The image's build lists what each of the launcher's packages needs. Versions are read from the names of the
-environment's ``.dist-info`` folders, which takes a millisecond; importing ``packaging`` would take eight more.
-Without such a list, pip has installed the launcher into the bot's environment and chosen versions that fit.
+In the image the launcher has its own folder of packages and a list of what each needs. The folder is the last on the
+path: where both have a package, the bot's is used. Versions are read from the names of ``.dist-info`` folders, in a
+millisecond; importing ``packaging`` would take eight more.
 """
 
 from __future__ import annotations
@@ -45,12 +44,7 @@ Release = tuple[int, ...]
 
 
 class Packages:
-    """The launcher's packages and the environment's versions of them.
-
-    Args:
-        site: The folder of the launcher's packages; None where the environment holds them too.
-        path: The folders that have packages, the first to be searched first.
-    """
+    """The launcher's packages, in ``site`` unless pip installed them with the bot's, and the environment's versions."""
 
     def __init__(self, site: str | None, path: Sequence[str]) -> None:
         self._site = site
@@ -64,15 +58,10 @@ class Packages:
 
     @property
     def versions(self) -> dict[str, str]:
-        """The version that is imported, by package."""
         return {name: package["version"] for name, package in self._launchers.items()} | self._environments
 
     def check(self, *, unused: Collection[str] = ()) -> None:
-        """Check every package that the launcher will use: all but the ``unused``.
-
-        Raises:
-            PackagesConflict: two packages cannot work together.
-        """
+        """Raise PackagesConflict if two packages cannot work together; ``unused`` ones are not checked."""
         pending = [LAUNCHER]
         for name in pending:
             # The environment's own packages were chosen to fit each other.
@@ -84,11 +73,7 @@ class Packages:
 
     @contextlib.contextmanager
     def explaining(self) -> Iterator[None]:
-        """Name the incompatible packages when an import inside the launcher's packages fails.
-
-        Raises:
-            PackagesConflict: in place of the error.
-        """
+        """Name the incompatible packages, as PackagesConflict, when an import inside the launcher's packages fails."""
         try:
             yield
         except Exception as error:
@@ -173,12 +158,7 @@ def _fits(version: Release, comparison: str, limit: Sequence[int]) -> bool:
 def unused(
     settings: Settings, *, has_app: bool = False, has_file_storage: bool = False, is_dev: bool = False
 ) -> set[str]:
-    """Packages that this start does not need.
-
-    Args:
-        has_app: True once the bot has requested an app.
-        has_file_storage: True if the bot has ``create_file_storage()``.
-    """
+    """Packages that this start does not need; before the bot's import it is taken to need none."""
     found = set() if is_dev else set(DEVELOPMENT)
     if not (settings.gateway.is_enabled or has_app):
         found.add(SESSION_API)

@@ -47,8 +47,6 @@ class LocalPod:
 
     Args:
         webrtc: None if it is not installed, or its arguments cannot be built.
-        memory: None to release no memory after sessions.
-        expects_webrtc: Returns True if the bot's sources mention WebRTC.
         hide: Called with a session's id and a URL that no log line of the session may show.
     """
 
@@ -143,14 +141,12 @@ class LocalPod:
         threading.Thread(target=log, name="features", daemon=True).start()
 
     async def all_ice_servers(self) -> list[dict[str, Any]] | None:
-        """ICE servers that peers use; None without WebRTC."""
         if self._webrtc is None:
             return None
         await self._webrtc.load()
         return await self._webrtc.ice_servers()
 
     def give_ice_servers(self, servers: list[dict[str, Any]] | None) -> None:
-        """Use these from now on, and fetch none; None changes nothing."""
         if self._webrtc is not None and servers is not None:
             self._webrtc.given_ice_servers = servers
 
@@ -163,7 +159,6 @@ class LocalPod:
             self._webrtc.close()
 
     def webrtc(self, session_id: str | None = None) -> WebRTC:
-        """Raises NotSupported where WebRTC cannot be used."""
         if self._webrtc is None:
             raise NotSupported(self.about.webrtc_problem or NO_WEBRTC, session_id=session_id)
         return self._webrtc
@@ -230,7 +225,6 @@ class LocalSlot(HeldSlot):
         return await run_on(pod.runner, self.session, arguments, self._peer)
 
     async def pick_up(self, call: WhatsAppCall) -> str:
-        """Return the SDP answer."""
         whatsapp.body_of(call.fields)  # refuses a malformed call before a peer is opened
         parts = await self._pod.webrtc().load()
         self._peer = await parts.peers.open(parts.parse_offer(call.offer))

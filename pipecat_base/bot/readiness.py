@@ -15,13 +15,6 @@ MAX_HANGING_CALLS = 3
 
 
 class Readiness:
-    """Calls the bot's hook.
-
-    Args:
-        readyz: None for a bot that is always ready.
-        timeout: Seconds for the hook.
-    """
-
     def __init__(self, readyz: Hook | None, *, timeout: float) -> None:
         self._readyz = readyz
         self._timeout = timeout

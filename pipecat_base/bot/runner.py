@@ -25,8 +25,6 @@ class BotRunner:
 
     Args:
         lines_of: Entered with a session's id while its bot runs, so that log lines carry the id.
-        emit: Receives sessions' events; None where no sink needs them.
-        options: The events that sinks need.
         session_info: The fields of the event ``session_info``; empty for no such event.
         is_shared: True if other sessions run in this process too.
     """
@@ -55,10 +53,7 @@ class BotRunner:
         self._thread = threading.get_ident()
 
     async def run(self, session: Session, arguments: Arguments, *, until: asyncio.Future[Any] | None = None) -> Report:
-        """Run the bot until it ends, its time is up, its end is requested, or ``until`` is done by a disconnect.
-
-        Never raises the bot's exception.
-        """
+        """Run the bot until it ends or must stop, or a disconnect sets ``until``. Never raises the bot's exception."""
         before = 0.0 if session.report is None else session.report.seconds  # of a run with an earlier peer
         started, cpu, seconds_left = time.monotonic(), time.process_time(), self._registry.begin_run(session)
         options = replace(self._options, traces=self._spans.is_on)

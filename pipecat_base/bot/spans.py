@@ -1,7 +1,6 @@
 """A span for each session, below the request's span and above pipecat's own.
 
-OpenTelemetry is the bot's dependency: it is used if it is installed and OTEL_EXPORTER_OTLP_ENDPOINT is set. A bot that
-sets up tracing keeps its own exporter, which then has its sessions' spans too.
+OpenTelemetry is the bot's dependency. A bot that sets up tracing keeps its own exporter, for sessions' spans too.
 """
 
 from __future__ import annotations
@@ -30,8 +29,6 @@ NAME = "pipecat-base"
 
 
 class Span:
-    """A session's span, or None without tracing."""
-
     def __init__(self, span: Any = None) -> None:
         self._span = span
 
@@ -46,13 +43,7 @@ class Span:
 
 
 class Spans:
-    """Makes sessions' spans.
-
-    Args:
-        variables: The environment.
-        bot_sets_up: Returns True if the bot's sources set up tracing.
-        warns: Log why there are no spans; False in all but one of many processes.
-    """
+    """Makes sessions' spans. Of many processes, one ``warns`` why there are none."""
 
     def __init__(self, variables: Mapping[str, str], *, bot_sets_up: Callable[[], bool], warns: bool = True) -> None:
         self._variables = variables
@@ -103,7 +94,6 @@ class Spans:
             yield Span(span)
 
     def close(self, within: float) -> None:
-        """Export the remaining spans, for at most ``within`` seconds."""
         if self._provider is None:
             return
         closing = threading.Thread(target=self._provider.shutdown, name="spans", daemon=True)

@@ -1,4 +1,4 @@
-"""Run the user's coroutine. Whatever it raises stays in here, and a bot that does not end is abandoned."""
+"""Run the user's coroutine. Its exceptions stay in here, and a bot that does not end is abandoned."""
 
 from __future__ import annotations
 
@@ -33,11 +33,9 @@ class BotFunction:
     """The user's coroutine function, and all that its tasks have in common.
 
     Attributes:
-        name: For logs.
-        project: The user's folder.
         cancel_grace: Seconds until a cancelled bot is abandoned.
         redact: Takes a session's id and a text, and removes what no log line of the session may show.
-        disconnects: Exceptions by which a transport tells the bot that its caller has disconnected.
+        disconnects: Exceptions by which a transport reports that the caller has disconnected.
     """
 
     function: Callable[[Any], Awaitable[Any]]
@@ -67,7 +65,6 @@ class BotTask:
     Attributes:
         task: Done when the bot has ended; never raises the bot's exception.
         failure: The fields of the event ``failure``, or None.
-        bot_error: The failure as shown to the bot's author.
     """
 
     def __init__(self, bot: BotFunction, session_id: str, arguments: Arguments) -> None:
@@ -82,7 +79,6 @@ class BotTask:
         return _of(Outcome.CANCELLED) if self.task.cancelled() else self.task.result()
 
     async def cancel(self) -> None:
-        """Cancel the bot; after its grace it is abandoned."""
         bot = self._bot
         self.task.cancel()
         await asyncio.wait({self.task}, timeout=bot.cancel_grace)

@@ -43,10 +43,10 @@ def watch_for_call_id(websocket: WebSocket, on_call: Callable[[dict[str, str]], 
 
 
 def call_in(text: Any) -> dict[str, str] | None:
-    """The provider and its id of the call, from its message ``start``; None for any other message.
+    """The provider and its id of the call, from its message ``start``.
 
-    The providers' documentation: twilio.com/docs/voice/media-streams/websocket-messages, developers.telnyx.com (media
-    streaming), plivo.com/docs/voice/streams, developer.exotel.com (voice streaming).
+    twilio.com/docs/voice/media-streams/websocket-messages, developers.telnyx.com (media streaming),
+    plivo.com/docs/voice/streams, developer.exotel.com (voice streaming).
     """
     if not isinstance(text, str) or len(text) > MAX_START_CHARACTERS or '"start"' not in text:
         return None
@@ -66,7 +66,6 @@ def call_in(text: Any) -> dict[str, str] | None:
 
 
 async def close(websocket: WebSocket, outcome: Outcome) -> None:
-    """Close the WebSocket with the outcome's code, unless the bot or the peer has closed it."""
     if WebSocketState.DISCONNECTED in (websocket.application_state, websocket.client_state):
         return
     code, reason = CLOSE_CODES[outcome]

@@ -9,11 +9,7 @@ from pipecat_base.errors import Malformed
 
 
 def body_of(fields: Mapping[str, Any]) -> Any:
-    """An object of the type that pipecat's own runner passes.
-
-    Raises:
-        Malformed: a field has another type.
-    """
+    """An object of the type that pipecat's own runner passes. Raises Malformed for a field of another type."""
     from pipecat.transports.whatsapp.api import WhatsAppConnectCall
     from pydantic import ValidationError
 

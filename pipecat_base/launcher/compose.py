@@ -295,9 +295,7 @@ def local_pod(
         take: Takes facts of sessions.
     """
     bot = imported.bot
-    arguments = ArgumentFactory(
-        wants_cloud=imported.wants_cloud, guard=logs.unchanged, webrtc_problem=imported.webrtc_problem
-    )
+    arguments = ArgumentFactory(wants_cloud=imported.wants_cloud, guard=logs.unchanged)
     registry, memory = _registry(settings, lifecycle)
     bot_function = BotFunction(
         bot.function,

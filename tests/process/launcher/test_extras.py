@@ -1,4 +1,4 @@
-"""A module of pipecat's that cannot be imported is told as the extra that brings what it needs."""
+"""For a pipecat module that cannot be imported, the missing extra is named."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ EXTRAS = {"foo": ["foo"], "foo-bar": ["foo-bar-sdk", "shared"], "other": ["share
 
 
 def _asked(module: str, **missing: str) -> str | None:
-    """What is wanted where this module of somebody's could not import that."""
+    """The extra for a module that could not import something."""
     with pytest.raises(ModuleNotFoundError) as found:
         exec("raise ModuleNotFoundError('no words', **missing)", {"__name__": module, "missing": missing})
     return installed.missing_extra(found.value)

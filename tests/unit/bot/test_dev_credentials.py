@@ -1,4 +1,4 @@
-"""Which credentials of a phone provider's are missing, and what is said of it."""
+"""Missing credentials of phone providers, and the advice about them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the launcher's packages fit those of the bot's environment. In a real image: tests/image."""
+"""The launcher's packages are checked against those of the bot's environment. In a real image: tests/image."""
 
 from __future__ import annotations
 
