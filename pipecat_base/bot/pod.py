@@ -118,11 +118,11 @@ class LocalPod:
     async def offer(self, request: SessionRequest, content: Any) -> dict[str, str]:
         parts = await self.webrtc().load()
         offer = parts.parse_offer(content)
-        if offer.pc_id is not None and (parts.peers.knows(offer.pc_id) or not parts.calls.has(request.session_id)):
+        if offer.pc_id is not None and (parts.peers.knows(offer.pc_id) or not parts.sessions.has(request.session_id)):
             return parts.peers.answer(await parts.peers.renegotiate(offer))
         # The offer names no connection, or one that its session has lost.
         with self.registry.keeping_place(request.session_id):
-            return await parts.calls.offer(
+            return await parts.sessions.offer(
                 request.session_id, offer, max_seconds=request.max_seconds, caller=request.caller
             )
 
@@ -174,8 +174,8 @@ class LocalSlot(HeldSlot):
         pod, session = self._pod, self.session
         build = pod.arguments.build
         if isinstance(transport, PendingWebRTC):
-            calls = (await pod.webrtc(session.id).load()).calls
-            return await calls.wait(session, transport, body, flow_config=flow_config, caller_left=self._caller_left)
+            offers = (await pod.webrtc(session.id).load()).sessions
+            return await offers.wait(session, transport, body, flow_config=flow_config, caller_left=self._caller_left)
         if isinstance(transport, WhatsAppCall):
             return await self._run_whatsapp(transport)
         if isinstance(transport, WebSocketTransport):
@@ -214,7 +214,7 @@ class LocalSlot(HeldSlot):
         self._pod.runner.emit(self.session.id, "caller", call)
 
     async def _run_whatsapp(self, call: WhatsAppCall) -> Report:
-        from pipecat_base.bot.webrtc.sessions import run_on
+        from pipecat_base.bot.webrtc.sessions import run_on_peer
 
         assert self._peer is not None, "pick_up() comes before run()"
         pod, session_id = self._pod, self.session.id
@@ -222,7 +222,7 @@ class LocalSlot(HeldSlot):
             pod.runner.emit(session_id, "caller", {"provider": "whatsapp", "call_id": call.fields["id"]})
         connection = {"webrtc_connection": self._peer.connection}
         arguments = await pod.arguments.build("webrtc", session_id, whatsapp.body_of(call.fields), connection)
-        return await run_on(pod.runner, self.session, arguments, self._peer)
+        return await run_on_peer(pod.runner, self.session, arguments, self._peer)
 
     async def pick_up(self, call: WhatsAppCall) -> str:
         whatsapp.body_of(call.fields)  # refuses a malformed call before a peer is opened

@@ -1,4 +1,4 @@
-"""Peer connections: answered, found by ``pc_id``, watched until the client is gone, and always closed."""
+"""Peer connections: answered, found by ``pc_id``, watched until the client disconnects, and always closed."""
 
 from __future__ import annotations
 
@@ -12,36 +12,23 @@ from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
 
 from pipecat_base.bot.webrtc.destinations import Destinations, Network
 from pipecat_base.bot.webrtc.ice import IceServers
-from pipecat_base.bot.webrtc.offers import MOST_CANDIDATES, Offer, Trickle, candidates_in
+from pipecat_base.bot.webrtc.offers import MAX_CANDIDATES, Offer, Trickle, count_candidates
 from pipecat_base.errors import Malformed, Refusal, UnknownPeer
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.transports import UNKNOWN, Caller
 
-LOOK = 0.25
-"""Seconds between looks at a connection: aiortc learns of a client that vanished after half a minute."""
-GLANCE = 0.02
-"""Seconds between looks at one that is about to be closed."""
-HANDSHAKE = 0.5
-"""Seconds that a connection which is to be closed may still take to come about."""
-OWN_END = 1.0
-"""Seconds that a bot gets to end by itself once its peer is gone; pipecat tells it."""
-DISCONNECT_TIMEOUT = 1.0
-"""Seconds that closing a connection may take."""
-MEASURE = 10.0
-"""Seconds between facts of what a peer has received."""
+PEER_POLL_SECONDS = 0.25  # aiortc itself takes half a minute to notice that a client has vanished
+CONNECTING_POLL_SECONDS = 0.02
+CONNECTING_GRACE_SECONDS = 0.5  # for a connection that is to be closed while it is being made
+BOT_END_GRACE_SECONDS = 1.0  # pipecat reports the disconnect to the bot, which may then end on its own
+CLOSE_TIMEOUT_SECONDS = 1.0
+STATS_INTERVAL_SECONDS = 10.0
 
-Note = Callable[[str, Mapping[str, Any]], None]
-"""Takes a fact's name and its fields."""
+Emit = Callable[[str, Mapping[str, Any]], None]  # an event's name and its fields
 
 
 class PeerConnection:
-    """One client's connection.
-
-    Args:
-        destinations: Where it may send packets.
-        connect_timeout: Seconds for it to come about.
-        disconnect_timeout: Seconds of silence after which the client is gone.
-    """
+    """A client's connection; its disconnect timeout is a time of silence."""
 
     def __init__(
         self,
@@ -53,41 +40,35 @@ class PeerConnection:
     ) -> None:
         self.connection = connection
         self._destinations = destinations
-        self.candidates = 0
-        """Those of the last offer, and those that came after it."""
+        self.candidates = 0  # of the last offer and since then
         self._connect_timeout = connect_timeout
         self._disconnect_timeout = disconnect_timeout
         self._renegotiating = asyncio.Lock()
         self._closed = False
-        self._made_at = time.monotonic()
+        self._created_at = time.monotonic()
 
     @property
     def pc_id(self) -> str:
-        """The id that the client names it by; a restart changes it."""
+        """The id that the client knows; a restart changes it."""
         return str(self.connection.pc_id)
 
-    async def begin(self, offer: Offer) -> None:
-        """Answer the first offer of a client."""
-        self.candidates = candidates_in(offer.sdp)
-        await self.connection.initialize(sdp=self._destinations.begin(offer.sdp), type="offer")
+    async def answer(self, offer: Offer) -> None:
+        self.candidates = count_candidates(offer.sdp)
+        await self.connection.initialize(sdp=self._destinations.accept_offer(offer.sdp), type="offer")
         self._destinations.guard(self.connection.pc)
 
     async def renegotiate(self, offer: Offer) -> None:
-        """Answer another offer of the same client, after those that are being answered.
-
-        Raises:
-            UnknownPeer: it was closed, before or meanwhile.
-        """
+        """Answer another offer of the same client, or raise UnknownPeer if the connection is closed meanwhile."""
         async with self._renegotiating:
             self._check_open()
-            self.candidates = candidates_in(offer.sdp)
-            sdp = self._destinations.begin(offer.sdp)
+            self.candidates = count_candidates(offer.sdp)
+            sdp = self._destinations.accept_offer(offer.sdp)
             try:
                 await self.connection.renegotiate(sdp=sdp, type="offer", restart_pc=offer.restart)
             finally:
                 self._destinations.guard(self.connection.pc)
             if self._closed:
-                # A restart tells the bot that its client is gone, and makes a new connection: it may outlive the bot.
+                # A restart makes a new connection, which would otherwise outlive the bot.
                 await self._disconnect()
             self._check_open()
 
@@ -96,27 +77,26 @@ class PeerConnection:
             raise UnknownPeer("This connection's call has ended.", field="pc_id")
 
     async def trickle(self, candidates: Sequence[RTCIceCandidate | None]) -> None:
-        """Add candidates that came after the offer, but for those that are not used."""
         for candidate in candidates:
-            if candidate is None or self._destinations.takes(candidate):
+            if candidate is None or self._destinations.accepts(candidate):
                 await self.connection.add_ice_candidate(candidate)
             else:
-                logger.debug("A candidate is not used")
+                logger.debug("An ICE candidate was ignored")
 
-    async def measure(self, emit: Note) -> None:
-        """Tell when it is connected, and of what it has received ever since."""
+    async def measure(self, emit: Emit) -> None:
+        """Emit an event when the peer has connected, and statistics from then on."""
         # A restart makes another pc.
         while self.connection.pc.connectionState != "connected":  # noqa: ASYNC110
-            await asyncio.sleep(GLANCE)
-        emit("webrtc_connected", {"connect_secs": time.monotonic() - self._made_at})
+            await asyncio.sleep(CONNECTING_POLL_SECONDS)
+        emit("webrtc_connected", {"connect_secs": time.monotonic() - self._created_at})
         while True:
-            await asyncio.sleep(MEASURE)
-            await self.tell_stats(emit)
+            await asyncio.sleep(STATS_INTERVAL_SECONDS)
+            await self.emit_stats(emit)
 
-    async def tell_stats(self, emit: Note) -> None:
-        """Tell what it has received so far. A call does not end by what cannot be told."""
+    async def emit_stats(self, emit: Emit) -> None:
+        """Emit the statistics so far; a failure to get them does not end the call."""
         try:
-            received, lost, jitter = await self._counted()
+            received, lost, jitter = await self._packet_stats()
         except Exception as error:
             logger.debug(f"Peer {self.pc_id}: no statistics: {type(error).__name__}")
             return
@@ -124,8 +104,8 @@ class PeerConnection:
             fields = {"packets_received": received, "packets_lost": lost, "jitter_secs": jitter, "peer": self.pc_id}
             emit("webrtc_stats", fields)
 
-    async def _counted(self) -> tuple[int, int, float]:
-        """Packets received, packets lost, and the worst jitter in seconds."""
+    async def _packet_stats(self) -> tuple[int, int, float]:
+        """Packets received and lost, and the worst jitter in seconds."""
         received, lost, jitter = 0, 0, 0.0
         for transceiver in self.connection.pc.getTransceivers():
             for entry in (await transceiver.receiver.getStats()).values():
@@ -135,79 +115,65 @@ class PeerConnection:
                     jitter = max(jitter, entry.jitter / _clock_rate(transceiver))
         return received, lost, jitter
 
-    async def until_left(self) -> None:
-        """Wait until the client is gone and the bot has had a moment to end because of it."""
-        logger.info(f"The peer is gone: {await self._until_gone()}")
-        await asyncio.sleep(OWN_END)
+    async def wait_until_disconnected(self) -> None:
+        """Wait until the client has disconnected and the bot has had a moment to end because of it."""
+        logger.info(await self._disconnect_reason())
+        await asyncio.sleep(BOT_END_GRACE_SECONDS)
 
-    async def _until_gone(self) -> str:
-        """The reason, for the log."""
+    async def _disconnect_reason(self) -> str:
         loop = asyncio.get_running_loop()
-        looked_at: Any = None
+        watched: Any = None
         since, received, connected = 0.0, -1, False
         while True:
             now, pc = loop.time(), self.connection.pc
-            if pc is not looked_at or self._renegotiating.locked():  # the first look, or the first after a restart
-                looked_at, since, received, connected = pc, now, -1, False
+            if pc is not watched or self._renegotiating.locked():  # the first time, or the first after a restart
+                watched, since, received, connected = pc, now, -1, False
             elif pc.connectionState in ("closed", "failed"):
-                return f"its connection is {pc.connectionState}"
+                return f"Peer connection {pc.connectionState}"
             elif pc.connectionState == "connected":
-                before, received = received, await self._received(pc, received)
+                before, received = received, await self._received_bytes(pc, received)
                 if not connected or received != before:
                     since, connected = now, True
                 elif now - since > self._disconnect_timeout:
-                    return f"it was silent for {self._disconnect_timeout:g} s"
+                    return f"Peer was silent for {self._disconnect_timeout:g} s"
             elif not connected and now - since > self._connect_timeout:
-                return f"it did not connect within {self._connect_timeout:g} s"
-            await asyncio.sleep(LOOK)
+                return f"Peer did not connect within {self._connect_timeout:g} s"
+            await asyncio.sleep(PEER_POLL_SECONDS)
 
     @staticmethod
-    async def _received(pc: Any, before: int) -> int:
-        """A number that changes while the client lives: a live one sends some media, or its reports, all the time."""
+    async def _received_bytes(pc: Any, before: int) -> int:
+        """A number that changes while the client is connected: it sends media or reports all the time."""
         for transceiver in pc.getTransceivers()[:1]:
             stats = (await transceiver.receiver.getStats()).values()
-            # Everything that shares its transport, data and the reports of other media too.
+            # Of everything that shares its transport: data and the reports of other media too.
             return sum(getattr(entry, "bytesReceived", 0) for entry in stats if entry.type == "transport")
-        # Data alone is not counted anywhere public: ICE's own consent checks are left to notice, in half a minute.
+        # No public counter has data channels: ICE's consent checks notice a disconnect, after half a minute.
         return before + 1
 
     async def close(self) -> None:
-        """Tell the client that the bot has left, and close; within a bound.
-
-        A client that is still connecting can be told of nothing, so it gets a moment to have done so.
-        """
         self._closed = True
-        for _ in range(round(HANDSHAKE / GLANCE)):
+        # A client that is still connecting would not notice: it gets a moment to finish first.
+        for _ in range(round(CONNECTING_GRACE_SECONDS / CONNECTING_POLL_SECONDS)):
             if self.connection.pc.connectionState == "connecting":
-                await asyncio.sleep(GLANCE)
+                await asyncio.sleep(CONNECTING_POLL_SECONDS)
         await self._disconnect()
 
     async def _disconnect(self) -> None:
         closing = asyncio.ensure_future(self.connection.disconnect())
-        done, _ = await asyncio.wait({closing}, timeout=DISCONNECT_TIMEOUT)
+        done, _ = await asyncio.wait({closing}, timeout=CLOSE_TIMEOUT_SECONDS)
         if not done:
-            logger.debug(f"Peer {self.pc_id} did not close within {DISCONNECT_TIMEOUT:g} s")
+            logger.debug(f"Peer {self.pc_id} did not close within {CLOSE_TIMEOUT_SECONDS:g} s")
             closing.cancel()
         elif closing.exception() is not None:
             logger.debug(f"Peer {self.pc_id}: closing failed: {type(closing.exception()).__name__}")
 
 
 def _clock_rate(transceiver: Any) -> int:
-    """Of a transceiver's RTP timestamps, in which aiortc gives the jitter."""
+    # aiortc gives the jitter in units of RTP timestamps.
     return 48_000 if transceiver.kind == "audio" else 90_000
 
 
 class PeerConnections:
-    """Owns every peer connection.
-
-    Args:
-        ice: Where the servers come from.
-        denied: Networks to which nothing is sent.
-        esp32_host: Adapt answers for an ESP32 that reaches us at this address; None for other clients.
-        connect_timeout: Seconds that a peer gets to connect.
-        disconnect_timeout: Seconds of silence after which a peer is gone.
-    """
-
     def __init__(
         self,
         ice: IceServers,
@@ -224,15 +190,15 @@ class PeerConnections:
         self._peers: dict[str, PeerConnection] = {}
 
     async def open(self, offer: Offer, caller: Caller = UNKNOWN) -> PeerConnection:
-        """A new connection that answers the offer; this machine's own clients may have loopback addresses.
+        """Answer an offer with a new connection; clients on this machine may have loopback addresses.
 
         Raises:
-            Malformed: aiortc cannot make an answer of it. Nothing is left behind.
+            Malformed: aiortc cannot answer it. Nothing is left behind.
         """
         connection = SmallWebRTCConnection(ice_servers=await self._ice.get())
         peer = PeerConnection(connection, Destinations(self._denied, loopback=caller.is_local), **self._timeouts)
         try:
-            await peer.begin(offer)
+            await peer.answer(offer)
         except asyncio.CancelledError:
             await peer.close()
             raise
@@ -243,11 +209,11 @@ class PeerConnections:
         return peer
 
     async def renegotiate(self, offer: Offer) -> PeerConnection:
-        """Answer an offer that names its connection.
+        """Answer an offer for the connection that its ``pc_id`` names.
 
         Raises:
-            UnknownPeer: there is none of that name (any more).
-            Malformed: aiortc cannot make an answer of it.
+            UnknownPeer: there is no such connection (any more).
+            Malformed: aiortc cannot answer it.
         """
         peer = self._find(offer.pc_id)
         try:
@@ -257,31 +223,24 @@ class PeerConnections:
         except Exception as error:
             raise Malformed(f"This SDP cannot be answered: {type(error).__name__}.", field="sdp") from None
         finally:
-            self._rename(peer)
+            self._update_pc_id(peer)  # a restart changes it
         return peer
 
     def knows(self, pc_id: str | None) -> bool:
-        """Whether a connection has this name."""
         return pc_id in self._peers
 
     async def trickle(self, trickle: Trickle) -> None:
-        """Add candidates that came after the offer.
-
-        Raises:
-            UnknownPeer: there is none of that name (any more).
-            Malformed: a candidate does not fit the offer.
-        """
+        """Add candidates that arrived after the offer; raises as :meth:`renegotiate`."""
         peer = self._find(trickle.pc_id)
         peer.candidates += len(trickle.candidates)
-        if peer.candidates > MOST_CANDIDATES:
-            raise Malformed(f"More than {MOST_CANDIDATES} of one peer.", field="candidates")
+        if peer.candidates > MAX_CANDIDATES:
+            raise Malformed(f"More than {MAX_CANDIDATES} of one peer.", field="candidates")
         try:
             await peer.trickle(trickle.candidates)
         except Exception as error:
             raise Malformed(f"Not a candidate of this offer: {type(error).__name__}.", field="candidates") from None
 
     async def close(self, peer: PeerConnection) -> None:
-        """Close a connection and forget it."""
         for pc_id in [pc_id for pc_id, known in self._peers.items() if known is peer]:
             del self._peers[pc_id]
         await peer.close()
@@ -295,8 +254,7 @@ class PeerConnections:
 
         return {**answer, "sdp": smallwebrtc_sdp_munging(answer["sdp"], self._esp32_host)}
 
-    def _rename(self, peer: PeerConnection) -> None:
-        """A restart gives it another pc_id."""
+    def _update_pc_id(self, peer: PeerConnection) -> None:
         for pc_id in [pc_id for pc_id, known in self._peers.items() if known is peer]:
             del self._peers[pc_id]
             self._peers[peer.pc_id] = peer

@@ -1,7 +1,7 @@
-"""Which STUN and TURN servers a peer connection uses.
+"""STUN and TURN servers of peer connections.
 
-``PIPECAT_ICE_SERVERS``, else what ``ICE_CONFIG_URL`` answers, else a public STUN server. The URL is fetched before it
-is needed and again in the background; while it fails the last good answer serves, and no offer ever waits long for it.
+They are those of ``PIPECAT_ICE_SERVERS``, else of ``ICE_CONFIG_URL``, else a public STUN server. The URL is fetched
+early and again in the background; while that fails, the last good response is used. No offer waits long for it.
 """
 
 from __future__ import annotations
@@ -19,28 +19,20 @@ from pipecat_base.http_client import bounded_session
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.transports import PUBLIC_STUN
 
-LIFETIME = 300.0
-"""Seconds that an answer of the URL is good for: TURN credentials live for hours, an address may change sooner."""
-FETCH_TIMEOUT = 10.0
-"""Seconds for one fetch, in the background."""
-LONGEST_WAIT = 2.0
-"""Seconds that an offer waits for the very first answer."""
-RETRY = 10.0
-"""Seconds after a failed fetch before the next one."""
+REFRESH_SECONDS = 300.0  # TURN credentials live for hours, an address may change sooner
+FETCH_TIMEOUT_SECONDS = 10.0
+FIRST_FETCH_WAIT_SECONDS = 2.0  # of an offer
+RETRY_SECONDS = 10.0
 
 Fetch = Callable[[str], Any]
 
 
 class IceServers:
-    """Owns the list and its refreshing.
+    """Fetches and keeps the list.
 
     Args:
-        configured: The value of PIPECAT_ICE_SERVERS, or None.
-        url: ICE_CONFIG_URL, or None.
-        default_url: Tried without it. That nobody answers there is no news.
-        given: Gives those that another process has found, which come before all; None without any.
-        fetch: Awaited with the URL; the JSON that it answers.
-        clock: Seconds.
+        default_url: Used without ``url``; a failure is logged at DEBUG only.
+        given: Servers that another process has found, which are used before all others.
     """
 
     def __init__(
@@ -65,20 +57,20 @@ class IceServers:
         self._servers = _configured(configured) if configured else [IceServer(urls=PUBLIC_STUN)]
 
     async def get(self) -> list[IceServer]:
-        """The servers for one connection. Waits LONGEST_WAIT at most, and only before the first answer of the URL."""
+        """The servers for a connection; waits up to FIRST_FETCH_WAIT_SECONDS for the first fetch."""
         given = self._given()
         if given is not None:
             return [IceServer(**server) for server in given]
         if self._url is not None and self._clock() >= self._good_until:
             fetching = self.prefetch()
             if not self._fetched_once and fetching is not None:
-                await asyncio.wait({fetching}, timeout=LONGEST_WAIT)
-                # Had it its chance: later offers do not wait again.
+                await asyncio.wait({fetching}, timeout=FIRST_FETCH_WAIT_SECONDS)
+                # Only the first offer waits for the first fetch.
                 self._fetched_once = True
         return self._servers
 
     def prefetch(self) -> asyncio.Task[None] | None:
-        """Begin to fetch, unless that is under way or needless."""
+        """Start a fetch, unless one is running or not needed."""
         if self._url is None or self._clock() < self._good_until:
             return None
         if self._fetching is None or self._fetching.done():
@@ -86,7 +78,6 @@ class IceServers:
         return self._fetching
 
     def close(self) -> None:
-        """Stop fetching."""
         if self._fetching is not None:
             self._fetching.cancel()
 
@@ -96,16 +87,16 @@ class IceServers:
 
     async def _refresh(self, url: str) -> None:
         try:
-            content = await asyncio.wait_for(self._fetch(url), FETCH_TIMEOUT)
+            content = await asyncio.wait_for(self._fetch(url), FETCH_TIMEOUT_SECONDS)
             servers = parse(_listed(content))
             if not servers:
                 raise ValueError("it lists no usable server")
         except Exception as error:
-            self._good_until = self._clock() + RETRY
+            self._good_until = self._clock() + RETRY_SECONDS
             if not self._failed:
                 reason = " ".join(str(error).split()) or type(error).__name__
                 reason = reason.replace(url, "the URL")  # it may hold a key
-                if (status := getattr(error, "status", None)) is not None:  # of aiohttp's, whose text has the URL
+                if (status := getattr(error, "status", None)) is not None:  # aiohttp's error, whose text has the URL
                     reason = f"status {status}"
                 level = "DEBUG" if self._is_default else "WARNING"
                 logger.log(level, f"{self._name} did not give ICE servers ({reason}); serving the last good ones")
@@ -114,16 +105,13 @@ class IceServers:
             if self._failed:
                 logger.info(f"{self._name} gives ICE servers again")
             self._servers, self._failed = servers, False
-            self._good_until = self._clock() + LIFETIME
+            self._good_until = self._clock() + REFRESH_SECONDS
         finally:
             self._fetched_once = True
 
 
 def parse(entries: list[Any]) -> list[IceServer]:
-    """Usable servers in the order in which aiortc should see them; what is malformed is dropped with a warning.
-
-    aiortc uses only the first STUN and the first TURN URL, and TURN over UDP is the quicker one.
-    """
+    """Usable servers, the best first: aiortc uses only the first STUN and the first TURN URL."""
     servers: list[IceServer] = []
     for entry in entries:
         urls, username, credential = _fields(entry)
@@ -135,7 +123,7 @@ def parse(entries: list[Any]) -> list[IceServer]:
 
 
 def _usable(url: Any) -> str | None:
-    """The URL, if aiortc takes it: it would refuse every offer because of one that it does not (RFC 7064, 7065)."""
+    """The URL, if aiortc accepts it (RFC 7064, 7065); with any other it would fail every offer."""
     if not isinstance(url, str):
         return None
     scheme, colon, rest = url.strip().partition(":")
@@ -148,7 +136,7 @@ def _usable(url: Any) -> str | None:
 
 
 def _rank(url: str) -> int:
-    lowered = url.lower()
+    lowered = url.lower()  # TURN over UDP is faster than over TCP or TLS
     if lowered.startswith("turns:"):
         return 2
     return 1 if lowered.startswith("turn:") and "transport=tcp" in lowered else 0
@@ -165,7 +153,7 @@ def _fields(entry: Any) -> tuple[list[Any], str | None, str | None]:
 
 
 def _configured(value: str) -> list[IceServer]:
-    """PIPECAT_ICE_SERVERS: a comma list of URLs, or JSON: an object, or an array of objects and URLs."""
+    """Read PIPECAT_ICE_SERVERS: a comma list of URLs, or JSON: an object, or an array of objects and URLs."""
     text = value.strip()
     if text[:1] not in "[{":
         return parse([part.strip() for part in text.split(",") if part.strip()])
@@ -178,7 +166,6 @@ def _configured(value: str) -> list[IceServer]:
 
 
 def _listed(content: Any) -> list[Any]:
-    """``{"iceConfig": {"iceServers": [...]}}``."""
     config = content.get("iceConfig") if isinstance(content, dict) else None
     servers = config.get("iceServers") if isinstance(config, dict) else None
     if not isinstance(servers, list):

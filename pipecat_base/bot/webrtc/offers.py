@@ -1,4 +1,4 @@
-"""What clients send to ``/api/offer``, checked before anything is made of it.
+"""Reads and checks offers and ICE candidates that clients send to ``/api/offer``.
 
 The fields are those of pipecat's clients: ``{sdp, type, pc_id?, restart_pc?, request_data? or requestData?}`` and
 ``{pc_id, candidates: [{candidate, sdp_mid, sdp_mline_index}]}``; others are ignored.
@@ -14,40 +14,41 @@ from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from pipecat_base.errors import Malformed
 
-LONGEST_SDP = 64 * 1024
-"""Characters. A browser's offer has some ten thousand; aiortc blocks every other call while it reads one."""
-MOST_CANDIDATES = 100
-"""Of one peer, in its last offer and after that."""
-CANDIDATE = "a=candidate:"
-MOST_LINES = {"": 1500, "m=": 32, CANDIDATE: MOST_CANDIDATES, "a=rtpmap:": 128, "a=rtcp-fb:": 256, "a=fmtp:": 256}
-"""Of an SDP, by how they begin. A browser's has some two hundred; aiortc compares codecs with all their feedback."""
+# A browser's offer has some 10,000 characters and 200 lines. aiortc blocks every other call while it reads one, and
+# compares each codec with all feedback lines.
+MAX_SDP_CHARACTERS = 64 * 1024
+MAX_CANDIDATES = 100  # of a peer, in its last offer and since then
+CANDIDATE_LINE = "a=candidate:"
+MAX_LINES = {
+    "": 1500,
+    "m=": 32,
+    CANDIDATE_LINE: MAX_CANDIDATES,
+    "a=rtpmap:": 128,
+    "a=rtcp-fb:": 256,
+    "a=fmtp:": 256,
+}
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A client's offer whose SDP parses and has something to talk about."""
+    """A client's offer, its SDP valid and with media."""
 
     sdp: str
     pc_id: str | None
     restart: bool
-    data: Any
-    """The client's ``request_data``, or None."""
+    data: Any  # the client's request_data, or None
 
 
 @dataclass(frozen=True)
 class Trickle:
-    """ICE candidates that come after the offer; None among them is the end of candidates."""
+    """ICE candidates that arrive after the offer; None among them is the end of candidates."""
 
     pc_id: str
     candidates: list[RTCIceCandidate | None]
 
 
 def parse_offer(content: Any) -> Offer:
-    """Read an offer.
-
-    Raises:
-        Malformed: with the field that is at fault. Clients repeat an offer that got a 5xx, and drop one that got a 4xx.
-    """
+    """Read an offer, or raise Malformed: clients repeat an offer that got a 5xx, and drop one that got a 4xx."""
     fields = _object(content)
     sdp = _string(fields, "sdp")
     kind = _string(fields, "type")
@@ -65,18 +66,13 @@ def parse_offer(content: Any) -> Offer:
 
 
 def parse_trickle(content: Any) -> Trickle:
-    """Read candidates.
-
-    Raises:
-        Malformed: with the field that is at fault.
-    """
     fields = _object(content)
     pc_id = _string(fields, "pc_id")
     listed = fields.get("candidates")
     if not isinstance(listed, list):
         raise Malformed("Not an array.", field="candidates")
-    if len(listed) > MOST_CANDIDATES:
-        raise Malformed(f"More than {MOST_CANDIDATES}.", field="candidates")
+    if len(listed) > MAX_CANDIDATES:
+        raise Malformed(f"More than {MAX_CANDIDATES}.", field="candidates")
     return Trickle(pc_id, [_candidate(entry, f"candidates[{n}]") for n, entry in enumerate(listed)])
 
 
@@ -97,17 +93,16 @@ def _check_sdp(sdp: str) -> None:
 
 
 def _check_size(sdp: str) -> None:
-    if len(sdp) > LONGEST_SDP:
-        raise Malformed(f"More than {LONGEST_SDP // 1024} KB.", field="sdp")
-    lines = sdp.splitlines()  # as aiortc does, which takes more than line feeds for ends
-    for beginning, most in MOST_LINES.items():
-        if sum(line.startswith(beginning) for line in lines) > most:
-            raise Malformed(f"More than {most} lines{f' of {beginning}' if beginning else ''}.", field="sdp")
+    if len(sdp) > MAX_SDP_CHARACTERS:
+        raise Malformed(f"More than {MAX_SDP_CHARACTERS // 1024} KB.", field="sdp")
+    lines = sdp.splitlines()  # as aiortc does: not only line feeds end a line
+    for beginning, limit in MAX_LINES.items():
+        if sum(line.startswith(beginning) for line in lines) > limit:
+            raise Malformed(f"More than {limit} lines{f' of {beginning}' if beginning else ''}.", field="sdp")
 
 
-def candidates_in(sdp: str) -> int:
-    """How many candidates an offer brings."""
-    return sum(line.startswith(CANDIDATE) for line in sdp.splitlines())
+def count_candidates(sdp: str) -> int:
+    return sum(line.startswith(CANDIDATE_LINE) for line in sdp.splitlines())
 
 
 def _candidate(entry: Any, field: str) -> RTCIceCandidate | None:

@@ -1,8 +1,8 @@
-"""WebRTC sessions: who waits for an offer, which peer has the bot, and who takes it over.
+"""WebRTC sessions: each waits for an offer, and runs the bot on one peer after the other.
 
-A session begins with the platform's ``POST /bot`` and waits for the offer of the same id, or with an offer. The bot
-runs on one peer at a time. An offer for a session that has one already (the page was reloaded) takes over: the old peer
-is closed, and the bot starts again on the new one with the same session and body.
+A session begins with an offer, or with the platform's ``POST /bot``, and then waits for the offer with its id. Another
+offer for it (the page was reloaded) takes over: the old peer is closed, and the bot starts again on the new one, with
+the same session and body.
 """
 
 from __future__ import annotations
@@ -25,58 +25,49 @@ from pipecat_base.sessions.transports import Caller, PendingWebRTC, TransportKin
 
 @dataclass
 class WebRTCSession:
-    """One WebRTC session's way to its next peer."""
+    """A session's offers, and the peer for its next run of the bot."""
 
     body: Any
     flow_config: str | None
-    conductor: asyncio.Task[None] | None = None
-    """Runs a session that began with an offer."""
+    task: asyncio.Task[None] | None = None  # of a session that began with an offer
     offers: int = 0
-    """How many have come."""
-    opening: int = 0
-    """How many of them are being answered."""
-    latest: int = 0
-    """The number of the one whose peer was handed last."""
-    next: asyncio.Future[PeerConnection] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    pending_offers: int = 0  # which are being answered
+    latest_offer: int = 0  # the number of the one that the last peer came from
+    next_peer: asyncio.Future[PeerConnection] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
-    def hand(self, peer: PeerConnection) -> PeerConnection | None:
-        """Give it a peer; the one that had not been taken up yet, if there was one, is to be closed."""
-        before = self.next.result() if self.next.done() and not self.next.cancelled() else None
-        if self.next.done():
-            self.next = asyncio.get_running_loop().create_future()
-        self.next.set_result(peer)
+    def set_next_peer(self, peer: PeerConnection) -> PeerConnection | None:
+        """Replace the next peer; the one that it replaces, if there is one, is to be closed."""
+        before = self.next_peer.result() if self.next_peer.done() and not self.next_peer.cancelled() else None
+        if self.next_peer.done():
+            self.next_peer = asyncio.get_running_loop().create_future()
+        self.next_peer.set_result(peer)
         return before
 
-    def take(self) -> PeerConnection:
-        """The peer that was handed."""
-        peer = self.next.result()
-        self.next = asyncio.get_running_loop().create_future()
+    def take_next_peer(self) -> PeerConnection:
+        peer = self.next_peer.result()
+        self.next_peer = asyncio.get_running_loop().create_future()
         return peer
 
 
 class WebRTCSessions:
-    """Owns every call that comes with an offer to us.
-
-    Args:
-        offer_timeout: Seconds that a waiting ``POST /bot`` gets for its offer.
-    """
-
     def __init__(
         self,
         registry: SessionRegistry,
-        runs: BotRunner,
+        runner: BotRunner,
         arguments: ArgumentFactory,
         peers: PeerConnections,
         *,
         offer_timeout: float,
     ) -> None:
         self._registry = registry
-        self._runs = runs
+        self._runner = runner
         self._arguments = arguments
         self._peers = peers
         self._offer_timeout = offer_timeout
-        self._calls: dict[str, WebRTCSession] = {}
-        self._running: set[asyncio.Task[None]] = set()
+        self._sessions: dict[str, WebRTCSession] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def wait(
         self,
@@ -87,56 +78,52 @@ class WebRTCSessions:
         flow_config: str | None,
         caller_left: asyncio.Future[None],
     ) -> Report:
-        """Run a session that begins without an offer; what became of it.
-
-        Raises:
-            NoOffer: none came.
-        """
-        call = self._calls[session.id] = WebRTCSession(body, flow_config)
+        """Run a session that begins without an offer, or raise NoOffer after ``offer_timeout`` seconds."""
+        webrtc = self._sessions[session.id] = WebRTCSession(body, flow_config)
         try:
             left = max(0.0, self._offer_timeout - transport.waited)
-            outcome = await self._registry.wait(session, call.next, caller_left, timeout=left)
+            outcome = await self._registry.wait(session, webrtc.next_peer, caller_left, timeout=left)
             if outcome is not None:
                 return Report(outcome, "The session ended before an offer came.", 0.0)
-            if not call.next.done():
+            if not webrtc.next_peer.done():
                 message = f"No offer for this session came within {self._offer_timeout:g} s."
                 raise NoOffer(message, session_id=session.id)
-            return await self._run(session, call)
+            return await self._run(session, webrtc)
         finally:
-            await self._forget(session.id, call)
+            await self._remove(session.id, webrtc)
 
     def has(self, session_id: str) -> bool:
-        """Whether this session waits for an offer or has a peer."""
-        return session_id in self._calls
+        """True while a session waits for an offer or has a peer."""
+        return session_id in self._sessions
 
     async def offer(
         self, session_id: str, offer: Offer, *, max_seconds: float | None, caller: Caller
     ) -> dict[str, str]:
-        """The answer to an offer that names no connection of ours.
+        """Answer an offer without a ``pc_id`` of this process.
 
         Raises:
-            Refusal: a session for it was not admitted, or it cannot be answered. Nothing is left behind.
+            Refusal: no session was admitted, or the offer cannot be answered. Nothing is left behind.
         """
         with logger.contextualize(session_id=session_id):
-            call = self._calls.get(session_id) or await self._begin(session_id, offer.data, max_seconds, caller)
-            call.offers += 1
-            number = call.offers
-            call.opening += 1
+            webrtc = self._sessions.get(session_id) or await self._begin(session_id, offer.data, max_seconds, caller)
+            webrtc.offers += 1
+            number = webrtc.offers
+            webrtc.pending_offers += 1
             try:
                 peer, answer = await self._answer(offer, caller)
             except BaseException:
-                call.opening -= 1
-                await self._give_up(call)
+                webrtc.pending_offers -= 1
+                await self._end_without_peer(webrtc)
                 raise
-            call.opening -= 1
-            # Meanwhile the session may have ended, or an offer that came later was answered first.
-            if self._calls.get(session_id) is not call or number < call.latest:
+            webrtc.pending_offers -= 1
+            # Meanwhile the session may have ended, or a later offer was answered first.
+            if self._sessions.get(session_id) is not webrtc or number < webrtc.latest_offer:
                 await self._peers.close(peer)
                 raise DuplicateSession("That session has ended, or has a newer peer.", session_id=session_id)
-            call.latest = number
-            if offer.data:  # an empty one says nothing: what POST /bot has brought stays
-                call.body = offer.data
-            superseded = call.hand(peer)
+            webrtc.latest_offer = number
+            if offer.data:  # if it is empty, the body of POST /bot stays
+                webrtc.body = offer.data
+            superseded = webrtc.set_next_peer(peer)
             if superseded is not None:
                 await self._peers.close(superseded)
             return answer
@@ -149,31 +136,27 @@ class WebRTCSessions:
             await self._peers.close(peer)
             raise
 
-    async def _give_up(self, call: WebRTCSession) -> None:
+    async def _end_without_peer(self, webrtc: WebRTCSession) -> None:
         """End a session that began with an offer, when none of its offers could be answered."""
-        if call.conductor is not None and call.latest == 0 and call.opening == 0:
-            call.next.cancel()
-            await asyncio.wait({call.conductor})
+        if webrtc.task is not None and webrtc.latest_offer == 0 and webrtc.pending_offers == 0:
+            webrtc.next_peer.cancel()
+            await asyncio.wait({webrtc.task})
 
     async def _begin(self, session_id: str, data: Any, max_seconds: float | None, caller: Caller) -> WebRTCSession:
-        """A session that begins with an offer.
-
-        Raises:
-            Refusal: it was not admitted.
-        """
+        """Start a session that begins with an offer, once it is admitted."""
         admitted: asyncio.Future[WebRTCSession] = asyncio.get_running_loop().create_future()
-        task = asyncio.ensure_future(self._conduct(session_id, data, max_seconds, caller, admitted))
-        self._running.add(task)
-        task.add_done_callback(self._running.discard)
+        task = asyncio.ensure_future(self._run_from_offer(session_id, data, max_seconds, caller, admitted))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         try:
-            call = await admitted
+            webrtc = await admitted
         except asyncio.CancelledError:
             task.cancel()
             raise
-        call.conductor = task
-        return call
+        webrtc.task = task
+        return webrtc
 
-    async def _conduct(
+    async def _run_from_offer(
         self,
         session_id: str,
         data: Any,
@@ -184,15 +167,15 @@ class WebRTCSessions:
         try:
             admission = self._registry.admit(session_id, TransportKind.WEBRTC, max_seconds=max_seconds, caller=caller)
             async with admission as session:
-                call = self._calls[session_id] = WebRTCSession({} if data is None else data, None)
+                webrtc = self._sessions[session_id] = WebRTCSession({} if data is None else data, None)
                 if not admitted.cancelled():
-                    admitted.set_result(call)
+                    admitted.set_result(webrtc)
                 try:
-                    outcome = await self._registry.wait(session, call.next, timeout=None)
-                    if outcome is None and not call.next.cancelled():
-                        await self._run(session, call)
+                    outcome = await self._registry.wait(session, webrtc.next_peer, timeout=None)
+                    if outcome is None and not webrtc.next_peer.cancelled():
+                        await self._run(session, webrtc)
                 finally:
-                    await self._forget(session_id, call)
+                    await self._remove(session_id, webrtc)
         except Refusal as refusal:
             if not admitted.done():
                 admitted.set_exception(refusal)
@@ -201,39 +184,39 @@ class WebRTCSessions:
             if not admitted.done():
                 admitted.set_exception(error)
 
-    async def _run(self, session: Session, call: WebRTCSession) -> Report:
-        """Run the bot on one peer after the other, until no other one has come."""
+    async def _run(self, session: Session, webrtc: WebRTCSession) -> Report:
+        """Run the bot on one peer after the other, as long as there is a next one."""
         while True:
-            peer = call.take()
+            peer = webrtc.take_next_peer()
             try:
                 connection = {"webrtc_connection": peer.connection}
                 arguments = await self._arguments.build(
-                    "webrtc", session.id, call.body, connection, flow_config=call.flow_config
+                    "webrtc", session.id, webrtc.body, connection, flow_config=webrtc.flow_config
                 )
-                report = await run_on(self._runs, session, arguments, peer, call.next)
+                report = await run_on_peer(self._runner, session, arguments, peer, webrtc.next_peer)
             finally:
                 await self._peers.close(peer)
-            # However the bot took the loss of its peer: a client that is there wants a bot.
-            if not call.next.done() or session.stop.done() or report.outcome is Outcome.EXPIRED:
+            # Even if the bot failed when its peer was closed: the next client wants a bot.
+            if not webrtc.next_peer.done() or session.stop.done() or report.outcome is Outcome.EXPIRED:
                 return report
             logger.info("Another offer of the same session takes over")
 
-    async def _forget(self, session_id: str, call: WebRTCSession) -> None:
-        del self._calls[session_id]
-        if call.next.done() and not call.next.cancelled():
-            await self._peers.close(call.next.result())
+    async def _remove(self, session_id: str, webrtc: WebRTCSession) -> None:
+        del self._sessions[session_id]
+        if webrtc.next_peer.done() and not webrtc.next_peer.cancelled():
+            await self._peers.close(webrtc.next_peer.result())
 
 
-async def run_on(
-    runs: BotRunner, session: Session, arguments: Arguments, peer: PeerConnection, *ends: asyncio.Future[Any]
+async def run_on_peer(
+    runner: BotRunner, session: Session, arguments: Arguments, peer: PeerConnection, *ends: asyncio.Future[Any]
 ) -> Report:
-    """Run the bot until it ends, its peer has left, or one of ``ends`` is done."""
-    leaving = asyncio.ensure_future(peer.until_left())
-    over = asyncio.ensure_future(asyncio.wait({leaving, *ends}, return_when=asyncio.FIRST_COMPLETED))
-    measuring = asyncio.ensure_future(peer.measure(partial(runs.emit, session.id)))
+    """Run the bot until it ends, its peer disconnects, or one of ``ends`` is done."""
+    disconnecting = asyncio.ensure_future(peer.wait_until_disconnected())
+    over = asyncio.ensure_future(asyncio.wait({disconnecting, *ends}, return_when=asyncio.FIRST_COMPLETED))
+    measuring = asyncio.ensure_future(peer.measure(partial(runner.emit, session.id)))
     try:
-        return await runs.run(session, arguments, until=over)
+        return await runner.run(session, arguments, until=over)
     finally:
-        for task in (leaving, over, measuring):
+        for task in (disconnecting, over, measuring):
             task.cancel()
-        await peer.tell_stats(partial(runs.emit, session.id))
+        await peer.emit_stats(partial(runner.emit, session.id))

@@ -7,11 +7,7 @@ import sys
 
 
 def main(options: argparse.Namespace, port: int) -> int:
-    """Place the calls; 0 when in each one something was heard, everything was said, and no one was cut off.
-
-    Args:
-        port: The bot's port on this machine, for a call without an address.
-    """
+    """Place the calls; 0 if each heard something, said everything, and was not cut off."""
     try:
         from pipecat_base.cli.call.command import place_calls
     except ModuleNotFoundError as error:

@@ -34,11 +34,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str | None, port: int, key: str | None, *, webrtc: bool) -> Address:
-        """Read the command line: a key, or an HTTP address without a path, is for a gateway.
-
-        Raises:
-            CallError: it is no address for such a call.
-        """
+        """Read the command line: a key, or an HTTP address without a path, is for a gateway."""
         own = f"http://127.0.0.1:{port}{OFFER}" if webrtc else f"ws://127.0.0.1:{port}/ws"
         given = own if url is None else url
         try:
@@ -59,7 +55,6 @@ class Address:
         return shown(self.url)
 
     async def start(self, transport: str, body: Any) -> dict[str, Any]:
-        """The gateway's answer to ``POST /start``."""
         content = {"transport": transport, **({} if body is None else {"body": body})}
         return await self.post(f"{self.url}/start", content)
 
@@ -74,11 +69,7 @@ class Address:
         return f"{url}/{quote(str(token))}" if token else url
 
     async def post(self, url: str, content: Any) -> dict[str, Any]:
-        """Post JSON; the answer, with the session's id from its header as ``sessionId``.
-
-        Raises:
-            CallError: it is refused, or nothing answers.
-        """
+        """Post JSON; the answer gets the session's id from its header as ``sessionId``."""
         try:
             response = await self._send("POST", url, content, RESPONSE_TIMEOUT_SECONDS)
         except NoResponse as error:

@@ -19,11 +19,7 @@ MULAW_CLIP = 32635
 
 
 def read_wav(path: str) -> tuple[Samples, int]:
-    """A recording with its channels mixed, and its rate in Hz.
-
-    Raises:
-        ValueError: when it is not 16-bit PCM WAV.
-    """
+    """Read a recording, and mix its channels; ValueError when it is not 16-bit PCM WAV."""
     try:
         with wave.open(path, "rb") as file:
             channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
@@ -53,8 +49,7 @@ def resample(samples: ArrayLike, rate: int, target: int) -> Samples:
     return np.clip(np.rint(resampled), -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
-def level(samples: Samples) -> float:
-    """The mean level in dBFS."""
+def level_dbfs(samples: Samples) -> float:
     power = float(np.mean(np.square(samples, dtype=np.float64))) if len(samples) else 0.0
     return max(SILENCE_DBFS, 10 * math.log10(power / FULL_SCALE**2)) if power else SILENCE_DBFS
 
@@ -72,10 +67,6 @@ def decode_mulaw(data: bytes) -> Samples:
     return _DECODED[np.frombuffer(data, np.uint8)]
 
 
-def _decoded_bytes() -> Samples:
-    code = ~np.arange(256) & 0xFF
-    magnitude = (((code & 0x0F) << 3) + MULAW_BIAS << (code >> 4 & 0x07)) - MULAW_BIAS
-    return np.where(code & 0x80, -magnitude, magnitude).astype(np.int16)
-
-
-_DECODED = _decoded_bytes()
+_CODES = ~np.arange(256) & 0xFF
+_MAGNITUDES = (((_CODES & 0x0F) << 3) + MULAW_BIAS << (_CODES >> 4 & 0x07)) - MULAW_BIAS
+_DECODED: Samples = np.where(_CODES & 0x80, -_MAGNITUDES, _MAGNITUDES).astype(np.int16)

@@ -38,7 +38,7 @@ def find(said: Track, heard: Track) -> EchoMatch | None:
 
 
 def _stretches(said: Track) -> list[int]:
-    """Where stretches begin: at the edges of utterances, which are unlike what is around them."""
+    """Starts of stretches: around the edges of utterances, which are unlike the rest."""
     edges = [(u.start, LEAD_SECONDS) for u in said.utterances] + [(u.end, FOLLOW_SECONDS) for u in said.utterances]
     edges.sort()
     if len(edges) > MAX_STRETCHES:

@@ -23,12 +23,7 @@ class CallError(Exception):
 
     @classmethod
     def refused(cls, address: str, status: int, body: bytes, *, key: str | None = None) -> CallError:
-        """Read an error response: a launcher's ``{"error": {"code", "message"}}``, a gateway's, which is flat, or text.
-
-        Args:
-            address: Without secrets, as :func:`address.shown` has it.
-            key: The key that was sent, if any.
-        """
+        """Read an error response: a launcher's ``{"error": {"code", "message"}}``, a gateway's flat one, or text."""
         words, code = " ".join(body.decode(errors="replace").split())[:200], ""
         with contextlib.suppress(ValueError, TypeError, KeyError):
             content = json.loads(body)
@@ -61,12 +56,12 @@ class CallFigures:
 
     @property
     def received(self) -> int:
-        """Frames, with those that were cleared before they were played."""
+        # Frames, with those that were cleared before they were played.
         return round(self._received / self.heard.rate / FRAME_SECONDS)
 
     @functools.cached_property
     def echo(self) -> EchoMatch | None:
-        """The echo of what was said, once the call is over; None when the bot talks."""
+        """The echo, once the call is over; None when the bot talks."""
         return echo.find(self.said, self.heard)
 
     @functools.cached_property

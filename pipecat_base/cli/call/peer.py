@@ -13,7 +13,7 @@ from aiortc import MediaStreamTrack, RTCConfiguration, RTCPeerConnection, RTCSes
 from aiortc.mediastreams import MediaStreamError
 
 from pipecat_base.cli.call.address import OFFER, Address, shown
-from pipecat_base.cli.call.audio import Samples, level
+from pipecat_base.cli.call.audio import Samples, level_dbfs
 from pipecat_base.cli.call.figures import SEE_LOG, CallError, CallFigures
 from pipecat_base.cli.call.scenario import Script, Speaker, Tail
 from pipecat_base.cli.call.track import FRAME_SECONDS, SPEECH_DBFS
@@ -51,11 +51,7 @@ class Recording(MediaStreamTrack):
 
 
 async def place_call(address: Address, script: Script, body: Any, tail: Tail) -> CallFigures:
-    """Say the script in real time, listen, hang up.
-
-    Raises:
-        CallError: the call could not be made.
-    """
+    """Say the script in real time, listen, hang up."""
     call = CallFigures(script.rate, OPUS_RATE)
     # Host candidates only: who runs this reaches the bot by its URL.
     pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
@@ -65,9 +61,11 @@ async def place_call(address: Address, script: Script, body: Any, tail: Tail) ->
     listening: list[asyncio.Task[None]] = []
     started: str | None = None
 
+    @pc.on("track")
     def on_track(track: Any) -> None:
         listening.append(asyncio.ensure_future(_listen(track, call)))
 
+    @pc.on("connectionstatechange")
     def on_state() -> None:
         if pc.connectionState == "connected" and not connected.done():
             call.connect()
@@ -75,8 +73,6 @@ async def place_call(address: Address, script: Script, body: Any, tail: Tail) ->
         elif pc.connectionState in ("closed", "failed") and not ended.done():
             ended.set_result(None)
 
-    pc.on("track", on_track)
-    pc.on("connectionstatechange", on_state)
     try:
         pc.addTrack(recording)
         await pc.setLocalDescription(await pc.createOffer())
@@ -155,7 +151,7 @@ async def _listen(track: Any, call: CallFigures) -> None:
         for part in resampler.resample(frame):
             samples: Samples = part.to_ndarray().reshape(-1).astype(np.int16, copy=False)
             # As a player does: a delay is made up for where nothing is said.
-            if call.heard.end > call.now() + FRAME_SECONDS and level(samples) < SPEECH_DBFS:
+            if call.heard.end > call.now() + FRAME_SECONDS and level_dbfs(samples) < SPEECH_DBFS:
                 call.heard.catch_up(call.now())
             call.add_heard(samples)
 

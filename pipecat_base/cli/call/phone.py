@@ -21,11 +21,7 @@ Marks = deque[tuple[float, str]]  # when each is reached on the call's clock, an
 
 
 async def place_call(address: Address, script: Script, provider: Provider, tail: Tail) -> CallFigures:
-    """Say the script (8 kHz) in real time, listen, hang up.
-
-    Raises:
-        CallError: the call could not be made.
-    """
+    """Say the script (8 kHz) in real time, listen, hang up."""
     call = CallFigures(script.rate)
     url = await address.stream(provider.name)
     if provider.has_query and provider.body is not None:

@@ -30,8 +30,6 @@ CHUNK_FRAMES = 10  # a bot may answer in pieces of several frames: multiples of 
 
 @dataclass(frozen=True)
 class Turn:
-    """A recording, and the condition (with its seconds) for saying it."""
-
     name: str
     samples: Samples
     condition: str = "at"
@@ -43,8 +41,6 @@ class Turn:
 
 @dataclass(frozen=True)
 class Script:
-    """All turns, at one rate."""
-
     turns: tuple[Turn, ...]
     rate: int
 
@@ -58,11 +54,7 @@ def from_wav(path: str) -> Script:
 
 
 def from_file(path: str) -> Script:
-    """A scenario, at the rate of its first recording.
-
-    Raises:
-        CallError, OSError, ValueError: it, or a recording of it, cannot be read.
-    """
+    """Read a scenario, at the rate of its first recording; CallError, OSError or ValueError if that fails."""
     try:
         content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -90,14 +82,11 @@ def _turn(path: str, number: int, entry: Any) -> tuple[Turn, int]:
 
 
 class Tail:
-    """Decides when to hang up after the last word: after so many seconds, or after the bot's answer or echo.
-
-    Calls to one bot share it: whether that is an echo is found out once.
-    """
+    """Decides when to hang up after the last word: after so many seconds, or after the bot's answer or echo."""
 
     def __init__(self, seconds: float | None) -> None:
         self._seconds = seconds
-        self._is_echo: bool | None = None
+        self._is_echo: bool | None = None  # of all calls, which share a tail
 
     def is_over(self, call: CallFigures, ended: float, now: float) -> bool:
         since = now - ended
@@ -116,8 +105,6 @@ class Tail:
 
 
 class Speaker:
-    """Says a script in a call, frame by frame, and knows when to hang up."""
-
     def __init__(self, script: Script, call: CallFigures, tail: Tail) -> None:
         self._call = call
         self._tail = tail
@@ -145,7 +132,7 @@ class Speaker:
 
     @property
     def finished(self) -> bool:
-        """Whether to hang up: everything was said and answered, or the bot does not do what a turn waits for."""
+        """True when everything was said and answered, or when the bot does not do what a turn waits for."""
         if self._turn is not None or self._call.sent % CHUNK_FRAMES:
             return False
         if self._waiting:

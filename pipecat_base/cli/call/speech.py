@@ -14,9 +14,7 @@ OVERLAP_SECONDS = 0.1  # speech that begins this soon after other speech began w
 
 @dataclass(frozen=True)
 class SpokenAnswer:
-    """The bot's answer to an utterance: that one's end and the answer's start, in seconds on the call's clock."""
-
-    asked: float
+    asked: float  # the end of the caller's utterance
     began: float
 
     @property
@@ -26,22 +24,18 @@ class SpokenAnswer:
 
 @dataclass(frozen=True)
 class Interruption:
-    """The caller speaks while the bot does; it stopped after so many seconds, or not at all."""
-
     at: float
-    stopped: float | None
+    stopped: float | None  # seconds after which the bot was silent
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """Figures of a call: times in seconds, the level in dBFS; None without speech of the bot."""
-
     first_speech: float | None
     answers: tuple[SpokenAnswer, ...]
     unanswered: int
     interruptions: tuple[Interruption, ...]
-    spoken: float
-    level: float | None
+    spoken: float  # seconds
+    level: float | None  # dBFS
 
 
 def measure(caller: Track, bot: Track) -> Conversation:

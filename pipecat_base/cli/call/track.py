@@ -10,34 +10,30 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pipecat_base.cli.call.audio import Samples, level
+from pipecat_base.cli.call.audio import Samples, level_dbfs
 
 FRAME_SECONDS = 0.02
 SPEECH_DBFS = -45.0
-UTTERANCE_PAUSE_SECONDS = 0.5
+UTTERANCE_PAUSE_SECONDS = 0.5  # which ends an utterance
 
 
 @dataclass
 class Utterance:
-    """Speech with no longer pause than UTTERANCE_PAUSE_SECONDS; in seconds on the call's clock."""
-
     start: float
     end: float
 
 
 @dataclass(frozen=True)
 class Piece:
-    """At most 20 ms: when it is played, how many samples the track has before it, and its level in dBFS."""
+    """At most 20 ms of audio."""
 
-    at: float
-    first: int
+    at: float  # when it is played
+    first: int  # its first sample's index in the track
     samples: Samples
     level: float
 
 
 class Track:
-    """Queues audio for playing, and notes when there is speech."""
-
     def __init__(self, rate: int) -> None:
         self.rate = rate
         self.pieces: list[Piece] = []
@@ -56,7 +52,7 @@ class Track:
         first = self.pieces[-1].first + len(self.pieces[-1].samples) if self.pieces else 0
         for offset in range(0, len(pcm), size):
             part = pcm[offset : offset + size]
-            piece = Piece(max(at, self.end), first + offset, part, level(part))
+            piece = Piece(max(at, self.end), first + offset, part, level_dbfs(part))
             self.end = piece.at + len(part) / self.rate
             self.pieces.append(piece)
             if piece.level > SPEECH_DBFS:

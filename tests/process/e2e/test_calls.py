@@ -293,3 +293,11 @@ def test_a_call_that_can_not_be_made_is_one_line(tmp_path: Path, arguments: list
     assert result.returncode == 1
     assert says in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("package", ["numpy", "soxr"])
+def test_a_package_that_is_missing_is_named_in_one_line(tmp_path: Path, package: str) -> None:
+    (tmp_path / f"{package}.py").write_text(f"raise ModuleNotFoundError(name={package!r})\n")
+    result = run("call", "tone.wav", cwd=tmp_path, PYTHONPATH=str(tmp_path))
+    assert result.returncode == 1
+    assert result.stderr == f'pipecat-base call needs {package}: pip install "pipecat-base[call]"\n'

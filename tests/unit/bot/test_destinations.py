@@ -11,7 +11,12 @@ import pytest
 from aioice.stun import Class, Message, Method
 from aiortc.sdp import candidate_from_sdp
 
-from pipecat_base.bot.webrtc.destinations import MOST_ADDRESSES, MOST_NAMES, MOST_PACKETS, Destinations
+from pipecat_base.bot.webrtc.destinations import (
+    MAX_MDNS_NAMES,
+    MAX_UNANSWERED_ADDRESSES,
+    MAX_UNANSWERED_PACKETS,
+    Destinations,
+)
 from pipecat_base.sessions.transports import Caller
 from tests.support.udp_receiver import candidate
 
@@ -60,7 +65,7 @@ def takes(destinations: Destinations, host: str, port: int = 50000, protocol: st
     text = candidate("HOST", port, protocol=protocol).removeprefix("candidate:")
     parsed = candidate_from_sdp(text)
     parsed.ip = host
-    return destinations.takes(parsed)
+    return destinations.accepts(parsed)
 
 
 def of_a_caller(*denied: str, loopback: bool = False) -> Destinations:
@@ -128,9 +133,9 @@ def test_an_ipv4_address_in_an_ipv6_one_does_not_escape_a_denied_network(host: s
 def test_a_few_mdns_names_are_asked_for_and_no_more() -> None:
     destinations = of_a_caller()
     taken = [name for name in (f"{number}.local" for number in range(30)) if takes(destinations, name)]
-    assert len(taken) == MOST_NAMES
+    assert len(taken) == MAX_MDNS_NAMES
     assert all(takes(destinations, name) for name in taken), "a name may come once for each section"
-    destinations.begin("")
+    destinations.accept_offer("")
     assert takes(destinations, "30.local")
 
 
@@ -145,7 +150,7 @@ def test_an_offer_keeps_all_but_the_candidates_that_are_not_used() -> None:
         name,
         "a=mid:0",
     ]
-    assert of_a_caller().begin("\n".join(lines)).split("\r\n") == ["v=0", good, name, "a=mid:0", ""]
+    assert of_a_caller().accept_offer("\n".join(lines)).split("\r\n") == ["v=0", good, name, "a=mid:0", ""]
 
 
 HERE = ("203.0.113.7", 50000)
@@ -191,38 +196,38 @@ def answer(protocol: Protocol, address: tuple[str, int]) -> None:
 def test_packets_to_an_address_that_has_answered_are_not_counted() -> None:
     destinations = of_a_caller()
     protocol = guarded(destinations)
-    assert sent_to(protocol, Class.REQUEST, [HERE], MOST_PACKETS + 50) == MOST_PACKETS
+    assert sent_to(protocol, Class.REQUEST, [HERE], MAX_UNANSWERED_PACKETS + 50) == MAX_UNANSWERED_PACKETS
     answer(protocol, HERE)
     assert sent_to(protocol, Class.REQUEST, [HERE], 1000) == 1000
-    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 2) == 2 * MOST_ADDRESSES
+    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 2) == 2 * MAX_UNANSWERED_ADDRESSES
 
 
 def test_checks_are_answered_though_nothing_is_left_for_addresses_that_were_named() -> None:
     protocol = guarded(of_a_caller())
-    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 50) == MOST_PACKETS
+    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 50) == MAX_UNANSWERED_PACKETS
     assert sent_to(protocol, Class.REQUEST, [HERE]) == 0
     assert sent_to(protocol, Class.RESPONSE, [HERE]) == 1
     assert sent_to(protocol, Class.REQUEST, [HERE], 10) == 10
-    assert sent_to(protocol, Class.RESPONSE, ELSEWHERE) == MOST_ADDRESSES - 1
+    assert sent_to(protocol, Class.RESPONSE, ELSEWHERE) == MAX_UNANSWERED_ADDRESSES - 1
 
 
 def test_packets_to_an_address_that_sent_a_check_and_has_answered_are_not_counted() -> None:
     protocol = guarded(of_a_caller())
     for address in (HERE, ELSEWHERE[0]):
         assert sent_to(protocol, Class.RESPONSE, [address]) == 1
-        assert sent_to(protocol, Class.REQUEST, [address], MOST_PACKETS + 50) == MOST_PACKETS
+        assert sent_to(protocol, Class.REQUEST, [address], MAX_UNANSWERED_PACKETS + 50) == MAX_UNANSWERED_PACKETS
         answer(protocol, address)
 
 
 def test_another_offer_of_a_peer_has_more_packets_only_if_someone_has_answered() -> None:
     destinations = of_a_caller()
     protocol = guarded(destinations)
-    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 50) == MOST_PACKETS
-    destinations.begin("")
+    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 50) == MAX_UNANSWERED_PACKETS
+    destinations.accept_offer("")
     assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 50) == 0
     answer(protocol, HERE)
-    destinations.begin("")
-    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 50) == MOST_PACKETS
+    destinations.accept_offer("")
+    assert sent_to(protocol, Class.REQUEST, ELSEWHERE, 50) == MAX_UNANSWERED_PACKETS
 
 
 @pytest.mark.parametrize("kind", [Class.REQUEST, Class.RESPONSE, Class.ERROR])

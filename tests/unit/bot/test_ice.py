@@ -80,7 +80,7 @@ def test_the_url_is_asked_once_in_its_answers_lifetime() -> None:
             assert urls(await servers.get()) == ["stun:one"]
             await asyncio.sleep(0)  # what was begun in the background asks now
         assert source.calls == 1
-        now += ice.LIFETIME + 1
+        now += ice.REFRESH_SECONDS + 1
         # The old answer serves while the new one is fetched.
         assert urls(await servers.get()) == ["stun:one"]
         await asyncio.sleep(0.01)
@@ -104,7 +104,7 @@ def test_while_the_url_fails_the_last_good_answer_serves_with_one_warning(failur
         servers = ice.IceServers(None, "http://config", fetch=source, clock=lambda: now)
         await servers.get()
         for _ in range(4):
-            now += ice.LIFETIME + ice.RETRY
+            now += ice.REFRESH_SECONDS + ice.RETRY_SECONDS
             began = time.monotonic()
             assert urls(await servers.get()) == ["stun:good"]
             assert time.monotonic() - began < 0.5
@@ -154,7 +154,7 @@ def test_a_url_that_fails_is_asked_again_only_after_a_pause() -> None:
         nonlocal now
         servers = ice.IceServers(None, "http://config", fetch=source, clock=lambda: now)
         assert await asked_in_five_offers(servers) == 1
-        now += ice.RETRY - 0.1
+        now += ice.RETRY_SECONDS - 0.1
         assert await asked_in_five_offers(servers) == 0
         now += 0.2
         assert await asked_in_five_offers(servers) == 1
@@ -163,7 +163,7 @@ def test_a_url_that_fails_is_asked_again_only_after_a_pause() -> None:
 
 
 def test_only_the_first_offer_waits_for_a_url_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ice, "LONGEST_WAIT", 0.2)
+    monkeypatch.setattr(ice, "FIRST_FETCH_WAIT_SECONDS", 0.2)
 
     async def main() -> list[float]:
         servers = ice.IceServers(None, "http://config", fetch=Source("hang"))
@@ -188,7 +188,7 @@ def test_a_url_that_recovers_is_used_again() -> None:
         nonlocal now
         servers = ice.IceServers(None, "http://config", fetch=source, clock=lambda: now)
         assert urls(await servers.get()) == [PUBLIC_STUN]
-        now += ice.RETRY
+        now += ice.RETRY_SECONDS
         await servers.get()
         await asyncio.sleep(0.01)
         assert urls(await servers.get()) == ["stun:back"]

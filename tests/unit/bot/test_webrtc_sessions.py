@@ -22,9 +22,9 @@ class Peer:
 
     async def measure(self, emit: Any) -> None: ...
 
-    async def tell_stats(self, emit: Any) -> None: ...
+    async def emit_stats(self, emit: Any) -> None: ...
 
-    async def until_left(self) -> None:
+    async def wait_until_disconnected(self) -> None:
         await asyncio.Event().wait()
 
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +17,13 @@ from tests.support.tones import pitch, tone
 )
 def test_mulaw_is_that_of_the_standard(sample: int, byte: int) -> None:
     assert audio.encode_mulaw([sample]) == bytes([byte])
+
+
+@pytest.mark.parametrize(
+    ("byte", "sample"), [(0xFF, 0), (0x7F, 0), (0x80, 32124), (0x00, -32124), (0xCE, 988), (0x4E, -988), (0xFE, 8)]
+)
+def test_a_mulaw_byte_is_decoded_as_in_the_standard(byte: int, sample: int) -> None:
+    assert audio.decode_mulaw(bytes([byte])).tolist() == [sample]
 
 
 @given(st.integers(-32768, 32767))
@@ -44,3 +53,27 @@ def test_a_tone_keeps_its_pitch_whatever_the_rate(tmp_path: Path, rate: int) -> 
 def test_what_8_khz_can_not_carry_is_removed() -> None:
     samples = audio.resample(tone(6000, 0.2, 16000), 16000, 8000)
     assert max(map(abs, samples[100:-100])) < 300
+
+
+def test_silence_stays_silence_and_the_loudest_sample_is_not_wrapped() -> None:
+    assert not audio.resample([0] * 800, 16000, 8000).any()
+    assert audio.resample([32767] * 1600, 16000, 8000)[200:-200].min() > 32700
+    assert audio.resample([], 16000, 8000).size == 0
+
+
+@pytest.mark.parametrize(
+    ("samples", "dbfs"), [([], -90), ([0, 0], -90), ([32767, -32768], 0), ([16384] * 4, -6.02), ([1, -1], -90)]
+)
+def test_a_level_is_the_mean_power_against_full_scale(samples: list[int], dbfs: float) -> None:
+    assert audio.level_dbfs(np.array(samples, np.int16)) == pytest.approx(dbfs, abs=0.01)
+
+
+def test_the_channels_of_a_recording_are_mixed(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(2)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(np.array([100, 300, -32768, -32768, 32767, 32767, -1, 0], "<i2").tobytes())
+    samples, rate = audio.read_wav(str(path))
+    assert (samples.tolist(), rate) == ([200, -32768, 32767, -1], 8000)

@@ -48,8 +48,8 @@ def test_an_offer_is_read_or_refused_with_its_field(content: Any) -> None:
         assert len(refusal.message) < 300
     else:
         assert offer.sdp == content["sdp"]
-        assert len(offer.sdp) <= offers.LONGEST_SDP
-        assert offer.sdp.count("\nm=") <= offers.MOST_LINES["m="]
+        assert len(offer.sdp) <= offers.MAX_SDP_CHARACTERS
+        assert offer.sdp.count("\nm=") <= offers.MAX_LINES["m="]
 
 
 CANDIDATE = st.builds(
@@ -79,7 +79,7 @@ def test_candidates_are_read_or_refused_with_their_field(content: Any) -> None:
         assert refusal.field.startswith(("body", "pc_id", "candidates"))
     else:
         assert trickle.pc_id == content["pc_id"]
-        assert len(trickle.candidates) == len(content["candidates"]) <= offers.MOST_CANDIDATES
+        assert len(trickle.candidates) == len(content["candidates"]) <= offers.MAX_CANDIDATES
 
 
 @pytest.mark.parametrize(
