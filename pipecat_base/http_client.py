@@ -41,16 +41,13 @@ def send(
 
     A redirect is returned as it is: following it would turn a POST into a GET and send credentials elsewhere.
     """
-    handlers: list[Any] = [_NoRedirects]
+    handlers: list[Any] = [_AnyStatus]
     if not uses_proxy:
         handlers.append(urllib.request.ProxyHandler({}))
     try:
         request = urllib.request.Request(url, content, dict(headers or {}), method=method)  # noqa: S310
         with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as response:
             return HttpResponse(response.status, response.headers, response.read(max_bytes))
-    except urllib.error.HTTPError as error:
-        with error:
-            return HttpResponse(error.code, error.headers, error.read(max_bytes))
     except urllib.error.URLError as error:
         raise NoResponse(_reason(error.reason, timeout)) from None
     except OSError as error:
@@ -61,9 +58,13 @@ def send(
         raise NoResponse("the address or a header has characters that cannot be sent") from None
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *args: Any, **options: Any) -> None:
-        return None
+class _AnyStatus(urllib.request.HTTPErrorProcessor):
+    """Return errors and redirects as they are."""
+
+    def http_response(self, request: Any, response: Any) -> Any:
+        return response
+
+    https_response = http_response
 
 
 def _reason(error: object, timeout: float) -> str:
