@@ -1,1 +1,1 @@
-"""One module for each route of a pod, and the parsing of requests."""
+"""The routes of a pod, a module each, and the parsing of requests."""

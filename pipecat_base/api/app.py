@@ -1,4 +1,4 @@
-"""The web application: our routes on the bot's app, and what surrounds every request."""
+"""The web application: our routes on the bot's app, and the outermost middleware."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ POD_PATHS = PathSet(POD, below=True)
 
 
 def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlette:
-    """Put ``routes`` before the bot's own on the app that it asked for, and ``missing`` after them.
+    """Put ``routes`` before the bot's own on its app, and ``missing`` after them.
 
     A bot that did not import ``pipecatcloud_system`` gets a plain Starlette: FastAPI's import is a third of the
-    start-up time. Should it import that module later, in a session, its routes are served all the same.
+    start-up time. If it imports that module later, in a session, its routes are served from then on.
     """
-    theirs = bots_app()
-    app: Starlette = Starlette() if theirs is None else theirs
+    bot_app = bots_app()
+    app: Starlette = Starlette() if bot_app is None else bot_app
     # As the default, not at the end: routes may be added to the bot's app in a session.
     rest = Router(missing, redirect_slashes=False, default=app.router.default)
-    app.router.default = rest if theirs is not None else _late_routes(rest)
+    app.router.default = rest if bot_app is not None else _late_routes(rest)
     warn_of_clashes(routes, app.router.routes)
     app.router.routes[:0] = routes
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
@@ -54,7 +54,7 @@ def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlett
     return app
 
 
-def build_apart(
+def build_for_workers(
     routes: Sequence[BaseRoute],
     missing: Sequence[BaseRoute],
     bots: ASGIApp,
@@ -63,13 +63,14 @@ def build_apart(
     passed_on: Sequence[str],
     clashing: Sequence[BaseRoute],
 ) -> Starlette:
-    """An app of ours for a bot that is in another process.
+    """Build the application for a bot in another process.
 
     Args:
-        bots: Answers there.
-        has_app: Whether the bot has an app of its own: what is not ours is for that, ``missing`` included.
-        passed_on: Paths that are answered there in any case.
-        clashing: The bot's own, as they lead there. Those that are ours are not served, and the log says so.
+        missing: Served only if the bot has no app.
+        bots: Proxies to the bot's app.
+        has_app: True if the bot's app serves all other paths.
+        passed_on: Paths always served in the other process.
+        clashing: The bot's routes, for methods that ``routes`` do not serve; the log warns of those they hide.
     """
     app = Starlette()
     rest = Router(missing, redirect_slashes=False, default=app.router.default)
@@ -80,7 +81,7 @@ def build_apart(
 
     app.router.default = serve
     warn_of_clashes(routes, clashing)
-    # Those of the bot's too: of a path that is ours with another method.
+    # The bot's routes too: they may serve one of our paths with another method.
     app.router.routes[:0] = [*routes, *clashing]
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
     app.add_exception_handler(ClientDisconnect, client_disconnected)
@@ -88,42 +89,40 @@ def build_apart(
 
 
 class EntryMiddleware:
-    """Surrounds every request: the state of lifespans, the session's id on log lines, the access log.
+    """Outermost: adds the lifespans' state, the session's id on log lines, and the access log.
 
     uvicorn's own access log is off: it writes query strings, and with them bodies and tokens.
 
     Args:
-        patience: Seconds that a request which comes too early waits. The platform's own gateway tries again.
-        polled: Paths that pages ask for all the time, or, with a slash at the end, what is below them.
-        on_refusal: Learns of requests that are refused.
+        startup_wait: Seconds that a request waits for the bot's set-up. The platform's own gateway retries.
+        polled: Paths that pages request all the time, or prefixes of paths if they end with a slash.
     """
 
     def __init__(
         self,
         app: ASGIApp,
         *,
-        patience: float = 0.0,
+        startup_wait: float = 0.0,
         polled: Collection[str] = (),
         on_refusal: Callable[[Refusal], None] = lambda refusal: None,
     ) -> None:
         self._app = app
         self._on_refusal = on_refusal
         self._opened = asyncio.Event()
-        self._patience = patience
+        self._startup_wait = startup_wait
         self._polled = polled
         self._state: dict[str, Any] = {}
         self._problem: StartupProblem | None = None
 
     def swap(self, other: EntryMiddleware) -> None:
-        """Lead where ``other`` does, from the next request on."""
         self._app = other._app
 
-    def stand_in(self, problem: StartupProblem) -> None:
-        """Nobody knows when it will open: who comes is told why, ``/`` is the problem's page until then."""
+    def show_problem(self, problem: StartupProblem) -> None:
+        """Until the bot is set up, answer every request with 503 and the reason; ``/`` shows the error page."""
         self._problem = problem
 
     def open(self, state: Mapping[str, Any]) -> None:
-        """The bot is set up, and its own routes may count on its lifespans: ``state`` is what those have yielded."""
+        """Serve requests: the bot is set up, and its lifespans yielded ``state``."""
         self._state = dict(state)
         self._opened.set()
 
@@ -159,22 +158,22 @@ class EntryMiddleware:
         if self._problem is not None and scope["type"] == "http" and scope["method"] == "GET":
             headers = Headers(scope=scope)
             problem = problem.for_visitor(value for name in HOST_HEADERS for value in headers.getlist(name))
-            told = Starting(problem.reason).headers(LAUNCHER)
+            headers_of_503 = Starting(problem.reason).headers(LAUNCHER)
             if scope["path"] == "/":
-                await HTMLResponse(problem.as_page(), 503, {**told, **PAGE_HEADERS})(scope, receive, send)
+                await HTMLResponse(problem.as_page(), 503, {**headers_of_503, **PAGE_HEADERS})(scope, receive, send)
                 return
             if scope["path"] == STATUS:
-                await JSONResponse(problem.as_answer(), 503, told)(scope, receive, send)
+                await JSONResponse(problem.as_answer(), 503, headers_of_503)(scope, receive, send)
                 return
         await send_refusal(Starting(problem.reason), scope, receive, send)
 
     async def _is_open(self) -> bool:
-        if not self._opened.is_set() and self._patience and self._problem is None:
+        if not self._opened.is_set() and self._startup_wait and self._problem is None:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._opened.wait(), self._patience)
+                await asyncio.wait_for(self._opened.wait(), self._startup_wait)
         return self._opened.is_set()
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send, was_told: Callable[[], bool]) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, was_refused: Callable[[], bool]) -> None:
         started = time.monotonic()
         status = 500
         session_id = session_id_in(scope["headers"])
@@ -190,10 +189,10 @@ class EntryMiddleware:
             try:
                 await self._app(scope, receive, send_and_note)
             finally:
-                # An id that was minted for this request is known by its answer.
+                # The response has the id if it was made for this request.
                 with session_log_context(session_id):
-                    is_no_news = was_told() or (status < 400 and self._is_polled(scope["path"]))
-                    level = "TRACE" if is_no_news else "INFO"
+                    is_quiet = was_refused() or (status < 400 and self._is_polled(scope["path"]))
+                    level = "TRACE" if is_quiet else "INFO"
                     milliseconds = (time.monotonic() - started) * 1000
                     logger.log(level, f"{request_line(scope)} {status} in {milliseconds:.0f} ms")
 
@@ -202,19 +201,16 @@ class EntryMiddleware:
 
 
 def bots_routes() -> list[BaseRoute]:
-    """The bot's own, before ours are put before them."""
     app = bots_app()
     return [] if app is None else list(app.router.routes)
 
 
 def bots_app() -> Any:
-    """That which the bot has asked for, or None."""
+    # A session may import it later.
     return getattr(sys.modules.get(BOTS_MODULE), "app", None)
 
 
 def _late_routes(rest: ASGIApp) -> ASGIApp:
-    """The app that the bot asked for in a session, once it has; ``rest`` until then."""
-
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
         await (bots_app() or rest)(scope, receive, send)
 
@@ -222,7 +218,7 @@ def _late_routes(rest: ASGIApp) -> ASGIApp:
 
 
 def warn_of_clashes(ours: Sequence[BaseRoute], theirs: Sequence[BaseRoute]) -> None:
-    """Ask the bot's routes, those of routers inside them too, whether they would take a request that is ours."""
+    """Warn of routes of the bot, nested ones too, that match requests of ours."""
     for route in ours:
         path: str = getattr(route, "path", "")
         if "{" in path:
@@ -230,7 +226,7 @@ def warn_of_clashes(ours: Sequence[BaseRoute], theirs: Sequence[BaseRoute]) -> N
         for method in sorted(getattr(route, "methods", None) or {"WebSocket"}):
             kind = "websocket" if method == "WebSocket" else "http"
             scope = {"type": kind, "method": method, "path": path, "root_path": "", "headers": [], "path_params": {}}
-            # A mount takes every path below it, as a site of static files at "/" does: that is no claim to this one.
+            # A mount, such as static files at "/", matches every path below it: no clash.
             taken = [r for r in theirs if not isinstance(r, Mount) and r.matches(scope)[0] is Match.FULL]
             if taken and method != "HEAD":
                 name = getattr(taken[0], "name", None) or "route"

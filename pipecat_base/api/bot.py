@@ -1,4 +1,4 @@
-"""``POST /bot``: the platform starts a session, and gets its answer when the session has ended."""
+"""``POST /bot``: runs a session, and answers at its end."""
 
 from __future__ import annotations
 
@@ -24,17 +24,11 @@ MOQ_RELAY_URL = "x-moq-relay-url"
 MOQ_NAMESPACE = "x-moq-namespace"
 NO_MOQ = "this image reports no MoQ support"
 NO_RELAY = "its start carries no relay URL or namespace (X-Moq-Relay-Url, X-Moq-Namespace)"
-OUTCOME = "x-pipecat-session-outcome"
-"""On the answer: the session's outcome, since only a failed one differs in status."""
+OUTCOME = "x-pipecat-session-outcome"  # only a failed session differs in its status
 
 
 class BotRoute:
-    """Runs plain, Daily and MoQ sessions, and those that wait for a WebRTC offer.
-
-    Args:
-        failure_status: The HTTP status for a bot that failed.
-        max_body_bytes: The largest body.
-    """
+    """Runs plain, Daily and MoQ sessions, and sessions that wait for a WebRTC offer."""
 
     def __init__(self, pod: Pod, capabilities: Capabilities, *, failure_status: int, max_body_bytes: int) -> None:
         self._pod = pod
@@ -43,7 +37,6 @@ class BotRoute:
         self._max_body_bytes = max_body_bytes
 
     def routes(self) -> list[Route]:
-        """The routes to serve."""
         return [Route("/bot", self.post, methods=["POST"])]
 
     async def post(self, request: Request) -> JSONResponse:
@@ -64,7 +57,7 @@ class BotRoute:
         return self._answer(session_id, report)
 
     async def _transport(self, request: Request, session_id: str) -> Transport:
-        """Where the bot meets its caller: a MoQ relay, else a Daily room, else a WebRTC peer."""
+        """Prefers a MoQ relay, then a Daily room, then a WebRTC peer."""
         transport_type = request.headers.get(TRANSPORT_TYPE, "").strip()
         if transport_type == "moq":
             return await self._relay(request, session_id)
@@ -96,7 +89,7 @@ class BotRoute:
 
 
 async def _watch(request: Request, slot: SessionSlot) -> None:
-    """Tell the place when the caller has hung up. The body must have been read."""
+    """Report the caller's disconnect to the slot. The request's body must have been read."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
-    slot.caller_left()
+    slot.on_disconnect()

@@ -1,7 +1,7 @@
-"""``GET /pcc/capabilities``: what the platform may start here, as it reads it once after each deployment.
+"""``GET /pcc/capabilities``: the platform reads it once after each deployment.
 
-``{"capabilities": {NAME: {"available": true} | {"available": false, "reason": "..."}}, "version": 1}``. True means no
-more than that nothing speaks against it; a start of what is false is refused by the platform itself.
+``{"capabilities": {NAME: {"available": true} | {"available": false, "reason": "..."}}, "version": 1}``. The platform
+refuses starts that need an unavailable capability.
 """
 
 from __future__ import annotations
@@ -26,23 +26,18 @@ METHODS = ("GET", "HEAD")
 
 
 class Capabilities:
-    """The document, built once, when it is asked for first.
-
-    Args:
-        reasons: Gives by name why it is not possible here, or None. May take a while: what sessions get is imported.
-    """
+    """The document. ``reasons`` is slow (it imports sessions' modules), so the document is built once, on demand."""
 
     def __init__(self, reasons: Callable[[], Awaitable[Mapping[str, str | None]]]) -> None:
         self._reasons = reasons
         self._building: asyncio.Future[tuple[Mapping[str, str | None], bytes | None]] | None = None
 
     async def document(self) -> bytes | None:
-        """As it is sent; None when it cannot be built."""
         _, content = await self._built()
         return content
 
     async def why_not(self, name: str, *, unknown: str) -> str | None:
-        """Why this capability is missing, or None when it is there; ``unknown`` when that cannot be told."""
+        """The reason why this capability is missing, or None; ``unknown`` if it is not in the document."""
         reasons, _ = await self._built()
         return reasons.get(name, unknown)
 
@@ -61,11 +56,7 @@ class Capabilities:
 
 
 def document(reasons: Mapping[str, str | None]) -> bytes:
-    """Compact JSON with its keys sorted.
-
-    Raises:
-        ValueError: it is not one that the platform would read.
-    """
+    """Compact, sorted JSON. Raises ValueError beyond the platform's limits."""
     if len(reasons) > MAX_CAPABILITIES:
         raise ValueError(f"more than {MAX_CAPABILITIES} capabilities")
     for name in reasons:
@@ -83,7 +74,7 @@ def document(reasons: Mapping[str, str | None]) -> bytes:
 
 
 def clean(reason: str) -> str:
-    """Printable ASCII on one line, at most 256 characters, without brackets: what the platform takes."""
+    """Convert to the platform's format: printable ASCII on one line, at most 256 characters, without brackets."""
     words = " ".join(reason.split()).replace("[", "(").replace("]", ")")
     shown = "".join(c if c.isprintable() else "?" for c in words.encode("ascii", "backslashreplace").decode())
     shown = shown or "unavailable"
@@ -91,7 +82,7 @@ def clean(reason: str) -> str:
 
 
 class CapabilitiesRoute:
-    """Answers for exactly this path, in front of the application: no route of the bot's takes it over."""
+    """Middleware, so that no route of the bot can replace this path."""
 
     def __init__(self, app: ASGIApp, capabilities: Capabilities) -> None:
         self._app = app

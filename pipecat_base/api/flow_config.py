@@ -1,7 +1,4 @@
-"""A session's flow: text that the platform sends along with a start, and that nothing here reads.
-
-``POST /bot`` has it in an envelope, beside the body; a WebSocket, which has no body, in a file.
-"""
+"""A session's flow config: opaque text from the platform, in an envelope of ``POST /bot`` or a WebSocket's file."""
 
 from __future__ import annotations
 
@@ -16,20 +13,11 @@ from pipecat_base.logs.escaping import logged
 ENVELOPE = "x-pcc-start-envelope"
 ENVELOPE_VERSION = "1"
 FILE = "x-pcc-flow-config-file"
-LONGEST_NAME = 255
-"""Characters, as in file systems."""
+MAX_NAME_LENGTH = 255  # characters, as in file systems
 
 
 def open_envelope(content: Any, version: str | None) -> tuple[Any, str | None]:
-    """The body and the flow of a start.
-
-    Args:
-        content: The request's JSON.
-        version: The header's value; without the header all of the JSON is the body.
-
-    Raises:
-        Malformed: the header says that there is an envelope, and there is none that can be read here.
-    """
+    """Split a request's JSON into body and flow config. ``version`` is the ENVELOPE header; without it, all is body."""
     if version is None:
         return content, None
     if version.strip() != ENVELOPE_VERSION:
@@ -43,32 +31,20 @@ def open_envelope(content: Any, version: str | None) -> tuple[Any, str | None]:
 
 
 def _is_encodable(text: str) -> bool:
-    """JSON can hold half a surrogate pair."""
     try:
-        text.encode()
+        text.encode()  # JSON can hold half a surrogate pair
     except UnicodeEncodeError:
         return False
     return True
 
 
 class FlowFiles:
-    """Reads the files that the platform leaves for WebSocket sessions.
-
-    Args:
-        folder: PCC_SESSION_FILES_DIR, or None when it is not set.
-        max_bytes: The largest file.
-    """
-
     def __init__(self, folder: str | None, *, max_bytes: int) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
 
     async def read(self, name: str | None, session_id: str) -> str | None:
-        """The flow in the file of this name; None when no file is named.
-
-        Raises:
-            FlowUnusable: it cannot be used. Nothing of it is in the reason.
-        """
+        """Read the file of this name. Raises FlowUnusable, whose reason quotes nothing of it."""
         if name is None:
             return None
         try:
@@ -80,7 +56,7 @@ class FlowFiles:
     def _read(self, name: str) -> str:
         if not self._folder:
             raise _Unusable("PCC_SESSION_FILES_DIR is not set")
-        if name in ("", ".", "..") or len(name) > LONGEST_NAME or any(character in name for character in "/\\\0"):
+        if name in ("", ".", "..") or len(name) > MAX_NAME_LENGTH or any(character in name for character in "/\\\0"):
             raise _Unusable(f"'{logged(name)}' is not a bare filename")
         path = os.path.join(self._folder, name)
         try:
@@ -107,4 +83,4 @@ class FlowFiles:
 
 
 class _Unusable(Exception):
-    """Why; one line."""
+    """Its text is the reason, on one line."""

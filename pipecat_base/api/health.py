@@ -1,7 +1,7 @@
 """``GET /livez`` and ``GET /readyz``, for orchestrators.
 
-Live: the process answers. Ready: the bot is set up, there is a place, nobody asked to stop, and the bot's own
-``readyz()`` agrees. While the event loop is blocked the watchdog answers both.
+Live: the process answers. Ready: the bot is set up, has a free slot, is not draining, and its own ``readyz()``
+agrees. While the event loop is blocked, the watchdog answers both.
 """
 
 from __future__ import annotations
@@ -18,27 +18,19 @@ from pipecat_base.sessions.pod import Pod
 
 
 class Health:
-    """Answers both probes.
-
-    Args:
-        ready_when_full: Whether being full counts as ready.
-    """
-
     def __init__(self, lifecycle: Lifecycle, pod: Pod, *, ready_when_full: bool) -> None:
         self._lifecycle = lifecycle
         self._pod = pod
         self._ready_when_full = ready_when_full
 
     def routes(self) -> list[Route]:
-        """The routes to serve."""
         return [Route("/livez", self.livez), Route("/readyz", self.ready)]
 
     async def livez(self, request: Request) -> JSONResponse:
-        """200: to answer at all is the proof."""
         return JSONResponse({"status": "ok"})
 
     async def ready(self, request: Request) -> JSONResponse:
-        """200 or 503. The body of a bot's dict is that dict."""
+        """200 or 503; the body is the dict of the bot's ``readyz()``, or our reason."""
         state = self._lifecycle.state
         if state is not LifecycleState.READY:
             return _answer({"ready": False, "state": state.value})

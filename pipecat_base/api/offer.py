@@ -1,4 +1,4 @@
-"""``POST`` and ``PATCH /api/offer``: a browser offers a WebRTC connection and trickles its candidates."""
+"""``POST`` and ``PATCH /api/offer``: WebRTC offers and ICE candidates."""
 
 from __future__ import annotations
 
@@ -13,25 +13,17 @@ from pipecat_base.sessions.transports import TransportKind
 
 
 class OfferRoutes:
-    """Answers offers.
-
-    Args:
-        max_body_bytes: The largest body.
-    """
-
     def __init__(self, pod: Pod, *, max_body_bytes: int) -> None:
         self._pod = pod
         self._max_body_bytes = max_body_bytes
 
     def routes(self) -> list[Route]:
-        """The routes to serve."""
         return [
             Route("/api/offer", self.post, methods=["POST"]),
             Route("/api/offer", self.patch, methods=["PATCH"]),
         ]
 
     async def post(self, request: Request) -> JSONResponse:
-        """``{sdp, type, pc_id}``. An offer that names its connection renegotiates it."""
         session_id = requests.session_id(request)
         max_seconds = requests.max_seconds(request, session_id)
         content = await requests.json_body(request, self._max_body_bytes)
@@ -41,7 +33,6 @@ class OfferRoutes:
         return JSONResponse(answer, headers={SESSION_ID: session_id})
 
     async def patch(self, request: Request) -> JSONResponse:
-        """``{"status": "success"}``."""
         content = await requests.json_body(request, self._max_body_bytes)
         await self._pod.trickle(content)
         return JSONResponse({"status": "success"})

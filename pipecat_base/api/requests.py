@@ -1,4 +1,4 @@
-"""What requests carry: session ids, limits and bodies, decoded or refused."""
+"""Parsing of requests: session ids, limits and bodies."""
 
 from __future__ import annotations
 
@@ -18,17 +18,16 @@ from pipecat_base.server import client_address, large_json
 from pipecat_base.server.paths import SESSION_ID, SESSION_ID_LENGTH
 from pipecat_base.sessions.transports import Caller
 
+# Large JSON blocks the event loop while its objects are made or freed. A comma weighs 1; a key or a text has two
+# quotation marks, an array or an object one opening bracket.
 MAX_WEIGHT = 1_000_000
-"""Of one body's JSON: as many commas. Objects that are made in one step, or freed in one, hold all calls up."""
 QUOTE_WEIGHT, CONTAINER_WEIGHT = 5, 10
-"""A key or a text has two quotation marks; an array or an object has one opening bracket."""
-PLATFORMS_BODY = 1024 * 1024
-"""Bytes that the platform takes of a body (docs.pipecat.ai): what it has passed on costs no session."""
+PLATFORM_MAX_BODY_BYTES = 1024 * 1024  # docs.pipecat.ai: bodies up to this size are never refused for their weight
 MAX_SECONDS = "x-pcc-max-session-seconds"
 
 
 def session_id(connection: HTTPConnection) -> str:
-    """The platform's id for this session, or a new one when it names none."""
+    """The platform's id for this session, or a new one."""
     value = connection.headers.get(SESSION_ID, "").strip()
     if not value:
         return str(uuid.uuid4())
@@ -40,10 +39,7 @@ def session_id(connection: HTTPConnection) -> str:
 
 
 def max_seconds(connection: HTTPConnection, session_id: str) -> float | None:
-    """The limit that the platform sets for this session, in seconds; None without one.
-
-    A value that is no limit is told in the log and costs nothing else: it is not the caller's doing.
-    """
+    """The platform's limit for this session. An invalid value is only logged: it is not the caller's fault."""
     value = connection.headers.get(MAX_SECONDS)
     if value is None:
         return None
@@ -58,19 +54,17 @@ def max_seconds(connection: HTTPConnection, session_id: str) -> float | None:
 
 
 def caller(connection: HTTPConnection) -> Caller:
-    """Who has sent this, for logs, reports and traces. Only the use of loopback candidates depends on it."""
+    """The sender, for logs, reports and traces. Only the use of loopback candidates depends on it."""
     route = client_address.route(connection)
     peer = " through ".join(map(str, reversed(route))) or None
     return Caller(peer, connection.headers.get("traceparent"))
 
 
 async def json_body(request: Request, limit: int) -> Any:
-    """The request's JSON, ``{}`` when there is none; refused beyond ``limit`` bytes."""
     return await parse(await raw_body(request, limit))
 
 
 async def raw_body(request: Request, limit: int) -> bytes:
-    """The request's body as it came; refused beyond ``limit`` bytes."""
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
@@ -82,10 +76,7 @@ async def raw_body(request: Request, limit: int) -> bytes:
 
 
 async def query_body(connection: HTTPConnection, session_id: str) -> Any:
-    """The session's body from ``?body=``, ``{}`` when there is none.
-
-    One that cannot be decoded is told in the log and counts as none: a phone is not cut off for a broken parameter.
-    """
+    """The body from ``?body=``, or ``{}``. An invalid one is only logged: a phone call must not fail for it."""
     try:
         return await parse(decode_body(connection.query_params.get("body", "")))
     except (Malformed, TooLarge) as error:
@@ -99,7 +90,7 @@ def _warn(session_id: str, message: str) -> None:
 
 
 def decode_body(value: str) -> bytes:
-    """Decode base64: standard or URL-safe alphabet, padded or not, and with a space where a ``+`` was."""
+    """Decode base64: standard or URL-safe alphabet, padded or not, and with spaces for ``+``."""
     if not value.strip():
         return b""
     standard = value.replace(" ", "+").replace("-", "+").replace("_", "/").rstrip("=")
@@ -110,19 +101,19 @@ def decode_body(value: str) -> bytes:
 
 
 async def parse(raw: bytes) -> Any:
-    """As :func:`parse_json`; other calls go on while a large text is parsed."""
+    """Parse as :func:`parse_json` does; a large text does not block the event loop."""
     if len(raw) <= large_json.SMALL_BYTES:
         return parse_json(raw)
     return await large_json.in_background(parse_json, raw, large_json.SwitchableDecoder)
 
 
 def parse_json(raw: bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder) -> Any:
-    """Strict JSON in UTF-8; nothing and ``null`` are ``{}``."""
+    """Parse strict JSON in UTF-8; an empty text and ``null`` are ``{}``."""
     if not raw.strip():
         return {}
     containers = raw.count(b"[") + raw.count(b"{")
     weight = raw.count(b",") + QUOTE_WEIGHT * raw.count(b'"') + CONTAINER_WEIGHT * containers
-    if weight > MAX_WEIGHT and len(raw) > PLATFORMS_BODY:
+    if weight > MAX_WEIGHT and len(raw) > PLATFORM_MAX_BODY_BYTES:
         raise TooLarge(
             f"The JSON has too many parts: more than {MAX_WEIGHT}, where a comma counts 1, a quotation mark "
             f"{QUOTE_WEIGHT} and an array or object {CONTAINER_WEIGHT}.",
@@ -135,8 +126,8 @@ def parse_json(raw: bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder) -
     except UnicodeDecodeError:
         raise Malformed("Not UTF-8.", field="body") from None
     except json.JSONDecodeError as error:
-        said = error.msg.removesuffix(" starting at")
-        raise Malformed(f"Not JSON: {said} at character {error.pos}.", field="body") from None
+        reason = error.msg.removesuffix(" starting at")
+        raise Malformed(f"Not JSON: {reason} at character {error.pos}.", field="body") from None
     except ValueError as error:
         raise Malformed(f"Not JSON: {error}.", field="body") from None
     return {} if value is None else value

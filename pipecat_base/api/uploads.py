@@ -1,7 +1,7 @@
-"""``POST /files``: a client uploads a file that it will mention to its bot.
+"""``POST /files``: clients upload files for their bots.
 
-On the platform a session's upload route is proxied here with the session's id; without one the file outlives sessions.
-The answer is an RTVI ``File``, which clients send back as it is.
+The platform proxies a session's upload route here with the session's id; without an id the file outlives sessions. The
+response is an RTVI ``File``, which clients send to the bot as it is.
 """
 
 from __future__ import annotations
@@ -29,23 +29,20 @@ from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.registry import Session, SessionRegistry
 
 FIELD = "file"
-AROUND = 64 * 1024
-"""Bytes of a request beside the file: boundaries and headers."""
+MULTIPART_OVERHEAD_BYTES = 64 * 1024  # boundaries and headers around the file
 MAX_FILES_PER_SESSION = 100
-FILES_IN_MEMORY = 2
-"""At once: a storage takes a file whole."""
+MAX_FILES_IN_MEMORY = 2  # a storage takes each file whole
 Save = Callable[[str, bytes], Awaitable[str]]
 NOT_A_FILE = 'No file: send multipart/form-data with a part named "file".'
 OFF = "Uploads are off: the bot has no create_file_storage(), and PIPECAT_UPLOADS_FOLDER is not set."
 
 
 class UploadRoutes:
-    """Takes files.
+    """Stores files, and deletes a session's files at its end.
 
     Args:
-        storage: Gives the bot's storage once it is set up; None when uploads are off.
-        max_bytes: The largest file.
-        on_stored: Told the session and the URL of each of its files.
+        storage: Gives the bot's storage once it is set up; None if uploads are off.
+        on_stored: Called with the session's id and the URL of each of its files.
     """
 
     def __init__(
@@ -61,15 +58,13 @@ class UploadRoutes:
         self._max_bytes = max_bytes
         self._on_stored = on_stored
         self._stored: dict[str, list[str]] = {}
-        self._coming: Counter[str] = Counter()
-        self._in_memory = asyncio.Semaphore(FILES_IN_MEMORY)
+        self._uploading: Counter[str] = Counter()
+        self._in_memory = asyncio.Semaphore(MAX_FILES_IN_MEMORY)
 
     def routes(self) -> list[Route]:
-        """The routes to serve."""
         return [Route("/files", self.post, methods=["POST"])]
 
     async def post(self, request: Request) -> JSONResponse:
-        """``{"name", "source": {"type": "url", "url"}, "format"}``; the URL is the storage's own."""
         storage = self._storage()
         if storage is None:
             raise NotServed(OFF)
@@ -87,7 +82,7 @@ class UploadRoutes:
                 raise UnknownSession(session.id, "The session ended before the file was stored.")
             if session.id not in self._stored:
                 self._stored[session.id] = []
-                session.after_end(partial(self._delete_all, storage, session.id))
+                session.add_last_closer(partial(self._delete_all, storage, session.id))
             self._stored[session.id].append(url)
             if self._on_stored is not None:
                 self._on_stored(session.id, url)
@@ -95,26 +90,21 @@ class UploadRoutes:
 
     @contextlib.contextmanager
     def _counted(self, session: Session | None) -> Iterator[None]:
-        """A file that is on its way counts with those that are stored.
-
-        Raises:
-            TooLarge: that is one too many.
-        """
+        """Count a file while it is uploaded. Raises TooLarge if the session has too many."""
         if session is None:
             yield
             return
-        if len(self._stored.get(session.id, ())) + self._coming[session.id] >= MAX_FILES_PER_SESSION:
+        if len(self._stored.get(session.id, ())) + self._uploading[session.id] >= MAX_FILES_PER_SESSION:
             raise TooLarge(f"A session takes {MAX_FILES_PER_SESSION} files at most.", session_id=session.id)
-        self._coming[session.id] += 1
+        self._uploading[session.id] += 1
         try:
             yield
         finally:
-            self._coming[session.id] -= 1
-            if not self._coming[session.id]:
-                del self._coming[session.id]
+            self._uploading[session.id] -= 1
+            if not self._uploading[session.id]:
+                del self._uploading[session.id]
 
     async def _store(self, request: Request, save: Save) -> tuple[str, str, str]:
-        """The file's name, its media type and its URL."""
         try:
             async with self._file(request) as file:
                 name = PurePosixPath((file.filename or "").replace("\\", "/")).name
@@ -134,12 +124,11 @@ class UploadRoutes:
 
     @contextlib.asynccontextmanager
     async def _file(self, request: Request) -> AsyncIterator[UploadFile]:
-        """The file, on disk when it is large."""
         try:
             declared = int(request.headers.get("content-length", "0"))
         except ValueError:
             declared = 0
-        if declared > self._max_bytes + AROUND:
+        if declared > self._max_bytes + MULTIPART_OVERHEAD_BYTES:
             raise self._too_large()
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "multipart/form-data":  # another form would be parsed whole
@@ -159,7 +148,6 @@ class UploadRoutes:
             raise Malformed("Not multipart/form-data.", field="body") from None
 
     def _bounded(self, request: Request) -> Callable[[], Any]:
-        """The request's messages, until they hold more than a file may."""
         received = 0
 
         async def receive() -> Message:
@@ -168,7 +156,7 @@ class UploadRoutes:
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             received += len(message.get("body", b""))
-            if received > self._max_bytes + AROUND:
+            if received > self._max_bytes + MULTIPART_OVERHEAD_BYTES:
                 raise self._too_large()
             return message
 
@@ -179,7 +167,7 @@ class UploadRoutes:
 
 
 def _saving(storage: Any, session: Session | None) -> Save:
-    """A storage of the bot's own has bounds of its own for files of no session."""
+    # Our own storage limits files that belong to no session.
     save: Save = storage.save if session is not None else getattr(storage, "save_loose", storage.save)
     return save
 

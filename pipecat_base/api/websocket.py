@@ -1,8 +1,4 @@
-"""``WS /ws`` (phone providers) and ``WS /ws-client`` (plain clients).
-
-The bot gets the accepted socket untouched: a provider's first messages can be read only once. When the session has
-ended the socket is closed, so that the peer never sees 1006.
-"""
+"""``WS /ws`` (phone providers) and ``WS /ws-client`` (plain clients)."""
 
 from __future__ import annotations
 
@@ -21,20 +17,15 @@ from pipecat_base.server.paths import TOKEN_PATHS
 from pipecat_base.sessions.pod import Pod, SessionRequest
 from pipecat_base.sessions.transports import TransportKind, WebSocketTransport
 
+# Values of transport_type. On /ws, pipecat detects the provider by its first messages.
 PHONE = None
-"""transport_type for /ws: pipecat recognises the provider by its first messages."""
 PLAIN_CLIENT = "websocket"
-"""transport_type for /ws-client."""
 
 BAD_TOKEN = "This WebSocket needs a token that is valid here and was not used before."  # noqa: S105
 
 
 class WebSocketRoutes:
-    """Runs WebSocket sessions.
-
-    Args:
-        tokens: Checks single-use tokens; None when every connection is let in.
-    """
+    """Runs WebSocket sessions. ``tokens`` checks single-use tokens; None accepts every connection."""
 
     def __init__(
         self,
@@ -48,7 +39,7 @@ class WebSocketRoutes:
         self._tokens = tokens
 
     def routes(self) -> list[WebSocketRoute]:
-        """The routes to serve; each also with the token as the last part of the path."""
+        """Each route also has a variant with the token as the last part of the path."""
         phone, client = partial(self.serve, PHONE), partial(self.serve, PLAIN_CLIENT)
         return [
             WebSocketRoute("/ws", phone),
@@ -60,7 +51,6 @@ class WebSocketRoutes:
         ]
 
     async def serve(self, transport_type: str | None, websocket: WebSocket) -> None:
-        """One session, from before accept to close."""
         session_id = requests.session_id(websocket)
         token = self._authorize(websocket, session_id)
         max_seconds = requests.max_seconds(websocket, session_id)
@@ -68,13 +58,13 @@ class WebSocketRoutes:
         flow_config = await self._flow_files.read(websocket.headers.get(FLOW_FILE), session_id)
         request = SessionRequest(session_id, TransportKind.WEBSOCKET, max_seconds, caller=requests.caller(websocket))
         async with self._pod.reserve(request) as slot:
-            # Used up only now: a refusal for want of a place leaves it good for the next try.
+            # Consumed only now, so that it stays valid after a refusal for want of a slot.
             if self._tokens is not None and not self._tokens.consume(token, session_id):
                 raise Unauthorized(BAD_TOKEN, field="token", session_id=session_id)
             await slot.run(WebSocketTransport(websocket, transport_type), body, flow_config=flow_config)
 
     def _authorize(self, websocket: WebSocket, session_id: str) -> str:
-        """The connection's token, empty when none is needed."""
+        """Returns the connection's token, empty if none is needed."""
         token = _token(websocket) if self._tokens is not None else ""
         if self._tokens is not None and not self._tokens.is_valid(token, session_id):
             raise Unauthorized(BAD_TOKEN, field="token")

@@ -1,4 +1,4 @@
-"""``POST /whatsapp``: Meta's webhook. ``GET /whatsapp``: its verification, when the webhook is entered at Meta's."""
+"""``POST /whatsapp``: Meta's webhook. ``GET /whatsapp``: its verification, when the webhook is registered."""
 
 from __future__ import annotations
 
@@ -15,19 +15,10 @@ from pipecat_base.errors import SignatureMissing, Unauthorized
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.paths import SESSION_ID
 
-ANSWER_WAIT = 4.0
-"""Seconds that a webhook waits for its calls to be answered: Meta delivers again what is not acknowledged in time."""
+ANSWER_WAIT_SECONDS = 4.0  # Meta redelivers a webhook that is not acknowledged in time
 
 
 class WhatsAppRoutes:
-    """Takes calls.
-
-    Args:
-        app_secret: Signs the webhooks.
-        verification_token: What Meta must know to have the webhook verified; None when nobody can.
-        max_body_bytes: The largest body.
-    """
-
     def __init__(
         self, whatsapp: WhatsApp, *, app_secret: str, verification_token: str | None, max_body_bytes: int
     ) -> None:
@@ -37,14 +28,13 @@ class WhatsAppRoutes:
         self._max_body_bytes = max_body_bytes
 
     def routes(self) -> list[Route]:
-        """The routes to serve."""
         return [
             Route("/whatsapp", self.post, methods=["POST"]),
             Route("/whatsapp", self.get, methods=["GET"]),
         ]
 
     async def post(self, request: Request) -> JSONResponse:
-        """200 ``{"status": "success"}`` to whatever Meta has signed: anything else would be delivered again."""
+        """Answers 200 to every signed webhook: Meta would redeliver it after any other status."""
         signature = request.headers.get(webhook.SIGNATURE)
         if not signature:
             raise SignatureMissing("This request has no signature.", field=webhook.SIGNATURE)
@@ -64,11 +54,11 @@ class WhatsAppRoutes:
             else:
                 answering.append(calls.connect(session_id, event, max_seconds=max_seconds))
         if answering:
-            await asyncio.wait(answering, timeout=ANSWER_WAIT)
+            await asyncio.wait(answering, timeout=ANSWER_WAIT_SECONDS)
         return JSONResponse({"status": "success"}, headers={SESSION_ID: session_id})
 
     async def get(self, request: Request) -> PlainTextResponse:
-        """The challenge, as text (developers.facebook.com/docs/graph-api/webhooks/getting-started)."""
+        """Answers with the challenge (developers.facebook.com/docs/graph-api/webhooks/getting-started)."""
         query = request.query_params
         expected, given = self._verification_token, query.get("hub.verify_token", "")
         if expected is None:

@@ -84,7 +84,7 @@ class LocalPod:
     def takes_files(self) -> bool:
         return self._lifespan.file_storage is not None
 
-    def outdated(self) -> tuple[str, ...]:
+    def outdated_sessions(self) -> tuple[str, ...]:
         return ()
 
     async def open(self) -> Mapping[str, Any]:
@@ -121,7 +121,7 @@ class LocalPod:
         if offer.pc_id is not None and (parts.peers.knows(offer.pc_id) or not parts.sessions.has(request.session_id)):
             return parts.peers.answer(await parts.peers.renegotiate(offer))
         # The offer names no connection, or one that its session has lost.
-        with self.registry.keeping_place(request.session_id):
+        with self.registry.keeping_slot(request.session_id):
             return await parts.sessions.offer(
                 request.session_id, offer, max_seconds=request.max_seconds, caller=request.caller
             )
@@ -133,7 +133,7 @@ class LocalPod:
     async def ice_servers(self) -> list[dict[str, Any]] | None:
         return None if self._webrtc is None else await self._webrtc.configured_ice_servers()
 
-    async def why_nots(self) -> Mapping[str, str | None]:
+    async def capability_problems(self) -> Mapping[str, str | None]:
         return await asyncio.to_thread(lambda: self._features().capabilities())
 
     def log_features(self) -> None:
@@ -175,7 +175,7 @@ class LocalSlot(HeldSlot):
         build = pod.arguments.build
         if isinstance(transport, PendingWebRTC):
             offers = (await pod.webrtc(session.id).load()).sessions
-            return await offers.wait(session, transport, body, flow_config=flow_config, caller_left=self._caller_left)
+            return await offers.wait(session, transport, body, flow_config=flow_config, caller_left=self._disconnected)
         if isinstance(transport, WhatsAppCall):
             return await self._run_whatsapp(transport)
         if isinstance(transport, WebSocketTransport):
@@ -193,7 +193,7 @@ class LocalSlot(HeldSlot):
         elif isinstance(transport, MoqServer):
             values, ready = moq.server_values(transport.namespace, transport.port)
             arguments = await pod.arguments.build_runners("MOQRunnerArguments", session.id, body, values)
-            self.on_end(moq.call_when_ready(ready, arguments, transport.on_serving))
+            self.add_closer(moq.call_when_ready(ready, arguments, transport.on_serving))
         else:
             arguments = await build("plain", session.id, body, flow_config=flow_config)
         return await pod.runner.run(session, arguments)
@@ -206,7 +206,7 @@ class LocalSlot(HeldSlot):
         await socket.accept()
         if kind is None:
             websocket.watch_for_call_id(socket, self._emit_caller)
-        self.session.on_end(lambda outcome: websocket.close(socket, outcome))
+        self.session.add_closer(lambda outcome: websocket.close(socket, outcome))
         return await self._pod.runner.run(self.session, arguments)
 
     def _emit_caller(self, call: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""How callers reach the gateway, as far as it can know."""
+"""URLs under which callers reach the gateway."""
 
 from __future__ import annotations
 
@@ -6,11 +6,7 @@ from starlette.requests import HTTPConnection
 
 
 class Addresses:
-    """Says under which address a request has come.
-
-    Args:
-        public_url: What is configured; None takes it from the request: a tunnel or proxy tells in its headers.
-    """
+    """URLs from the configured one, or else from the request and the headers of a tunnel or proxy."""
 
     def __init__(self, public_url: str | None) -> None:
         self._public_url = None if public_url is None else public_url.rstrip("/")
@@ -25,14 +21,13 @@ class Addresses:
         return f"{'https' if scheme in ('https', 'wss') else 'http'}://{host}"
 
     def websocket(self, connection: HTTPConnection) -> str:
-        """``ws://`` or ``wss://host[:port]``, without a path."""
         return self.http(connection).replace("http", "ws", 1)
 
     def secure_websocket(self, connection: HTTPConnection) -> str:
-        """``wss://host[:port]``, without a path: phone providers take no other."""
+        """Phone providers accept no other scheme."""
         return f"wss://{self.http(connection).partition('://')[2]}"
 
 
 def _first(value: str | None) -> str:
-    """Each proxy on the way adds one; the first is what the caller used."""
+    # Each proxy on the way appends one; the caller used the first.
     return "" if value is None else value.split(",")[0].strip()

@@ -1,4 +1,4 @@
-"""Daily rooms, made through Daily's REST API by pipecat's own helper, which is imported for the first room."""
+"""Daily rooms, through pipecat's helper for Daily's REST API, which is imported for the first room."""
 
 from __future__ import annotations
 
@@ -16,36 +16,24 @@ from pipecat_base.http_client import bounded_session
 from pipecat_base.logs.escaping import logged
 from pipecat_base.logs.logger import logger
 
-ROOM_HOURS = 4.0
-"""How long a Daily room and its tokens are good for, as in pipecat's runner."""
-DAILY_TIMEOUT = 20.0
-"""Seconds for one answer of Daily's."""
+ROOM_HOURS = 4.0  # until a room and its tokens expire, as in pipecat's runner
+DAILY_TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
 class Room:
-    """A Daily room. The token is that of an owner, for bot and caller alike, as in pipecat's runner."""
-
     url: str
-    token: str
+    token: str  # an owner's, for bot and caller alike, as in pipecat's runner
 
 
 class Daily:
-    """Makes Daily rooms.
-
-    Args:
-        api_key: None where Daily is not configured.
-        api_url: Without a slash at its end.
-        max_session_seconds: Rooms may live as long as sessions, if that is longer than ROOM_HOURS.
-    """
-
     def __init__(self, api_key: str | None, api_url: str, max_session_seconds: float | None = None) -> None:
-        self._longest = max(ROOM_HOURS * 3600, max_session_seconds or 0)
+        self._max_room_seconds = max(ROOM_HOURS * 3600, max_session_seconds or 0)
         self.api_key = api_key
         self.api_url = api_url.rstrip("/")
 
     async def create(self, properties: dict[str, Any], token_properties: dict[str, Any], *, hidden: str = "") -> Room:
-        """A room and a token for it. What is ``hidden`` is in no log line.
+        """Create a room and a token. Log lines omit the text ``hidden``.
 
         Raises:
             NotSupported: Daily is not configured or not installed.
@@ -68,21 +56,20 @@ class Daily:
         return Room(room.url, token)
 
     async def create_for_phone(self, caller: str) -> Room:
-        """A room that a phone call can be connected to."""
         sip = {"display_name": caller, "video": False, "sip_mode": "dial-in", "num_endpoints": 1}
         return await self.create({"sip": sip, "start_video_off": True}, {}, hidden=caller)
 
     def _bound(self, room: Any) -> None:
-        """Have the room end with everyone in it: it would cost, and let people in, long after its call."""
-        latest = time.time() + self._longest
+        """Make the room expire and eject everyone: otherwise it would cost money long after its call."""
+        latest = time.time() + self._max_room_seconds
         if room.exp is None or not 0 <= room.exp <= latest:  # NaN too
-            logger.warning(f"Daily: dailyRoomProperties.exp is shortened: a room lives for {self._longest:g} s at most")
+            most = f"{self._max_room_seconds:g} s"
+            logger.warning(f"Daily: dailyRoomProperties.exp is shortened: a room lives for {most} at most")
             room.exp = latest
         room.eject_at_room_exp = True
 
     @contextlib.asynccontextmanager
-    async def given_back_on_failure(self, room: Room) -> AsyncIterator[None]:
-        """Around the start that the room was made for: one that fails leaves none behind."""
+    async def deleting_on_failure(self, room: Room) -> AsyncIterator[None]:
         try:
             yield
         except BaseException:
@@ -99,7 +86,7 @@ class Daily:
             import aiohttp  # pipecat's own dependency
         except ImportError:
             raise NotSupported("Daily is not installed here: pip install pipecat-ai[daily].") from None
-        timeout = aiohttp.ClientTimeout(total=DAILY_TIMEOUT)
+        timeout = aiohttp.ClientTimeout(total=DAILY_TIMEOUT_SECONDS)
         async with bounded_session(timeout=timeout) as session:
             helper = daily.DailyRESTHelper(
                 daily_api_key=self.api_key, daily_api_url=self.api_url, aiohttp_session=session
@@ -109,11 +96,11 @@ class Daily:
             except (Malformed, NotSupported, asyncio.CancelledError):
                 raise
             except TimeoutError:
-                raise NotReached(f"Daily did not answer within {DAILY_TIMEOUT:g} s.") from None
+                raise NotReached(f"Daily did not answer within {DAILY_TIMEOUT_SECONDS:g} s.") from None
             except Exception as error:
                 # The helper raises plain exceptions that quote Daily's answer: the caller's own properties, no secret.
-                said = str(error).replace(hidden, "...") if hidden else str(error)
-                reason = logged(said) or type(error).__name__
+                text = str(error).replace(hidden, "...") if hidden else str(error)
+                reason = logged(text) or type(error).__name__
                 logger.warning(f"Daily: {reason}")
                 raise NotReached(f"Daily made no room: {reason}") from None
 
@@ -122,9 +109,9 @@ def _checked(type_: type[Any], values: dict[str, Any], field: str) -> Any:
     try:
         return type_(**values)
     except (TypeError, ValueError) as error:
-        slots = [".".join(map(str, e["loc"])) for e in getattr(error, "errors", list)()]
+        fields = [".".join(map(str, e["loc"])) for e in getattr(error, "errors", list)()]
         raise Malformed(
-            f"Not what Daily takes: {', '.join(slots) or ' '.join(str(error).split())}.", field=field
+            f"Not what Daily takes: {', '.join(fields) or ' '.join(str(error).split())}.", field=field
         ) from None
 
 

@@ -1,8 +1,6 @@
-"""What the gateway answers when it refuses: flat, as Pipecat Cloud's public API does and its SDK reads it.
+"""The gateway's error bodies, as in Pipecat Cloud's public API: ``{"status", "code", "message", "error", "detail"}``.
 
-``{"status", "code", "message", "error", "detail"}``: the SDK shows ``code`` and ``error``, the REST reference has
-``message``, pipecat's JavaScript client shows ``detail``.
-``code`` is the status as text, except where the documentation names another one.
+The SDK shows ``code`` and ``error``, the REST reference has ``message``, pipecat's JavaScript client shows ``detail``.
 """
 
 from __future__ import annotations
@@ -13,14 +11,12 @@ from starlette.responses import JSONResponse
 
 from pipecat_base.errors import AtCapacity, KeyMissing, Refusal
 
-CODES: dict[type[Refusal], str] = {KeyMissing: "PCC-1002"}
-"""docs.pipecat.ai, error codes."""
+CODES: dict[type[Refusal], str] = {KeyMissing: "PCC-1002"}  # docs.pipecat.ai, error codes; else the status
+# Clients search the text for this name: the SDK documents ``code`` as "429".
 PREFIXES: dict[type[Refusal], str] = {AtCapacity: "PCC-AGENT-AT-CAPACITY: "}
-"""The capacity error's name is looked for in its text: the SDK documents ``code`` as "429"."""
 
 
 def of(refusal: Refusal, launcher: str) -> JSONResponse:
-    """The answer to a request that the gateway refuses."""
     body: dict[str, object] = {
         "status": refusal.status,
         "code": CODES.get(type(refusal), str(refusal.status)),
@@ -35,7 +31,7 @@ def of(refusal: Refusal, launcher: str) -> JSONResponse:
 
 
 def of_http(request: Request, error: Exception) -> JSONResponse:
-    """The answer where no route of the gateway fits, or not with this method."""
+    """The response if no route of the gateway matches, or not with this method."""
     assert isinstance(error, HTTPException)
     body = {
         "status": error.status_code,

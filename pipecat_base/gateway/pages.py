@@ -20,18 +20,14 @@ HEADERS = page_headers(
     "script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; media-src 'self' blob:"
 )
 UNFRAMED = {"content-security-policy": "frame-ancestors 'none'", "x-content-type-options": "nosniff"}
-"""Of a page that is not ours: what it loads is its own affair."""
 
 
 class _Files(StaticFiles):
-    """Files of a folder, with headers."""
-
     def __init__(self, directory: str, headers: Mapping[str, str], *, html: bool = False) -> None:
         super().__init__(directory=directory, html=html)
         self._headers = headers
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        """As Starlette's."""
         response = await super().get_response(path, scope)
         response.headers.update(self._headers)
         return response
@@ -46,13 +42,13 @@ async def _to_client(request: Request) -> RedirectResponse:
 
 
 def client_folder() -> str | None:
-    """The prebuilt client's files, found without importing it: it prints."""
+    # Found without importing the client, which prints.
     path = os.path.join(installed.folder("pipecat_ai_prebuilt") or "", "client", "dist")
     return path if os.path.isfile(os.path.join(path, "index.html")) else None
 
 
 def broken() -> str:
-    """The page while there is no bot to serve: on its own, as nothing else is served then."""
+    """The page of an import error, in one piece: no other file is served then."""
     found = {}
     for name in ("broken.html", "style.css", "broken.js"):
         with open(os.path.join(FOLDER, name), encoding="utf-8") as file:
@@ -61,7 +57,6 @@ def broken() -> str:
 
 
 def routes() -> list[BaseRoute]:
-    """The routes to serve."""
     ours: list[BaseRoute] = [Route("/", _page), Mount("/page", _Files(FOLDER, HEADERS))]
     folder = client_folder()
     if folder is None:

@@ -1,4 +1,4 @@
-"""Parameters of paths that only the OpenAPI document needs: whom they name is checked for all routes at once."""
+"""Path parameters declared for OpenAPI only; the agent's name is checked by a shared dependency."""
 
 from __future__ import annotations
 
@@ -17,5 +17,4 @@ _DECLARED = {"{agent}": Depends(_agent), "{organization}": Depends(_organization
 
 
 def parameters(path: str) -> list[Any]:
-    """The dependencies by which a route declares them."""
     return [declared for name, declared in _DECLARED.items() if name in path]

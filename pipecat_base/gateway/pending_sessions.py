@@ -1,4 +1,4 @@
-"""WebSocket sessions that ``/start`` has promised: their ids and bodies, until the clients connect."""
+"""WebSocket sessions between ``/start`` and the client's connection."""
 
 from __future__ import annotations
 
@@ -11,57 +11,39 @@ from pipecat_base.auth.tokens import LIFETIME_SECONDS
 from pipecat_base.errors import AtCapacity, TooLarge
 from pipecat_base.server import large_json
 
-MOST = 1000
-"""Invitations at once."""
-LARGEST = 64 * 1024 * 1024
-"""Bytes of all their bodies."""
-LARGEST_BODY = 700 * 1024
-"""Bytes of one: as much as a request's line holds in base64."""
+MAX_PENDING_SESSIONS = 1000
+MAX_TOTAL_BYTES = 64 * 1024 * 1024  # of all bodies
+MAX_BODY_BYTES = 700 * 1024  # in base64, it fits into a request's line
 
 
 @dataclass(frozen=True)
 class PendingSession:
-    """``body`` is JSON, ``until`` on the clock of :class:`PendingSessions`."""
-
-    body: bytes
-    until: float
+    body: bytes  # JSON
+    expires_at: float  # on the clock of PendingSessions
 
 
 class PendingSessions:
-    """Remembers what ``/start`` has promised, until its caller comes or the time is up.
-
-    Args:
-        lifetime: Seconds.
-        clock: Seconds.
-    """
-
     def __init__(self, lifetime: float = LIFETIME_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._lifetime = lifetime
         self._clock = clock
-        self._open: dict[str, PendingSession] = {}
+        self._pending: dict[str, PendingSession] = {}
 
-    async def invite(self, session_id: str, body: Any) -> None:
-        """Promise a session. Promises that were made before are kept.
-
-        Raises:
-            TooLarge: the body is larger than one may be.
-            AtCapacity: too many sessions, or too large ones, wait for their clients.
-        """
+    async def add(self, session_id: str, body: Any) -> None:
+        """Raises TooLarge for a large body, AtCapacity if too many sessions, or too large ones, are pending."""
         content = await large_json.dumps(body)
         now = self._clock()
-        self._open = {key: value for key, value in self._open.items() if value.until > now}
-        if len(content) > LARGEST_BODY:
-            raise TooLarge(f"The body of a WebSocket's session takes more than {LARGEST_BODY} bytes.", field="body")
-        size = sum(len(invitation.body) for invitation in self._open.values())
-        if len(self._open) >= MOST or size + len(content) > LARGEST:
-            raise AtCapacity(f"{len(self._open)} sessions that /start has promised wait for their clients.")
-        self._open[session_id] = PendingSession(content, now + self._lifetime)
+        self._pending = {key: value for key, value in self._pending.items() if value.expires_at > now}
+        if len(content) > MAX_BODY_BYTES:
+            raise TooLarge(f"The body of a WebSocket's session takes more than {MAX_BODY_BYTES} bytes.", field="body")
+        size = sum(len(pending.body) for pending in self._pending.values())
+        if len(self._pending) >= MAX_PENDING_SESSIONS or size + len(content) > MAX_TOTAL_BYTES:
+            raise AtCapacity(f"{len(self._pending)} sessions from /start wait for their clients.")
+        self._pending[session_id] = PendingSession(content, now + self._lifetime)
 
-    def withdraw(self, session_id: str) -> bool:
-        """Its session has ended, or is not wanted; False when there is no such invitation."""
-        return self._open.pop(session_id, None) is not None
+    def remove(self, session_id: str) -> bool:
+        """False if this session is not pending."""
+        return self._pending.pop(session_id, None) is not None
 
     def find(self, session_id: str) -> PendingSession | None:
-        """The invitation of this session, while it is good."""
-        invitation = self._open.get(session_id)
-        return invitation if invitation is not None and invitation.until > self._clock() else None
+        pending = self._pending.get(session_id)
+        return pending if pending is not None and pending.expires_at > self._clock() else None

@@ -1,4 +1,4 @@
-"""``POST /start``: a session for whichever transport a client has, as pipecat's runner and Pipecat Cloud start it."""
+"""``POST /start``: starts sessions, as pipecat's runner and Pipecat Cloud do."""
 
 from __future__ import annotations
 
@@ -19,29 +19,28 @@ from pipecat_base.auth.tokens import Tokens
 from pipecat_base.bot import installed
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import Malformed, NotRunning
-from pipecat_base.gateway import rooms
+from pipecat_base.gateway import livekit
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.daily import Daily
+from pipecat_base.gateway.moq import Moq
 from pipecat_base.gateway.pending_sessions import PendingSessions
-from pipecat_base.gateway.telephony import PROVIDERS
+from pipecat_base.gateway.providers import PROVIDERS
 from pipecat_base.server.paths import SESSION_ID
 from pipecat_base.sessions.pod import Pod, SessionRequest, SessionSlot
 from pipecat_base.sessions.transports import PUBLIC_STUN, DailyRoom, NoTransport, PendingWebRTC, TransportKind
 
-ANSWERED_SESSION_ID = "sessionId"
-"""The header of the answer that Pipecat Cloud's documentation names."""
-NEEDED_BY = {
+SESSION_ID_FIELD = "sessionId"  # in the response's body, and a header of it in Pipecat Cloud's documentation
+PACKAGES = {
     "webrtc": installed.WEBRTC,
     "daily": installed.DAILY,
     "livekit": installed.LIVEKIT,
     "moq": installed.MOQ,
 }
-MOQ_READY = 15.0
-"""Seconds that a bot gets to serve MoQ, as in pipecat's runner."""
+MOQ_READY_SECONDS = 15.0  # as in pipecat's runner
 
 
 class StartRequest(BaseModel):
-    """What the client asks for. Other fields are ignored."""
+    """The request's body. Other fields are ignored."""
 
     transport: str | None = None
     body: Any = None
@@ -53,30 +52,26 @@ class StartRequest(BaseModel):
 
 
 @dataclass(frozen=True)
-class Asked:
-    """One request to start a session."""
-
+class Start:
     request: Request
     session_id: str
     fields: StartRequest
-    session_path: str
-    """Where the session's own paths begin."""
+    session_path: str  # the prefix of the session's own paths
 
     @property
     def body(self) -> Any:
-        """For the bot: never None."""
         return {} if self.fields.body is None else self.fields.body
 
 
 Answer = dict[str, Any]
 
 
-class Starts:
-    """Starts sessions.
+class StartRoutes:
+    """StartRoutes sessions.
 
     Args:
-        tokens: Makes tokens for WebSockets; None when they need none.
-        stream_path: Gives the path of a provider's streams, without a token.
+        tokens: Makes tokens for WebSockets; None if they require none.
+        stream_path: Makes the path of a provider's streams, without a token.
     """
 
     def __init__(
@@ -97,24 +92,23 @@ class Starts:
         self._pending_sessions = pending_sessions
         self._tokens = tokens
         self._stream_path = stream_path
-        self._starting: dict[str, tuple[TransportKind, Callable[[Asked, SessionSlot], Awaitable[Answer]]]] = {
+        self._immediate: dict[str, tuple[TransportKind, Callable[[Start, SessionSlot], Awaitable[Answer]]]] = {
             "webrtc": (TransportKind.WEBRTC, self._with_webrtc),
             "daily": (TransportKind.DAILY, self._with_daily),
             "livekit": (TransportKind.LIVEKIT, self._with_livekit),
             "moq": (TransportKind.MOQ, self._with_moq),
         }
-        self._inviting: dict[str, Callable[[Asked], Awaitable[Answer]]] = {
+        self._deferred: dict[str, Callable[[Start], Awaitable[Answer]]] = {
             "websocket": self._to_websocket,
             **{provider: partial(self._to_phone, provider) for provider in PROVIDERS},
         }
 
     @property
     def transports(self) -> list[str]:
-        """Those that what is installed here can serve."""
-        return [name for name in (*self._starting, *self._inviting) if installed.has(*NEEDED_BY.get(name, ()))]
+        """Names of transports whose packages are installed."""
+        return [name for name in (*self._immediate, *self._deferred) if installed.has(*PACKAGES.get(name, ()))]
 
     def router(self) -> APIRouter:
-        """The routes to serve."""
         router = APIRouter(tags=["start"])
         body = {"content": {"application/json": {"schema": StartRequest.model_json_schema()}}}
         options: Any = {"methods": ["POST"], "openapi_extra": {"requestBody": body}}
@@ -123,111 +117,111 @@ class Starts:
         return router
 
     async def start(self, request: Request) -> JSONResponse:
-        """As pipecat's runner: a request that names no transport is for WebRTC."""
+        """Default transport: WebRTC, as in pipecat's runner."""
         return await self._start(request, "", "webrtc")
 
     async def start_agent(self, request: Request, agent: str) -> JSONResponse:
-        """As Pipecat Cloud: a request that names no transport starts a bot that reaches its callers by itself."""
+        """Default transport: none, as in Pipecat Cloud."""
         return await self._start(request, f"/v1/public/{agent}", "plain")
 
     async def _start(self, request: Request, prefix: str, default: str) -> JSONResponse:
         fields = _parsed(await requests.json_body(request, self._settings.limits.max_body_bytes))
         session_id = str(uuid.uuid4())
-        asked = Asked(request, session_id, fields, f"{prefix}/sessions/{session_id}")
+        start = Start(request, session_id, fields, f"{prefix}/sessions/{session_id}")
         transport = fields.transport or ("daily" if fields.createDailyRoom else default)
         if transport == "daily" and not fields.createDailyRoom:
             transport = "plain"
-        if transport in self._inviting:
-            answer = await self._invite(transport, asked)
+        if transport in self._deferred:
+            answer = await self._prepare(transport, start)
         elif transport == "plain":
-            answer = await self._begin(TransportKind.PLAIN, self._with_nothing, asked)
-        elif transport in self._starting:
-            answer = await self._begin(*self._starting[transport], asked)
+            answer = await self._begin(TransportKind.PLAIN, self._with_nothing, start)
+        elif transport in self._immediate:
+            answer = await self._begin(*self._immediate[transport], start)
         else:
-            raise Malformed(f"Not one of {', '.join((*self._starting, *self._inviting))}.", field="transport")
-        headers = {SESSION_ID: session_id, ANSWERED_SESSION_ID: session_id} if ANSWERED_SESSION_ID in answer else {}
+            raise Malformed(f"Not one of {', '.join((*self._immediate, *self._deferred))}.", field="transport")
+        headers = {SESSION_ID: session_id, SESSION_ID_FIELD: session_id} if SESSION_ID_FIELD in answer else {}
         return JSONResponse(answer, headers=headers)
 
     async def _begin(
-        self, transport: TransportKind, begin: Callable[[Asked, SessionSlot], Awaitable[Answer]], asked: Asked
+        self, transport: TransportKind, begin: Callable[[Start, SessionSlot], Awaitable[Answer]], start: Start
     ) -> Answer:
-        """A session that begins now: it has a place before a room is made for it."""
+        """Start a session now; it holds a slot before a room is made for it."""
         request = SessionRequest(
-            asked.session_id,
+            start.session_id,
             transport,
             gives_way=transport is TransportKind.WEBRTC,
-            caller=requests.caller(asked.request),
+            caller=requests.caller(start.request),
         )
         async with self._pod.reserve(request) as slot:
-            return await begin(asked, slot)
+            return await begin(start, slot)
 
-    async def _invite(self, transport: str, asked: Asked) -> Answer:
-        """A session that begins when its caller connects: what would be refused now is refused at once."""
+    async def _prepare(self, transport: str, start: Start) -> Answer:
+        """Prepare a session that begins when its caller connects, unless it would be refused now."""
         refusal = self._pod.registry.refusal()
         if refusal is not None:
             raise refusal
-        return await self._inviting[transport](asked)
+        return await self._deferred[transport](start)
 
-    async def _with_nothing(self, asked: Asked, slot: SessionSlot) -> Answer:
-        await slot.start(NoTransport(), asked.body)
-        return self._started(asked)
+    async def _with_nothing(self, start: Start, slot: SessionSlot) -> Answer:
+        await slot.start(NoTransport(), start.body)
+        return self._started(start)
 
-    async def _with_webrtc(self, asked: Asked, slot: SessionSlot) -> Answer:
+    async def _with_webrtc(self, start: Start, slot: SessionSlot) -> Answer:
         servers = await self._pod.ice_servers()
-        await slot.start(PendingWebRTC(), asked.body)
-        answer = self._started(asked)
+        await slot.start(PendingWebRTC(), start.body)
+        answer = self._started(start)
         if servers:
             answer["iceConfig"] = {"iceServers": servers}
-        elif asked.fields.enableDefaultIceServers:
+        elif start.fields.enableDefaultIceServers:
             answer["iceConfig"] = {"iceServers": [{"urls": [PUBLIC_STUN]}]}
         return answer
 
-    async def _with_daily(self, asked: Asked, slot: SessionSlot) -> Answer:
-        fields = asked.fields
+    async def _with_daily(self, start: Start, slot: SessionSlot) -> Answer:
+        fields = start.fields
         room = await self._daily.create(fields.dailyRoomProperties or {}, fields.dailyMeetingTokenProperties or {})
-        async with self._daily.given_back_on_failure(room):
-            await slot.start(DailyRoom(room.url, room.token), asked.body)
-        return {"dailyRoom": room.url, "dailyToken": room.token, **self._started(asked)}
+        async with self._daily.deleting_on_failure(room):
+            await slot.start(DailyRoom(room.url, room.token), start.body)
+        return {"dailyRoom": room.url, "dailyToken": room.token, **self._started(start)}
 
-    async def _with_livekit(self, asked: Asked, slot: SessionSlot) -> Answer:
-        room, answer = rooms.livekit(self._settings, asked.session_id)
-        await slot.start(room, asked.body)
-        return {**answer, **self._started(asked)}
+    async def _with_livekit(self, start: Start, slot: SessionSlot) -> Answer:
+        room, answer = livekit.create_room(self._settings, start.session_id)
+        await slot.start(room, start.body)
+        return {**answer, **self._started(start)}
 
-    async def _with_moq(self, asked: Asked, slot: SessionSlot) -> Answer:
-        moq = rooms.Moq(asked.fields.namespace)
-        await slot.start(moq.transport(), asked.body)
+    async def _with_moq(self, start: Start, slot: SessionSlot) -> Answer:
+        moq = Moq(start.fields.namespace)
+        await slot.start(moq.transport(), start.body)
         ready = asyncio.ensure_future(moq.ready.wait())
-        ended = asyncio.ensure_future(slot.until_over())
-        await asyncio.wait({ready, ended}, timeout=MOQ_READY, return_when=asyncio.FIRST_COMPLETED)
+        ended = asyncio.ensure_future(slot.until_ended())
+        await asyncio.wait({ready, ended}, timeout=MOQ_READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         ready.cancel()
         ended.cancel()
         if not moq.ready.is_set():
-            self._pod.registry.cancel(asked.session_id)
-            raise NotRunning(f"The bot ended, or did not serve MoQ within {MOQ_READY:g} s.")
-        return {**self._started(asked), "moq": moq.answer()}
+            self._pod.registry.cancel(start.session_id)
+            raise NotRunning(f"The bot ended, or did not serve MoQ within {MOQ_READY_SECONDS:g} s.")
+        return {**self._started(start), "moq": moq.answer()}
 
-    async def _to_websocket(self, asked: Asked) -> Answer:
+    async def _to_websocket(self, start: Start) -> Answer:
         # The session begins when the client connects, so its uploads cannot belong to it yet.
-        await self._pending_sessions.invite(asked.session_id, asked.body)
-        url = f"{self._addresses.websocket(asked.request)}/sessions/{asked.session_id}/ws-client"
-        answer: Answer = {"wsUrl": url, "sessionId": asked.session_id}
+        await self._pending_sessions.add(start.session_id, start.body)
+        url = f"{self._addresses.websocket(start.request)}/sessions/{start.session_id}/ws-client"
+        answer: Answer = {"wsUrl": url, "sessionId": start.session_id}
         if self._tokens is not None:
-            answer["token"] = self._tokens.mint(session_id=asked.session_id)
+            answer["token"] = self._tokens.mint(session_id=start.session_id)
         if self._pod.takes_files:
             answer["fileUploadUrl"] = "/files"
         return answer
 
-    async def _to_phone(self, provider: str, asked: Asked) -> Answer:
-        answer: Answer = {"wsUrl": f"{self._addresses.websocket(asked.request)}{self._stream_path(provider)}"}
+    async def _to_phone(self, provider: str, start: Start) -> Answer:
+        answer: Answer = {"wsUrl": f"{self._addresses.websocket(start.request)}{self._stream_path(provider)}"}
         if self._tokens is not None:
             answer["token"] = self._tokens.mint()
         return answer
 
-    def _started(self, asked: Asked) -> Answer:
-        answer: Answer = {"sessionId": asked.session_id}
+    def _started(self, start: Start) -> Answer:
+        answer: Answer = {"sessionId": start.session_id}
         if self._pod.takes_files:
-            answer["fileUploadUrl"] = f"{asked.session_path}/files"
+            answer["fileUploadUrl"] = f"{start.session_path}/files"
         return answer
 
 

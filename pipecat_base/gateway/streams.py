@@ -1,4 +1,4 @@
-"""WebSockets that come to the gateway: those of phone providers, by name, and those that ``/start`` has promised."""
+"""The gateway's WebSockets: streams of phone providers, and clients of ``/start``."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from starlette.websockets import WebSocket
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import UnknownAgent, UnknownSession
-from pipecat_base.gateway.forwarding import NOTHING, forwarded
+from pipecat_base.gateway.forwarding import NO_HEADERS, forwarded
 from pipecat_base.gateway.pending_sessions import PendingSessions
-from pipecat_base.gateway.telephony import PROVIDERS, Telephony
+from pipecat_base.gateway.providers import PROVIDERS
+from pipecat_base.gateway.telephony import Telephony
 
-GENERIC = "generic"
-"""On the platform: a provider that it does not know."""
+GENERIC = "generic"  # on the platform: an unknown provider
 
 
 class ProviderStream:
-    """``WS /ws/{provider}?serviceHost=AGENT.ORGANIZATION``, as the platform has it; passed on to the pod's ``/ws``.
+    """``WS /ws/{provider}?serviceHost=AGENT.ORGANIZATION``, as on the platform; forwarded to the pod's ``/ws``.
 
-    A token may follow as a further part of the path: Twilio drops queries.
+    The token may be the last part of the path: Twilio drops queries.
 
     Args:
-        inside: The pod's own routes.
-        direct: Takes those that have proved nothing, as callers that bypass the gateway.
-        tokens: Makes the token of a stream whose signature is good; None when none is needed.
-        agent_name: The only agent that may be named; None for any.
+        inside: The pod's routes.
+        direct: The pod's routes behind their own checks, for streams without proof.
+        tokens: Makes the token of a signed stream; None if the pod requires none.
+        agent_name: The only valid agent; None accepts any.
     """
 
     def __init__(
@@ -60,16 +60,16 @@ class ProviderStream:
         if is_signed and self._tokens is not None:
             token = self._tokens.mint()
         path = "/ws" if token is None else f"/ws/{quote(token)}"
-        # A signature is proof here, a token is for the pod to check; without either it is anyone's.
+        # The signature was checked above; the pod checks a token.
         has_proof = is_signed or self._tokens is not None
         serve = self._inside if has_proof else self._direct
-        await serve(forwarded(websocket, path.encode(), dropped=NOTHING), receive, send)
+        await serve(forwarded(websocket, path.encode(), dropped=NO_HEADERS), receive, send)
 
 
 class ClientStream:
-    """``WS /sessions/{session_id}/ws-client``: one that was promised gets its session's id and body.
+    """``WS /sessions/{session_id}/ws-client``: adds the pending session's body.
 
-    The id is not in the query: some clients take it that they may append ``?token=``.
+    The id is not in the query, because some clients append ``?token=`` to the URL.
     """
 
     def __init__(self, inside: ASGIApp, pending_sessions: PendingSessions) -> None:
@@ -79,43 +79,47 @@ class ClientStream:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         websocket = WebSocket(scope, receive, send)
         session_id: str = websocket.path_params["session_id"]
-        invitation = self._pending_sessions.find(session_id)
-        if invitation is None:
+        pending = self._pending_sessions.find(session_id)
+        if pending is None:
             raise UnknownSession(session_id, "No session of this id waits for its client: POST /start first.")
-        body = base64.urlsafe_b64encode(invitation.body).decode()
+        body = base64.urlsafe_b64encode(pending.body).decode()
         query = {"body": body, **{k: v for k, v in websocket.query_params.items() if k == "token"}}
-        passed = forwarded(
+        pod_scope = forwarded(
             websocket,
             b"/ws-client",
             session_id=session_id,
             query=urlencode(query).encode(),
-            dropped=NOTHING,
+            dropped=NO_HEADERS,
         )
 
         async def send_and_note(message: Message) -> None:
-            if message["type"] == "websocket.accept":  # else it may try again, with a token say
-                self._pending_sessions.withdraw(session_id)
+            if message["type"] == "websocket.accept":  # otherwise the client may retry, for example with a token
+                self._pending_sessions.remove(session_id)
             await send(message)
 
-        await self._inside(passed, receive, send_and_note)
+        await self._inside(pod_scope, receive, send_and_note)
 
 
 class StreamPath:
-    """Where a provider sends a call's audio: a pod with a token takes it through the gateway alone."""
+    """Makes the path of a provider's stream."""
 
     def __init__(self, settings: Settings, tokens: Tokens | None) -> None:
         self._tokens = tokens
-        self._guarded = settings.gateway.pod_token is not None
-        self._signed = settings.providers.twilio_auth_token is not None
+        self._guarded = settings.gateway.pod_token is not None  # the pod accepts streams only through the gateway
+        signings = ((provider.name, provider.signing) for provider in PROVIDERS.values())
+        self._signed = {
+            name
+            for name, s in signings
+            if s is not None and s.covers_streams and s.secret(settings.providers) is not None
+        }
 
     def __call__(self, provider: str) -> str:
         if self._tokens is not None:
             return f"{self.without_token(provider)}/{self._tokens.mint()}"
-        # Twilio signs the handshake of a stream: at this path it is checked.
-        return "/ws/twilio" if provider == "twilio" and self._signed else self.without_token(provider)
+        # A signed handshake is checked at this path.
+        return f"/ws/{provider}" if provider in self._signed else self.without_token(provider)
 
     def without_token(self, provider: str) -> str:
-        """To be followed by a slash and a token where one is needed."""
         return f"/ws/{provider}" if self._guarded else "/ws"
 
 
@@ -128,7 +132,6 @@ def routes(
     tokens: Tokens | None,
     agent_name: str | None,
 ) -> list[WebSocketRoute]:
-    """Those that the gateway serves itself; the pod has the others."""
     found = [WebSocketRoute("/sessions/{session_id}/ws-client", ClientStream(inside, pending_sessions))]
     for provider in (*PROVIDERS, GENERIC):
         stream = ProviderStream(provider, inside, direct, telephony, tokens=tokens, agent_name=agent_name)

@@ -1,4 +1,4 @@
-"""Webhooks that start sessions: a call to one of Daily's numbers, a call from WhatsApp."""
+"""Webhooks that start sessions: Daily's dial-in calls, and WhatsApp's calls at the platform's path."""
 
 from __future__ import annotations
 
@@ -15,23 +15,21 @@ from pipecat_base.auth import signatures
 from pipecat_base.auth.keys import Keys
 from pipecat_base.errors import Malformed, NotSupported
 from pipecat_base.gateway.daily import Daily
-from pipecat_base.gateway.forwarding import forwarded
+from pipecat_base.gateway.forwarding import ForwardedResponse, forwarded
 from pipecat_base.gateway.path_parameters import parameters
-from pipecat_base.gateway.session_api import Passed
 from pipecat_base.sessions.pod import Pod, SessionRequest
 from pipecat_base.sessions.transports import DailyRoom, TransportKind
 
-NEEDED = ("From", "To", "callId", "callDomain")
+REQUIRED_FIELDS = ("From", "To", "callId", "callDomain")
 
 
 class Webhooks:
     """Takes calls.
 
     Args:
-        inside: The pod's own routes.
-        dialin_secret: Signs Daily's webhooks; None when they are not signed.
-        keys: Asked for then.
-        max_body_bytes: The largest body.
+        inside: The pod's and the bot's routes.
+        keys: Required of Daily's webhooks without ``dialin_secret``.
+        dialin_secret: Signs Daily's webhooks; None if they are not signed.
     """
 
     def __init__(
@@ -52,7 +50,6 @@ class Webhooks:
         self._max_body_bytes = max_body_bytes
 
     def router(self) -> APIRouter:
-        """The routes to serve."""
         router = APIRouter(tags=["webhooks"])
         router.add_api_route("/daily-dialin-webhook", self.dialin, methods=["POST"])
         prefix = "/v1/public/webhooks/{organization}/{agent}"
@@ -64,7 +61,7 @@ class Webhooks:
         return router
 
     async def dialin(self, request: Request) -> JSONResponse:
-        """A call waits at Daily: a bot in a room that the call can be connected to (docs.daily.co, pinless dial-in)."""
+        """Start a bot in a room for a call that waits at Daily (docs.daily.co, pinless dial-in)."""
         raw = await requests.raw_body(request, self._max_body_bytes)
         if self._dialin_secret is not None:
             signatures.check_daily(self._dialin_secret, request.headers, raw)
@@ -73,9 +70,9 @@ class Webhooks:
         call = await requests.parse(raw)
         if not isinstance(call, dict):
             raise Malformed("Not an object.", field="body")
-        if call.get("test") or call.get("Test"):  # Daily tries a webhook when it is entered
+        if call.get("test") or call.get("Test"):  # Daily tests a webhook when it is registered
             return JSONResponse({"status": "OK"})
-        for name in NEEDED:
+        for name in REQUIRED_FIELDS:
             if not isinstance(call.get(name), str) or not call[name]:
                 raise Malformed("Missing, or not a string.", field=name)
         return JSONResponse(await self._start(call))
@@ -93,11 +90,11 @@ class Webhooks:
         session_id = str(uuid.uuid4())
         async with self._pod.reserve(SessionRequest(session_id, TransportKind.DAILY)) as slot:
             room = await self._daily.create_for_phone(call["From"])
-            async with self._daily.given_back_on_failure(room):
+            async with self._daily.deleting_on_failure(room):
                 await slot.start(DailyRoom(room.url, room.token), body)
         return {"dailyRoom": room.url, "dailyToken": room.token, "sessionId": session_id}
 
-    async def whatsapp(self, request: Request) -> Passed:
-        """Passed on to the pod, which checks Meta's signature."""
+    async def whatsapp(self, request: Request) -> ForwardedResponse:
+        """The pod checks Meta's signature."""
         session_id = str(uuid.uuid4())
-        return Passed(self._inside, forwarded(request, b"/whatsapp", session_id=session_id), session_id)
+        return ForwardedResponse(self._inside, forwarded(request, b"/whatsapp", session_id=session_id), session_id)

@@ -243,7 +243,7 @@ def pool_stage(
     )
 
     def build(routes: list[BaseRoute], missing: list[BaseRoute]) -> ASGIApp:
-        return application.build_apart(
+        return application.build_for_workers(
             routes,
             missing,
             pool.answer,
@@ -399,7 +399,7 @@ def front(
         from pipecat_base.gateway.pending_sessions import PendingSessions
 
         pending_sessions = PendingSessions()
-    capabilities = Capabilities(pod.why_nots)
+    capabilities = Capabilities(pod.capability_problems)
     routes = _routes(settings, pod, lifecycle, capabilities, tokens)
     if calls is not None:
         from pipecat_base.api.whatsapp import WhatsAppRoutes  # no other bot waits for its imports
@@ -540,7 +540,7 @@ def _entrance(
     if pending_sessions is None:
         direct = _guarded(host_and_origin.of_pod(direct, settings), settings)
         return application.EntryMiddleware(direct, on_refusal=observation.event_bus.on_refusal)
-    from pipecat_base import gateway  # a pod does not import it
+    from pipecat_base.gateway import app as gateway  # a pod does not import it
 
     if keys.are_needed:
         direct = KeyGuard(direct, keys, ours, settings.gateway.open_routes)
@@ -560,7 +560,7 @@ def _entrance(
     )
     return application.EntryMiddleware(
         _guarded(app, settings),
-        patience=STARTING_WAIT,
+        startup_wait=STARTING_WAIT,
         polled=gateway.POLLED,
         on_refusal=observation.event_bus.on_refusal,
     )

@@ -156,7 +156,7 @@ class Launcher:
                 self._watchdog.stop_accepting()
                 await server.finish(serving)
                 raise
-            self._front.entrance.stand_in(development.problem(error, self._settings))
+            self._front.entrance.show_problem(development.problem(error, self._settings))
             development.tell(error)
         while not await self._reload(development, self._renew):
             pass
@@ -204,7 +204,7 @@ class Launcher:
 
     def _what_old_code_runs_for(self) -> str:
         """Nothing where that has ended already."""
-        found = [session for i in self._pod.outdated() if (session := self._registry.get(i)) is not None]
+        found = [session for i in self._pod.outdated_sessions() if (session := self._registry.get(i)) is not None]
         if not found:
             return ""
         told = ", ".join(f"{s.id} ({s.state.value}, {s.age:.0f} s)" for s in found[:MOST_TOLD])
@@ -216,7 +216,7 @@ class Launcher:
     def _note_problem(self, problem: StartupProblem) -> None:
         """Of the newest code."""
         if self._lifecycle.state is LifecycleState.STARTING:
-            self._front.entrance.stand_in(problem)
+            self._front.entrance.show_problem(problem)
         else:
             self._lifecycle.problem = replace(problem, reason=f"{problem.reason} Calls go to the code before it.")
 

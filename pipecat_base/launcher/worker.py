@@ -194,7 +194,7 @@ class Worker:
             PickUp: self._pick_up,
             Ready: self._ready,
             Ping: lambda request: asyncio.sleep(0),
-            GetCapabilities: lambda request: pod.why_nots(),
+            GetCapabilities: lambda request: pod.capability_problems(),
             GetIceServers: self._ice_servers,
             Delete: self._delete,
         }
@@ -254,7 +254,7 @@ class Worker:
             if not self._pod.registry.cancel(message.session_id, outcome):
                 self._cancelled[message.session_id] = outcome
         elif isinstance(message, CallerLeft) and message.session_id in self._slots:
-            self._slots[message.session_id].caller_left()
+            self._slots[message.session_id].on_disconnect()
         elif isinstance(message, HangUp) and message.session_id in self._slots:
             self._begin(self._slots[message.session_id].hang_up())
         elif isinstance(message, LogFeatures):

@@ -1,4 +1,4 @@
-"""How sessions end, in one word and in a sentence."""
+"""Outcomes: the ways a session can end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipecat_base.logs.tracebacks import MAX_USER_FRAMES
 
 
 class Outcome(Enum):
-    """How a session ended. The first cause counts: a bot that fails while it is being cancelled was cancelled."""
+    """The first cause counts: a bot that fails while it is being cancelled was cancelled."""
 
     COMPLETED = "completed"
     FAILED = "failed"
@@ -19,39 +19,31 @@ class Outcome(Enum):
     DRAINED = "drained"
 
 
+# For the documentation.
 MEANINGS = {
     Outcome.COMPLETED: "the bot returned",
     Outcome.FAILED: "the bot raised an exception, or its process died",
-    Outcome.CANCELLED: "somebody asked for its end (`DELETE /sessions/{id}`), or the bot cancelled itself",
+    Outcome.CANCELLED: "its end was requested (`DELETE /sessions/{id}`), or the bot cancelled itself",
     Outcome.EXPIRED: "its time was up: `MAX_SESSION_SECONDS` or `X-PCC-Max-Session-Seconds`",
-    Outcome.DISCONNECTED: "the caller went away, and the bot ended because of it",
-    Outcome.DRAINED: "the launcher was told to stop, and `SHUTDOWN_TIMEOUT` had passed",
+    Outcome.DISCONNECTED: "the caller disconnected, and the bot ended because of it",
+    Outcome.DRAINED: "the launcher was shutting down, and `SHUTDOWN_TIMEOUT` had passed",
 }
-"""For the documentation."""
 
-
-MAX_LINE = 300
-"""Characters of a line of a mistake."""
-MAX_FRAMES = MAX_USER_FRAMES + 1
-"""Those of :mod:`pipecat_base.logs.tracebacks`, and how many more there were."""
+MAX_LINE = 300  # characters of each line of a BotError
+MAX_FRAMES = MAX_USER_FRAMES + 1  # the last one counts the frames left out
 
 
 @dataclass(frozen=True)
 class BotError:
-    """What the bot raised, for whoever works on it: no caller of a pod may see it, as it quotes.
+    """An exception of the bot, for its developer only: it quotes, so no caller of a pod may see it."""
 
-    Attributes:
-        said: ``KeyError: 'name'``, on one line.
-        frames: The user's own lines that were being run, outermost first.
-    """
-
-    said: str
-    frames: tuple[str, ...]
+    summary: str  # "KeyError: 'name'", on one line
+    frames: tuple[str, ...]  # the user's own lines in the traceback, outermost first
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a route learns of a session that has ended. ``message`` is fit for the caller: it quotes nothing."""
+    """The end of a session, for the route that started it. ``message`` is fit for the caller: it quotes nothing."""
 
     outcome: Outcome
     message: str
@@ -59,6 +51,7 @@ class Report:
     bot_error: BotError | None = None
 
 
+# For callers. A failed bot gets a message of its own.
 MESSAGES = {
     Outcome.COMPLETED: "The bot returned.",
     Outcome.CANCELLED: "The session was cancelled.",
@@ -66,8 +59,8 @@ MESSAGES = {
     Outcome.DISCONNECTED: "The caller went away.",
     Outcome.DRAINED: "The launcher was shut down.",
 }
-"""For callers. A bot that failed has a sentence of its own."""
 
+# RFC 6455 section 7.4; 4000-4999 are for applications.
 CLOSE_CODES = {
     Outcome.COMPLETED: (1000, "the bot returned"),
     Outcome.DISCONNECTED: (1000, "the caller went away"),
@@ -76,4 +69,3 @@ CLOSE_CODES = {
     Outcome.EXPIRED: (4008, "the session's time was up"),
     Outcome.CANCELLED: (4009, "the session was cancelled"),
 }
-"""RFC 6455 section 7.4; 4000-4999 are for applications."""

@@ -1,7 +1,4 @@
-"""Who runs sessions. Above this line nobody knows whether the bot is in this process; below it, nobody knows routes.
-
-:class:`Pod` and :class:`SessionSlot` are what routes, the gateway and WhatsApp know.
-"""
+"""Protocols between routes and whatever runs the bot, in this process or in others."""
 
 from __future__ import annotations
 
@@ -15,151 +12,104 @@ from starlette.routing import BaseRoute
 
 from pipecat_base.sessions.outcome import Outcome, Report
 from pipecat_base.sessions.registry import Closer, SessionRegistry
-from pipecat_base.sessions.transports import UNKNOWN, Caller, Transport, TransportKind, WhatsAppCall
+from pipecat_base.sessions.transports import UNKNOWN_CALLER, Caller, Transport, TransportKind, WhatsAppCall
 
 
 @dataclass(frozen=True)
 class BotDescription:
-    """What a pod's bot is, and what it can do here.
-
-    Attributes:
-        name: What logs and errors call it.
-        file: The name of its file.
-        webrtc_problem: Why it takes no WebRTC offers, or None.
-        has_file_storage: Whether it has ``create_file_storage()``.
-        has_app: Whether it has asked for an app to add routes to.
-        routes: The bot's own.
-    """
-
-    name: str
-    file: str
-    webrtc_problem: str | None
+    name: str  # used in logs and errors
+    file: str  # the base name
+    webrtc_problem: str | None  # the reason why it takes no WebRTC offers
     has_file_storage: bool
-    has_app: bool
+    has_app: bool  # has imported the app to add routes to
     routes: Sequence[BaseRoute]
 
 
 @dataclass(frozen=True)
 class SessionRequest:
-    """Who wants a place.
-
-    Attributes:
-        max_seconds: The request's own limit.
-        gives_way: Whether it gives its place up, while it waits for its peer, to a session whose peer is there.
-    """
+    """A request for a slot. See :class:`pipecat_base.sessions.registry.Session` for ``gives_way``."""
 
     session_id: str
     transport: TransportKind
     max_seconds: float | None = None
     gives_way: bool = False
-    caller: Caller = UNKNOWN
+    caller: Caller = UNKNOWN_CALLER
 
 
 class SessionSlot(Protocol):
-    """One session's place, held while the scope of :meth:`Pod.reserve` is open."""
+    """A session's slot, held while the scope of :meth:`Pod.reserve` is open."""
 
     async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
-        """Run the bot to its end.
-
-        Raises:
-            Refusal: it cannot be run: no offer came, or what it needs is not installed here.
-        """
+        """Run the bot to its end. Raises Refusal if no offer arrives, or a package is not installed."""
 
     async def start(self, transport: Transport, body: Any) -> None:
-        """Run the bot; it and its place go on after this, and after the scope.
-
-        Raises:
-            Refusal: it failed before its arguments were made.
-        """
+        """Run the bot in the background, also after the scope. Raises Refusal if its arguments cannot be made."""
 
     async def pick_up(self, call: WhatsAppCall) -> str:
-        """The SDP that answers a call; :meth:`run` has the bot talk on it.
-
-        Raises:
-            Malformed: it cannot be answered.
-        """
+        """Answer a call with an SDP, before :meth:`run`. Raises Malformed if its offer is unusable."""
 
     async def hang_up(self) -> None:
-        """The caller has hung up: close what :meth:`pick_up` has opened. The bot is told by its transport."""
+        """Close the connection of :meth:`pick_up`, after the caller hung up; its transport notifies the bot."""
 
     async def wait(self, *events: asyncio.Future[Any]) -> Outcome | None:
-        """Keep the place until the first of ``events`` is done: None then, else how the session has ended."""
+        """Keep the slot until the first of ``events`` is done; an outcome if the session ended instead."""
 
-    async def until_over(self) -> None:
-        """Wait for the end of what :meth:`start` has begun."""
+    async def until_ended(self) -> None:
+        """Wait for the end of the run that :meth:`start` began."""
 
-    def on_end(self, closer: Closer) -> None:
-        """Close something with the session."""
+    def add_closer(self, closer: Closer) -> None: ...
 
-    def caller_left(self) -> None:
-        """Whoever started it is gone: that ends it while it still waits for its offer."""
+    def on_disconnect(self) -> None:
+        """The client that started the session disconnected: end it if it still waits for its offer."""
 
 
 class Pod(Protocol):
-    """Runs sessions.
-
-    Attributes:
-        about: Known from the start.
-        registry: What runs here.
-    """
+    """Runs sessions, all of them in ``registry``."""
 
     about: BotDescription
     registry: SessionRegistry
 
     @property
     def takes_files(self) -> bool:
-        """Whether there is a storage for uploads. Known once it is open."""
+        """True if uploads have a storage. Known once the pod is open."""
 
-    def outdated(self) -> Collection[str]:
-        """Ids of sessions that have code from before a change."""
+    def outdated_sessions(self) -> Collection[str]:
+        """Ids of sessions that run code from before a change."""
 
     async def open(self) -> Mapping[str, Any]:
-        """Set the bot up; what its lifespans yield for requests.
-
-        Raises:
-            StartupError: it cannot be set up.
-        """
+        """Set the bot up; returns the state that its lifespans yield for requests. Raises StartupError."""
 
     async def warm_up(self, *, webrtc: bool) -> None:
-        """Import what the first caller would wait for; WebRTC's part if ``webrtc``, or if the bot speaks of it."""
+        """Import the modules of a first session; WebRTC's too if ``webrtc``, or if the bot mentions it."""
 
     async def ready(self) -> dict[str, Any]:
-        """The bot's own word on its readiness: ``{"ready": bool, ...}``."""
+        """Result of the bot's ``readyz()``: ``{"ready": bool, ...}``."""
 
     def reserve(self, request: SessionRequest) -> AbstractAsyncContextManager[SessionSlot]:
-        """Hold a place; leaving the scope frees it, whatever happened.
-
-        Raises:
-            Refusal: it was not admitted.
-        """
+        """Hold a slot; leaving the scope always frees it. Raises Refusal if the session is not admitted."""
 
     async def offer(self, request: SessionRequest, content: Any) -> dict[str, str]:
-        """The answer ``{sdp, type, pc_id}`` to a WebRTC offer, as a client sends it.
+        """Answer a client's WebRTC offer with ``{sdp, type, pc_id}``.
 
-        It renegotiates the connection that it names, takes over its session, or begins one.
+        The offer renegotiates the connection that it names, takes over its session, or begins a session.
 
         Raises:
-            Refusal: it was not admitted, or cannot be answered. Nothing is left behind.
+            Refusal: not admitted, or the offer is unusable. No session is left behind.
         """
 
     async def trickle(self, content: Any) -> None:
-        """Add ICE candidates, as a client sends them.
-
-        Raises:
-            Refusal: they are malformed, or for no connection of this pod.
-        """
+        """Add a client's ICE candidates. Raises Refusal if malformed, or for no connection of this pod."""
 
     async def ice_servers(self) -> list[dict[str, Any]] | None:
-        """What clients should use as well, ``urls``, ``username`` and ``credential`` of each; None without any."""
+        """Additional servers for clients, each with ``urls``, ``username`` and ``credential``; None without any."""
 
-    async def why_nots(self) -> Mapping[str, str | None]:
-        """By capability of the platform's, why it is missing here, or None. Imports what sessions get."""
+    async def capability_problems(self) -> Mapping[str, str | None]:
+        """By capability of the platform: the reason why it is missing here, or None. Imports sessions' modules."""
 
-    def log_features(self) -> None:
-        """Log the summary of what is possible here, when there is time for it."""
+    def log_features(self) -> None: ...
 
     async def close(self) -> None:
-        """``teardown()``, and the end of whatever goes on in the background."""
+        """Run ``teardown()`` and end all background work."""
 
     def stop(self) -> None:
-        """End what goes on in the background. The bot is not asked."""
+        """End background work without involving the bot."""

@@ -1,8 +1,4 @@
-"""The board: who is admitted, what runs, and how the last ones ended, whatever their transport.
-
-:class:`SessionRegistry` is the only owner of session state; a pod runs what is on it. Leaving the scope of
-:meth:`SessionRegistry.admit` closes what the session held and frees its place, whatever happened.
-"""
+"""The session registry: admits sessions, owns their state, and keeps the reports of the last ones."""
 
 from __future__ import annotations
 
@@ -19,25 +15,17 @@ from typing import Any
 from pipecat_base.errors import AtCapacity, DuplicateSession, NotRunning, Refusal, UnknownSession
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import MESSAGES, Outcome, Report
-from pipecat_base.sessions.transports import UNKNOWN, Caller, TransportKind
+from pipecat_base.sessions.transports import UNKNOWN_CALLER, Caller, TransportKind
 
-CLOSE_TIMEOUT = 2.0
-"""Seconds that closing what a session held (a socket whose peer is gone) may take."""
+CLOSE_TIMEOUT = 2.0  # seconds for each resource of a session, such as a socket whose peer has gone silent
 MAX_REPORTS = 1000
-"""Sessions whose ends are remembered."""
 
 
 class SessionState(Enum):
-    """Where a session is in its life."""
-
-    ADMITTED = "admitted"
-    """It has a place; its arguments are being made."""
-    WAITING = "waiting"
-    """It waits for its peer: the caller's WebRTC offer, or WhatsApp taking our answer."""
+    ADMITTED = "admitted"  # has a slot; its arguments are being made
+    WAITING = "waiting"  # for its peer: the caller's WebRTC offer, or WhatsApp's reply to our answer
     RUNNING = "running"
-    """The bot runs."""
-    ENDED = "ended"
-    """The bot has ended and what the session held is closed."""
+    ENDED = "ended"  # and its resources are closed
 
 
 Closer = Callable[[Outcome], Awaitable[None]]
@@ -49,55 +37,44 @@ def _future() -> asyncio.Future[Any]:
 
 @dataclass
 class Session:
-    """One conversation. Changed by :class:`SessionRegistry` alone.
-
-    Attributes:
-        max_seconds: Counted from the bot's first line, over every peer that a WebRTC session has.
-        gives_way: Whether it gives its place up, while it waits for its peer, to a session whose peer is there.
-        report: How its bot's last run ended; None before that.
-        admitted_at: By the clock that ``age`` is counted by.
-        started_at: The same by the wall clock.
-    """
+    """A conversation. Only :class:`SessionRegistry` changes it."""
 
     id: str
     transport: TransportKind
-    max_seconds: float | None
-    caller: Caller = UNKNOWN
+    max_seconds: float | None  # from the bot's first line, over every peer that a WebRTC session has
+    caller: Caller = UNKNOWN_CALLER
     state: SessionState = SessionState.ADMITTED
     outcome: Outcome | None = None
-    gives_way: bool = False
-    report: Report | None = None
+    gives_way: bool = False  # while it waits for its peer, to a session whose peer is there
+    report: Report | None = None  # of its bot's last run
     admitted_at: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     _stop: asyncio.Future[Outcome] = field(default_factory=_future, repr=False)
     _closers: list[Closer] = field(default_factory=list, repr=False)
-    _began: float | None = field(default=None, repr=False)
-    _farewell: str | None = field(default=None, repr=False)
-    """Why it was ended, where its outcome does not say it."""
+    _first_run_at: float | None = field(default=None, repr=False)
+    _end_message: str | None = field(default=None, repr=False)  # overrides the message of its report
 
     @property
     def stop(self) -> asyncio.Future[Outcome]:
-        """Done when somebody has asked for its end."""
+        """Done when the session's end was requested."""
         return self._stop
 
     @property
     def age(self) -> float:
-        """Seconds since it was admitted."""
+        """Seconds since the admission."""
         return time.monotonic() - self.admitted_at
 
-    def on_end(self, closer: Closer) -> None:
-        """Close something with the session; the last one added is closed first."""
+    def add_closer(self, closer: Closer) -> None:
+        """Call ``closer`` at the session's end; the last one added runs first."""
         self._closers.append(closer)
 
-    def after_end(self, closer: Closer) -> None:
-        """As :meth:`on_end`, but after all that the caller would wait for."""
+    def add_last_closer(self, closer: Closer) -> None:
+        """Like :meth:`add_closer`, but runs last, after the caller has been released."""
         self._closers.insert(0, closer)
 
 
 @dataclass(frozen=True)
 class PastSession:
-    """A session that has ended. Times are the wall clock's, in UTC."""
-
     id: str
     transport: TransportKind
     report: Report
@@ -106,15 +83,13 @@ class PastSession:
 
 
 class SessionRegistry:
-    """Admits sessions and knows them.
+    """Admits sessions and owns their state.
 
     Args:
-        max_sessions: Places; None for no limit.
-        max_seconds: The longest that any session may run; None for no limit.
-        start_grace: Seconds for which a session that gives way has its place for sure.
-        refusal: The launcher's reason to take no session now, or None.
-        keeps_bot_errors: Whether whoever works on the bot may ask what it raised.
-        after_each: Awaited at the end of each, when all that it held is closed; it still has its place.
+        start_grace: Seconds before a waiting session can lose its slot to another one.
+        refusal: Gives the launcher's reason to take no session now, or None.
+        keeps_bot_errors: False in production, where no one may read them.
+        after_each: Awaited at each session's end, after its closers; it still has its slot.
     """
 
     def __init__(
@@ -127,7 +102,7 @@ class SessionRegistry:
         keeps_bot_errors: bool = False,
         after_each: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        self.made_at = datetime.now(UTC)
+        self.created_at = datetime.now(UTC)
         self._keeps_bot_errors = keeps_bot_errors
         self._max_sessions = max_sessions
         self._max_seconds = max_seconds
@@ -148,28 +123,26 @@ class SessionRegistry:
         return iter(tuple(self._active.values()))
 
     def get(self, session_id: str) -> Session | None:
-        """The active session of this id."""
         return self._active.get(session_id)
 
     def report(self, session_id: str) -> Report | None:
-        """How a session that is no longer active has ended, if that was lately."""
+        """The report of a session that ended recently."""
         past = self._past.get(session_id)
         return None if past is None else past.report
 
     def past(self) -> list[PastSession]:
-        """Those that have ended lately, the last one first."""
+        """Sessions that ended recently, the last one first."""
         return list(reversed(self._past.values()))
 
     @property
     def full(self) -> bool:
-        """Whether the next one would be refused for lack of a place."""
-        return self._has_no_place and self._who_gives_way() is None
+        return self._has_no_free_slot and self._find_giving_way() is None
 
     @property
-    def _has_no_place(self) -> bool:
+    def _has_no_free_slot(self) -> bool:
         return self._max_sessions is not None and len(self._active) >= self._max_sessions
 
-    def _who_gives_way(self) -> Session | None:
+    def _find_giving_way(self) -> Session | None:
         """The session that has waited for its peer longest, past its grace."""
         waiting = (
             s for s in self._active.values() if s.gives_way and s.state is SessionState.WAITING and not s.stop.done()
@@ -177,8 +150,8 @@ class SessionRegistry:
         return next((session for session in waiting if session.age >= self._start_grace), None)
 
     @contextlib.contextmanager
-    def keeping_place(self, session_id: str) -> Iterator[None]:
-        """While a session's peer is answered: it has come, and keeps its place unless that fails."""
+    def keeping_slot(self, session_id: str) -> Iterator[None]:
+        """Scope of the answer to a session's peer: unless it fails, the session no longer gives way."""
         session = self._active.get(session_id)
         gave_way = session is not None and session.gives_way
         if session is not None:
@@ -190,19 +163,18 @@ class SessionRegistry:
                 session.gives_way = gave_way
             raise
 
-    async def _make_way(self) -> None:
-        """Have a place freed, if a session gives way."""
-        found = self._who_gives_way()
+    async def _free_a_slot(self) -> None:
+        found = self._find_giving_way()
         if found is None:
             return
-        found._farewell = f"Nobody had come for {found.age:.0f} s, and another caller needed the place."
-        logger.info(f"Session {found.id} gives its place to a caller who is there: nobody has come for it")
+        found._end_message = f"No caller had connected after {found.age:.0f} s, and another caller needed the slot."
+        logger.info(f"Session {found.id} expired after {found.age:.0f} s without a caller; its slot was needed")
         self.cancel(found.id, Outcome.EXPIRED)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.until_ended(found.id), CLOSE_TIMEOUT)
 
     def refusal(self) -> Refusal | None:
-        """Why a session that came now would be refused, or None."""
+        """The reason why a new session would be refused now, or None."""
         refusal = self._refusal()
         if refusal is None and self.full:
             refusal = AtCapacity(f"MAX_SESSIONS ({self._max_sessions}) are running.")
@@ -216,22 +188,22 @@ class SessionRegistry:
         *,
         max_seconds: float | None = None,
         gives_way: bool = False,
-        caller: Caller = UNKNOWN,
+        caller: Caller = UNKNOWN_CALLER,
     ) -> AsyncIterator[Session]:
-        """Reserve a place; free it at the end of the scope.
+        """Hold a slot; the end of the scope always runs the session's closers and frees it.
 
         Raises:
-            Refusal: starting, draining, at capacity, or the id is in use. Nothing is left behind.
+            Refusal: starting, draining, at capacity, or the id is in use. No session is left behind.
         """
         refusal = self._refusal()
         if refusal is None and session_id in self._active:
             refusal = DuplicateSession("A session with this id is running.")
-        if refusal is None and not gives_way and self._has_no_place:
-            await self._make_way()
+        if refusal is None and not gives_way and self._has_no_free_slot:
+            await self._free_a_slot()
             if session_id in self._active:
                 refusal = DuplicateSession("A session with this id is running.")
         refusal = refusal or self._refusal()
-        if refusal is None and self._has_no_place:
+        if refusal is None and self._has_no_free_slot:
             refusal = AtCapacity(f"MAX_SESSIONS ({self._max_sessions}) are running.")
         if refusal is not None:
             refusal.session_id = session_id
@@ -255,7 +227,7 @@ class SessionRegistry:
             except Exception as error:  # the session itself has ended well
                 logger.debug(f"After session {session_id}: {type(error).__name__}: {error}")
             finally:
-                # Nothing is awaited between this and the report of who has run it.
+                # No await from here to the report that the session's runner makes.
                 del self._active[session_id]
                 self._remember(session, refused)
                 self.enter(session, SessionState.ENDED)
@@ -268,8 +240,8 @@ class SessionRegistry:
             outcome = session.outcome or Outcome.FAILED
             message = MESSAGES.get(outcome, "The session ended before its bot began.")
             report = Report(outcome, message if refused is None else refused.message, 0.0)
-        if session._farewell is not None:
-            report = Report(Outcome.EXPIRED, session._farewell, report.seconds)
+        if session._end_message is not None:
+            report = Report(Outcome.EXPIRED, session._end_message, report.seconds)
         session.report = report if self._keeps_bot_errors else replace(report, bot_error=None)
         report = session.report
         self._past[session.id] = PastSession(
@@ -280,7 +252,6 @@ class SessionRegistry:
             self._past.popitem(last=False)
 
     def enter(self, session: Session, state: SessionState) -> None:
-        """A session has come so far; for the pod that runs it."""
         session.state = state
         self._change.set()
         self._change = asyncio.Event()
@@ -292,17 +263,18 @@ class SessionRegistry:
         self._listeners.append(listener)
 
     def begin_run(self, session: Session) -> float | None:
-        """The bot begins; the seconds that are left for this run."""
+        """Set a session to RUNNING; returns the seconds left for this run, None without a limit."""
         self.enter(session, SessionState.RUNNING)
         now = time.monotonic()
-        session._began = session._began or now
-        return None if session.max_seconds is None else max(0.0, session._began + session.max_seconds - now)
+        session._first_run_at = session._first_run_at or now
+        return None if session.max_seconds is None else max(0.0, session._first_run_at + session.max_seconds - now)
 
     async def wait(self, session: Session, *events: asyncio.Future[Any], timeout: float | None) -> Outcome | None:
-        """Keep the place until one of ``events`` is done or ``timeout`` seconds are over.
+        """Keep the slot until one of ``events`` is done or ``timeout`` seconds have passed.
 
-        None then; the outcome when the session's end was asked for meanwhile, or when an event after the first was
-        done without it: the caller is gone.
+        Returns:
+            None, or the outcome if the session's end was requested, or if only a later event than the first is done:
+            the caller disconnected.
         """
         self.enter(session, SessionState.WAITING)
         waited: set[asyncio.Future[Any]] = {session._stop, *events}
@@ -314,7 +286,7 @@ class SessionRegistry:
         return session.outcome
 
     def cancel(self, session_id: str, outcome: Outcome = Outcome.CANCELLED) -> bool:
-        """Ask for a session's end. False when no such session is active."""
+        """Request a session's end. False when no such session is active."""
         session = self._active.get(session_id)
         if session is None:
             return False
@@ -323,18 +295,18 @@ class SessionRegistry:
         return True
 
     def cancel_all(self, outcome: Outcome) -> list[str]:
-        """Ask for the end of every session; their ids."""
+        """Request the end of every session; returns their ids."""
         ids = list(self._active)
         for session_id in ids:
             self.cancel(session_id, outcome)
         return ids
 
     def changed(self) -> Coroutine[Any, Any, Any]:
-        """Wait until one is admitted, waits for its peer, runs or has ended, counted from this call."""
+        """Wait for the next change of any session's state, counted from this call."""
         return self._change.wait()
 
     async def until_empty(self, timeout: float | None) -> bool:
-        """Wait for the last session to end; False when ``timeout`` seconds were not enough."""
+        """Wait for the last session to end; False after ``timeout`` seconds."""
         try:
             await asyncio.wait_for(self._empty.wait(), timeout)
         except TimeoutError:
@@ -342,12 +314,7 @@ class SessionRegistry:
         return True
 
     async def until_running(self, session_id: str, timeout: float) -> None:
-        """Wait until a session's bot runs.
-
-        Raises:
-            UnknownSession: there is none of this id, or no longer.
-            NotRunning: ``timeout`` seconds were not enough.
-        """
+        """Wait until a session's bot runs. Raises NotRunning after ``timeout`` seconds, UnknownSession if it ended."""
         session: Session | None = None
         try:
             async with asyncio.timeout(timeout):
@@ -363,7 +330,6 @@ class SessionRegistry:
             raise NotRunning(f"The bot does not run yet: the session is {state}.", session_id=session_id) from None
 
     async def until_ended(self, session_id: str) -> None:
-        """Wait until there is no session of this id."""
         while session_id in self._active:
             await self.changed()
 

@@ -1,4 +1,4 @@
-"""What places of every pod have in common: a session on the board, and a run that goes on after its scope."""
+"""Session slots: the part that every pod shares."""
 
 from __future__ import annotations
 
@@ -16,21 +16,16 @@ from pipecat_base.sessions.transports import Transport
 
 
 class HeldSlot:
-    """A place on the board. Pods add how the bot is run in it."""
-
     def __init__(self, registry: SessionRegistry, session: Session) -> None:
         self.session = session
         self._registry = registry
-        self.going_on: asyncio.Task[Report] | None = None
-        """A run that goes on after the scope."""
-        self._caller_left: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.background_run: asyncio.Task[Report] | None = None  # keeps the slot after the scope
+        self._disconnected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
-        """Run the bot to its end."""
-        raise NotImplementedError
+        raise NotImplementedError  # subclasses run the bot
 
     async def start(self, transport: Transport, body: Any) -> None:
-        """Run the bot; it goes on after this."""
         running = asyncio.ensure_future(self.run(transport, body))
         try:
             while not running.done() and self.session.state is SessionState.ADMITTED:  # its arguments are being made
@@ -42,40 +37,34 @@ class HeldSlot:
             raise
         if running.done():
             running.result()
-        self.going_on = running
+        self.background_run = running
 
     async def wait(self, *events: asyncio.Future[Any]) -> Outcome | None:
-        """Keep the place until the first of ``events`` is done."""
         return await self._registry.wait(self.session, *events, timeout=None)
 
-    async def until_over(self) -> None:
-        """Wait for the end of what :meth:`start` has begun."""
-        if self.going_on is not None:
-            await asyncio.wait({self.going_on})
+    async def until_ended(self) -> None:
+        if self.background_run is not None:
+            await asyncio.wait({self.background_run})
 
-    def on_end(self, closer: Closer) -> None:
-        """Close something with the session."""
-        self.session.on_end(closer)
+    def add_closer(self, closer: Closer) -> None:
+        self.session.add_closer(closer)
 
-    def caller_left(self) -> None:
-        """Whoever started it is gone."""
-        if not self._caller_left.done():
-            self._caller_left.set_result(None)
+    def on_disconnect(self) -> None:
+        if not self._disconnected.done():
+            self._disconnected.set_result(None)
 
 
 P = TypeVar("P", bound=HeldSlot)
 
 
 class SlotReservations:
-    """Holds places, and those that go on."""
-
     def __init__(self, registry: SessionRegistry) -> None:
         self._registry = registry
-        self._going_on: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def reserve(self, request: SessionRequest, slot_for: Callable[[Session], P]) -> AsyncIterator[P]:
-        """A place for ``request``; free at the end of the scope, or when what was started in it has ended."""
+        """Hold a slot until the end of the scope, or of the run that was started in it."""
         async with contextlib.AsyncExitStack() as stack:
             admission = self._registry.admit(
                 request.session_id,
@@ -88,13 +77,13 @@ class SlotReservations:
             try:
                 yield slot
             finally:
-                if slot.going_on is not None:
-                    task = asyncio.ensure_future(_go_on(stack.pop_all(), slot.going_on, request.session_id))
-                    self._going_on.add(task)
-                    task.add_done_callback(self._going_on.discard)
+                if slot.background_run is not None:
+                    task = asyncio.ensure_future(_finish(stack.pop_all(), slot.background_run, request.session_id))
+                    self._background.add(task)
+                    task.add_done_callback(self._background.discard)
 
 
-async def _go_on(scope: contextlib.AsyncExitStack, running: asyncio.Task[Report], session_id: str) -> None:
+async def _finish(scope: contextlib.AsyncExitStack, running: asyncio.Task[Report], session_id: str) -> None:
     with logger.contextualize(session_id=session_id):
         try:
             async with scope:

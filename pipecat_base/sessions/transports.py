@@ -1,4 +1,4 @@
-"""Where a bot meets its caller. Data for any process, but for the two that hold what is open here already."""
+"""Transports: plain data for any process, except MoqServer and WebSocketTransport, which hold live objects."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ from typing import Any, ClassVar
 
 from starlette.websockets import WebSocket
 
-PUBLIC_STUN = "stun:stun.l.google.com:19302"
-"""For WebRTC peers that have no other server, as in pipecat's runner."""
+PUBLIC_STUN = "stun:stun.l.google.com:19302"  # the default, as in pipecat's runner
 
 
 class TransportKind(Enum):
-    """How the caller reaches the bot."""
-
     PLAIN = "plain"
     DAILY = "daily"
     WEBSOCKET = "websocket"
@@ -28,81 +25,61 @@ class TransportKind(Enum):
 
 @dataclass(frozen=True)
 class Caller:
-    """What a request says of who has sent it.
-
-    Attributes:
-        peer: The address that it came from.
-        traceparent: The span that it is part of (https://www.w3.org/TR/trace-context/).
-    """
-
-    peer: str | None = None
-    traceparent: str | None = None
+    peer: str | None = None  # "ADDRESS", or "ADDRESS through PROXY"
+    traceparent: str | None = None  # https://www.w3.org/TR/trace-context/
 
     @property
     def is_local(self) -> bool:
-        """Whether it is on this machine. A local proxy without ``X-Forwarded-For`` makes all its callers local."""
+        """A local proxy without ``X-Forwarded-For`` makes all its callers local."""
         try:
             return ipaddress.ip_address(self.peer or "").is_loopback
         except ValueError:  # unknown, or "ADDRESS through PROXY"
             return False
 
 
-UNKNOWN = Caller()
+UNKNOWN_CALLER = Caller()
 
 
 @dataclass(frozen=True)
 class NoTransport:
-    """The bot reaches its callers by itself."""
+    """For a bot that connects to its callers without our help."""
 
     kind: ClassVar = TransportKind.PLAIN
 
 
 @dataclass(frozen=True)
 class DailyRoom:
-    """``token`` may be None, for a public room."""
-
     url: str
-    token: str | None
+    token: str | None  # None for a public room
     kind: ClassVar = TransportKind.DAILY
 
 
 @dataclass(frozen=True)
 class LiveKitRoom:
-    """``token`` is the bot's own."""
-
     url: str
     room_name: str
-    token: str = field(repr=False)
+    token: str = field(repr=False)  # the bot's
     kind: ClassVar = TransportKind.LIVEKIT
 
 
 @dataclass(frozen=True)
 class PendingWebRTC:
-    """The caller will offer a WebRTC connection to ``/api/offer``, with the session's id.
+    """The caller will send its offer to ``/api/offer``, with the session's id."""
 
-    Attributes:
-        waited: Seconds for which the session has waited for it already, with older code.
-    """
-
-    waited: float = 0.0
+    waited: float = 0.0  # seconds that the session has already waited, with older code
     kind: ClassVar = TransportKind.WEBRTC
 
 
 @dataclass(frozen=True)
 class MoqRelay:
-    """A MoQ relay that the bot dials. Its URL holds a token."""
-
-    url: str = field(repr=False)
+    url: str = field(repr=False)  # holds a token
     namespace: str
     kind: ClassVar = TransportKind.MOQ
 
 
 @dataclass(frozen=True)
 class MoqServer:
-    """The bot serves MoQ itself, on this machine.
-
-    ``on_serving`` is called once it does, with the SHA-256 fingerprints of its certificates, in hexadecimal.
-    """
+    """The bot serves MoQ itself, and calls ``on_serving`` with the SHA-256 fingerprints (hex) of its certificates."""
 
     namespace: str
     port: int
@@ -112,10 +89,7 @@ class MoqServer:
 
 @dataclass(frozen=True)
 class WebSocketTransport:
-    """A WebSocket that is not accepted yet.
-
-    ``transport_type`` None lets pipecat recognise a phone provider by its first messages.
-    """
+    """A WebSocket not yet accepted. ``transport_type`` None: pipecat detects the provider by its first messages."""
 
     websocket: WebSocket
     transport_type: str | None
@@ -124,7 +98,7 @@ class WebSocketTransport:
 
 @dataclass(frozen=True)
 class WhatsAppCall:
-    """A call that WhatsApp has announced: its offer, as a client sends one, and its ``connect`` event's fields."""
+    """An incoming WhatsApp call: its offer, in a client's format, and the fields of its ``connect`` event."""
 
     offer: dict[str, Any]
     fields: dict[str, Any]

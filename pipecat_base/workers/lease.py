@@ -87,7 +87,7 @@ class WorkerSlot(HeldSlot):
         self._has_entered = False
         """Whether the session has begun in a process."""
         self._was_accepted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        session.after_end(self._give_back)
+        session.add_last_closer(self._give_back)
 
     async def take_worker(self) -> WorkerLease:
         """The worker of this place, and its time for it.
@@ -112,7 +112,7 @@ class WorkerSlot(HeldSlot):
                 self._pool.give_back(self._lease)
                 self._lease = None
                 self._is_superseded = self._has_entered = False
-                if self._caller_left.done():
+                if self._disconnected.done():
                     self._registry.cancel(self.session.id, Outcome.DISCONNECTED)
                 if isinstance(transport, PendingWebRTC):
                     transport = PendingWebRTC(waited=self.session.age)
@@ -255,8 +255,8 @@ class WorkerSlot(HeldSlot):
     async def hang_up(self) -> None:
         self._tell(messages.HangUp(self.session.id))
 
-    def caller_left(self) -> None:
-        super().caller_left()
+    def on_disconnect(self) -> None:
+        super().on_disconnect()
         if self._has_entered:
             self._tell(messages.CallerLeft(self.session.id))
         else:  # no process has said yet that it has the session
@@ -305,7 +305,7 @@ class WorkerSlot(HeldSlot):
 
     def go_on(self) -> None:
         """A session that has begun with an offer: its place is kept until it ends."""
-        self.going_on = asyncio.ensure_future(self._until_ended())
+        self.background_run = asyncio.ensure_future(self._until_ended())
 
     async def _until_ended(self) -> Report:
         lease = await self.take_worker()
@@ -346,7 +346,7 @@ class WorkerSlot(HeldSlot):
             return
         if lease is None or lease.offers or lease.uploads or self.session.stop.done() or self._moves.done():
             return
-        if self._caller_left.done():  # its process has been told, and another one would not be
+        if self._disconnected.done():  # its process has been told, and another one would not be
             return
         logger.info(f"Session {self.session.id} ({self.session.age:.0f} s) has no caller yet: it gets the new code")
         lease.is_left = True

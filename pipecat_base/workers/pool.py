@@ -106,7 +106,7 @@ class WorkerPool:
         """The workers that have a session, by its id."""
         return {session_id: lease.worker for session_id, lease in self._leases.items()}
 
-    def outdated(self) -> list[str]:
+    def outdated_sessions(self) -> list[str]:
         """Sessions that have code from before a change."""
         stints = [lease for lease in self._leases.values() if not lease.is_left]
         return [s.session_id for s in stints if any(old.has(s.worker) for old in self._old)]
@@ -138,7 +138,7 @@ class WorkerPool:
             return {"ready": False, "state": "ready", "reason": "The bot's lead process does not answer."}
         return verdict
 
-    async def why_nots(self) -> Mapping[str, str | None]:
+    async def capability_problems(self) -> Mapping[str, str | None]:
         found: dict[str, str | None] = await self._revision.ask_lead(messages.GetCapabilities)
         return found
 
@@ -214,7 +214,7 @@ class WorkerPool:
         old.stop()
         for lease in tuple(self._leases.values()):
             lease.on_superseded()
-        self._begin(self._finish(old, has_sessions=bool(self.outdated())))
+        self._begin(self._finish(old, has_sessions=bool(self.outdated_sessions())))
 
     async def _finish(self, old: Revision, *, has_sessions: bool) -> None:
         await old.finish()
@@ -257,7 +257,7 @@ class WorkerPool:
         lease = named or await self._stint_of(request.session_id)
         if lease is not None:
             try:
-                with self.registry.keeping_place(request.session_id):
+                with self.registry.keeping_slot(request.session_id):
                     return await self._offer(lease, request, content)
             except NotReached:
                 if named is None:

@@ -1,7 +1,4 @@
-"""WhatsApp calls: Meta's webhooks in, its Graph API out. A pod answers them.
-
-Nothing here imports aiohttp: :meth:`WhatsApp.load` does, right after the launcher is ready.
-"""
+"""WhatsApp calls: webhooks from Meta, requests to its Graph API. Only :meth:`WhatsApp.load` imports aiohttp."""
 
 from __future__ import annotations
 
@@ -15,12 +12,7 @@ if TYPE_CHECKING:
 
 
 class WhatsApp:
-    """Builds what takes calls when it is needed first.
-
-    Args:
-        token: WHATSAPP_TOKEN.
-        phone_number_id: WHATSAPP_PHONE_NUMBER_ID.
-    """
+    """Builds :class:`OpenCalls` on first use."""
 
     def __init__(self, token: str, phone_number_id: str, pod: Pod) -> None:
         self._token = token
@@ -29,11 +21,7 @@ class WhatsApp:
         self._calls = LazyImport("WhatsApp", "pipecat_base.api.whatsapp_calls.calls", self._build)
 
     async def load(self) -> OpenCalls:
-        """What takes calls.
-
-        Raises:
-            NotSupported: what is installed does not import.
-        """
+        """Raises NotSupported if an installed package cannot be imported."""
         return await self._calls.get()
 
     def _build(self) -> OpenCalls:

@@ -1,4 +1,4 @@
-"""WhatsApp calls: each answered once, run as a session, and told to Meta when it ends here."""
+"""WhatsApp calls: answers each call once, runs it as a session, and ends it at Meta."""
 
 from __future__ import annotations
 
@@ -17,28 +17,22 @@ from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import Pod, SessionRequest, SessionSlot
 from pipecat_base.sessions.transports import TransportKind, WhatsAppCall
 
-REMEMBERED = 10_000
-"""Call ids kept, so that an event which is delivered again, or late, starts nothing."""
+MAX_KNOWN_CALL_IDS = 10_000  # kept so that a repeated or late event starts no session
 
 
 @dataclass
 class OpenCall:
-    """One call, from its webhook to its end."""
-
     id: str
     session_id: str
     accepted: bool = False
     ended: bool = False
-    failed: bool = False
-    """The Graph API let it down: that it cannot be told of the end either is no news."""
+    failed: bool = False  # the Graph API failed already, so that a failed hang-up is logged at DEBUG only
     slot: SessionSlot | None = None
+    # Done when WhatsApp reports the end of the call.
     hung_up: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """Done when WhatsApp says that the call is over."""
 
 
 class OpenCalls:
-    """Owns every WhatsApp call."""
-
     def __init__(self, pod: Pod, graph: Graph) -> None:
         self._pod = pod
         self._graph = graph
@@ -47,7 +41,7 @@ class OpenCalls:
         self._running: set[asyncio.Task[None]] = set()
 
     def connect(self, session_id: str, event: Connect, *, max_seconds: float | None) -> asyncio.Future[None]:
-        """Answer a call and run the bot on it; done when it is answered, or cannot be."""
+        """Answer a call and run the bot on it. The future is done once the call is answered, or cannot be."""
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if session_id in self._session_ids():
             session_id = str(uuid.uuid4())  # several calls in one webhook, or in one pod
@@ -57,13 +51,12 @@ class OpenCalls:
                 settled.set_result(None)
                 return settled
             self._remember(event.call_id)
-            # At once: its end may be delivered before the next step.
+            # Stored at once: the call's end may arrive before the next step.
             call = self._calls[event.call_id] = OpenCall(event.call_id, session_id)
             self._start(self._conduct(call, event, max_seconds, settled))
         return settled
 
     def terminate(self, call_id: str) -> None:
-        """WhatsApp says that a call is over."""
         self._remember(call_id)
         call = self._calls.get(call_id)
         if call is None or call.hung_up.done():
@@ -73,7 +66,7 @@ class OpenCalls:
             logger.info("WhatsApp says that the call is over")
             call.hung_up.set_result(None)
             if call.slot is not None:
-                # The bot is told by its transport, and ended if it does not end by itself.
+                # Notifies the bot through its transport; a bot that ignores this is ended.
                 self._start(call.slot.hang_up())
 
     def _start(self, step: Coroutine[Any, Any, None]) -> None:
@@ -86,7 +79,7 @@ class OpenCalls:
 
     def _remember(self, call_id: str) -> None:
         self._known[call_id] = None
-        if len(self._known) > REMEMBERED:
+        if len(self._known) > MAX_KNOWN_CALL_IDS:
             del self._known[next(iter(self._known))]
 
     async def _conduct(
@@ -94,7 +87,7 @@ class OpenCalls:
     ) -> None:
         try:
             async with self._pod.reserve(SessionRequest(call.session_id, TransportKind.WHATSAPP, max_seconds)) as slot:
-                slot.on_end(partial(self._end, call))
+                slot.add_closer(partial(self._end, call))
                 offer = WhatsAppCall(event.offer, event.fields)
                 if await self._answer(slot, call, offer, event.caller):
                     settled.set_result(None)
@@ -112,12 +105,7 @@ class OpenCalls:
                 settled.set_result(None)
 
     async def _answer(self, slot: SessionSlot, call: OpenCall, offer: WhatsAppCall, caller: str) -> bool:
-        """False when it is over already.
-
-        Raises:
-            Malformed: what it offers cannot be answered.
-            GraphError: Meta was not told.
-        """
+        """Returns False if the call ended first. Raises Malformed for an unusable offer, or GraphError."""
         answering = asyncio.ensure_future(self._pick_up(slot, call, offer, caller))
         outcome = await slot.wait(answering, call.hung_up)
         if outcome is None:
@@ -133,7 +121,7 @@ class OpenCalls:
         sdp = only_sha256(await slot.pick_up(offer))
         try:
             await self._graph.pre_accept(call.id, caller, sdp)
-            # From here on it may be up, whether or not we learn of it.
+            # From here on the call may be connected, even if this request fails.
             call.accepted = True
             await self._graph.accept(call.id, caller, sdp)
         except GraphError:
@@ -141,16 +129,15 @@ class OpenCalls:
             raise
 
     async def _end(self, call: OpenCall, outcome: Outcome | None = None) -> None:
-        """Close its peer and tell Meta, once."""
         if call.ended:
             return
         call.ended = True
-        telling = asyncio.ensure_future(self._tell(call))
+        notifying = asyncio.ensure_future(self._end_at_meta(call))
         if call.slot is not None:
             await call.slot.hang_up()
-        await telling
+        await notifying
 
-    async def _tell(self, call: OpenCall) -> None:
+    async def _end_at_meta(self, call: OpenCall) -> None:
         if call.hung_up.done():
             return
         try:
@@ -160,7 +147,7 @@ class OpenCalls:
 
 
 def only_sha256(sdp: str) -> str:
-    """The SDP without fingerprints of other kinds: WhatsApp takes no other."""
+    """Remove the fingerprints that WhatsApp does not accept."""
     lines = sdp.splitlines()
     kept = [
         line for line in lines if not line.startswith("a=fingerprint:") or line.startswith("a=fingerprint:sha-256 ")

@@ -1,4 +1,4 @@
-"""What Meta posts to ``/whatsapp``: signatures checked, calls read.
+"""Meta's webhooks: checks signatures, parses call events.
 
 Signature: ``X-Hub-Signature-256: sha256=<HMAC-SHA256 of the raw body with the app's secret, in hex>``
 (developers.facebook.com/docs/graph-api/webhooks/getting-started). Call events:
@@ -17,25 +17,23 @@ from pipecat_base.errors import SignatureWrong
 
 SIGNATURE = "x-hub-signature-256"
 PREFIX = "sha256="
-KNOWN = ("messages", "statuses", "message_echoes", "errors")
-"""Kinds of events that are named in the log when they are ignored."""
+IGNORED_KINDS = ("messages", "statuses", "message_echoes", "errors")  # named in the log
 
 
 @dataclass(frozen=True)
 class Connect:
-    """Somebody calls. ``fields`` is Meta's object: ``id``, ``from``, ``to``, ``session`` with the SDP, and more."""
+    """An incoming call. ``fields`` is Meta's object: ``id``, ``from``, ``to``, ``session`` with the SDP, and more."""
 
     call_id: str
     fields: dict[str, Any]
 
     @property
     def caller(self) -> str:
-        """The caller's number, as Meta writes it."""
         return str(self.fields.get("from") or "")
 
     @property
     def offer(self) -> dict[str, Any]:
-        """The call's SDP, as an offer to ``/api/offer`` would have it."""
+        """The call's SDP, in the format of offers to ``/api/offer``."""
         session = self.fields.get("session")
         session = session if isinstance(session, dict) else {}
         return {"sdp": session.get("sdp"), "type": session.get("sdp_type")}
@@ -43,32 +41,27 @@ class Connect:
 
 @dataclass(frozen=True)
 class Terminate:
-    """A call is over: the caller hung up, or WhatsApp ended it."""
+    """The end of a call: the caller hung up, or WhatsApp ended it."""
 
     call_id: str
 
 
 @dataclass(frozen=True)
 class Other:
-    """Something that is not for a bot: a message, a delivery status, an event of a later version."""
+    """An event that is not for a bot: a message, a delivery status, an event of a later version."""
 
-    kind: str
-    """Fit for the log: never the event's content."""
+    kind: str  # fit for the log: no content of the event
 
 
 def check_signature(secret: str, body: bytes, signature: str) -> None:
-    """Compare in constant time.
-
-    Raises:
-        SignatureWrong: it is not this body's, or not made with this secret.
-    """
+    """Raises SignatureWrong; compares in constant time."""
     expected = PREFIX + hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()
     if not hmac.compare_digest(expected.encode(), signature.strip().encode()):
         raise SignatureWrong("The signature is not that of this body with WHATSAPP_APP_SECRET.", field=SIGNATURE)
 
 
 def events(content: Any) -> Iterator[Connect | Terminate | Other]:
-    """The events of one webhook, in their order. What has another shape is :class:`Other`."""
+    """Parse a webhook's events, in order. Unknown shapes become :class:`Other`."""
     values = [
         _get(change, "value")
         for entry in _objects(_get(content, "entry"))
@@ -78,7 +71,7 @@ def events(content: Any) -> Iterator[Connect | Terminate | Other]:
         calls = list(_objects(_get(value, "calls")))
         yield from map(_call, calls)
         if not calls:
-            kinds = [kind for kind in KNOWN if _get(value, kind)]
+            kinds = [kind for kind in IGNORED_KINDS if _get(value, kind)]
             yield Other(", ".join(kinds) or "an event of an unknown kind")
 
 

@@ -15,7 +15,7 @@ from pipecat_base.bot.webrtc.ice import IceServers
 from pipecat_base.bot.webrtc.offers import MAX_CANDIDATES, Offer, Trickle, count_candidates
 from pipecat_base.errors import Malformed, Refusal, UnknownPeer
 from pipecat_base.logs.logger import logger
-from pipecat_base.sessions.transports import UNKNOWN, Caller
+from pipecat_base.sessions.transports import UNKNOWN_CALLER, Caller
 
 PEER_POLL_SECONDS = 0.25  # aiortc itself takes half a minute to notice that a client has vanished
 CONNECTING_POLL_SECONDS = 0.02
@@ -189,7 +189,7 @@ class PeerConnections:
         self._esp32_host = esp32_host
         self._peers: dict[str, PeerConnection] = {}
 
-    async def open(self, offer: Offer, caller: Caller = UNKNOWN) -> PeerConnection:
+    async def open(self, offer: Offer, caller: Caller = UNKNOWN_CALLER) -> PeerConnection:
         """Answer an offer with a new connection; clients on this machine may have loopback addresses.
 
         Raises:

@@ -381,7 +381,7 @@ class Ended(Message):
     @classmethod
     def of(cls, session_id: str, report: Report) -> Ended:
         """As JSON has it."""
-        bot_error = None if report.bot_error is None else [report.bot_error.said, *report.bot_error.frames]
+        bot_error = None if report.bot_error is None else [report.bot_error.summary, *report.bot_error.frames]
         return cls(session_id, report.outcome.value, report.message, report.seconds, bot_error)
 
     def report(self) -> Report:

@@ -19,7 +19,7 @@ from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.pending_sessions import PendingSessions
 from pipecat_base.gateway.session_api import SessionApi
-from pipecat_base.gateway.start import Starts
+from pipecat_base.gateway.start import StartRoutes
 from pipecat_base.gateway.webhooks import Webhooks
 from pipecat_base.server.lifecycle import Lifecycle
 from pipecat_base.sessions.pod import SessionRequest
@@ -45,7 +45,7 @@ def test_a_request_does_not_wait_for_ever_for_a_bot_that_does_not_run() -> None:
         sessions = make_sessions(bot, refusal=lifecycle.refusal)
         app = FastAPI()
         api = SessionApi(
-            sessions, FastAPI(), PendingSessions(), has_uploads=False, report_of=lambda session_id: None, patience=0.05
+            sessions, FastAPI(), PendingSessions(), has_uploads=False, report_of=lambda session_id: None, bot_wait=0.05
         )
         app.include_router(api.router())
         app.add_exception_handler(Refusal, lambda request, refusal: error_format.of(refusal, "x"))
@@ -83,7 +83,7 @@ def test_a_room_whose_bot_can_not_be_started_is_given_back(api: DailyApi, path: 
         settings = Settings.load({})
         rooms = Daily(api.key, api.url)
         webhooks = Webhooks(pod, FastAPI(), rooms, Keys(()), dialin_secret=None, max_body_bytes=1000)
-        starts = Starts(
+        starts = StartRoutes(
             pod, settings, Addresses(None), rooms, PendingSessions(), tokens=None, stream_path=lambda name: ""
         )
         app = FastAPI()

@@ -293,7 +293,7 @@ def test_a_session_without_a_caller_gives_its_slot_to_a_caller_who_has_connected
             assert launcher.http.get("/readyz").status_code == 503
             late = launcher.http.post(f"/sessions/{session_id}/api/offer", json={"sdp": SDP, "type": "offer"})
             assert late.status_code == 404
-            assert "another caller needed the place" in late.json()["error"]
+            assert "another caller needed the slot" in late.json()["error"]
         report = launcher.http.get(f"/sessions/{session_id}").json()
         assert (report["outcome"], report["state"]) == ("expired", "ended")
 

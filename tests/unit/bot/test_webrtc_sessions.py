@@ -12,7 +12,7 @@ from pipecat_base.bot.webrtc.offers import Offer
 from pipecat_base.bot.webrtc.sessions import WebRTCSessions
 from pipecat_base.errors import Malformed
 from pipecat_base.sessions.outcome import Outcome
-from pipecat_base.sessions.transports import UNKNOWN, Caller
+from pipecat_base.sessions.transports import UNKNOWN_CALLER, Caller
 from tests.support.parts import make_sessions
 
 
@@ -72,7 +72,7 @@ class Scene:
         tasks = []
         for sdp in sdps:
             offer = Offer(sdp, None, False, sdp)
-            tasks.append(asyncio.ensure_future(self.calls.offer("s", offer, max_seconds=None, caller=UNKNOWN)))
+            tasks.append(asyncio.ensure_future(self.calls.offer("s", offer, max_seconds=None, caller=UNKNOWN_CALLER)))
             await asyncio.sleep(0.01)
         return tasks
 
@@ -165,7 +165,7 @@ def test_an_offer_whose_handler_is_cancelled_keeps_no_place(ticks: int) -> None:
     async def main() -> None:
         scene = Scene()
         task = asyncio.ensure_future(
-            scene.calls.offer("s", Offer("one", None, False, "one"), max_seconds=None, caller=UNKNOWN)
+            scene.calls.offer("s", Offer("one", None, False, "one"), max_seconds=None, caller=UNKNOWN_CALLER)
         )
         for _ in range(ticks):
             await asyncio.sleep(0)

@@ -284,7 +284,7 @@ def test_what_a_session_held_is_closed_in_reverse_with_the_outcome() -> None:
                     if name == "second":
                         raise RuntimeError("closing fails")
 
-                session.on_end(close)
+                session.add_closer(close)
             await sessions.run(session, RunnerArguments())
 
     asyncio.run(main())

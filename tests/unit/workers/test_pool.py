@@ -97,7 +97,7 @@ def test_a_session_whose_caller_has_left_goes_to_no_newer_code(has_left: bool) -
             slot._waits_for_offer = True
             slot._enter(SessionState.WAITING.value)
             if has_left:
-                slot.caller_left()
+                slot.on_disconnect()
             slot._note_superseded()
             assert lease.is_left is not has_left
             assert [message for message in worker.asked if isinstance(message, messages.CallerLeft)] == (
@@ -146,7 +146,7 @@ def test_a_caller_who_leaves_while_the_session_goes_to_newer_code_ends_it() -> N
                 await asyncio.sleep(0)
             slot._enter(SessionState.WAITING.value)
             slot._note_superseded()
-            slot.caller_left()
+            slot.on_disconnect()
             report = await asyncio.wait_for(running, 5)
             assert (report.outcome, stints[0].is_left) == (Outcome.DISCONNECTED, True)
             assert stints[1].worker.asked[-1] == messages.Cancel("s", "disconnected")  # type: ignore[attr-defined]

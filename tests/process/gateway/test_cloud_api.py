@@ -13,7 +13,8 @@ import httpx
 import pytest
 from starlette.responses import JSONResponse
 
-from pipecat_base.gateway import agents
+from pipecat_base.gateway import cloud_api
+from pipecat_base.server.lifecycle import Lifecycle
 from pipecat_base.sessions.registry import SessionRegistry
 from tests.process.gateway.conftest import stop_all
 from tests.support.launchers import Launcher, until
@@ -118,7 +119,7 @@ def test_the_last_log_lines_are_those_of_the_file(agent: Launcher, folder: Path)
 def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
     path = tmp_path / "bot.jsonl"
     line = json.dumps({"@timestamp": "now", "stream": "app", "level": "INFO", "line": "x" * 1000})
-    count = agents.TAIL // len(line) + 100
+    count = cloud_api.MAX_LOG_BYTES // len(line) + 100
     with path.open("w") as file:
         file.writelines(f"{line}\n" for _ in range(count))
         file.write('{"@timestamp": "now", "stream": "stdout", "line": "printed"}\n5\n{"half')
@@ -127,18 +128,18 @@ def test_of_a_long_log_the_end_is_read(tmp_path: Path) -> None:
         raise AssertionError(session_id)
 
     registry = SessionRegistry(max_sessions=None, max_seconds=None, refusal=lambda: None)
-    kept = agents.Agents(registry, name="a", log_folder=str(tmp_path), shows_log=True, stop=nobody)
-    told = json.loads(bytes(asyncio.run(kept.logs(limit=str(10 * agents.MOST_LINES))).body))["logs"]
-    assert len(told) == agents.MOST_LINES
-    found = agents._last_lines(str(path), 3, None)
+    kept = cloud_api.CloudApi(Lifecycle(), registry, name="a", log_folder=str(tmp_path), shows_log=True, stop=nobody)
+    told = json.loads(bytes(asyncio.run(kept.logs(limit=str(10 * cloud_api.MAX_LOG_LINES))).body))["logs"]
+    assert len(told) == cloud_api.MAX_LOG_LINES
+    found = cloud_api._last_lines(str(path), 3, None)
     assert [entry["log"][:9] for entry in found] == ["INFO: xxx", "INFO: xxx", "printed"]
-    assert agents._last_lines(str(tmp_path / "nothing"), 3, None) == []
+    assert cloud_api._last_lines(str(tmp_path / "nothing"), 3, None) == []
 
 
 def test_just_after_a_rotation_the_file_before_it_is_read_too(tmp_path: Path) -> None:
     for name, text in (("bot.jsonl.1", "before"), ("bot.jsonl", "after")):
         (tmp_path / name).write_text(json.dumps({"@timestamp": "now", "stream": "stdout", "line": text}) + "\n")
-    found = agents._last_lines(str(tmp_path / "bot.jsonl"), 10, None)
+    found = cloud_api._last_lines(str(tmp_path / "bot.jsonl"), 10, None)
     assert [entry["log"] for entry in found] == ["before", "after"]
 
 
