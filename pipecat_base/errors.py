@@ -9,9 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from pipecat_base import __version__
-
-LAUNCHER = f"pipecat-base/{__version__}"
 # On every refusal, so that a client can tell the launcher's response from a proxy's or the bot's.
 LAUNCHER_HEADER = "x-pipecat-launcher"
 # Plus the number of the signal that ended a process, as shells and container engines report it (SIGTERM: 143).

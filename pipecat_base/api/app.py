@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
@@ -16,9 +15,10 @@ from starlette.responses import HTMLResponse, JSONResponse
 from starlette.routing import BaseRoute, Match, Mount, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pipecat_base.bot.packages import BOTS_MODULE
+from pipecat_base import LAUNCHER
+from pipecat_base.bot.web_app import bots_app
 from pipecat_base.config.hosts import HOST_HEADERS
-from pipecat_base.errors import LAUNCHER, Malformed, Refusal, Starting
+from pipecat_base.errors import Malformed, Refusal, Starting
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.error_responses import (
     ON_REFUSAL,
@@ -198,16 +198,6 @@ class EntryMiddleware:
 
     def _is_polled(self, path: str) -> bool:
         return path in self._polled or any(path.startswith(p) for p in self._polled if p.endswith("/") and p != "/")
-
-
-def bots_routes() -> list[BaseRoute]:
-    app = bots_app()
-    return [] if app is None else list(app.router.routes)
-
-
-def bots_app() -> Any:
-    # A session may import it later.
-    return getattr(sys.modules.get(BOTS_MODULE), "app", None)
 
 
 def _late_routes(rest: ASGIApp) -> ASGIApp:

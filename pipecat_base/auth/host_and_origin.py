@@ -14,9 +14,10 @@ from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipecat_base import LAUNCHER
 from pipecat_base.config.hosts import HOST_HEADERS, is_local, name_is_local, page_is_local
 from pipecat_base.config.settings import Settings
-from pipecat_base.errors import LAUNCHER, Refusal, Unauthorized
+from pipecat_base.errors import Refusal, Unauthorized
 from pipecat_base.server.error_responses import refuse, send_refusal
 from pipecat_base.server.paths import PROBES, SESSION_ID
 

@@ -10,8 +10,6 @@ import re
 from collections.abc import Sequence
 from types import TracebackType
 
-from pipecat_base.bot.packages import normalized
-
 PIPECAT = "pipecat-ai"
 # The modules on which pipecat's transports are built. Older versions have the one for Daily elsewhere.
 WEBRTC = ("aiortc", "pipecat.transports.smallwebrtc.connection")
@@ -122,3 +120,8 @@ def _extras() -> dict[str, list[str]]:
         if match is not None:
             found.setdefault(match[2], []).append(normalized(match[1]))
     return found
+
+
+def normalized(name: str) -> str:
+    """A package's name as the package index compares it (PEP 503); a module's, with hyphens for its dots."""
+    return re.sub(r"[-_.]+", "-", name).lower()

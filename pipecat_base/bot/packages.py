@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pipecat_base.bot.installed import normalized
 from pipecat_base.errors import PackagesConflict, StartupError
 
 if TYPE_CHECKING:
@@ -130,11 +131,6 @@ def _versions(path: Sequence[str]) -> dict[str, str]:
                     distribution, _, version = stem.rpartition("-")
                     found.setdefault(normalized(distribution), version)
     return found
-
-
-def normalized(name: str) -> str:
-    """A package's name as the package index compares it (PEP 503); a module's, with hyphens for its dots."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def release_of(version: str) -> Release:

@@ -16,7 +16,6 @@ from pipecat_base.bot.memory import MemoryRelease
 from pipecat_base.bot.readiness import Readiness
 from pipecat_base.bot.runner import BotRunner
 from pipecat_base.bot.spans import Spans
-from pipecat_base.bot.webrtc import WebRTC
 from pipecat_base.errors import NotSupported
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import Report
@@ -36,6 +35,7 @@ from pipecat_base.sessions.transports import (
 
 if TYPE_CHECKING:
     from pipecat_base.bot.features import FeatureManager
+    from pipecat_base.bot.webrtc import WebRTC
     from pipecat_base.bot.webrtc.connections import PeerConnection
 
 

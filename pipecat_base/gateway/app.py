@@ -15,13 +15,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipecat_base import LAUNCHER
 from pipecat_base.api.app import warn_of_clashes
 from pipecat_base.auth import host_and_origin
 from pipecat_base.auth.keys import Keys
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.bot.features import FeatureManager
 from pipecat_base.config.settings import Settings
-from pipecat_base.errors import LAUNCHER, Malformed, Refusal, UnknownAgent
+from pipecat_base.errors import Malformed, Refusal, UnknownAgent
 from pipecat_base.gateway import error_format, pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.cloud_api import CloudApi

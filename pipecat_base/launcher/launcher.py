@@ -9,10 +9,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from pipecat_base.api import assembly
 from pipecat_base.config import environment
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
-from pipecat_base.launcher import compose, platform
+from pipecat_base.launcher import platform
+from pipecat_base.launcher.backend import Backend
+from pipecat_base.launcher.frontend import Frontend, frontend
+from pipecat_base.launcher.telemetry import telemetry
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.lifecycle import Lifecycle, LifecycleState
 from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
@@ -42,7 +46,7 @@ class Launcher:
 
     Args:
         settings: What the environment asks for.
-        make_stage: Makes who runs the bot.
+        make_backend: Makes who runs the bot.
         listener: The socket that is listened on.
         development: For whoever works on the bot; None in a pod.
     """
@@ -50,7 +54,7 @@ class Launcher:
     def __init__(
         self,
         settings: Settings,
-        make_stage: Callable[[Lifecycle, EventBus], compose.Stage],
+        make_backend: Callable[[Lifecycle, EventBus], Backend],
         *,
         listener: Any,
         watchdog: Watchdog,
@@ -63,22 +67,20 @@ class Launcher:
         self._signals = signals
         self._development = development
         self._lifecycle = Lifecycle()
-        self._observation = compose.observation(settings)
-        if self._observation.metrics is not None:
-            self._observation.metrics.watch_state(
-                [s.value for s in LifecycleState], lambda: self._lifecycle.state.value
-            )
-        self._event_bus = self._observation.event_bus
-        stage = make_stage(self._lifecycle, self._event_bus)
-        self._stage = stage
-        if self._observation.metrics is not None and stage.count_processes is not None:
-            self._observation.metrics.watch_processes(stage.count_processes)
+        self._telemetry = telemetry(settings)
+        if self._telemetry.metrics is not None:
+            self._telemetry.metrics.watch_state([s.value for s in LifecycleState], lambda: self._lifecycle.state.value)
+        self._event_bus = self._telemetry.event_bus
+        stage = make_backend(self._lifecycle, self._event_bus)
+        self._backend = stage
+        if self._telemetry.metrics is not None and stage.count_processes is not None:
+            self._telemetry.metrics.watch_processes(stage.count_processes)
         self._pod = stage.pod
         self._ws = stage.ws
         self._renew = stage.renew
         self._registry = self._pod.registry
         self._shows_bot_errors = development is not None and settings.gateway.serves_this_machine_only
-        self._front = self._make_front()
+        self._frontend = self._make_frontend()
         self._warming: asyncio.Future[Any] | None = None
         self._following: asyncio.Future[Any] | None = None
         self._watching: asyncio.Future[Any] | None = None
@@ -91,19 +93,17 @@ class Launcher:
         Raises:
             StartupError: the bot could not be set up.
         """
-        server = Server(
-            self._front.entrance, compose.limits(self._settings), self._ws, on_refusal=self._event_bus.on_refusal
-        )
+        server = Server(self._frontend.entrance, self._settings.limits, self._ws, on_refusal=self._event_bus.on_refusal)
         serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))
         await server.wait_started(serving)
         loop = asyncio.get_running_loop()
         self._watchdog.attach(loop, server.protocol, on_beat=self._signals.install)
         state = await self._open(server, serving)
-        self._front.entrance.open(state)
+        self._frontend.entrance.open(state)
         self._signals.install()
         self._signals.deliver_to(lambda count: self._signalled(count, loop))
         self._lifecycle.ready()
-        if self._observation.metrics is not None:
+        if self._telemetry.metrics is not None:
             self._watching = asyncio.ensure_future(watch_lag(lambda lag: self._event_bus.emit("loop_lag", None, lag)))
         logger.info(
             f"Ready: {self._pod.about.name} on {http_address(self._settings.server.host, self._settings.server.port)}"
@@ -127,16 +127,16 @@ class Launcher:
         self._lifecycle.stopped()
         self._watchdog.stop_accepting()
         await server.finish(serving)
-        await asyncio.to_thread(self._observation.close, READERS_TIMEOUT)
+        await asyncio.to_thread(self._telemetry.close, READERS_TIMEOUT)
         logger.info("Stopped")
         return self._signals.exit_status if hurried else 0
 
-    def _make_front(self, before: compose.Front | None = None) -> compose.Front:
-        return compose.front(
+    def _make_frontend(self, before: Frontend | None = None) -> Frontend:
+        return frontend(
             self._settings,
-            self._stage,
+            self._backend,
             self._lifecycle,
-            self._observation,
+            self._telemetry,
             before,
             shows_bot_errors=self._shows_bot_errors,
         )
@@ -156,7 +156,7 @@ class Launcher:
                 self._watchdog.stop_accepting()
                 await server.finish(serving)
                 raise
-            self._front.entrance.show_problem(development.problem(error, self._settings))
+            self._frontend.entrance.show_problem(development.problem(error, self._settings))
             development.tell(error)
         while not await self._reload(development, self._renew):
             pass
@@ -184,7 +184,7 @@ class Launcher:
             development.env_file.read()
             development.tell_of_settings()
             await renew(environment.read())
-            renewed = self._make_front(self._front)
+            renewed = self._make_frontend(self._frontend)
         except StartupError as error:
             self._note_problem(development.problem(error, self._settings))
             development.tell(error)
@@ -194,9 +194,9 @@ class Launcher:
             self._note_problem(StartupProblem("The change was not loaded; its terminal says why."))
             return False
         self._lifecycle.problem = None
-        entrance = self._front.entrance
+        entrance = self._frontend.entrance
         entrance.swap(renewed.entrance)
-        self._front = replace(renewed, entrance=entrance)
+        self._frontend = replace(renewed, entrance=entrance)
         logger.info(f"Reloaded: {self._pod.about.name}{self._what_old_code_runs_for()}")
         if self._lifecycle.state is LifecycleState.READY:
             self._warming = asyncio.ensure_future(self._warm())
@@ -216,16 +216,16 @@ class Launcher:
     def _note_problem(self, problem: StartupProblem) -> None:
         """Of the newest code."""
         if self._lifecycle.state is LifecycleState.STARTING:
-            self._front.entrance.show_problem(problem)
+            self._frontend.entrance.show_problem(problem)
         else:
             self._lifecycle.problem = replace(problem, reason=f"{problem.reason} Calls go to the code before it.")
 
     async def _warm(self) -> None:
         """Import what the first caller would wait for; of WebRTC and WhatsApp when there is reason to expect one."""
         with contextlib.suppress(Refusal):  # logged where it arose; the first caller gets it
-            if self._front.whatsapp is not None:
-                await self._front.whatsapp.load()
-            await self._pod.warm_up(webrtc=self._front.whatsapp is not None)
+            if self._frontend.whatsapp is not None:
+                await self._frontend.whatsapp.load()
+            await self._pod.warm_up(webrtc=self._frontend.whatsapp is not None)
         if self._settings.logs.features_summary:
             # Not before: two threads that import the same packages can see them half made.
             self._pod.log_features()
@@ -249,7 +249,7 @@ class Launcher:
                 "Twilio's signatures are checked against the address that each request's headers name: set "
                 "PIPECAT_PUBLIC_URL to the address that Twilio calls"
             )
-        if self._front.whatsapp is None and any(
+        if self._frontend.whatsapp is None and any(
             (
                 settings.whatsapp.token,
                 settings.whatsapp.phone_number_id,
@@ -257,8 +257,8 @@ class Launcher:
                 settings.whatsapp.verification_token,
             )
         ):
-            logger.warning(compose.why_no_whatsapp(settings))
-        elif self._front.whatsapp is not None and settings.whatsapp.verification_token is None:
+            logger.warning(assembly.why_no_whatsapp(settings))
+        elif self._frontend.whatsapp is not None and settings.whatsapp.verification_token is None:
             logger.warning("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set: Meta cannot verify this webhook")
 
     def _signalled(self, count: int, loop: asyncio.AbstractEventLoop) -> None:

@@ -21,7 +21,7 @@ from pipecat_base.server.signals import Signals
 if TYPE_CHECKING:
     import socket
 
-    from pipecat_base.launcher.compose import Stage
+    from pipecat_base.launcher.backend import Backend
     from pipecat_base.launcher.reload import Development
     from pipecat_base.logs.jsonl.capture import OutputCapture
     from pipecat_base.logs.logger import Logs
@@ -92,7 +92,7 @@ class Process:
         packages.check(unused=unused(settings, is_dev=is_dev))
         with packages.explaining():
             # Imported here, as in every command: what this one needs costs half a second.
-            from pipecat_base.errors import LAUNCHER
+            from pipecat_base import LAUNCHER
             from pipecat_base.logs.logger import Logs, logger
             from pipecat_base.server import server
             from pipecat_base.server.watchdog import Watchdog
@@ -126,8 +126,8 @@ class Process:
             self._signals.install()  # again: the bot may have set handlers of its own
             warnings = imported.warnings
 
-            def make_stage(lifecycle: Lifecycle, event_bus: EventBus) -> Stage:
-                return compose.local_stage(settings, imported, lifecycle, logs, event_bus)
+            def make_backend(lifecycle: Lifecycle, event_bus: EventBus) -> Backend:
+                return backend.local_backend(settings, imported, lifecycle, logs, event_bus)
         else:
             maker = fork_client
             template = self._template(maker, settings, watchdog, development)
@@ -135,19 +135,19 @@ class Process:
             sys.path.append(str(Path(settings.server.bot_file).absolute().parent))
             warnings = tuple(template.imported.warnings)
 
-            def make_stage(lifecycle: Lifecycle, event_bus: EventBus) -> Stage:
-                return compose.pool_stage(settings, maker, template, lifecycle, logs, event_bus)
+            def make_backend(lifecycle: Lifecycle, event_bus: EventBus) -> Backend:
+                return backend.pool_backend(settings, maker, template, lifecycle, logs, event_bus)
 
         for line in warnings:
             logger.warning(line)
 
-        from pipecat_base.launcher import compose
+        from pipecat_base.launcher import backend
         from pipecat_base.launcher.launcher import Launcher
 
         async def run() -> int:
             launcher = Launcher(
                 settings,
-                make_stage,
+                make_backend,
                 listener=listener,
                 watchdog=watchdog,
                 signals=self._signals,

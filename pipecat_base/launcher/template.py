@@ -13,14 +13,14 @@ from typing import Any, NoReturn
 
 from starlette.routing import BaseRoute, Match, Mount, WebSocketRoute
 
-from pipecat_base.api import app as application
 from pipecat_base.bot import installed
+from pipecat_base.bot.assembly import import_for_sessions
 from pipecat_base.bot.imported import Imported, import_bot
 from pipecat_base.bot.packages import Packages
+from pipecat_base.bot.web_app import bots_app, bots_routes
 from pipecat_base.config import environment
 from pipecat_base.config.settings import LAUNCHER_SECRETS, Settings, hide_secrets
 from pipecat_base.errors import StartupError
-from pipecat_base.launcher import compose
 from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.server.paths import LAUNCHER_PATHS
 from pipecat_base.workers.fork_server import ForkServer, forget_exit_handlers, leave, leave_signals_to_launcher
@@ -98,7 +98,7 @@ class TemplateProcess:
             if isinstance(message, WarmUp):
                 has_webrtc = False
                 with contextlib.suppress(Exception):  # a worker that needs it says what is wrong
-                    has_webrtc = compose.import_for_sessions(imported, self._logs, webrtc=message.webrtc)
+                    has_webrtc = import_for_sessions(imported, self._logs, webrtc=message.webrtc)
                 gc.collect()  # looks only at what that has made
                 gc.freeze()
                 channel.send(WarmedUp(has_webrtc))
@@ -141,8 +141,8 @@ def _about(imported: Imported) -> messages.BotImported:
         webrtc_problem=problem,
         has_file_storage=bot.create_file_storage is not None,
         has_readyz=bot.readyz is not None,
-        has_app=application.bots_app() is not None,
-        routes=_listed(application.bots_routes()),
+        has_app=bots_app() is not None,
+        routes=_listed(bots_routes()),
         threads=others,
     )
 

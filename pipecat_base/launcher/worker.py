@@ -15,11 +15,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from pipecat_base.api import app as application
+from pipecat_base.api import assembly
+from pipecat_base.bot.assembly import for_worker, local_pod, session_registry
 from pipecat_base.bot.imported import Imported
 from pipecat_base.bot.pod import LocalPod
-from pipecat_base.config.settings import Settings
+from pipecat_base.config.settings import ServerLimits, Settings
 from pipecat_base.errors import Malformed, Refusal, StartupError
-from pipecat_base.launcher import compose
 from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.logs.streams import flush_streams
 from pipecat_base.server import large_json, server
@@ -27,7 +28,7 @@ from pipecat_base.server.connections import Connections
 from pipecat_base.server.error_responses import session_id_in, session_log_context
 from pipecat_base.server.handoff import ClosingWebSocket, serve_connection
 from pipecat_base.server.lifecycle import Lifecycle
-from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS, ServerLimits
+from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
 from pipecat_base.server.loop_monitor import watch_lag, watch_own_loop
 from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import SessionRequest, SessionSlot
@@ -96,13 +97,17 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
 
     is_heard = settings.telemetry.is_observed or settings.gateway.is_enabled
     is_timed = settings.telemetry.metrics_port is not None
-    pod = compose.local_pod(compose.for_worker(settings), imported, lifecycle, logs, events.send if is_heard else None)
-    routes = compose.upload_routes(settings, pod, lambda session_id, url: _tell_of_file(channel, session_id, url))
-    app = application.build(routes, compose.missing_routes(settings, pod.about, takes_whatsapp=True))
+    settings = for_worker(settings)
+    registry, memory = session_registry(settings, lifecycle.refusal)
+    pod = local_pod(settings, imported, registry, memory, logs, events.send if is_heard else None)
+    routes = assembly.upload_routes(
+        settings.files, pod, lambda session_id, url: _tell_of_file(channel, session_id, url)
+    )
+    app = application.build(routes, assembly.missing_routes(settings, pod.about, takes_whatsapp=True))
     measuring = []
     if is_timed:
         measuring.append(watch_lag(lambda lag: events.send(None, "process_loop_lag", lag, time.time()), LAG_EVERY))
-    await Worker(channel, pod, app, compose.limits(settings), imported.bot.project, measuring).run()
+    await Worker(channel, pod, app, settings.limits, imported.bot.project, measuring).run()
 
 
 class EventSender:

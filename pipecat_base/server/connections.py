@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
+from pipecat_base.config.settings import ServerLimits
 from pipecat_base.errors import Refusal
 from pipecat_base.logs.logger import logger
-from pipecat_base.server.limits import SPARE_CONNECTIONS, BufferBudget, ServerLimits
+from pipecat_base.server.limits import SPARE_CONNECTIONS, BufferBudget, connections_for, descriptor_limit
 
 NEW_CONNECTION_GRACE_SECONDS = 0.2
 """A new connection is not evicted this soon: its request may have arrived and not been read yet."""
@@ -32,7 +33,8 @@ class Connections:
     ) -> None:
         self.on_refusal = on_refusal
         self.limits = limits
-        self.buffer_budget = BufferBudget(limits.max_unfinished)
+        self.max_connections = limits.max_connections or connections_for(descriptor_limit())
+        self.buffer_budget = BufferBudget(limits.max_unfinished_bytes)
         self._members = members
         self._clock = clock
         self._idle: dict[OpenConnection, float] = {}
@@ -46,11 +48,11 @@ class Connections:
 
     @property
     def is_full(self) -> bool:
-        return len(self) > self.limits.max_connections
+        return len(self) > self.max_connections
 
     def is_at_hard_limit(self, accepting: int) -> bool:
-        spare = max(2, min(SPARE_CONNECTIONS, self.limits.max_connections // 4))
-        return len(self) + accepting >= self.limits.max_connections + spare
+        spare = max(2, min(SPARE_CONNECTIONS, self.max_connections // 4))
+        return len(self) + accepting >= self.max_connections + spare
 
     def mark_idle(self, connection: OpenConnection) -> None:
         self._idle.setdefault(connection, self._clock())

@@ -13,7 +13,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from pipecat_base.errors import LAUNCHER, Refusal
+from pipecat_base import LAUNCHER
+from pipecat_base.errors import Refusal
 from pipecat_base.logs.escaping import LONGEST_VALUE, logged
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.paths import SESSION_ID, SESSION_ID_LENGTH, STREAMS

@@ -14,7 +14,8 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from pipecat_base.errors import LAUNCHER, HeadTooLarge, Malformed, Refusal, TooBusy, TooSlow
+from pipecat_base import LAUNCHER
+from pipecat_base.errors import HeadTooLarge, Malformed, Refusal, TooBusy, TooSlow
 from pipecat_base.server import request_path
 from pipecat_base.server.connections import Connections
 from pipecat_base.server.flow_control import BoundedReader
@@ -67,7 +68,7 @@ class HttpConnection(H11Protocol):
         self._connections = connections
         self._limits = connections.limits
         self._buffer_budget = connections.buffer_budget.lease()
-        self.conn = self._parser = Parser(self._limits.max_head, self._check)
+        self.conn = self._parser = Parser(self._limits.max_head_bytes, self._check)
         self._reader: BoundedReader = cast(BoundedReader, None)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_state: object = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import resource
-from dataclasses import dataclass
 
 MAX_HEADERS = 128
 MAX_TRAILER_BYTES = 16 * 1024
@@ -20,24 +19,6 @@ SPARE_CONNECTIONS = 64
 SMALL_BODY_BYTES = 64 * 1024
 """A body of this size is accepted even when the shared budget is used up."""
 DEFAULT_MAX_CONNECTIONS = 4096
-
-
-@dataclass(frozen=True)
-class ServerLimits:
-    """Times are seconds, sizes bytes.
-
-    Attributes:
-        head_timeout: From a request's first byte, or the start of the connection, to the end of its head.
-        body_timeout: From the head to the end of the body; also how long a peer may leave a response unread.
-        max_unfinished: Of all incomplete bodies and messages together.
-    """
-
-    head_timeout: float = 10.0
-    body_timeout: float = 120.0
-    max_head: int = 1024 * 1024
-    max_connections: int = 1024
-    max_unfinished: int = 128 * 1024 * 1024
-    frame_rate: float = 1000.0
 
 
 class BufferBudget:

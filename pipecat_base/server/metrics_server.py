@@ -11,8 +11,8 @@ from dataclasses import replace
 from prometheus_client import CollectorRegistry, make_asgi_app
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from pipecat_base.config.settings import ServerLimits
 from pipecat_base.errors import PortUnavailable
-from pipecat_base.server.limits import ServerLimits
 from pipecat_base.server.server import Server, listen
 
 MAX_SCRAPE_CONNECTIONS = 128
@@ -35,8 +35,8 @@ class MetricsServer:
         self.port: int = self._listener.getsockname()[1]
         bounds = replace(
             limits,
-            max_connections=min(MAX_SCRAPE_CONNECTIONS, limits.max_connections),
-            max_head=min(MAX_SCRAPE_HEAD_BYTES, limits.max_head),
+            max_connections=min(MAX_SCRAPE_CONNECTIONS, limits.max_connections or MAX_SCRAPE_CONNECTIONS),
+            max_head_bytes=min(MAX_SCRAPE_HEAD_BYTES, limits.max_head_bytes),
         )
         self._server = Server(guard(_Metrics(make_asgi_app(registry))), bounds, WITHOUT_WEBSOCKETS)
         self._thread = threading.Thread(target=self._run, name="metrics", daemon=True)

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import uvicorn
 
+from pipecat_base.config.settings import ServerLimits
 from pipecat_base.errors import PortUnavailable, Refusal
 from pipecat_base.logs.logger import logger
 from pipecat_base.logs.streams import flush_streams
 from pipecat_base.server.client_address import ProxyHeaders
 from pipecat_base.server.connections import Connections
 from pipecat_base.server.http import HttpConnection
-from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS, ServerLimits
+from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
 from pipecat_base.server.listener import Listener
 from pipecat_base.server.signals import SIGNALS
 from pipecat_base.server.websocket import WebSocketConnection

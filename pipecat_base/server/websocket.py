@@ -79,7 +79,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._held_bytes = 0
         """Bytes of complete large messages that wait for the application."""
         self._is_text = False
-        self._rate_limit = RateLimit(connections.limits.frame_rate)
+        self._rate_limit = RateLimit(connections.limits.max_frames_per_second)
         self._received_in_turn = 0
         self._writable = asyncio.Event()
         self._writable.set()

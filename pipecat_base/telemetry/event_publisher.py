@@ -15,7 +15,7 @@ from http.client import BadStatusLine, HTTPConnection, HTTPException, HTTPSConne
 from typing import Any
 from urllib.parse import urlsplit
 
-from pipecat_base.errors import LAUNCHER
+from pipecat_base import LAUNCHER
 from pipecat_base.http_client import NoResponse
 from pipecat_base.logs.logger import logger
 from pipecat_base.telemetry.delivery import DeliveryQueue

@@ -12,8 +12,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from pipecat_base import http_client
-from pipecat_base.errors import LAUNCHER
+from pipecat_base import LAUNCHER, http_client
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.registry import MAX_REPORTS
 from pipecat_base.telemetry.call_report import CallReport

@@ -2,35 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pipecat_base.bot.arguments import ArgumentFactory
 from pipecat_base.bot.lazy_import import LazyImport
 from pipecat_base.bot.runner import BotRunner
+from pipecat_base.config.settings import WebRTCSettings
 from pipecat_base.sessions.registry import SessionRegistry
 
 if TYPE_CHECKING:
     from pipecat_base.bot.webrtc.connections import PeerConnections
-    from pipecat_base.bot.webrtc.destinations import Network
     from pipecat_base.bot.webrtc.ice import IceServers
     from pipecat_base.bot.webrtc.offers import Offer, Trickle
     from pipecat_base.bot.webrtc.sessions import WebRTCSessions
 
 PLATFORMS_ICE_CONFIG_URL = "http://localhost:9090/ice-servers"  # in Pipecat Cloud's pods
-
-
-@dataclass(frozen=True)
-class WebRTCOptions:
-    ice_servers: str | None
-    ice_config_url: str | None
-    default_ice_config_url: str | None  # used without ICE_CONFIG_URL
-    ice_deny: Sequence[Network]
-    esp32_host: str | None  # adapt answers for an ESP32 that reaches us at this address
-    connect_timeout: float
-    disconnect_timeout: float  # of silence
-    offer_timeout: float  # for POST /bot, which waits for its offer
 
 
 @dataclass(frozen=True)
@@ -43,9 +31,15 @@ class WebRTCServices:
 
 class WebRTC:
     def __init__(
-        self, options: WebRTCOptions, registry: SessionRegistry, runner: BotRunner, arguments: ArgumentFactory
+        self,
+        settings: WebRTCSettings,
+        default_ice_config_url: str | None,
+        registry: SessionRegistry,
+        runner: BotRunner,
+        arguments: ArgumentFactory,
     ) -> None:
-        self._options = options
+        self._settings = settings
+        self._default_ice_config_url = default_ice_config_url
         self._registry = registry
         self._runner = runner
         self._arguments = arguments
@@ -59,7 +53,7 @@ class WebRTC:
 
     async def configured_ice_servers(self) -> list[dict[str, Any]] | None:
         """ICE servers for clients, each with ``urls``, ``username`` and ``credential``; None if none are configured."""
-        if not (self._options.ice_servers or self._options.ice_config_url):
+        if not (self._settings.ice_servers or self._settings.ice_config_url):
             return None
         await self.load()
         return await self.ice_servers()
@@ -81,23 +75,23 @@ class WebRTC:
         from pipecat_base.bot.webrtc.ice import IceServers
         from pipecat_base.bot.webrtc.sessions import WebRTCSessions
 
-        options = self._options
+        settings = self._settings
         self._ice = ice = IceServers(
-            options.ice_servers,
-            options.ice_config_url,
-            default_url=options.default_ice_config_url,
+            settings.ice_servers,
+            settings.ice_config_url,
+            default_url=self._default_ice_config_url,
             given=lambda: self.given_ice_servers,
         )
         if self.given_ice_servers is None:
             ice.prefetch()
         peers = PeerConnections(
             ice,
-            denied=options.ice_deny,
-            esp32_host=options.esp32_host,
-            connect_timeout=options.connect_timeout,
-            disconnect_timeout=options.disconnect_timeout,
+            denied=settings.ice_deny,
+            esp32_host=settings.esp32_host if settings.esp32_enabled else None,
+            connect_timeout=settings.connect_timeout,
+            disconnect_timeout=settings.disconnect_timeout,
         )
         sessions = WebRTCSessions(
-            self._registry, self._runner, self._arguments, peers, offer_timeout=options.offer_timeout
+            self._registry, self._runner, self._arguments, peers, offer_timeout=settings.offer_timeout
         )
         return WebRTCServices(sessions, peers, offers.parse_offer, offers.parse_trickle)

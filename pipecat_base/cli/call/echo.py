@@ -66,7 +66,7 @@ def _search(words: NDArray[np.float64], index: int, answer: NDArray[np.float64])
 
 def _slow(track: Track) -> NDArray[np.float64]:
     """The track at RATE: each sample is the mean of those that it replaces."""
-    step = track.rate / RATE
-    bounds = (np.arange(int(len(track.samples) / step) + 1) * step).astype(int)
-    sums = np.add.reduceat(track.samples[: bounds[-1]].astype(np.float64), bounds[:-1])
+    samples, step = track.samples.astype(np.float64), track.rate / RATE
+    bounds = (np.arange(int(len(samples) / step) + 1) * step).astype(int)
+    sums = np.add.reduceat(samples[: bounds[-1]], bounds[:-1])
     return sums / np.maximum(1, np.diff(bounds))

@@ -49,7 +49,8 @@ import asyncio, gc, json
 async def bot(args):
     if args.body.get("do") == "count":
         gc.collect()
-        kinds = ("RTCPeerConnection", "RTCRtpTransceiver", "RTCIceTransport", "SmallWebRTCConnection", "Call", "Peer")
+        aiortc = ("RTCPeerConnection", "RTCRtpTransceiver", "RTCIceTransport", "SmallWebRTCConnection")
+        kinds = (*aiortc, "WebRTCSession", "PeerConnection")
         found = [type(thing).__name__ for thing in gc.get_objects()]
         tasks = sum(not task.done() for task in asyncio.all_tasks())
         print(json.dumps({"said": True, "tasks": tasks, **{kind: found.count(kind) for kind in kinds}}), flush=True)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipecat_base.server.limits import ServerLimits
+from pipecat_base.config.settings import ServerLimits
 from pipecat_base.server.metrics_server import MAX_SCRAPE_HEAD_BYTES, MetricsServer
 from tests.support.launchers import PATIENCE
 

@@ -1,0 +1,113 @@
+"""How sessions run: in this process, or in workers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from pipecat_base.api import app as application
+from pipecat_base.api import assembly
+from pipecat_base.bot.assembly import local_pod, session_registry
+from pipecat_base.bot.imported import Imported
+from pipecat_base.config.settings import Settings
+from pipecat_base.logs.logger import Logs
+from pipecat_base.server.lifecycle import Lifecycle
+from pipecat_base.sessions.pod import Pod
+from pipecat_base.telemetry.bus import EventBus
+
+if TYPE_CHECKING:
+    from pipecat_base.workers.fork_client import ForkClient, TemplateClient
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Who runs the bot, and how its requests are answered.
+
+    Attributes:
+        build: Makes the application of our routes, and of what is missing here.
+        ws: What serves WebSockets, as uvicorn takes it; None where they are served in this process.
+        count_processes: Gives the number of processes that run bots, by what they do, in any thread; None where there
+            is none for each call.
+        renew: Imports the bot again with this environment; None where it stays as it is.
+    """
+
+    pod: Pod
+    build: Callable[[list[BaseRoute], list[BaseRoute]], ASGIApp]
+    ws: Any = None
+    renew: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
+    count_processes: Callable[[], Mapping[str, int]] | None = None
+
+
+def local_backend(
+    settings: Settings, imported: Imported, lifecycle: Lifecycle, logs: Logs, event_bus: EventBus
+) -> Backend:
+    """The bot in this process, not set up yet; our routes are put on its app."""
+
+    def take(session_id: str, name: str, fields: Mapping[str, Any], at: float) -> None:
+        event_bus.emit(name, session_id, fields, at)
+
+    registry, memory = session_registry(settings, lifecycle.refusal)
+    registry.on_change(event_bus.on_change)
+    pod = local_pod(settings, imported, registry, memory, logs, take)
+
+    def build(routes: list[BaseRoute], missing: list[BaseRoute]) -> ASGIApp:
+        return application.build([*routes, *assembly.upload_routes(settings.files, pod)], missing)
+
+    return Backend(pod, build)
+
+
+def pool_backend(
+    settings: Settings,
+    fork_client: ForkClient,
+    template: TemplateClient,
+    lifecycle: Lifecycle,
+    logs: Logs,
+    event_bus: EventBus,
+) -> Backend:
+    """The bot in processes of its own: one for each call, or one for all where it may be reloaded."""
+    from pipecat_base.workers.limits import WorkerLimits as ProcessLimits
+    from pipecat_base.workers.pool import WorkerPool
+    from pipecat_base.workers.websocket_handoff import WebSocketHandoff
+
+    registry, memory = session_registry(settings, lifecycle.refusal)
+    registry.on_change(event_bus.on_change)
+    if memory is not None:
+        memory.freeze()
+    is_shared = settings.workers.isolation == "none"
+    bounds = ProcessLimits(
+        idle=0 if is_shared else settings.workers.idle_processes or min(4, os.cpu_count() or 1),
+        take_timeout=settings.workers.process_timeout,
+        setup_timeout=settings.start.setup_timeout,
+        teardown_timeout=settings.shutdown.teardown_timeout,
+        cancel_grace=settings.sessions.cancel_grace,
+        readyz_timeout=settings.start.readyz_timeout,
+        max_memory=settings.workers.max_memory_bytes,
+    )
+    pool = WorkerPool(
+        registry,
+        fork_client,
+        template,
+        settings.workers.process_start,
+        bounds,
+        shared=is_shared,
+        lines_of=logs.of_session,
+        emit=event_bus.emit,
+    )
+
+    def build(routes: list[BaseRoute], missing: list[BaseRoute]) -> ASGIApp:
+        return application.build_for_workers(
+            routes,
+            missing,
+            pool.answer,
+            has_app=pool.about.has_app,
+            passed_on=("/files",) if assembly.takes_uploads(settings.files, pool.about) else (),
+            clashing=pool.about.routes,
+        )
+
+    count_processes = None if is_shared else lambda: pool.counts
+    return Backend(pool, build, WebSocketHandoff, pool.renew, count_processes)

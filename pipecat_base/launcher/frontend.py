@@ -1,0 +1,166 @@
+"""The routes that callers reach, and the guards around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
+
+from pipecat_base.api import app as application
+from pipecat_base.api import assembly
+from pipecat_base.api.capabilities import Capabilities, CapabilitiesRoute
+from pipecat_base.api.whatsapp_calls import WhatsApp
+from pipecat_base.auth import host_and_origin
+from pipecat_base.auth.internal_headers import InternalHeaders
+from pipecat_base.auth.keys import KeyGuard, Keys
+from pipecat_base.auth.origins import OriginGuard
+from pipecat_base.auth.pod_token import PodTokenGuard
+from pipecat_base.auth.tokens import Tokens
+from pipecat_base.config.settings import Settings
+from pipecat_base.server.client_address import TraceHeaders
+from pipecat_base.server.lifecycle import Lifecycle
+from pipecat_base.server.paths import STARTS, STREAMS
+from pipecat_base.sessions.pod import Pod
+
+if TYPE_CHECKING:
+    from pipecat_base.gateway.pending_sessions import PendingSessions
+    from pipecat_base.launcher.backend import Backend
+    from pipecat_base.launcher.telemetry import Telemetry
+
+STARTING_WAIT = 30.0
+"""Seconds that a request to the gateway waits for a bot that is still set up."""
+
+
+@dataclass(frozen=True)
+class Frontend:
+    """What callers come through.
+
+    Attributes:
+        whatsapp: None where it is not installed or not configured.
+        entrance: Every request's.
+        tokens: Of WebSockets; None where they need none.
+        pending_sessions: What ``/start`` has promised; None without a gateway.
+    """
+
+    whatsapp: WhatsApp | None
+    entrance: application.EntryMiddleware
+    tokens: Tokens | None
+    pending_sessions: PendingSessions | None
+
+
+def frontend(
+    settings: Settings,
+    backend: Backend,
+    lifecycle: Lifecycle,
+    telemetry: Telemetry,
+    before: Frontend | None = None,
+    *,
+    shows_bot_errors: bool = False,
+) -> Frontend:
+    """Our routes on the bot's app, and what is around them.
+
+    Args:
+        observation: Learns of refusals, and has the reports that callers may ask for.
+        shows_bot_errors: Whether callers are those who work on the bot: they see what it raised, and where.
+        before: What takes the place of it: what it has promised is kept.
+    """
+    pod = backend.pod
+    tokens = Tokens(settings.websockets.secret) if settings.websockets.auth == "token" else None
+    calls, pending_sessions = assembly.whatsapp_calls(settings.whatsapp, pod), None
+    if before is not None:
+        tokens, pending_sessions = before.tokens, before.pending_sessions
+        calls = before.whatsapp if calls is not None and before.whatsapp is not None else calls
+    elif settings.gateway.is_enabled:
+        from pipecat_base.gateway.pending_sessions import PendingSessions
+
+        pending_sessions = PendingSessions()
+    capabilities = Capabilities(pod.capability_problems)
+    routes = assembly.pod_routes(settings, pod, lifecycle, capabilities, tokens)
+    if calls is not None:
+        from pipecat_base.api.whatsapp import WhatsAppRoutes  # no other bot waits for its imports
+
+        routes += WhatsAppRoutes(
+            calls,
+            app_secret=settings.whatsapp.app_secret or "",
+            verification_token=settings.whatsapp.verification_token,
+            max_body_bytes=settings.limits.max_body_bytes,
+        ).routes()
+    missing = assembly.missing_routes(settings, pod.about, takes_whatsapp=calls is not None)
+    inside = backend.build(routes, missing)
+    guarded = [*routes, *(route for route in missing if getattr(route, "path", "") in STARTS)]
+    entrance = _entrance(
+        settings,
+        pod,
+        inside,
+        guarded,
+        lifecycle,
+        capabilities,
+        tokens,
+        pending_sessions,
+        telemetry,
+        shows_bot_errors=shows_bot_errors,
+    )
+    return Frontend(calls, entrance, tokens, pending_sessions)
+
+
+def _entrance(
+    settings: Settings,
+    pod: Pod,
+    inside: ASGIApp,
+    ours: list[BaseRoute],
+    lifecycle: Lifecycle,
+    capabilities: Capabilities,
+    tokens: Tokens | None,
+    pending_sessions: PendingSessions | None,
+    telemetry: Telemetry,
+    *,
+    shows_bot_errors: bool,
+) -> application.EntryMiddleware:
+    """What callers come through: with a gateway it is between them and the pod."""
+    direct: ASGIApp = CapabilitiesRoute(inside, capabilities)
+    keys = Keys(settings.gateway.public_api_keys, settings.gateway.private_api_keys)
+    if settings.gateway.is_enabled and keys.are_needed:
+        direct = InternalHeaders(direct, settings.gateway.pod_token)
+    if settings.gateway.pod_token is not None:
+        direct = PodTokenGuard(direct, settings.gateway.pod_token, STARTS + STREAMS)
+    elif settings.gateway.is_enabled and keys.are_needed:
+        direct = PodTokenGuard(direct, None, STARTS)
+    if pending_sessions is None:
+        direct = _guarded(host_and_origin.of_pod(direct, settings), settings)
+        return application.EntryMiddleware(direct, on_refusal=telemetry.event_bus.on_refusal)
+    from pipecat_base.gateway import app as gateway  # a pod does not import it
+
+    if keys.are_needed:
+        direct = KeyGuard(direct, keys, ours, settings.gateway.open_routes)
+    has_uploads = assembly.takes_uploads(settings.files, pod.about)
+    app = gateway.build(
+        pod,
+        settings,
+        inside,
+        direct,
+        lifecycle,
+        pending_sessions,
+        keys=keys,
+        has_uploads=has_uploads,
+        tokens=tokens,
+        report_of=lambda session_id: None if telemetry.reports is None else telemetry.reports.get(session_id),
+        shows_bot_errors=shows_bot_errors,
+    )
+    return application.EntryMiddleware(
+        _guarded(app, settings),
+        startup_wait=STARTING_WAIT,
+        polled=gateway.POLLED,
+        on_refusal=telemetry.event_bus.on_refusal,
+    )
+
+
+def _guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
+    """With what is decided by headers alone around it."""
+    if settings.websockets.allowed_origins:
+        app = OriginGuard(app, settings.websockets.allowed_origins)
+    trusted = settings.telemetry.trust_traceparent
+    if trusted is None and settings.gateway.is_enabled and settings.gateway.has_keys:
+        trusted = ()
+    return app if trusted is None else TraceHeaders(app, trusted)
