@@ -91,7 +91,7 @@ def _find(path: str) -> Path:
         )
     if not os.access(file, os.R_OK):
         raise BotNotFound(
-            f"{file} cannot be read by uid {os.getuid()}.", "Let everybody read it: chmod 644, or COPY --chmod=644."
+            f"{file} cannot be read by uid {os.getuid()}.", "Make it readable: chmod 644, or COPY --chmod=644."
         )
     return file
 
@@ -133,7 +133,7 @@ def _bot_function(module: ModuleType, file: Path) -> BotFunction:
         )
     if not _accepts(bot, 1):
         raise BotArityInvalid(
-            f"`bot` in {file.name} takes {_signature(bot)}, but is called with one positional argument.",
+            f"`bot` in {file.name} takes {inspect.signature(bot)}, but is called with one positional argument.",
             'Write "async def bot(args)".',
         )
     return bot  # type: ignore[no-any-return]
@@ -147,15 +147,17 @@ def _hook(module: ModuleType, file: Path, name: str) -> Hook | None:
         logger.warning(f"`{name}` in {file.name} is {_kind(hook)}, so it is not used as the hook {name}()")
         return None
     remedy = f'Write "def {name}()", or give it another name if it is not the hook.'
-    if not callable(hook) or inspect.isclass(hook) or _is_generator(hook):
+    is_generator = inspect.isasyncgenfunction(hook) or inspect.isgeneratorfunction(hook)
+    if not callable(hook) or inspect.isclass(hook) or is_generator:
         raise HookInvalid(f"`{name}` in {file.name} is {_kind(hook)}, not a function.", remedy)
     if name in SYNC_HOOKS and is_async(hook):
         raise HookInvalid(f"`{name}` in {file.name} is async, but is called without await.", remedy)
     if not _accepts(hook, 0):
+        found = f"`{name}` in {file.name} takes {inspect.signature(hook)}"
         if name in NEW_HOOKS:
-            logger.warning(f"`{name}` in {file.name} takes {_signature(hook)}, so it is not used as the hook {name}()")
+            logger.warning(f"{found}, so it is not used as the hook {name}()")
             return None
-        raise HookInvalid(f"`{name}` in {file.name} takes {_signature(hook)}, but is called without arguments.", remedy)
+        raise HookInvalid(f"{found}, but is called without arguments.", remedy)
     return hook  # type: ignore[no-any-return]
 
 
@@ -195,13 +197,6 @@ def _accepts(function: Any, count: int) -> bool:
     return True
 
 
-def _signature(function: Any) -> str:
-    try:
-        return str(inspect.signature(function))
-    except (TypeError, ValueError):
-        return "unknown arguments"
-
-
 def _functions(module: ModuleType) -> str:
     names = [
         f"{name}()"
@@ -214,10 +209,6 @@ def _functions(module: ModuleType) -> str:
 def _is_meant(hook: Any, module: ModuleType) -> bool:
     own = inspect.isfunction(hook) and hook.__module__ == module.__name__
     return own or isinstance(hook, functools.partial) or (callable(hook) and is_async(hook))
-
-
-def _is_generator(function: Any) -> bool:
-    return inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function)
 
 
 def _kind(value: Any) -> str:

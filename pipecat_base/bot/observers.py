@@ -67,7 +67,7 @@ def _combined(observers: list[Any]) -> Any:
 
         @property
         def observe_every_push(self) -> bool:
-            # Start-up timing needs every push of the first frame.
+            # Startup timing needs the frame that each processor pushes on.
             return not self.is_started
 
         async def setup(self, task_manager: Any) -> None:
@@ -218,7 +218,7 @@ def _observe_turns(worker: Any, session: Any, observers: list[Any]) -> None:
         return
 
     class Endings(BaseObserver):
-        # The turn in which the pipeline ends is interrupted for pipecat.
+        # pipecat reports the turn in which the pipeline ends as interrupted.
         is_over = False
 
         async def on_push_frame(self, data: Any) -> None:

@@ -57,11 +57,11 @@ class BotRunner:
         before = 0.0 if session.report is None else session.report.seconds  # of a run with an earlier peer
         started, cpu, seconds_left = time.monotonic(), time.process_time(), self._registry.begin_run(session)
         options = replace(self._options, traces=self._spans.is_on)
-        listener = SessionContext(session.id, options, self._emit_from_any_thread)
-        with self._lines_of(session.id), within_session(listener), self._spans.of(session) as span:
+        context = SessionContext(session.id, options, self._emit_from_any_thread)
+        with self._lines_of(session.id), listening(context), self._spans.of(session) as span:
             logger.info(f"Session started: {_described(session)}")
             if self._session_info and session.report is None:
-                listener.emit("session_info", self._session_info)
+                context.emit("session_info", self._session_info)
             bot_task = BotTask(self._bot, session.id, arguments)
             try:
                 waited: set[asyncio.Future[Any]] = {bot_task.task, session.stop, *([until] if until else [])}
@@ -83,7 +83,7 @@ class BotRunner:
             level = "WARNING" if outcome is Outcome.FAILED else "INFO"
             logger.log(level, f"Session ended: {outcome.value} after {seconds:.1f} s")
             if bot_task.failure is not None:
-                listener.emit("failure", bot_task.failure)
+                context.emit("failure", bot_task.failure)
             process = {
                 "cpu_secs": time.process_time() - cpu,
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,

@@ -47,6 +47,6 @@ def test_an_observer_that_fails_is_left_out_with_a_log_line(at: str) -> None:
     assert "Inner failed and is left out: KeyError" in line
 
 
-@pytest.mark.parametrize("has_session", ["", "yes"], ids=["no session", "session"])
-def test_a_pipeline_gets_one_observer_more(has_session: str) -> None:
-    assert run("added", has_session) == ["Together"]
+@pytest.mark.parametrize("heard", ["", "yes"], ids=["unheard", "heard"])
+def test_a_pipeline_gets_one_observer_more(heard: str) -> None:
+    assert run("added", heard) == ["CombinedObserver"]
