@@ -83,4 +83,4 @@ class FlowFiles:
 
 
 class _Unusable(Exception):
-    """Its text is the reason, on one line."""
+    """The text is the reason, on one line."""

@@ -58,7 +58,7 @@ class BotRunner:
         started, cpu, seconds_left = time.monotonic(), time.process_time(), self._registry.begin_run(session)
         options = replace(self._options, traces=self._spans.is_on)
         context = SessionContext(session.id, options, self._emit_from_any_thread)
-        with self._lines_of(session.id), listening(context), self._spans.of(session) as span:
+        with self._lines_of(session.id), within_session(context), self._spans.of(session) as span:
             logger.info(f"Session started: {_described(session)}")
             if self._session_info and session.report is None:
                 context.emit("session_info", self._session_info)

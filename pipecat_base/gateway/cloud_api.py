@@ -35,13 +35,7 @@ MAX_LOG_LINES = 1000
 
 
 class CloudApi:
-    """Serves the only agent, under any name.
-
-    Args:
-        log_folder: The folder of ``bot.jsonl``, or None.
-        shows_log: True if managers may read the log.
-        stop: Ends a session.
-    """
+    """Serves the only agent, under any name. ``log_folder`` has ``bot.jsonl``."""
 
     def __init__(
         self,
@@ -130,7 +124,7 @@ class CloudApi:
         limit: str = "100",
         session_id: Annotated[str | None, Query(alias="sessionId")] = None,
     ) -> JSONResponse:
-        """``{"logs": [{"timestamp", "log"}]}``: the last lines, the oldest of them first."""
+        """The last lines of the log, the oldest of them first."""
         if not self._shows_log:
             raise NotServed("The log needs a private key: set PIPECAT_PRIVATE_API_KEYS.")
         if self._log_folder is None:

@@ -33,13 +33,7 @@ class Daily:
         self.api_url = api_url.rstrip("/")
 
     async def create(self, properties: dict[str, Any], token_properties: dict[str, Any], *, hidden: str = "") -> Room:
-        """Create a room and a token. Log lines omit the text ``hidden``.
-
-        Raises:
-            NotSupported: Daily is not configured or not installed.
-            Malformed: the properties are not Daily's.
-            NotReached: Daily did not answer, or refused.
-        """
+        """Create a room and a token. ``hidden``: a text to omit in log lines. Raises NotReached if Daily refuses."""
         async with self._helper(hidden) as (helper, daily):
             expires = {"exp": time.time() + ROOM_HOURS * 3600, "eject_at_room_exp": True}
             room_properties = _checked(daily.DailyRoomProperties, {**expires, **properties}, "dailyRoomProperties")

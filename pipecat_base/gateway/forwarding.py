@@ -38,13 +38,7 @@ def forwarded(
     query: bytes | None = None,
     dropped: frozenset[bytes] = DROPPED_HEADERS,
 ) -> Scope:
-    """Make the pod's scope for this request.
-
-    Args:
-        raw_path: Percent-encoded.
-        query: Replaces the query string.
-        dropped: Headers, in lower case. Internal headers are always dropped.
-    """
+    """Make the pod's scope for a request. Internal headers are always dropped, ``dropped`` are others in lower case."""
     scope = connection.scope
     headers = [header for header in without_internal(scope["headers"]) if header[0] not in dropped]
     if session_id is not None:

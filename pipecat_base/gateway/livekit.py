@@ -12,11 +12,7 @@ from pipecat_base.sessions.transports import LiveKitRoom
 
 
 def create_room(settings: Settings, session_id: str) -> tuple[LiveKitRoom, dict[str, Any]]:
-    """Returns the bot's room, and the fields that the caller needs to join it.
-
-    Raises:
-        NotSupported: LiveKit is not configured or not installed.
-    """
+    """Returns the bot's room, and the fields that the caller needs to join it."""
     url, key, secret = (
         settings.providers.livekit_url,
         settings.providers.livekit_api_key,

@@ -28,13 +28,11 @@ BOT_WAIT_SECONDS = 10.0
 
 
 class SessionApi:
-    """Forwards requests to the pod, and manages its sessions.
+    """Forwards requests to ``inside``, and manages sessions.
 
     Args:
-        inside: The pod's and the bot's routes.
         report_of: Gives the report of a session that ended recently.
         outdated: Gives the ids of sessions that run code from before a change.
-        shows_bot_errors: True in development: callers may see the bot's exceptions.
         bot_wait: Seconds that a request waits until its bot runs.
     """
 

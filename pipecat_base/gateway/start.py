@@ -29,7 +29,7 @@ from pipecat_base.server.paths import SESSION_ID
 from pipecat_base.sessions.pod import Pod, SessionRequest, SessionSlot
 from pipecat_base.sessions.transports import PUBLIC_STUN, DailyRoom, NoTransport, PendingWebRTC, TransportKind
 
-SESSION_ID_FIELD = "sessionId"  # in the response's body, and a header of it in Pipecat Cloud's documentation
+SESSION_ID_FIELD = "sessionId"  # a field of the response; also a header in Pipecat Cloud's documentation
 PACKAGES = {
     "webrtc": installed.WEBRTC,
     "daily": installed.DAILY,
@@ -67,13 +67,6 @@ Answer = dict[str, Any]
 
 
 class StartRoutes:
-    """StartRoutes sessions.
-
-    Args:
-        tokens: Makes tokens for WebSockets; None if they require none.
-        stream_path: Makes the path of a provider's streams, without a token.
-    """
-
     def __init__(
         self,
         pod: Pod,
@@ -83,7 +76,7 @@ class StartRoutes:
         pending_sessions: PendingSessions,
         *,
         tokens: Tokens | None,
-        stream_path: Callable[[str], str],
+        stream_path: Callable[[str], str],  # by provider, without a token
     ) -> None:
         self._pod = pod
         self._settings = settings
@@ -105,7 +98,6 @@ class StartRoutes:
 
     @property
     def transports(self) -> list[str]:
-        """Names of transports whose packages are installed."""
         return [name for name in (*self._immediate, *self._deferred) if installed.has(*PACKAGES.get(name, ()))]
 
     def router(self) -> APIRouter:

@@ -13,13 +13,7 @@ from pipecat_base.server.lifecycle import Lifecycle
 
 
 class StatusRoute:
-    """Serves ``/status``.
-
-    Args:
-        bot: The base name of its file.
-        client: The path of the prebuilt client, or None.
-        shows_bot_errors: True in development: the page polls more often.
-    """
+    """Serves ``/status``. ``client`` is the path of the prebuilt client, ``shows_bot_errors`` is for development."""
 
     def __init__(
         self,

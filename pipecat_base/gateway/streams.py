@@ -23,13 +23,7 @@ GENERIC = "generic"  # on the platform: an unknown provider
 class ProviderStream:
     """``WS /ws/{provider}?serviceHost=AGENT.ORGANIZATION``, as on the platform; forwarded to the pod's ``/ws``.
 
-    The token may be the last part of the path: Twilio drops queries.
-
-    Args:
-        inside: The pod's routes.
-        direct: The pod's routes behind their own checks, for streams without proof.
-        tokens: Makes the token of a signed stream; None if the pod requires none.
-        agent_name: The only valid agent; None accepts any.
+    The token may be the last part of the path, because Twilio drops queries. Streams without proof go to ``direct``.
     """
 
     def __init__(
@@ -67,10 +61,9 @@ class ProviderStream:
 
 
 class ClientStream:
-    """``WS /sessions/{session_id}/ws-client``: adds the pending session's body.
+    """``WS /sessions/{session_id}/ws-client``, for pending sessions."""
 
-    The id is not in the query, because some clients append ``?token=`` to the URL.
-    """
+    # The id is in the path, not in the query, because some clients append "?token=" to the URL.
 
     def __init__(self, inside: ASGIApp, pending_sessions: PendingSessions) -> None:
         self._inside = inside
@@ -101,8 +94,6 @@ class ClientStream:
 
 
 class StreamPath:
-    """Makes the path of a provider's stream."""
-
     def __init__(self, settings: Settings, tokens: Tokens | None) -> None:
         self._tokens = tokens
         self._guarded = settings.gateway.pod_token is not None  # the pod accepts streams only through the gateway

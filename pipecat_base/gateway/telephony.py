@@ -27,19 +27,13 @@ XML_DECLARATION = '<?xml version="1.0" encoding="UTF-8"?>'
 
 
 class Telephony:
-    """Answers webhooks.
-
-    Args:
-        stream_path: Makes the path of the stream for a provider's call; it may hold a token.
-    """
-
     def __init__(
         self,
         registry: SessionRegistry,
         settings: Settings,
         addresses: Addresses,
         *,
-        stream_path: Callable[[str], str],
+        stream_path: Callable[[str], str],  # by provider; may hold a token
     ) -> None:
         self._registry = registry
         self._settings = settings
@@ -72,11 +66,7 @@ class Telephony:
         return self._document(provider, await self._read(request), request)
 
     def check_handshake(self, provider: str, connection: HTTPConnection) -> bool:
-        """Returns True if a stream's handshake is signed, False if its provider signs none or no secret is set.
-
-        Raises:
-            Refusal: the signature is missing or wrong.
-        """
+        """False if the provider signs no handshakes, or its secret is not set. Raises a Refusal if not signed."""
         signing = PROVIDERS[provider].signing if provider in PROVIDERS else None
         secret = signing.secret(self._settings.providers) if signing is not None and signing.covers_streams else None
         if signing is None or secret is None:

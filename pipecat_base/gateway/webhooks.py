@@ -24,13 +24,7 @@ REQUIRED_FIELDS = ("From", "To", "callId", "callDomain")
 
 
 class Webhooks:
-    """Takes calls.
-
-    Args:
-        inside: The pod's and the bot's routes.
-        keys: Required of Daily's webhooks without ``dialin_secret``.
-        dialin_secret: Signs Daily's webhooks; None if they are not signed.
-    """
+    """Daily's webhooks need a signature with ``dialin_secret``, or a key if that is None."""
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ class OpenCalls:
             session_id = str(uuid.uuid4())  # several calls in one webhook, or in one pod
         with logger.contextualize(session_id=session_id):
             if event.call_id in self._known:
-                logger.info("WhatsApp delivered a call again, or after its end; nothing to do")
+                logger.info("WhatsApp: ignored a call that was delivered again, or after its end")
                 settled.set_result(None)
                 return settled
             self._remember(event.call_id)
@@ -60,10 +60,10 @@ class OpenCalls:
         self._remember(call_id)
         call = self._calls.get(call_id)
         if call is None or call.hung_up.done():
-            logger.info("WhatsApp: ignored the end of a call that is not here")
+            logger.info("WhatsApp: ignored the end of an unknown call")
             return
         with logger.contextualize(session_id=call.session_id):
-            logger.info("WhatsApp says that the call is over")
+            logger.info("WhatsApp reported the end of the call")
             call.hung_up.set_result(None)
             if call.slot is not None:
                 # Notifies the bot through its transport; a bot that ignores this is ended.
@@ -143,7 +143,7 @@ class OpenCalls:
         try:
             await (self._graph.terminate(call.id) if call.accepted else self._graph.reject(call.id))
         except GraphError as error:
-            logger.log("DEBUG" if call.failed else "WARNING", f"WhatsApp was not told of the call's end: {error}")
+            logger.log("DEBUG" if call.failed else "WARNING", f"WhatsApp: the call could not be ended there: {error}")
 
 
 def only_sha256(sdp: str) -> str:

@@ -168,7 +168,7 @@ def test_a_second_call_is_refused_with_429_while_the_first_is_running() -> None:
         assert post(launcher).status_code == 200
 
 
-def test_of_many_calls_at_once_exactly_as_many_run_as_there_are_places() -> None:
+def test_of_many_calls_at_once_exactly_as_many_run_as_there_are_slots() -> None:
     async def storm(port: int) -> list[int]:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
             posts = [client.post("/bot", json={"do": "sleep", "seconds": 2}) for _ in range(40)]
@@ -191,7 +191,7 @@ def test_a_session_is_ended_when_its_time_is_up() -> None:
                 assert least <= seconds() < most
 
 
-def test_a_bot_that_ignores_its_cancellation_is_named_and_loses_its_place() -> None:
+def test_a_bot_that_ignores_its_cancellation_is_logged_and_loses_its_slot() -> None:
     variables: dict[str, Any] = {"SESSION_CANCEL_GRACE": "0.3", "MAX_SESSION_SECONDS": "0.2", "MAX_SESSIONS": "1"}
     with Launcher("obedient", **variables) as launcher, measured() as seconds:
         response = post(launcher, {"do": "swallow", "seconds": 3}, x_daily_session_id="stubborn")

@@ -88,7 +88,7 @@ def test_a_readyz_that_fails_is_503_and_one_log_line(says: str, reason: str) -> 
 
 
 @pytest.mark.parametrize("kind", ["async def", "def"])
-def test_a_readyz_that_hung_once_is_asked_again(tmp_path: Path, kind: str) -> None:
+def test_a_readyz_that_hung_once_is_called_again(tmp_path: Path, kind: str) -> None:
     hang = "await asyncio.sleep(60)" if kind == "async def" else "time.sleep(60)"
     (tmp_path / "bot.py").write_text(
         f"import asyncio, time\n\ncalls = []\n\n\n{kind} readyz():\n    calls.append(1)\n"

@@ -35,7 +35,7 @@ def test_log_lines_of_an_endpoint_carry_the_session_that_the_gateway_names(api: 
     assert "| from-the-gateway - status was asked" in api.log()
 
 
-def test_a_clash_with_a_reserved_route_is_told_and_ours_wins(api: Launcher) -> None:
+def test_a_clash_with_a_reserved_route_is_logged_and_ours_wins(api: Launcher) -> None:
     assert api.http.get("/livez").json() == {"status": "ok"}
     assert "/livez is reserved for the launcher (GET): your my_livez() is not served there" in api.log()
     assert "/readyz is reserved for the launcher (GET): your " in api.log()

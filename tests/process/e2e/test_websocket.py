@@ -170,7 +170,7 @@ def test_a_refusal_for_want_of_a_token_says_so_to_the_caller_and_in_the_log() ->
         assert "no WebSocket can get in" in launcher.log()
 
 
-def test_a_socket_that_nobody_serves_is_404_and_in_the_log(obedient: Launcher) -> None:
+def test_an_unknown_websocket_is_404_and_in_the_log(obedient: Launcher) -> None:
     with pytest.raises(InvalidStatus) as refused, connect(obedient.websocket_url("/wss"), proxy=None):
         pass
     response = refused.value.response
@@ -186,7 +186,7 @@ def test_a_refusal_is_no_error_in_the_log() -> None:
         assert "ERROR" not in launcher.log()
 
 
-def test_a_token_survives_a_refusal_for_want_of_a_place() -> None:
+def test_a_token_survives_a_refusal_for_want_of_a_slot() -> None:
     from pipecat_base.auth.tokens import Tokens
 
     token = Tokens("sh4red-key").mint()

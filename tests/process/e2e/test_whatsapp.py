@@ -236,7 +236,7 @@ def test_a_call_that_ends_while_the_launcher_still_warms_up_is_over(graph: Graph
         time.sleep(0.02)
         deliver(launcher, terminate(call))
         assert ringing.result().status_code == 200
-        launcher.wait_for_log("WhatsApp says that the call is over")
+        launcher.wait_for_log("WhatsApp reported the end of the call")
         ends = ("WhatsApp call over before it was answered", "Session ended")
         until(lambda: any(launcher.lines(end) for end in ends), "the end of the call")
         until(launcher.is_ready, "the place to be free")
@@ -244,7 +244,7 @@ def test_a_call_that_ends_while_the_launcher_still_warms_up_is_over(graph: Graph
         assert graph.actions(call) in ([], ["pre_accept"], ["pre_accept", "accept"])
 
 
-def test_an_end_that_comes_before_its_call_starts_nothing(hanging: Launcher, graph: Graph) -> None:
+def test_a_call_whose_end_arrives_first_starts_no_session(hanging: Launcher, graph: Graph) -> None:
     call = call_id()
     assert deliver(hanging, terminate(call)).status_code == 200
     assert deliver(hanging, connect(call, SDP)).status_code == 200
@@ -289,7 +289,7 @@ def test_when_it_is_full_the_call_is_declined(hanging: Launcher, graph: Graph) -
 
 
 @pytest.mark.parametrize("do", ["return", "raise"])
-def test_when_the_bot_ends_meta_is_told(graph: Graph, do: str) -> None:
+def test_when_the_bot_ends_the_call_is_ended_at_meta(graph: Graph, do: str) -> None:
     with launch(graph, do) as launcher:
 
         async def scenario() -> None:
@@ -343,7 +343,7 @@ def test_a_graph_api_that_hangs_does_not_hold_up_the_webhook() -> None:
         stuck.set()
 
 
-def test_while_it_drains_a_call_is_declined_and_at_the_deadline_meta_is_told(graph: Graph) -> None:
+def test_while_it_drains_a_call_is_declined_and_at_the_deadline_calls_are_ended_at_meta(graph: Graph) -> None:
     with launch(graph, "hang", SHUTDOWN_TIMEOUT="2") as launcher:
         running, late = call_id(), call_id()
         deliver(launcher, connect(running, SDP))
@@ -356,7 +356,7 @@ def test_while_it_drains_a_call_is_declined_and_at_the_deadline_meta_is_told(gra
         assert graph.actions(running) == ["pre_accept", "accept", "terminate"]
 
 
-def test_a_caller_that_vanishes_frees_its_place(graph: Graph) -> None:
+def test_a_vanished_caller_frees_its_slot(graph: Graph) -> None:
     with launch(graph, "hang", WEBRTC_CONNECT_TIMEOUT="1") as launcher:
         call = call_id()
         began = time.monotonic()

@@ -65,7 +65,7 @@ def test_an_agent_without_a_name_is_called_as_its_file(gateway: Launcher) -> Non
     assert service["name"] == "bot"
 
 
-def test_a_session_is_told_while_it_runs_and_after_it_has_ended(agent: Launcher) -> None:
+def test_a_session_is_shown_while_it_runs_and_after_its_end(agent: Launcher) -> None:
     session_id = start(agent, do="stay")
     running = one(agent, session_id)
     assert (running["sessionId"], running["endState"], running["endedAt"]) == (session_id, "active", None)

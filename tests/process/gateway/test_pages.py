@@ -68,7 +68,7 @@ def test_the_prebuilt_client_is_served_where_it_is_installed(gateway: Launcher) 
     assert gateway.http.get("/client").headers["location"] == "/client/"
 
 
-def test_the_status_tells_of_transports_and_features(gateway: Launcher) -> None:
+def test_the_status_lists_transports_and_features(gateway: Launcher) -> None:
     content = gateway.http.get("/status").json()
     assert content["status"] == "ready"
     assert content["bot"] == "bot.py"

@@ -94,7 +94,7 @@ def test_an_ended_session_is_404(gateway: Launcher, running: str) -> None:
     assert gateway.http.delete(f"/sessions/{running}").status_code == 404
 
 
-def test_one_session_is_told_of_until_after_its_end(gateway: Launcher, running: str) -> None:
+def test_a_session_is_shown_until_after_its_end(gateway: Launcher, running: str) -> None:
     session = gateway.http.get(f"/sessions/{running}").json()
     assert (session["sessionId"], session["state"], session["transport"]) == (running, "running", "plain")
     gateway.http.delete(f"/sessions/{running}")
@@ -105,7 +105,7 @@ def test_one_session_is_told_of_until_after_its_end(gateway: Launcher, running: 
     assert gateway.http.get(f"/sessions/{uuid.uuid4()}").status_code == 404
 
 
-def test_a_caller_who_came_by_itself_is_told_of_too(gateway: Launcher) -> None:
+def test_a_session_without_a_start_is_shown_too(gateway: Launcher) -> None:
     headers = {"x-daily-session-id": "came-by-itself"}
     with connect(gateway.websocket_url("/ws-client"), additional_headers=headers) as client:
         client.send("hello")
@@ -115,7 +115,7 @@ def test_a_caller_who_came_by_itself_is_told_of_too(gateway: Launcher) -> None:
     assert (told["state"], told["outcome"]) == ("ended", "completed")
 
 
-def test_a_session_whose_offer_did_not_come_has_failed_for_that_reason() -> None:
+def test_a_session_without_an_offer_fails_for_that_reason() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1", WEBRTC_OFFER_TIMEOUT="0.2") as launcher:
         session = launcher.http.post("/start").json()["sessionId"]
         until(lambda: not sessions(launcher), "its end")
@@ -175,13 +175,13 @@ def test_a_session_can_be_stopped(gateway: Launcher, running: str, path: str) ->
     gateway.wait_for_log(f"{running} - Session ended: cancelled")
 
 
-def test_a_bot_that_fails_at_once_was_started_all_the_same(gateway: Launcher) -> None:
+def test_a_start_succeeds_although_its_bot_fails_at_once(gateway: Launcher) -> None:
     answer = gateway.http.post("/v1/public/my-agent/start", json={"body": {"do": "raise"}})
     assert answer.status_code == 200
     gateway.wait_for_log(f"{answer.json()['sessionId']} - Session ended: failed")
 
 
-def test_sessions_that_did_not_come_through_the_gateway_are_listed_too(gateway: Launcher) -> None:
+def test_sessions_started_without_the_gateway_are_listed_too(gateway: Launcher) -> None:
     with ThreadPoolExecutor() as pool:
         ended = pool.submit(gateway.http.post, "/bot", json={}, headers={"x-daily-session-id": "from-the-platform"})
         until(lambda: sessions(gateway), "a session")

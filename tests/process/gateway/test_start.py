@@ -42,7 +42,7 @@ def test_a_start_without_transport_at_pipecat_clouds_address_runs_a_bot_at_once(
     assert (session["state"], session["transport"]) == ("running", "plain")
 
 
-def test_default_ice_servers_are_given_to_who_asks_for_them(gateway: Launcher) -> None:
+def test_default_ice_servers_are_returned_on_request(gateway: Launcher) -> None:
     answer = gateway.http.post("/start", json={"transport": "webrtc", "enableDefaultIceServers": True})
     assert answer.json()["iceConfig"] == {"iceServers": [{"urls": ["stun:stun.l.google.com:19302"]}]}
 
@@ -55,7 +55,7 @@ def test_configured_ice_servers_are_given_to_everyone() -> None:
     assert answer.json()["iceConfig"] == {"iceServers": [expected]}
 
 
-def test_a_daily_room_is_made_with_the_properties_that_were_asked_for(gateway: Launcher, daily: DailyApi) -> None:
+def test_a_daily_room_is_made_with_the_requested_properties(gateway: Launcher, daily: DailyApi) -> None:
     answer = gateway.http.post(
         "/start",
         json={
@@ -80,9 +80,7 @@ def test_a_daily_room_is_made_with_the_properties_that_were_asked_for(gateway: L
 
 
 @pytest.mark.parametrize("exp", [4_000_000_000, 1e300, None, "inf", "nan", "-inf", -1])
-def test_no_room_outlives_the_documented_hours_whatever_is_asked_for(
-    gateway: Launcher, daily: DailyApi, exp: object
-) -> None:
+def test_no_room_outlives_the_documented_hours(gateway: Launcher, daily: DailyApi, exp: object) -> None:
     asked = {"exp": exp, "eject_at_room_exp": False}
     answer = gateway.http.post("/start", json={"createDailyRoom": True, "dailyRoomProperties": asked})
     assert answer.status_code == 200, answer.text
@@ -104,7 +102,7 @@ def test_a_room_may_end_sooner_and_may_live_as_long_as_a_session(daily: DailyApi
         assert len(launcher.lines("exp is shortened")) == 1
 
 
-def test_what_daily_refuses_is_told_to_the_caller_and_starts_nothing(gateway: Launcher, daily: DailyApi) -> None:
+def test_daily_s_refusal_is_returned_and_starts_no_session(gateway: Launcher, daily: DailyApi) -> None:
     daily.failure = 400
     answer = gateway.http.post("/start", json={"createDailyRoom": True})
     assert answer.status_code == 502
@@ -125,7 +123,7 @@ def test_a_room_for_which_daily_makes_no_token_is_given_back(gateway: Launcher, 
     assert len(daily.deleted) == deleted + 1
 
 
-def test_a_place_is_held_while_its_room_is_made(daily: DailyApi) -> None:
+def test_a_slot_is_held_while_its_room_is_made(daily: DailyApi) -> None:
     variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url}
     with (
         Launcher("gateway", PIPECAT_GATEWAY="1", MAX_SESSIONS="1", **variables) as launcher,
@@ -176,7 +174,7 @@ def test_a_websocket_client_gets_the_session_that_was_started_for_it(gateway: La
         connect(content["wsUrl"])
 
 
-def test_who_connects_can_not_change_what_was_started(gateway: Launcher) -> None:
+def test_a_client_cannot_change_the_body_of_its_session(gateway: Launcher) -> None:
     content = gateway.http.post("/start", json={"transport": "websocket", "body": {"user": "ada"}}).json()
     other = base64.b64encode(b'{"user": "root"}').decode()
     with connect(f"{content['wsUrl']}?body={other}") as client:
@@ -185,7 +183,7 @@ def test_who_connects_can_not_change_what_was_started(gateway: Launcher) -> None
         assert arguments(gateway, content["sessionId"])["args"]["body"] == {"user": "ada"}
 
 
-def test_who_connects_can_not_choose_the_sessions_id(gateway: Launcher) -> None:
+def test_a_client_cannot_choose_the_id_of_its_session(gateway: Launcher) -> None:
     chosen = {"x-daily-session-id": "chosen"}
     content = gateway.http.post("/start", json={"transport": "websocket"}).json()
     for url in (content["wsUrl"], gateway.websocket_url("/ws/generic")):
@@ -198,7 +196,7 @@ def test_who_connects_can_not_choose_the_sessions_id(gateway: Launcher) -> None:
         until(lambda: not sessions(gateway), "the session's end")
 
 
-def test_a_promised_session_can_be_called_off(gateway: Launcher) -> None:
+def test_a_pending_session_can_be_cancelled(gateway: Launcher) -> None:
     content = gateway.http.post("/start", json={"transport": "websocket"}).json()
     assert gateway.http.delete(f"/sessions/{content['sessionId']}").status_code == 200
     with pytest.raises(InvalidStatus):
@@ -213,7 +211,7 @@ def test_what_a_caller_names_makes_no_line_of_its_own_in_the_log(gateway: Launch
 
 
 @pytest.mark.parametrize("path", ["/start", "/telephony/twilio", "/daily-dialin-webhook"])
-def test_a_caller_who_leaves_before_its_request_has_come_leaves_no_traceback(gateway: Launcher, path: str) -> None:
+def test_a_caller_who_disconnects_before_its_body_arrives_leaves_no_traceback(gateway: Launcher, path: str) -> None:
     with socket.create_connection(("127.0.0.1", gateway.port)) as sock:
         sock.sendall(f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 10\r\n\r\n{{".encode())
         time.sleep(0.1)
@@ -221,7 +219,7 @@ def test_a_caller_who_leaves_before_its_request_has_come_leaves_no_traceback(gat
     assert "ClientDisconnect" not in gateway.log()
 
 
-def test_starts_beyond_what_can_be_promised_are_429_and_cost_no_caller_a_promise() -> None:
+def test_starts_beyond_the_pending_sessions_are_429_and_remove_none_of_them() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher:
         promised = launcher.http.post("/start", json={"transport": "websocket", "body": {"name": "Ada"}}).json()
         large = {"transport": "websocket", "body": "x" * 700_000}
@@ -232,7 +230,7 @@ def test_starts_beyond_what_can_be_promised_are_429_and_cost_no_caller_a_promise
             assert arguments(launcher, promised["sessionId"])["args"]["body"] == {"name": "Ada"}
 
 
-def test_a_promise_whose_client_has_connected_counts_no_longer() -> None:
+def test_a_pending_session_counts_until_its_client_connects() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher, contextlib.ExitStack() as calls:
         large = {"transport": "websocket", "body": "x" * 700_000}
         for _ in range(100):
@@ -243,7 +241,7 @@ def test_a_promise_whose_client_has_connected_counts_no_longer() -> None:
         assert len(sessions(launcher)) == 100
 
 
-def test_webrtc_starts_beyond_the_places_are_429_and_take_none_from_a_caller_who_is_awaited() -> None:
+def test_webrtc_starts_beyond_the_slots_are_429_and_take_none_from_a_waiting_session() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1", MAX_SESSIONS="1", PIPECAT_START_GRACE="0") as launcher:
         promised = launcher.http.post("/start").json()
         answers = [launcher.http.post("/start") for _ in range(5)]
@@ -251,7 +249,7 @@ def test_webrtc_starts_beyond_the_places_are_429_and_take_none_from_a_caller_who
         assert [session["sessionId"] for session in sessions(launcher)] == [promised["sessionId"]]
 
 
-def test_a_websocket_of_a_session_that_nobody_started_is_404(gateway: Launcher) -> None:
+def test_a_websocket_of_an_unknown_session_is_404(gateway: Launcher) -> None:
     with pytest.raises(InvalidStatus) as refused:
         connect(gateway.websocket_url(f"/sessions/{uuid.uuid4()}/ws-client"))
     assert refused.value.response.status_code == 404
@@ -391,7 +389,7 @@ def test_an_empty_start_is_a_start(gateway: Launcher, content: str) -> None:
     assert gateway.http.post("/start", content=content).status_code == 200
 
 
-def test_when_every_place_is_taken_a_start_is_429_and_makes_no_room(daily: DailyApi) -> None:
+def test_at_capacity_a_start_is_429_and_makes_no_room(daily: DailyApi) -> None:
     variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url}
     with Launcher("gateway", PIPECAT_GATEWAY="1", MAX_SESSIONS="1", **variables) as launcher:
         assert launcher.http.post("/start").status_code == 200
@@ -424,7 +422,7 @@ def test_another_agent_than_the_named_one_is_404() -> None:
             assert client.recv(timeout=10) == "hello"
 
 
-def test_a_request_that_comes_while_the_bot_is_set_up_waits_for_it() -> None:
+def test_a_request_waits_while_the_bot_is_set_up() -> None:
     with Launcher("gateway", wait=False, PIPECAT_GATEWAY="1", SETUP="1") as launcher:
         until(lambda: "NONE" in launcher.log() or _listens(launcher), "listening")
         answer = launcher.http.post("/v1/public/agent/start")

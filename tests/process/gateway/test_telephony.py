@@ -16,6 +16,8 @@ from twilio.request_validator import RequestValidator
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from pipecat_base.gateway.providers import PROVIDERS
+from pipecat_base.server.paths import PHONES
 from tests.process.gateway.conftest import sessions
 from tests.support.launchers import Launcher, until
 
@@ -61,12 +63,12 @@ def test_plivo_is_sent_to_the_stream_in_both_directions(gateway: Launcher, path:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_exotel_is_told_the_address_of_the_stream(gateway: Launcher, method: str) -> None:
+def test_exotel_gets_the_url_of_the_stream(gateway: Launcher, method: str) -> None:
     answer = gateway.http.request(method, "/telephony/exotel", headers=PUBLIC)
     assert answer.json() == {"url": "wss://bot.example/ws"}
 
 
-def test_a_webhook_of_nobody_knows_whom_is_400(gateway: Launcher) -> None:
+def test_a_webhook_of_an_unknown_provider_is_400(gateway: Launcher) -> None:
     answer = gateway.http.post("/", data={"hello": "world"})
     assert answer.status_code == 400
     assert "/telephony/" in answer.json()["message"]
@@ -81,7 +83,7 @@ def test_what_a_caller_sends_does_not_break_the_document(gateway: Launcher) -> N
     assert [c.tag for c in document(gateway.http.post("/telephony/twilio", headers=hostile))] == ["Connect"]
 
 
-def test_while_no_place_is_free_a_caller_hears_that_the_line_is_busy() -> None:
+def test_at_capacity_a_call_is_answered_busy() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1", MAX_SESSIONS="1") as launcher:
         launcher.http.post("/v1/public/agent/start")
         for provider, tag in (("twilio", "Reject"), ("telnyx", "Reject"), ("plivo", "Hangup")):
@@ -128,7 +130,7 @@ def test_a_webhook_that_twilio_gets_is_signed_over_its_address_alone() -> None:
         assert launcher.http.get(f"{path}&more=1", headers=good).status_code == 403
 
 
-def test_a_public_url_takes_the_place_of_what_headers_say() -> None:
+def test_a_public_url_overrides_the_headers() -> None:
     sign = RequestValidator("t0ken").compute_signature
     variables: dict[str, Any] = {
         "TWILIO_AUTH_TOKEN": "t0ken",
@@ -213,7 +215,7 @@ def test_behind_a_pod_token_a_stream_that_proves_nothing_is_refused(behind_a_tok
     assert refused.value.response.status_code == 401
 
 
-def test_behind_a_pod_token_streams_come_through_the_gateways_own_paths() -> None:
+def test_with_a_pod_token_streams_use_the_gateways_own_paths() -> None:
     variables: dict[str, Any] = {"PIPECAT_POD_TOKEN": "p0d", "PIPECAT_WEBSOCKET_AUTH": "token"}
     with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
         phone = launcher.http.post("/start", json={"transport": "plivo"}).json()
@@ -234,7 +236,7 @@ def test_a_stream_at_the_providers_path_is_as_at_ws(gateway: Launcher, provider:
     until(lambda: not sessions(gateway), "the session's end")
 
 
-def test_a_wrong_secret_is_told_at_the_start() -> None:
+def test_an_unusable_secret_is_reported_at_the_start() -> None:
     from tests.support.launchers import BOTS, run
 
     variables = {"TELNYX_PUBLIC_KEY": "c2hvcnQ=", "PINLESS_HMAC_SECRET": "no base64!", "DAILY_API_URL": "daily"}
@@ -244,3 +246,7 @@ def test_a_wrong_secret_is_told_at_the_start() -> None:
         ["pipecat-base", "settings_invalid", name] for name in variables
     ]
     assert "c2hvcnQ" not in ended.stderr
+
+
+def test_every_phone_provider_has_an_entry() -> None:
+    assert tuple(PROVIDERS) == PHONES

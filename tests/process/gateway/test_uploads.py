@@ -107,7 +107,7 @@ def test_a_file_is_in_memory_once() -> None:
         (TEXT_PART, {"content-type": "multipart/form-data; boundary=x"}),
     ],
 )
-def test_what_is_no_upload_is_400(uploads: Launcher, content: bytes, headers: dict[str, str]) -> None:
+def test_a_malformed_upload_is_400(uploads: Launcher, content: bytes, headers: dict[str, str]) -> None:
     answer = uploads.http.post("/files", content=content, headers=headers)
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "malformed"), answer.text
 
@@ -145,7 +145,7 @@ def test_two_files_at_once_are_400(uploads: Launcher) -> None:
     assert answer.status_code == 400
 
 
-def test_a_storage_that_fails_is_500_and_tells_nothing(uploads: Launcher) -> None:
+def test_a_failing_storage_is_500_without_details(uploads: Launcher) -> None:
     answer = uploads.http.post("/files", files={"file": ("refused.txt", b"x")})
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "storage_failed")
     assert "s3cr3t" not in answer.text

@@ -47,7 +47,7 @@ def test_a_call_gets_a_room_for_phones_and_a_bot_that_can_connect_it(
     }
 
 
-def test_a_call_holds_its_place_while_its_room_is_made_and_without_a_place_daily_is_not_asked(daily: DailyApi) -> None:
+def test_a_call_holds_a_slot_while_its_room_is_made_and_without_one_no_room_is_made(daily: DailyApi) -> None:
     variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url}
     with (
         Launcher("gateway", PIPECAT_GATEWAY="1", MAX_SESSIONS="1", **variables) as launcher,
@@ -73,7 +73,7 @@ def test_dailys_test_of_a_webhook_is_answered_and_starts_nothing(gateway: Launch
 
 
 @pytest.mark.parametrize("missing", list(CALL))
-def test_a_call_without_what_is_needed_is_400(gateway: Launcher, missing: str) -> None:
+def test_a_call_without_a_required_field_is_400(gateway: Launcher, missing: str) -> None:
     answer = gateway.http.post(PATHS[0], json={k: v for k, v in CALL.items() if k != missing})
     assert (answer.status_code, answer.json()["field"]) == (400, missing)
 
@@ -103,7 +103,7 @@ def test_with_a_secret_calls_must_be_signed_and_need_no_key(daily: DailyApi) -> 
         assert launcher.http.post(PATHS[1], content=raw, headers=good).status_code == 200
 
 
-def test_without_daily_a_call_is_told_what_is_missing() -> None:
+def test_without_daily_a_call_is_refused_with_the_reason() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher:
         answer = launcher.http.post(PATHS[0], json=CALL)
         assert answer.status_code == 501

@@ -94,7 +94,7 @@ def test_the_states_of_a_session() -> None:
     assert (session.state, session.outcome) == (SessionState.ENDED, Outcome.COMPLETED)
 
 
-def test_a_place_is_freed_however_the_scope_ends() -> None:
+def test_a_slot_is_freed_however_the_scope_ends() -> None:
     async def main() -> None:
         sessions = make(forever, max_sessions=1)
         for error in (ValueError(), KeyboardInterrupt(), SystemExit(), asyncio.CancelledError()):
@@ -122,7 +122,7 @@ def test_refusals_leave_nothing_behind() -> None:
     asyncio.run(main())
 
 
-def test_the_end_is_not_reached_while_a_place_is_held_though_another_session_ends_meanwhile() -> None:
+def test_the_registry_is_not_empty_while_a_slot_is_held() -> None:
     async def main() -> None:
         async def bot(args: Any) -> None: ...
 
@@ -153,7 +153,7 @@ def test_only_so_many_ends_are_remembered(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("keeps", [False, True])
-def test_what_a_bot_raised_is_kept_for_whoever_works_on_it_alone(keeps: bool) -> None:
+def test_bot_errors_are_kept_only_in_development(keeps: bool) -> None:
     async def main() -> None:
         kept = registry.SessionRegistry(
             max_sessions=None, max_seconds=None, refusal=lambda: None, keeps_bot_errors=keeps
@@ -167,7 +167,7 @@ def test_what_a_bot_raised_is_kept_for_whoever_works_on_it_alone(keeps: bool) ->
     asyncio.run(main())
 
 
-def test_when_everything_has_ended_a_session_is_still_told_that_the_launcher_shuts_down() -> None:
+def test_after_the_last_session_a_new_one_is_still_refused_as_draining() -> None:
     lifecycle = Lifecycle()
     lifecycle.ready()
     assert lifecycle.refusal() is None
@@ -204,7 +204,7 @@ def test_the_launchers_states_only_move_forward() -> None:
     assert states == [LauncherState.DRAINING] * 3 + [LauncherState.STOPPED] * 2
 
 
-def test_of_many_at_once_exactly_as_many_run_as_there_are_places() -> None:
+def test_of_many_at_once_exactly_as_many_run_as_there_are_slots() -> None:
     async def main() -> list[object]:
         async def bot(args: Any) -> None:
             await asyncio.sleep(0.05)
@@ -233,7 +233,7 @@ def test_cancel_by_id() -> None:
     asyncio.run(main())
 
 
-def test_a_session_whose_end_is_asked_for_before_it_runs_never_runs_long() -> None:
+def test_a_session_cancelled_before_its_run_never_runs_long() -> None:
     async def main() -> None:
         sessions = make(forever)
         async with sessions.admit("a", TransportKind.PLAIN) as session:
@@ -269,7 +269,7 @@ def test_a_bot_that_fails_while_it_is_cancelled_was_cancelled() -> None:
     assert asyncio.run(main()).outcome is Outcome.EXPIRED
 
 
-def test_what_a_session_held_is_closed_in_reverse_with_the_outcome() -> None:
+def test_closers_run_in_reverse_order_with_the_outcome() -> None:
     closed: list[tuple[str, Outcome]] = []
 
     async def main() -> None:
@@ -340,7 +340,7 @@ def test_eager_tasks_change_nothing() -> None:
     assert asyncio.run(main()).outcome is Outcome.FAILED
 
 
-def test_what_follows_a_session_comes_before_its_place_is_free_and_costs_it_nothing() -> None:
+def test_after_each_runs_before_the_slot_is_free_and_its_failure_is_harmless() -> None:
     async def main() -> None:
         seen: list[bool] = []
 
