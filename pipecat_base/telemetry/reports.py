@@ -14,6 +14,7 @@ from typing import Any
 
 from pipecat_base import LAUNCHER, http_client
 from pipecat_base.logs.logger import logger
+from pipecat_base.logs.throttle import LogThrottle
 from pipecat_base.sessions.registry import MAX_REPORTS
 from pipecat_base.telemetry.call_report import CallReport
 from pipecat_base.telemetry.delivery import DeliveryQueue, TryAgain
@@ -26,7 +27,7 @@ FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 1.0, 300.0
 FINAL_STATUSES = (400, 410, 413, 422)
 TIMEOUT_SECONDS = 5.0
 MAX_RESPONSE_BYTES = 65536
-LOG_THROTTLE_SECONDS = 60.0
+LOG_INTERVAL_SECONDS = 60.0
 TYPE = "call.ended"
 
 JsonReport = Mapping[str, Any]
@@ -44,7 +45,7 @@ class Reports:
         self._calls: dict[str, CallReport] = {}
         self._recent: OrderedDict[str, JsonReport] = OrderedDict()
         self._journal = None if folder is None else Journal(folder, sends=url is not None)
-        self._next_log_at = 0.0
+        self._throttle = LogThrottle(LOG_INTERVAL_SECONDS)
         # Only its thread uses the journal.
         self._journaling: DeliveryQueue[Callable[[], object]] = DeliveryQueue(
             "reports", self._write, max_items=MAX_PENDING_REPORTS, on_drop=_log_unwritten
@@ -112,9 +113,9 @@ class Reports:
         try:
             step()
         except OSError as error:
-            if time.monotonic() >= self._next_log_at:
-                self._next_log_at = time.monotonic() + LOG_THROTTLE_SECONDS
-                logger.error(f"PIPECAT_REPORTS_DIR: a report cannot be written: {error.strerror}")
+            line = self._throttle.admit(f"PIPECAT_REPORTS_DIR: a report cannot be written: {error.strerror}")
+            if line is not None:
+                logger.error(line)
 
 
 class ReportSender(DeliveryQueue[JsonReport]):

@@ -70,7 +70,7 @@ async def all_events() -> list[list[str]]:
 
 
 async def repeated_pushes() -> dict[str, Any]:
-    """Which observers get a frame that is pushed on, and whether such are requested before and after the start."""
+    """Observers that get a frame which is pushed on, and requests for such frames before and after the start."""
     once, always = Inner(), Inner(every_push=True)
     together = observers._combined([once, always])
     before = together.observe_every_push
@@ -81,7 +81,7 @@ async def repeated_pushes() -> dict[str, Any]:
 
 
 async def failing(at: str) -> dict[str, Any]:
-    """One that fails, and one beside it."""
+    """An observer that fails, and another one."""
     lines: list[str] = []
     logger.add(lines.append, format="{level} {message}")
     one, other = Inner(fails_at=at), Inner()
@@ -94,7 +94,7 @@ async def failing(at: str) -> dict[str, Any]:
 
 
 async def looked_at() -> list[str]:
-    """Of the frames that are passed over, those that an observer's module names."""
+    """Frames that are not passed on although the module of an observer names them."""
     names = ["startup_timing_observer", "user_bot_latency_observer", *observers.OBSERVERS]
     modules = [importlib.import_module(f"pipecat.observers.{name}") for name in names]
     modules.append(importlib.import_module("pipecat.utils.tracing.turn_trace_observer"))

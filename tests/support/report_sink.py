@@ -12,7 +12,7 @@ from typing import Any
 
 
 class Sink:
-    """Answers with ``status``; hangs until it is closed where that is None.
+    """Answers with ``status``; hangs until it is closed if that is None.
 
     Attributes:
         posts: Path, headers in lower case, and body of each request.
@@ -21,7 +21,7 @@ class Sink:
     def __init__(self, status: int | None = 200) -> None:
         self.status = status
         self.refused: bytes | None = None
-        """What is answered with 503, whatever ``status`` is."""
+        """Requests with this are answered with 503."""
         self.posts: list[tuple[str, dict[str, str], bytes]] = []
         self._closed = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -32,7 +32,7 @@ class Sink:
         return f"http://127.0.0.1:{self.port}{path}"
 
     def contents(self, path: str = "/") -> list[Any]:
-        """What was posted there, decoded."""
+        """Decoded bodies of the requests to this path."""
         return [json.loads(body) for found, _, body in self.posts if found == path]
 
     def __enter__(self) -> Sink:

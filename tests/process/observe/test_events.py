@@ -1,4 +1,4 @@
-"""The platform's event publisher, as section 24 of the replaced image's behaviour has it."""
+"""The platform's event publisher, which works like that of the replaced image."""
 
 from __future__ import annotations
 

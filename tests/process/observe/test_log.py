@@ -1,4 +1,4 @@
-"""What an operator reads at three in the morning."""
+"""The log that an operator reads at three in the morning."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.support.launchers import ISOLATION, Launcher, run, until
 
 
 def entries(launcher: Launcher) -> list[dict[str, Any]]:
-    """The log as JSON: every line of it."""
+    """Every line of the log, as JSON."""
     return [json.loads(line) for line in launcher.log().splitlines()]
 
 
-def test_as_json_every_line_is_an_object_what_is_printed_too() -> None:
+def test_as_json_every_line_is_an_object_also_printed_ones() -> None:
     with Launcher("observed", PIPECAT_LOG_FORMAT="json", DRAIN_NOTICE="0") as launcher:
         launcher.post({"print": "what was printed", "raise": "boom\nbang"}, x_daily_session_id="s-1")
         until(lambda: [e for e in entries(launcher) if e["stream"] == "stdout"], "what was printed")
@@ -34,7 +34,7 @@ def test_as_json_every_line_is_an_object_what_is_printed_too() -> None:
     assert found[-1]["line"] == "Stopped"
 
 
-def test_as_json_a_start_that_fails_is_told_in_it(tmp_path: Path) -> None:
+def test_as_json_a_failed_start_is_an_object_too(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text("import nothing_of_this_name\n")
     ended = run("serve", cwd=tmp_path, PIPECAT_LOG_FORMAT="json")
     assert ended.returncode != 0
@@ -42,7 +42,7 @@ def test_as_json_a_start_that_fails_is_told_in_it(tmp_path: Path) -> None:
     assert any("nothing_of_this_name" in line for line in lines)
 
 
-def test_as_json_it_stays_where_the_folder_cannot_be_used() -> None:
+def test_json_lines_stay_in_the_output_if_the_folder_cannot_be_used() -> None:
     with Launcher("observed", PIPECAT_LOG_FORMAT="json", PCC_LOG_DIR="/proc/nowhere") as launcher:
         launcher.post({"return": True})
         until(lambda: "Session ended" in launcher.log(), "its end")
@@ -52,14 +52,14 @@ def test_as_json_it_stays_where_the_folder_cannot_be_used() -> None:
 
 
 @pytest.mark.parametrize("log_format", ["text", "json"])
-def test_a_warning_of_the_import_is_told_too(tmp_path: Path, log_format: str) -> None:
+def test_a_warning_during_the_import_is_logged(tmp_path: Path, log_format: str) -> None:
     (tmp_path / "bot.py").write_text("import warnings\n\nwarnings.warn('at import')\n\n\nasync def bot(args): ...\n")
     with Launcher(tmp_path, PIPECAT_LOG_FORMAT=log_format) as launcher:
         launcher.wait_for_log("UserWarning: at import")
         assert len(launcher.lines("UserWarning: at import")) == 1
 
 
-def test_one_line_tells_of_a_refusal() -> None:
+def test_a_refusal_is_logged_in_one_line() -> None:
     with Launcher("observed", MAX_SESSIONS="1", PIPECAT_GATEWAY="1") as launcher:
         launcher.http.post("/v1/public/agent/start", json={"body": {"end": "stay"}})
         until(lambda: not launcher.is_ready(), "the place is taken")
@@ -72,7 +72,7 @@ def test_one_line_tells_of_a_refusal() -> None:
         assert "| WARNING " in line
 
 
-def test_the_page_and_what_it_asks_for_are_no_news() -> None:
+def test_requests_of_the_page_are_not_logged() -> None:
     with Launcher("observed", PIPECAT_GATEWAY="1") as launcher:
         for path in ("/", "/page/app.js", "/page/style.css", "/sessions", "/status"):
             assert launcher.http.get(path).status_code == 200
@@ -82,7 +82,7 @@ def test_the_page_and_what_it_asks_for_are_no_news() -> None:
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="tasks do not tell their context before Python 3.12")
-def test_what_blocks_the_loop_and_what_fails_in_the_background_is_told_with_its_session() -> None:
+def test_a_blocked_loop_and_a_background_failure_are_logged_with_their_session() -> None:
     with Launcher("observed") as launcher:
         launcher.post({"block": 1.6, "return": True}, x_daily_session_id="s-block")
         launcher.wait_for_log("| s-block - The event loop is blocked by bot.py:")
@@ -90,7 +90,7 @@ def test_what_blocks_the_loop_and_what_fails_in_the_background_is_told_with_its_
         launcher.wait_for_log("| s-background - Task exception was never retrieved")
 
 
-def test_a_stall_is_told_in_any_case() -> None:
+def test_a_stall_is_always_logged() -> None:
     with Launcher("observed") as launcher:
         launcher.post({"block": 1.6, "return": True})
         launcher.wait_for_log("The event loop is blocked by bot.py:")

@@ -1,4 +1,4 @@
-"""GET /metrics: what Prometheus sees of calls, the same with a process for each."""
+"""GET /metrics: the same values in one process and with a process for each call."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Scraped:
         return self.get().text
 
     def value(self, name: str, **labels: str) -> float | None:
-        """Of one sample; None where there is none."""
+        """The value of a sample, if there is one."""
         for family in text_string_to_metric_families(self.text()):
             for sample in family.samples:
                 if sample.name == name and sample.labels == labels:
@@ -66,7 +66,7 @@ def scraped() -> Iterator[Scraped]:
         yield found
 
 
-def test_a_call_is_counted_with_all_that_was_measured_in_it(scraped: Scraped) -> None:
+def test_a_call_is_counted_with_all_its_measurements(scraped: Scraped) -> None:
     before = {
         "ended": scraped.value("pipecat_sessions_total", transport="plain", outcome="completed") or 0,
         "turns": scraped.value("pipecat_user_bot_latency_seconds_count") or 0,
@@ -91,7 +91,7 @@ def test_a_call_is_counted_with_all_that_was_measured_in_it(scraped: Scraped) ->
     assert scraped.value("pipecat_process_wait_seconds_count") == int(ISOLATION == "process")
 
 
-def test_outcomes_and_refusals_are_told_apart(scraped: Scraped) -> None:
+def test_outcomes_and_refusals_are_counted_separately(scraped: Scraped) -> None:
     assert scraped.launcher.post({"raise": "boom"}).status_code == 500
     scraped.wait_for(1, "pipecat_sessions_total", transport="plain", outcome="failed")
     assert scraped.launcher.http.post("/bot", content=b"{").status_code == 400
@@ -114,7 +114,7 @@ def test_outcomes_and_refusals_are_told_apart(scraped: Scraped) -> None:
             call.exception()
 
 
-def test_a_request_that_is_refused_before_it_is_one_is_counted_too() -> None:
+def test_a_request_that_is_refused_before_it_is_parsed_is_counted() -> None:
     scraped = Scraped()
     with scraped.launcher, socket.create_connection(("127.0.0.1", scraped.launcher.port)) as sock:
         sock.sendall(b"GET / HTTP/1.1\r\nhost: localhost\r\n" + b"x: y\r\n" * 200 + b"\r\n")
@@ -126,7 +126,7 @@ def test_a_request_that_is_refused_before_it_is_one_is_counted_too() -> None:
         assert "session_id" not in scraped.text()
 
 
-def test_a_scrape_is_answered_at_once_beside_connections_that_are_slow() -> None:
+def test_slow_connections_do_not_delay_a_scrape() -> None:
     scraped = Scraped()
     with scraped.launcher, contextlib.ExitStack() as stack:
         process = psutil.Process(scraped.launcher.process.pid)
@@ -146,7 +146,7 @@ def test_a_scrape_is_answered_at_once_beside_connections_that_are_slow() -> None
         assert scraped.launcher.stop() == 0
 
 
-def test_a_scrape_whose_head_never_ends_is_cut_off_in_the_time_of_any_head() -> None:
+def test_a_scrape_whose_head_never_ends_is_cut_off_after_the_head_timeout() -> None:
     scraped = Scraped(PIPECAT_HEAD_TIMEOUT="0.5")
     with scraped.launcher, socket.create_connection(("127.0.0.1", scraped.port), timeout=PATIENCE) as sock:
         with Flood(sock, b"G", rate=20) as flood:
@@ -168,11 +168,11 @@ def test_a_name_that_cannot_be_encoded_spoils_no_scrape(tmp_path: Path) -> None:
         assert scraped.value("pipecat_service_ttfb_seconds_count", kind="llm", model="?") == 1
 
 
-def test_a_call_that_blocks_its_own_process_is_not_a_launcher_that_is_late() -> None:
+def test_a_call_that_blocks_its_own_process_does_not_count_as_lag_of_the_launcher() -> None:
     scraped = Scraped(PIPECAT_ISOLATION="process")
 
     def late(process: str) -> float:
-        """How often it was late by more than two seconds."""
+        """Number of samples above two seconds."""
         name = "pipecat_event_loop_lag_seconds"
         at_all = scraped.value(f"{name}_count", process=process) or 0
         return at_all - (scraped.value(f"{name}_bucket", process=process, le="2.0") or 0)
@@ -185,7 +185,7 @@ def test_a_call_that_blocks_its_own_process_is_not_a_launcher_that_is_late() -> 
         call.exception()
 
 
-def test_the_port_of_the_metrics_is_theirs_alone() -> None:
+def test_metrics_have_a_port_of_their_own() -> None:
     scraped = Scraped()
     with scraped.launcher:
         assert scraped.launcher.http.get("/metrics").status_code == 404
@@ -194,7 +194,7 @@ def test_the_port_of_the_metrics_is_theirs_alone() -> None:
         assert "PIPECAT_METRICS_PORT" in ended.stderr
 
 
-def test_without_a_port_nothing_of_it_is_imported(tmp_path: Path) -> None:
+def test_without_a_port_no_metrics_module_is_imported(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text("async def bot(args): ...\n")
     off: dict[str, Any] = {"PIPECAT_METRICS_PORT": "", "PIPECAT_REPORTS_DIR": ""}
     with Launcher(tmp_path, PYTHONPROFILEIMPORTTIME="1", **off) as launcher:
@@ -267,7 +267,7 @@ def test_an_event_is_counted_in_its_unit(
 
 
 @pytest.mark.parametrize(("slots", "wanted"), [(None, float("inf")), (3, 3)])
-def test_no_limit_of_sessions_is_no_limit_of_places(slots: int | None, wanted: float) -> None:
+def test_without_a_limit_of_sessions_the_slots_are_infinite(slots: int | None, wanted: float) -> None:
     metrics = Metrics()
     metrics.describe(pipecat=None, slots=slots)
     assert metrics.registry.get_sample_value("pipecat_places") == wanted
@@ -301,7 +301,7 @@ def test_the_categories_of_errors_are_pipecats() -> None:
 
 
 class FakeWorker:
-    """One whose state is asked for while another thread, which makes processes, adds one."""
+    """A worker; while its state is read, another thread adds one."""
 
     def __init__(self, workers: set[FakeWorker], *, busy: bool = False, ready: bool = True) -> None:
         self._workers = workers

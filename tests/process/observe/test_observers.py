@@ -1,4 +1,4 @@
-"""What the setup file adds to a pipeline: one observer, whatever is observed."""
+"""The one observer that the setup file adds to a pipeline."""
 
 from __future__ import annotations
 

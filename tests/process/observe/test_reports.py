@@ -1,4 +1,4 @@
-"""A report for every call: in a file, at an address, by the Session API, whatever has become of the call."""
+"""A report for every call: in a file, at an address, by the Session API, however the call has ended."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_report_holds_what_was_measured(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["Exception", "ValueError"])
-def test_a_bot_whose_exception_cannot_say_what_it_is_fails_like_others(tmp_path: Path, kind: str) -> None:
+def test_a_bot_whose_exception_has_no_text_fails_like_others(tmp_path: Path, kind: str) -> None:
     (tmp_path / "bot.py").write_text(
         f"class Bad({kind}):\n    def __str__(self):\n        raise RuntimeError('no words')\n\n\n"
         "async def bot(args):\n    raise Bad\n"
@@ -88,7 +88,7 @@ def test_a_bot_whose_exception_cannot_say_what_it_is_fails_like_others(tmp_path:
     assert report["failure"]["exception_type"] == "Bad"
 
 
-def test_the_transcript_is_in_it_on_request(tmp_path: Path) -> None:
+def test_a_report_has_the_transcript_on_request(tmp_path: Path) -> None:
     with launch(tmp_path, PIPECAT_REPORT_CONTENT="true") as launcher:
         launcher.post({"text": "what was said"})
         launcher.post({"text": "is anybody there?", "answer": ""})
@@ -115,7 +115,7 @@ def test_a_bot_that_fails_is_reported_with_its_own_line(tmp_path: Path) -> None:
     assert "boom" not in json.dumps({**report, "failure": None})
 
 
-def test_a_session_tells_of_its_report(tmp_path: Path) -> None:
+def test_the_session_api_has_the_report(tmp_path: Path) -> None:
     with Launcher("observed", PIPECAT_GATEWAY="1") as launcher:
         started = launcher.http.post("/v1/public/agent/start", json={"body": {"raise": "boom"}}).json()["sessionId"]
         ended = until(
@@ -129,7 +129,7 @@ def test_a_session_tells_of_its_report(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("isolation", ["none", "process"])
-def test_for_the_session_api_alone_turns_are_told_and_no_service_is_measured(isolation: str) -> None:
+def test_for_the_session_api_only_turns_are_reported_and_no_service_is_measured(isolation: str) -> None:
     off: dict[str, Any] = {"PIPECAT_METRICS_PORT": "", "PIPECAT_REPORTS_DIR": ""}
     with Launcher("observed", PIPECAT_GATEWAY="1", PIPECAT_ISOLATION=isolation, **off) as launcher:
         started = launcher.http.post("/v1/public/agent/start", json={"body": {"turns": 1}}).json()["sessionId"]
@@ -211,7 +211,7 @@ def test_reports_are_sent_signed(tmp_path: Path) -> None:
         Webhook(SECRET).verify(body.replace(b"s-1", b"s-2"), headers)
 
 
-def test_reports_that_are_not_taken_are_sent_again_and_after_a_restart(tmp_path: Path) -> None:
+def test_rejected_reports_are_retried_also_after_a_restart(tmp_path: Path) -> None:
     with Sink(503) as sink:
         with launch(tmp_path, PIPECAT_REPORT_URL=sink.url()) as launcher:
             for number in range(3):
@@ -232,7 +232,7 @@ def test_reports_that_are_not_taken_are_sent_again_and_after_a_restart(tmp_path:
     assert journals(tmp_path) == []
 
 
-def test_a_report_that_is_not_taken_holds_up_no_other(tmp_path: Path) -> None:
+def test_a_rejected_report_delays_no_other(tmp_path: Path) -> None:
     with Sink() as sink, launch(tmp_path, PIPECAT_REPORT_URL=sink.url()) as launcher:
         sink.refused = b'"poison"'
         launcher.post({"return": True}, x_daily_session_id="poison")
@@ -247,7 +247,7 @@ def test_a_report_that_is_not_taken_holds_up_no_other(tmp_path: Path) -> None:
     assert journals(tmp_path) == []
 
 
-def test_a_report_that_will_never_be_taken_holds_up_no_other(tmp_path: Path) -> None:
+def test_a_report_that_is_rejected_for_good_delays_no_other(tmp_path: Path) -> None:
     with Sink(422) as sink, launch(tmp_path, PIPECAT_REPORT_URL=sink.url()) as launcher:
         for number in range(2):
             launcher.post({"return": True}, x_daily_session_id=f"s-{number}")
@@ -265,7 +265,7 @@ def test_an_address_that_hangs_delays_no_call(tmp_path: Path) -> None:
         until(lambda: len(filed(tmp_path)) == 5, "their reports in the file")
 
 
-def test_a_file_that_cannot_be_written_costs_no_call_and_reports_are_filed_once_it_can(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_written_delays_no_call_and_reports_are_filed_once_it_can(tmp_path: Path) -> None:
     (tmp_path / CALLS).mkdir()
     with launch(tmp_path) as launcher:
         for _ in range(2):
@@ -304,7 +304,7 @@ def test_a_full_disk_leaves_no_half_a_line(tmp_path: Path) -> None:
     assert journals(tmp_path) == []
 
 
-def test_settings_that_cannot_be_used_are_told(tmp_path: Path) -> None:
+def test_settings_that_cannot_be_used_end_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     ended = run("serve", cwd=BOTS / "observed", PIPECAT_REPORTS_DIR=str(tmp_path / "file"))
     assert ended.returncode == 24

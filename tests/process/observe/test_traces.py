@@ -102,7 +102,7 @@ def test_a_bot_that_fails_fails_its_span() -> None:
         assert collector.services == {"mine"}
 
 
-def test_a_bot_that_asks_pipecat_for_its_spans_itself_has_each_once() -> None:
+def test_a_bot_that_enables_pipecats_spans_has_each_once() -> None:
     with Collector() as collector, launch("observed", collector) as launcher:
         launcher.post({"turns": 1, "trace": True})
         (session,) = until(lambda: collector.named("session"), "the session's span")
@@ -126,9 +126,7 @@ def test_a_bot_that_asks_pipecat_for_its_spans_itself_has_each_once() -> None:
     ],
 )
 @pytest.mark.parametrize("is_disabled", [False, True])
-def test_spans_are_made_where_opentelemetrys_variables_say_so(
-    variables: dict[str, str], are_made: bool, is_disabled: bool
-) -> None:
+def test_opentelemetrys_variables_enable_spans(variables: dict[str, str], are_made: bool, is_disabled: bool) -> None:
     disabled = {"OTEL_SDK_DISABLED": "TRUE"} if is_disabled else {}
     named = {f"OTEL_EXPORTER_OTLP_{name}": value for name, value in variables.items()}
     spans = Spans({**named, **disabled}, bot_sets_up=lambda: True)
@@ -156,7 +154,7 @@ def test_a_bot_that_sets_tracing_up_keeps_its_own_exporter(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("answers", [False, None])
-def test_a_collector_that_does_not_take_spans_delays_no_call_and_no_end(answers: bool | None) -> None:
+def test_a_collector_that_rejects_spans_delays_no_call_and_no_shutdown(answers: bool | None) -> None:
     with Collector(answers=False) as collector:
         url = collector.url if answers is False else "http://127.0.0.1:9"
         with Launcher("observed", OTEL_EXPORTER_OTLP_ENDPOINT=url, DRAIN_NOTICE="0") as launcher:
@@ -164,7 +162,7 @@ def test_a_collector_that_does_not_take_spans_delays_no_call_and_no_end(answers:
             assert launcher.stop() == 0
 
 
-def test_a_collector_that_hangs_is_waited_for_within_a_bound_and_what_is_lost_is_told() -> None:
+def test_a_collector_that_hangs_delays_the_shutdown_within_a_bound_and_lost_spans_are_logged() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with Launcher("observed", OTEL_EXPORTER_OTLP_ENDPOINT=url, DRAIN_NOTICE="0") as launcher:
@@ -187,7 +185,7 @@ def test_a_provider_that_the_bots_packages_have_set_is_used(tmp_path: Path) -> N
         assert not collector.spans
 
 
-def test_sentry_of_the_bots_goes_on_beside_it(tmp_path: Path) -> None:
+def test_the_bots_sentry_keeps_working(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text(
         "import sentry_sdk\n\n"
         "def send(envelope):\n    print('{\"said\": true}', flush=True)\n\n\n"
@@ -196,11 +194,11 @@ def test_sentry_of_the_bots_goes_on_beside_it(tmp_path: Path) -> None:
     )
     with Collector() as collector, launch(tmp_path, collector) as launcher:
         assert launcher.post().status_code == 500
-        until(launcher.said, "what Sentry was told")
+        until(launcher.said, "the event for Sentry")
         until(lambda: collector.named("session"), "the session's span")
 
 
-def test_why_there_are_no_traces_is_told_once_however_many_processes_there_are() -> None:
+def test_the_reason_for_missing_traces_is_logged_once_for_all_processes() -> None:
     variables: dict[str, Any] = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:9", "DRAIN_NOTICE": "0"}
     with Launcher("observed", OTEL_EXPORTER_OTLP_PROTOCOL="smoke", **variables) as launcher:
         for _ in range(3):

@@ -67,6 +67,12 @@ def test_an_unsent_report_is_sent_by_the_next_launcher(tmp_path: Path) -> None:
     assert filed(tmp_path) == ["sent", "unsent"]
 
 
+def test_a_report_that_was_sent_but_not_filed_is_filed_and_not_sent_again(tmp_path: Path) -> None:
+    killed(tmp_path, {"ended": {"id": "a"}}, {"sent": "a"})
+    assert Journal(str(tmp_path), sends=True).adopt() == []
+    assert filed(tmp_path) == ["a"]
+
+
 def test_an_unsent_report_is_given_up_if_reports_are_no_longer_sent(tmp_path: Path) -> None:
     killed(tmp_path, {"ended": {"id": "unsent"}}, {"filed": "unsent"})
     kept = Journal(str(tmp_path), sends=False)
@@ -145,7 +151,7 @@ def test_a_journal_does_not_grow_with_reports_that_are_done(tmp_path: Path, monk
     assert max(sizes) < 12_000
     assert len(filed(tmp_path)) == 300
     kept.close()
-    (tmp_path / CALLS).unlink()  # by a log rotation: the journal alone knows what was filed
+    (tmp_path / CALLS).unlink()  # by a log rotation: only the journal knows which reports were filed
     assert {report["id"] for report in Journal(str(tmp_path), sends=True).adopt()} == {"call-7", "runs"}
     assert filed(tmp_path) == ["runs"]
 
