@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from pipecat_base import LAUNCHER
 from pipecat_base.config.hosts import HOST_HEADERS, is_local, name_is_local, page_is_local
-from pipecat_base.config.settings import Settings
+from pipecat_base.config.settings import GatewaySettings, WebSocketSettings
 from pipecat_base.errors import Refusal, Unauthorized
 from pipecat_base.server.error_responses import refuse, send_refusal
 from pipecat_base.server.paths import PROBES, SESSION_ID
@@ -30,22 +30,33 @@ LOOPBACK_REASON = (
 )
 
 
-def of_gateway(app: ASGIApp, settings: Settings, answer: Callable[[Refusal, str], Response]) -> HostAndOriginGuard:
-    only_local = settings.gateway.serves_this_machine_only
+def of_gateway(
+    app: ASGIApp,
+    gateway: GatewaySettings,
+    websockets: WebSocketSettings,
+    answer: Callable[[Refusal, str], Response],
+) -> HostAndOriginGuard:
+    only_local = gateway.serves_this_machine_only
     return HostAndOriginGuard(
         app,
-        settings,
+        gateway,
+        websockets,
         local_only_reason=NO_KEYS_REASON if only_local else None,
         foreign_pages=not only_local,
         answer=answer,
     )
 
 
-def of_pod(app: ASGIApp, settings: Settings) -> HostAndOriginGuard:
+def of_pod(app: ASGIApp, host: str, gateway: GatewaySettings, websockets: WebSocketSettings) -> HostAndOriginGuard:
     """Guard a pod: phone providers and gateways send no origin, so a page that names no session is a stranger's."""
-    only_local = is_local(settings.server.host) and settings.gateway.public_url is None
+    only_local = is_local(host) and gateway.public_url is None
     return HostAndOriginGuard(
-        app, settings, local_only_reason=LOOPBACK_REASON if only_local else None, foreign_pages=False, answer=_plain
+        app,
+        gateway,
+        websockets,
+        local_only_reason=LOOPBACK_REASON if only_local else None,
+        foreign_pages=False,
+        answer=_plain,
     )
 
 
@@ -63,7 +74,8 @@ class HostAndOriginGuard:
     def __init__(
         self,
         app: ASGIApp,
-        settings: Settings,
+        gateway: GatewaySettings,
+        websockets: WebSocketSettings,
         *,
         local_only_reason: str | None,
         foreign_pages: bool,
@@ -73,10 +85,8 @@ class HostAndOriginGuard:
         self._answer = answer
         self._local_only_reason = local_only_reason
         self._foreign_pages = foreign_pages
-        self._public_hosts = (
-            () if settings.gateway.public_url is None else (urlsplit(settings.gateway.public_url).netloc.lower(),)
-        )
-        self._origins: Collection[str] = frozenset(origin.lower() for origin in settings.websockets.allowed_origins)
+        self._public_hosts = () if gateway.public_url is None else (urlsplit(gateway.public_url).netloc.lower(),)
+        self._origins: Collection[str] = frozenset(origin.lower() for origin in websockets.allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         refusal = None

@@ -54,7 +54,9 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
         with logs.unchanged():
             dev_credentials.suppress_hang_ups()
     has_app, has_file_storage = BOTS_MODULE in sys.modules, bot.create_file_storage is not None
-    not_needed = unused(settings, has_app=has_app, has_file_storage=has_file_storage, is_dev=is_dev)
+    not_needed = unused(
+        settings.gateway, settings.files, has_app=has_app, has_file_storage=has_file_storage, is_dev=is_dev
+    )
     packages.check(unused=not_needed)
     # The bot's own routes may parse forms.
     not_imported = not_needed - {UPLOADS} if has_app else not_needed

@@ -22,7 +22,7 @@ from pipecat_base.bot.installed import normalized
 from pipecat_base.errors import PackagesConflict, StartupError
 
 if TYPE_CHECKING:
-    from pipecat_base.config.settings import Settings
+    from pipecat_base.config.settings import FileSettings, GatewaySettings
 
 LIST = "packages.json"
 LAUNCHER = "pipecat-base"
@@ -152,12 +152,17 @@ def _fits(version: Release, comparison: str, limit: Sequence[int]) -> bool:
 
 
 def unused(
-    settings: Settings, *, has_app: bool = False, has_file_storage: bool = False, is_dev: bool = False
+    gateway: GatewaySettings,
+    files: FileSettings,
+    *,
+    has_app: bool = False,
+    has_file_storage: bool = False,
+    is_dev: bool = False,
 ) -> set[str]:
     """Packages that this start does not need; before the bot's import it is taken to need none."""
     found = set() if is_dev else set(DEVELOPMENT)
-    if not (settings.gateway.is_enabled or has_app):
+    if not (gateway.is_enabled or has_app):
         found.add(SESSION_API)
-    if settings.files.uploads_folder is None and not has_file_storage:
+    if files.uploads_folder is None and not has_file_storage:
         found.add(UPLOADS)
     return found

@@ -23,7 +23,7 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
             with packages.explaining():
                 env_file.read()
         settings = load()
-        packages.check(unused=unused(settings))
+        packages.check(unused=unused(settings.gateway, settings.files))
         with packages.explaining():
             from pipecat_base.api import capabilities
             from pipecat_base.bot.arguments import load_types

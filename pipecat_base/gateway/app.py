@@ -65,22 +65,30 @@ def build(
         report_of: Gives the report of a session that ended recently.
         shows_bot_errors: True in development: callers may see the bot's exceptions.
     """
-    telephony.require(settings)
+    telephony.require(settings.providers)
     addresses = Addresses(settings.gateway.public_url)
     daily = Daily(settings.providers.daily_api_key, settings.providers.daily_api_url, settings.sessions.max_seconds)
-    stream_path = streams.StreamPath(settings, tokens)
+    stream_path = streams.StreamPath(settings.gateway, settings.providers, tokens)
     starts = StartRoutes(
         pod,
-        settings,
+        settings.providers,
         addresses,
         daily,
         pending_sessions,
+        max_body_bytes=settings.limits.max_body_bytes,
         tokens=tokens,
         stream_path=stream_path.without_token,
     )
     features = FeatureManager(settings, has_file_storage=pod.about.has_file_storage)
     client = None if pages.client_folder() is None else pages.CLIENT
-    phones = telephony.Telephony(pod.registry, settings, addresses, stream_path=stream_path)
+    phones = telephony.Telephony(
+        pod.registry,
+        settings.providers,
+        addresses,
+        max_body_bytes=settings.limits.max_body_bytes,
+        needs_tokens=settings.websockets.auth == "token",
+        stream_path=stream_path,
+    )
     webhooks = Webhooks(
         pod,
         inside,
@@ -162,7 +170,10 @@ def build(
         expose_headers=(SESSION_ID_FIELD, SESSION_ID, "retry-after"),
     )
     return host_and_origin.of_gateway(
-        _Dispatcher(with_cors, direct, routes, pod.about.routes, ours), settings, error_format.of
+        _Dispatcher(with_cors, direct, routes, pod.about.routes, ours),
+        settings.gateway,
+        settings.websockets,
+        error_format.of,
     )
 
 

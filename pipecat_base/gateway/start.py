@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from pipecat_base.api import requests
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.bot import installed
-from pipecat_base.config.settings import Settings
+from pipecat_base.config.settings import ProviderSettings
 from pipecat_base.errors import Malformed, NotRunning
 from pipecat_base.gateway import livekit
 from pipecat_base.gateway.addresses import Addresses
@@ -70,16 +70,18 @@ class StartRoutes:
     def __init__(
         self,
         pod: Pod,
-        settings: Settings,
+        providers: ProviderSettings,
         addresses: Addresses,
         daily: Daily,
         pending_sessions: PendingSessions,
         *,
+        max_body_bytes: int,
         tokens: Tokens | None,
         stream_path: Callable[[str], str],  # by provider, without a token
     ) -> None:
         self._pod = pod
-        self._settings = settings
+        self._providers = providers
+        self._max_body_bytes = max_body_bytes
         self._addresses = addresses
         self._daily = daily
         self._pending_sessions = pending_sessions
@@ -117,7 +119,7 @@ class StartRoutes:
         return await self._start(request, f"/v1/public/{agent}", "plain")
 
     async def _start(self, request: Request, prefix: str, default: str) -> JSONResponse:
-        fields = _parsed(await requests.json_body(request, self._settings.limits.max_body_bytes))
+        fields = _parsed(await requests.json_body(request, self._max_body_bytes))
         session_id = str(uuid.uuid4())
         start = Start(request, session_id, fields, f"{prefix}/sessions/{session_id}")
         transport = fields.transport or ("daily" if fields.createDailyRoom else default)
@@ -176,7 +178,7 @@ class StartRoutes:
         return {"dailyRoom": room.url, "dailyToken": room.token, **self._started(start)}
 
     async def _with_livekit(self, start: Start, slot: SessionSlot) -> Answer:
-        room, answer = livekit.create_room(self._settings, start.session_id)
+        room, answer = livekit.create_room(self._providers, start.session_id)
         await slot.start(room, start.body)
         return {**answer, **self._started(start)}
 

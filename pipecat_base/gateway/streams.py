@@ -10,7 +10,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from pipecat_base.auth.tokens import Tokens
-from pipecat_base.config.settings import Settings
+from pipecat_base.config.settings import GatewaySettings, ProviderSettings
 from pipecat_base.errors import UnknownAgent, UnknownSession
 from pipecat_base.gateway.forwarding import NO_HEADERS, forwarded
 from pipecat_base.gateway.pending_sessions import PendingSessions
@@ -94,14 +94,12 @@ class ClientStream:
 
 
 class StreamPath:
-    def __init__(self, settings: Settings, tokens: Tokens | None) -> None:
+    def __init__(self, gateway: GatewaySettings, providers: ProviderSettings, tokens: Tokens | None) -> None:
         self._tokens = tokens
-        self._guarded = settings.gateway.pod_token is not None  # the pod accepts streams only through the gateway
+        self._guarded = gateway.pod_token is not None  # the pod accepts streams only through the gateway
         signings = ((provider.name, provider.signing) for provider in PROVIDERS.values())
         self._signed = {
-            name
-            for name, s in signings
-            if s is not None and s.covers_streams and s.secret(settings.providers) is not None
+            name for name, s in signings if s is not None and s.covers_streams and s.secret(providers) is not None
         }
 
     def __call__(self, provider: str) -> str:

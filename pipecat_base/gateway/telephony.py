@@ -16,7 +16,7 @@ from starlette.responses import JSONResponse, Response
 
 from pipecat_base.api import requests
 from pipecat_base.auth.signatures import Pairs
-from pipecat_base.config.settings import Settings
+from pipecat_base.config.settings import ProviderSettings
 from pipecat_base.errors import Malformed, SettingsInvalid, SignatureMissing
 from pipecat_base.gateway.addresses import Addresses
 from pipecat_base.gateway.providers import PROVIDERS, PhoneProvider, Webhook, recognise
@@ -30,13 +30,17 @@ class Telephony:
     def __init__(
         self,
         registry: SessionRegistry,
-        settings: Settings,
+        settings: ProviderSettings,
         addresses: Addresses,
         *,
+        max_body_bytes: int,
+        needs_tokens: bool,  # streams do: a webhook's response holds one
         stream_path: Callable[[str], str],  # by provider; may hold a token
     ) -> None:
         self._registry = registry
         self._settings = settings
+        self._max_body_bytes = max_body_bytes
+        self._needs_tokens = needs_tokens
         self._addresses = addresses
         self._stream_path = stream_path
 
@@ -68,7 +72,7 @@ class Telephony:
     def check_handshake(self, provider: str, connection: HTTPConnection) -> bool:
         """False if the provider signs no handshakes, or its secret is not set. Raises a Refusal if not signed."""
         signing = PROVIDERS[provider].signing if provider in PROVIDERS else None
-        secret = signing.secret(self._settings.providers) if signing is not None and signing.covers_streams else None
+        secret = signing.secret(self._settings) if signing is not None and signing.covers_streams else None
         if signing is None or secret is None:
             return False
         path = connection.scope.get("raw_path", b"").decode("ascii", "replace").split("?")[0]
@@ -78,7 +82,7 @@ class Telephony:
         return True
 
     async def _read(self, request: Request) -> Webhook:
-        body = await requests.raw_body(request, self._settings.limits.max_body_bytes)
+        body = await requests.raw_body(request, self._max_body_bytes)
         form: Pairs = []
         if request.headers.get("content-type", "").partition(";")[0].strip() == "application/x-www-form-urlencoded":
             try:
@@ -105,10 +109,10 @@ class Telephony:
 
     def _check(self, provider: PhoneProvider, webhook: Webhook) -> None:
         signing = provider.signing
-        secret = None if signing is None else signing.secret(self._settings.providers)
+        secret = None if signing is None else signing.secret(self._settings)
         if signing is not None and secret is not None:
             signing.check(secret, webhook)
-        elif self._settings.websockets.auth == "token":
+        elif self._needs_tokens:
             reason = f"{provider.name} signs nothing" if signing is None else f"{signing.variable} is not set"
             raise SignatureMissing(f"Streams need tokens here, and {reason}: no token without proof of the sender.")
 
@@ -125,9 +129,9 @@ def _xml(content: str) -> Response:
     return Response(f"{XML_DECLARATION}\n<Response>{content}</Response>", media_type="application/xml")
 
 
-def require(settings: Settings) -> None:
+def require(settings: ProviderSettings) -> None:
     """Raises SettingsInvalid at the start if a signature cannot be checked for lack of a package."""
-    if settings.providers.telnyx_public_key is not None:
+    if settings.telnyx_public_key is not None:
         try:
             import cryptography  # noqa: F401
         except ImportError:

@@ -128,7 +128,9 @@ def _entrance(
     elif settings.gateway.is_enabled and keys.are_needed:
         direct = PodTokenGuard(direct, None, STARTS)
     if pending_sessions is None:
-        direct = _guarded(host_and_origin.of_pod(direct, settings), settings)
+        direct = _guarded(
+            host_and_origin.of_pod(direct, settings.server.host, settings.gateway, settings.websockets), settings
+        )
         return application.EntryMiddleware(direct, on_refusal=telemetry.event_bus.on_refusal)
     from pipecat_base.gateway import app as gateway  # a pod does not import it
 

@@ -89,7 +89,7 @@ class Process:
         environment.allow_long_websocket_requests()
         is_dev = development is not None
         packages = Packages(self._site, sys.path)
-        packages.check(unused=unused(settings, is_dev=is_dev))
+        packages.check(unused=unused(settings.gateway, settings.files, is_dev=is_dev))
         with packages.explaining():
             # Imported here, as in every command: what this one needs costs half a second.
             from pipecat_base import LAUNCHER

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -43,7 +43,7 @@ class Telemetry:
 
 
 def telemetry(settings: Settings) -> Telemetry:
-    """The readers that these settings ask for.
+    """Start the sinks that the settings ask for.
 
     Raises:
         SettingsInvalid: PIPECAT_REPORTS_DIR cannot be used.
@@ -59,8 +59,8 @@ def telemetry(settings: Settings) -> Telemetry:
 
         metrics = Metrics()
         host = settings.telemetry.metrics_host or settings.server.host
-        as_pod = partial(host_and_origin.of_pod, settings=replace(settings, server=replace(settings.server, host=host)))
-        metrics_server = MetricsServer(host, settings.telemetry.metrics_port, metrics.registry, settings.limits, as_pod)
+        guard = partial(host_and_origin.of_pod, host=host, gateway=settings.gateway, websockets=settings.websockets)
+        metrics_server = MetricsServer(host, settings.telemetry.metrics_port, metrics.registry, settings.limits, guard)
         metrics.describe(pipecat=installed.version(installed.PIPECAT), slots=settings.sessions.max_sessions)
         readers.append(metrics)
     if (

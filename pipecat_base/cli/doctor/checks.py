@@ -96,7 +96,7 @@ def packages(settings: Settings, site: str | None) -> Sequence[Finding]:
     if site is None:
         return _packages_by_pip()
     try:
-        Packages(site, sys.path).check(unused=unused(settings))
+        Packages(site, sys.path).check(unused=unused(settings.gateway, settings.files))
     except PackagesConflict as error:
         return [problem("packages", error.message.rstrip("."), error.remedy)]
     return [ok("packages", "the launcher's and yours fit each other")]

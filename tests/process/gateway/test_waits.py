@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from pipecat_base.auth.keys import Keys
-from pipecat_base.config.settings import Settings
+from pipecat_base.config.settings import ProviderSettings
 from pipecat_base.errors import NotSupported, Refusal
 from pipecat_base.gateway import error_format
 from pipecat_base.gateway.addresses import Addresses
@@ -80,11 +80,17 @@ CALL = {"From": "+15551234567", "To": "+15559876543", "callId": "call-1", "callD
 def test_a_room_whose_bot_can_not_be_started_is_given_back(api: DailyApi, path: str, content: dict[str, Any]) -> None:
     async def scene() -> httpx.Response:
         pod: Any = Broken()
-        settings = Settings.load({})
         rooms = Daily(api.key, api.url)
         webhooks = Webhooks(pod, FastAPI(), rooms, Keys(()), dialin_secret=None, max_body_bytes=1000)
         starts = StartRoutes(
-            pod, settings, Addresses(None), rooms, PendingSessions(), tokens=None, stream_path=lambda name: ""
+            pod,
+            ProviderSettings(),
+            Addresses(None),
+            rooms,
+            PendingSessions(),
+            max_body_bytes=1000,
+            tokens=None,
+            stream_path=lambda name: "",
         )
         app = FastAPI()
         app.include_router(webhooks.router())
