@@ -28,7 +28,7 @@ from pipecat_base.errors import (
 from pipecat_base.logs import tracebacks
 from pipecat_base.logs.logger import logger
 
-BotFunction = Callable[[Any], Awaitable[Any]]
+BotCallable = Callable[[Any], Awaitable[Any]]
 Hook = Callable[[], Any]
 
 WRITE_BOT = 'Write "async def bot(args)" in it.'
@@ -38,7 +38,7 @@ WRITE_BOT = 'Write "async def bot(args)" in it.'
 class Bot:
     file: Path
     module: ModuleType
-    function: BotFunction
+    function: BotCallable
     setup: Hook | None = None
     teardown: Hook | None = None
     readyz: Hook | None = None
@@ -118,7 +118,7 @@ def _import(file: Path) -> ModuleType:
     return module
 
 
-def _bot_function(module: ModuleType, file: Path) -> BotFunction:
+def _bot_function(module: ModuleType, file: Path) -> BotCallable:
     if not hasattr(module, "bot"):
         raise BotFunctionMissing(f"{file.name} has no function `bot`; {_functions(module)}.", WRITE_BOT)
     bot = module.bot
