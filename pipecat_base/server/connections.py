@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from pipecat_base.config.settings import ServerLimits
 from pipecat_base.errors import Refusal
 from pipecat_base.logs.logger import logger
+from pipecat_base.logs.throttle import LogThrottle
 from pipecat_base.server.limits import SPARE_CONNECTIONS, BufferBudget, connections_for, descriptor_limit
 
 NEW_CONNECTION_GRACE_SECONDS = 0.2
@@ -41,7 +42,7 @@ class Connections:
         """Connections without a complete request, by the time they became idle; the oldest first."""
         self._refused: dict[OpenConnection, None] = {}
         """Refused connections, kept open until their peers have read the answer."""
-        self._log_counts: dict[str, tuple[float, int]] = {}
+        self._throttle = LogThrottle(LOG_THROTTLE_SECONDS, clock=clock)
 
     def __len__(self) -> int:
         return len(self._members)
@@ -83,11 +84,5 @@ class Connections:
 
     def log_throttled(self, kind: str, message: str) -> None:
         """Log a warning; repeats of the same ``kind`` are counted and logged every ten seconds."""
-        now = self._clock()
-        since, more = self._log_counts.get(kind, (-LOG_THROTTLE_SECONDS, 0))
-        if now - since < LOG_THROTTLE_SECONDS:
-            self._log_counts[kind] = (since, more + 1)
-            return
-        self._log_counts[kind] = (now, 0)
-        again = f" (and {more} times more since the last such line)" if more else ""
-        logger.warning(f"{message}{again}")
+        if (line := self._throttle.admit(message, kind=kind)) is not None:
+            logger.warning(line)
