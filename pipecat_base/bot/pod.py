@@ -175,7 +175,7 @@ class LocalSlot(HeldSlot):
         build = pod.arguments.build
         if isinstance(transport, PendingWebRTC):
             offers = (await pod.webrtc(session.id).load()).sessions
-            return await offers.wait(session, transport, body, flow_config=flow_config, caller_left=self._disconnected)
+            return await offers.wait(session, body, flow_config=flow_config, caller_left=self._disconnected)
         if isinstance(transport, WhatsAppCall):
             return await self._run_whatsapp(transport)
         if isinstance(transport, WebSocketTransport):

@@ -21,7 +21,7 @@ from pipecat_base.sessions.pod import Pod
 from pipecat_base.telemetry.bus import EventBus
 
 if TYPE_CHECKING:
-    from pipecat_base.workers.fork_client import ForkClient, TemplateClient
+    from pipecat_base.workers.fork_client import ForkServerProcess, TemplateConnection
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def local_backend(
 
 def pool_backend(
     settings: Settings,
-    fork_client: ForkClient,
-    template: TemplateClient,
+    fork_server: ForkServerProcess,
+    template: TemplateConnection,
     lifecycle: Lifecycle,
     logs: Logs,
     event_bus: EventBus,
@@ -90,7 +90,7 @@ def pool_backend(
     )
     pool = WorkerPool(
         registry,
-        fork_client,
+        fork_server,
         template,
         settings.workers.process_start,
         bounds,

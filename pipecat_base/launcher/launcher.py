@@ -1,4 +1,4 @@
-"""One run of the program: starting, ready, draining, stopped."""
+"""The launcher from start to stop: starting, ready, draining, stopped."""
 
 from __future__ import annotations
 
@@ -33,23 +33,15 @@ if TYPE_CHECKING:
     from pipecat_base.launcher.reload import Development
 
 Renew = Callable[[Mapping[str, str]], Awaitable[None]]
-READERS_TIMEOUT = 5.0
-"""Seconds that reports and events that wait get at the end."""
-MOST_TOLD = 5
-"""Sessions that one line names."""
-FORCE_AFTER = 1.0
-"""Seconds past every bound of its own after which a shutdown that still runs is cut."""
+SINKS_TIMEOUT_SECONDS = 5.0
+"""For event sinks to deliver what is pending at the end."""
+MAX_SESSIONS_NAMED = 5
+FORCE_AFTER_SECONDS = 1.0
+"""After all other limits of a shutdown."""
 
 
 class Launcher:
-    """Takes the parts through their states.
-
-    Args:
-        settings: What the environment asks for.
-        make_backend: Makes who runs the bot.
-        listener: The socket that is listened on.
-        development: For whoever works on the bot; None in a pod.
-    """
+    """Takes the parts through their states. ``development`` is what `dev` adds."""
 
     def __init__(
         self,
@@ -82,17 +74,13 @@ class Launcher:
         self._shows_bot_errors = development is not None and settings.gateway.serves_this_machine_only
         self._frontend = self._make_frontend()
         self._warming: asyncio.Future[Any] | None = None
-        self._following: asyncio.Future[Any] | None = None
-        self._watching: asyncio.Future[Any] | None = None
+        self._reloading: asyncio.Future[Any] | None = None
+        self._watching_lag: asyncio.Future[Any] | None = None
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
 
     async def run(self) -> int:
-        """Serve until a signal comes and the last session has ended; the exit status.
-
-        Raises:
-            StartupError: the bot could not be set up.
-        """
+        """Serve until a signal arrives and the last session has ended; return the exit status."""
         server = Server(self._frontend.entrance, self._settings.limits, self._ws, on_refusal=self._event_bus.on_refusal)
         serving = asyncio.ensure_future(server.serve(sockets=[self._listener]))
         await server.wait_started(serving)
@@ -101,33 +89,37 @@ class Launcher:
         state = await self._open(server, serving)
         self._frontend.entrance.open(state)
         self._signals.install()
-        self._signals.deliver_to(lambda count: self._signalled(count, loop))
+        self._signals.deliver_to(lambda count: self._on_signal(count, loop))
         self._lifecycle.ready()
         if self._telemetry.metrics is not None:
-            self._watching = asyncio.ensure_future(watch_lag(lambda lag: self._event_bus.emit("loop_lag", None, lag)))
+            self._watching_lag = asyncio.ensure_future(
+                watch_lag(lambda lag: self._event_bus.emit("loop_lag", None, lag))
+            )
         logger.info(
             f"Ready: {self._pod.about.name} on {http_address(self._settings.server.host, self._settings.server.port)}"
         )
         self._warn_of_settings()
-        self._warming = asyncio.ensure_future(self._warm())
+        self._warming = asyncio.ensure_future(self._warm_up())
         if self._development is not None:
-            self._development.greet(self._settings)
+            self._development.print_banner(self._settings)
             if self._renew is not None and self._development.reload:
-                self._following = asyncio.ensure_future(self._follow_changes(self._development, self._renew))
+                self._reloading = asyncio.ensure_future(self._follow_changes(self._development, self._renew))
         await self._stop.wait()
-        for task in (self._following, self._watching):
+        for task in (self._reloading, self._watching_lag):
             if task is not None:
                 task.cancel()
-        platform.tell_token_refresher()
+        platform.notify_token_refresher()
         hurried = await self._drain()
-        self._watchdog.set_deadline(self._ending() + FORCE_AFTER, EXIT_FORCED, "the end took too long; forced out")
+        self._watchdog.set_deadline(
+            self._ending_seconds() + FORCE_AFTER_SECONDS, EXIT_FORCED, "the end took too long; forced out"
+        )
         self._pod.stop()
         if not hurried:
             await self._pod.close()
         self._lifecycle.stopped()
         self._watchdog.stop_accepting()
         await server.finish(serving)
-        await asyncio.to_thread(self._telemetry.close, READERS_TIMEOUT)
+        await asyncio.to_thread(self._telemetry.close, SINKS_TIMEOUT_SECONDS)
         logger.info("Stopped")
         return self._signals.exit_status if hurried else 0
 
@@ -142,11 +134,7 @@ class Launcher:
         )
 
     async def _open(self, server: Server, serving: asyncio.Task[None]) -> Mapping[str, Any]:
-        """Set the bot up; where a developer may fix one that cannot be, once that is done.
-
-        Raises:
-            StartupError: it cannot be set up.
-        """
+        """Set the bot up; with reload, wait until a bot that cannot be is fixed. Raises StartupError."""
         development = self._development
         try:
             return await self._pod.open()
@@ -156,8 +144,8 @@ class Launcher:
                 self._watchdog.stop_accepting()
                 await server.finish(serving)
                 raise
-            self._frontend.entrance.show_problem(development.problem(error, self._settings))
-            development.tell(error)
+            self._frontend.entrance.show_problem(development.startup_problem(error, self._settings))
+            development.print_error(error)
         while not await self._reload(development, self._renew):
             pass
         return {}
@@ -167,7 +155,6 @@ class Launcher:
             await self._reload(development, renew)
 
     async def _reload(self, development: Development, renew: Renew) -> bool:
-        """Wait for a change, and have it loaded beside what runs; whether it could be."""
         await development.changed()
         while True:
             renewing = asyncio.ensure_future(self._load(development, renew))
@@ -176,58 +163,56 @@ class Launcher:
             if not changing.done():
                 changing.cancel()
                 return renewing.result()
-            renewing.cancel()  # if it still hangs: there is newer code
+            renewing.cancel()  # newer code replaces it, also if it hangs
             await asyncio.wait({renewing})
 
     async def _load(self, development: Development, renew: Renew) -> bool:
         try:
             development.env_file.read()
-            development.tell_of_settings()
+            development.log_settings()
             await renew(environment.read())
             renewed = self._make_frontend(self._frontend)
         except StartupError as error:
-            self._note_problem(development.problem(error, self._settings))
-            development.tell(error)
+            self._show_problem(development.startup_problem(error, self._settings))
+            development.print_error(error)
             return False
         except Exception as error:
             logger.opt(exception=True).error(f"The change was not loaded: {type(error).__name__}")
-            self._note_problem(StartupProblem("The change was not loaded; its terminal says why."))
+            self._show_problem(StartupProblem("The change could not be loaded; see the terminal."))
             return False
         self._lifecycle.problem = None
         entrance = self._frontend.entrance
         entrance.swap(renewed.entrance)
         self._frontend = replace(renewed, entrance=entrance)
-        logger.info(f"Reloaded: {self._pod.about.name}{self._what_old_code_runs_for()}")
+        logger.info(f"Reloaded: {self._pod.about.name}{self._old_code_note()}")
         if self._lifecycle.state is LifecycleState.READY:
-            self._warming = asyncio.ensure_future(self._warm())
+            self._warming = asyncio.ensure_future(self._warm_up())
         return True
 
-    def _what_old_code_runs_for(self) -> str:
-        """Nothing where that has ended already."""
+    def _old_code_note(self) -> str:
         found = [session for i in self._pod.outdated_sessions() if (session := self._registry.get(i)) is not None]
         if not found:
             return ""
-        told = ", ".join(f"{s.id} ({s.state.value}, {s.age:.0f} s)" for s in found[:MOST_TOLD])
-        more = f" and {len(found) - MOST_TOLD} more" if len(found) > MOST_TOLD else ""
+        named = ", ".join(f"{s.id} ({s.state.value}, {s.age:.0f} s)" for s in found[:MAX_SESSIONS_NAMED])
+        more = f" and {len(found) - MAX_SESSIONS_NAMED} more" if len(found) > MAX_SESSIONS_NAMED else ""
         return (
-            f"; the old code goes on for {told}{more}: let it end, or stop it with DELETE /sessions/ID or on the page"
+            f"; the old code goes on for {named}{more}: let it end, or stop it with DELETE /sessions/ID or on the page"
         )
 
-    def _note_problem(self, problem: StartupProblem) -> None:
-        """Of the newest code."""
+    def _show_problem(self, problem: StartupProblem) -> None:
         if self._lifecycle.state is LifecycleState.STARTING:
             self._frontend.entrance.show_problem(problem)
         else:
             self._lifecycle.problem = replace(problem, reason=f"{problem.reason} Calls go to the code before it.")
 
-    async def _warm(self) -> None:
-        """Import what the first caller would wait for; of WebRTC and WhatsApp when there is reason to expect one."""
-        with contextlib.suppress(Refusal):  # logged where it arose; the first caller gets it
+    async def _warm_up(self) -> None:
+        """Import what the first caller would wait for; WebRTC and WhatsApp only if they are likely to be used."""
+        with contextlib.suppress(Refusal):  # logged where it was raised; the first caller gets it
             if self._frontend.whatsapp is not None:
                 await self._frontend.whatsapp.load()
             await self._pod.warm_up(webrtc=self._frontend.whatsapp is not None)
         if self._settings.logs.features_summary:
-            # Not before: two threads that import the same packages can see them half made.
+            # Not before: two threads that import the same packages may see them half initialised.
             self._pod.log_features()
 
     def _warn_of_settings(self) -> None:
@@ -261,25 +246,27 @@ class Launcher:
         elif self._frontend.whatsapp is not None and settings.whatsapp.verification_token is None:
             logger.warning("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set: Meta cannot verify this webhook")
 
-    def _signalled(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
-        """In the signal's handler: only what is safe there."""
+    def _on_signal(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
+        """Runs in the signal handler: only what is safe there."""
         settings = self._settings
         self._lifecycle.drain()
         if count == 1:
-            bounds = settings.shutdown.timeout + settings.sessions.cancel_grace + CLOSE_TIMEOUT + self._ending()
-            self._watchdog.set_deadline(bounds + FORCE_AFTER, EXIT_FORCED, "shutdown deadline passed; forced out")
+            bounds = settings.shutdown.timeout + settings.sessions.cancel_grace + CLOSE_TIMEOUT + self._ending_seconds()
+            self._watchdog.set_deadline(
+                bounds + FORCE_AFTER_SECONDS, EXIT_FORCED, "shutdown deadline passed; forced out"
+            )
         else:
             self._watchdog.set_deadline(FORCED_EXIT_SECONDS, self._signals.exit_status, "second signal; forced out")
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(self._stop.set if count == 1 else self._hurry.set)
 
-    def _ending(self) -> float:
-        """Seconds that everything after the last session may take."""
-        readers = READERS_TIMEOUT if self._event_bus.has_sinks else 0
+    def _ending_seconds(self) -> float:
+        """Upper bound in seconds of everything after the last session."""
+        readers = SINKS_TIMEOUT_SECONDS if self._event_bus.has_sinks else 0
         return 2 * self._settings.shutdown.teardown_timeout + FINAL_REQUESTS_SECONDS + readers + 1
 
     async def _drain(self) -> bool:
-        """Let the sessions end, at the deadline end them; True when a second signal cut it short."""
+        """Let the sessions end, cancel them at the deadline; return whether a second signal cut that short."""
         settings, signals = self._settings, self._signals
         if signals.interactive:
             self._end_waiting()
@@ -300,7 +287,7 @@ class Launcher:
         return self._hurry.is_set()
 
     def _end_waiting(self) -> None:
-        """Whoever stops it by hand waits for calls, not for callers who have not come."""
+        """Ctrl-C waits for running calls, not for callers who have not come."""
         for session in self._registry:
             if session.gives_way:
                 self._registry.cancel(session.id, Outcome.DRAINED)
@@ -312,7 +299,7 @@ class Launcher:
         return ended
 
     async def _unless_hurried(self, waiting: Any) -> bool:
-        """The wait's answer, or False as soon as a second signal comes."""
+        """Return the result, or False as soon as a second signal arrives."""
         wait = asyncio.ensure_future(waiting)
         hurry = asyncio.ensure_future(self._hurry.wait())
         await asyncio.wait({wait, hurry}, return_when=asyncio.FIRST_COMPLETED)

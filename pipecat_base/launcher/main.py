@@ -1,4 +1,4 @@
-"""One process that serves a bot: what surrounds its launcher, and what is said when it has nothing to serve."""
+"""A process that serves a bot: what surrounds the launcher, and errors before it runs."""
 
 from __future__ import annotations
 
@@ -28,16 +28,12 @@ if TYPE_CHECKING:
     from pipecat_base.server.lifecycle import Lifecycle
     from pipecat_base.server.watchdog import Watchdog
     from pipecat_base.telemetry.bus import EventBus
-    from pipecat_base.workers.fork_client import ForkClient, TemplateClient
-    from pipecat_base.workers.ipc.messages import Make
+    from pipecat_base.workers.fork_client import ForkServerProcess, TemplateConnection
+    from pipecat_base.workers.ipc.messages import Fork
 
 
 class Process:
-    """Serves one bot. From its making on, signals are answered and PCC_LOG_DIR has what is printed.
-
-    Args:
-        site: The folder of the launcher's packages, where they are not in the bot's environment.
-    """
+    """Serves one bot. From construction on, signals are handled and PCC_LOG_DIR has what is printed."""
 
     def __init__(self, site: str | None) -> None:
         self._site = site
@@ -45,7 +41,7 @@ class Process:
         self._watchdog: Watchdog | None = None
         _fill_standard_streams()
         raise_descriptor_limit()
-        self._signals = Signals(self._tell_of_signal)
+        self._signals = Signals(self._print_signal)
         self._signals.install()
         variables = environment.read()
         folder, log_format = (variables.get(name, "").strip() for name in ("PCC_LOG_DIR", "PIPECAT_LOG_FORMAT"))
@@ -56,16 +52,11 @@ class Process:
             self._capture = OutputCapture.open(folder or None, as_json=as_json)
 
     def serve(self, find_settings: Callable[[], Settings], development: Development | None = None) -> int:
-        """Import the bot and serve it until a signal comes; the exit status.
-
-        Args:
-            find_settings: What the environment and the command line ask for. Raises SettingsInvalid.
-            development: For whoever works on the bot; None in a pod.
-        """
+        """Import the bot and serve it until a signal arrives; return the exit status."""
         try:
             status = self._serve(find_settings, development)
         except StartupError as error:
-            self._tell_of_error(error)
+            self._print_error(error)
             status = error.exit_status
         if development is not None:
             development.close()
@@ -91,7 +82,7 @@ class Process:
         packages = Packages(self._site, sys.path)
         packages.check(unused=unused(settings.gateway, settings.files, is_dev=is_dev))
         with packages.explaining():
-            # Imported here, as in every command: what this one needs costs half a second.
+            # Imported here: what this command needs takes half a second.
             from pipecat_base import LAUNCHER
             from pipecat_base.logs.logger import Logs, logger
             from pipecat_base.server import server
@@ -102,10 +93,10 @@ class Process:
         for line in settings.warnings:
             logger.warning(line)
         reloads = development is not None and development.reload
-        fork_client: ForkClient | None = None
+        fork_server: ForkServerProcess | None = None
         if settings.workers.isolation == "process" or reloads:
-            fork_client = self._fork_client(settings, packages, logs, find_settings, is_dev=is_dev)
-            if not reloads:  # that reads it again
+            fork_server = self._start_fork_server(settings, packages, logs, find_settings, is_dev=is_dev)
+            if not reloads:  # a reload reads them again
                 environment.scrub(LAUNCHER_SECRETS)
             environment.hide_from_other_processes()
         if development is not None:
@@ -119,7 +110,7 @@ class Process:
             holds=settings.gateway.is_enabled,
         )
         watchdog.start()
-        if fork_client is None:
+        if fork_server is None:
             from pipecat_base.bot.imported import import_bot
 
             imported = import_bot(settings, packages, logs, is_dev=is_dev)
@@ -129,14 +120,14 @@ class Process:
             def make_backend(lifecycle: Lifecycle, event_bus: EventBus) -> Backend:
                 return backend.local_backend(settings, imported, lifecycle, logs, event_bus)
         else:
-            maker = fork_client
-            template = self._template(maker, settings, watchdog, development)
-            # Whether something is installed is asked here too, and it may be beside the bot.
+            forks = fork_server  # not None in the closure
+            template = self._template(forks, settings, watchdog, development)
+            # The launcher looks up what is installed, too, and that may be beside the bot.
             sys.path.append(str(Path(settings.server.bot_file).absolute().parent))
             warnings = tuple(template.imported.warnings)
 
             def make_backend(lifecycle: Lifecycle, event_bus: EventBus) -> Backend:
-                return backend.pool_backend(settings, maker, template, lifecycle, logs, event_bus)
+                return backend.pool_backend(settings, forks, template, lifecycle, logs, event_bus)
 
         for line in warnings:
             logger.warning(line)
@@ -159,59 +150,52 @@ class Process:
 
     @staticmethod
     def _template(
-        fork_client: ForkClient, settings: Settings, watchdog: Watchdog, development: Development | None
-    ) -> TemplateClient:
-        """The process that has imported the bot; where a developer may fix one that cannot be, once that is done.
-
-        Raises:
-            StartupError: it cannot be served.
-        """
+        fork_server: ForkServerProcess, settings: Settings, watchdog: Watchdog, development: Development | None
+    ) -> TemplateConnection:
+        """Wait for the template; with reload, until a bot that cannot be served is fixed. Raises StartupError."""
         variables: Mapping[str, str] | None = None
         while True:
-            wait_for_import = fork_client.import_bot(variables)
-            # Beside it: what the launcher itself needs.
-
+            wait_for_import = fork_server.import_bot(variables)
             try:
                 return wait_for_import()
             except StartupError as error:
                 if development is None or not development.reload:
                     raise
-                watchdog.serve_problem(development.problem(error, settings))
+                watchdog.serve_problem(development.startup_problem(error, settings))
                 development.wait_for_fix(error)
-                with contextlib.suppress(SettingsInvalid):  # it is told of when it is all that is wrong
+                with contextlib.suppress(SettingsInvalid):  # reported when the bot itself is fixed
                     development.env_file.read()
                 variables = environment.read()
 
     @staticmethod
-    def _fork_client(
+    def _start_fork_server(
         settings: Settings,
         packages: Packages,
         logs: Logs,
         find_settings: Callable[[], Settings],
         *,
         is_dev: bool,
-    ) -> ForkClient:
-        """Before any thread is started, and any socket opened."""
-        from pipecat_base.workers.fork_client import ForkClient
+    ) -> ForkServerProcess:
+        """Fork the fork server, before any thread is started and any socket opened."""
+        from pipecat_base.workers.fork_client import ForkServerProcess
 
-        def grow(sock: socket.socket, request: Make) -> NoReturn:
+        def run_child(sock: socket.socket, request: Fork) -> NoReturn:
             from pipecat_base.launcher.template import TemplateProcess
             from pipecat_base.launcher.worker import work
 
-            TemplateProcess(settings, packages, logs, find_settings, work, is_dev=is_dev).grow(sock, request)
+            TemplateProcess(settings, packages, logs, find_settings, work, is_dev=is_dev).run(sock, request)
 
-        return ForkClient(grow, lambda: hide_secrets(settings))
+        return ForkServerProcess(run_child, lambda: hide_secrets(settings))
 
-    def _tell_of_signal(self, message: str) -> None:
-        """One line. Safe in a signal handler: nothing is locked or buffered."""
+    def _print_signal(self, message: str) -> None:
+        """Print a line. Safe in a signal handler: no lock, no buffer."""
         if self._capture is None:
             write_line(2, message)
         else:
             self._capture.print(message)
             self._capture.append("WARNING", message)
 
-    def _tell_of_error(self, error: StartupError) -> None:
-        """Standard error is for people, the lane and the termination message for the platform."""
+    def _print_error(self, error: StartupError) -> None:
         if self._capture is None:
             print(error.report(), file=sys.stderr, flush=True)
         else:
@@ -221,7 +205,7 @@ class Process:
 
 
 def _fill_standard_streams() -> None:
-    """Where one is closed, the next file or socket that is opened would take its place, and what is printed."""
+    """Open closed ones: the next file or socket would get the number, and with it printed output."""
     for descriptor in (0, 1, 2):
         try:
             os.fstat(descriptor)

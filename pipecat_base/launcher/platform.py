@@ -1,4 +1,4 @@
-"""What platforms and Kubernetes leave in the file system to be read or written, beside HTTP."""
+"""Files that platforms and Kubernetes read."""
 
 from __future__ import annotations
 
@@ -9,23 +9,17 @@ from collections.abc import Mapping
 from pipecat_base.config import private_files
 
 TERMINATION_LOG = "/dev/termination-log"
-"""Where Kubernetes reads why a container has ended (kubernetes.io/docs/tasks/debug/debug-application)."""
-LONGEST_MESSAGE = 4096
-"""Bytes of it that Kubernetes keeps."""
+"""Kubernetes shows it as the reason why a container ended (kubernetes.io/docs/tasks/debug/debug-application)."""
+MAX_MESSAGE_BYTES = 4096
 TOKEN_REFRESHER = "/var/run/token-refresher"  # noqa: S105
-"""A folder that the platform's sidecar shares with us; a file ``shutdown`` in it says that this pod is ending."""
+"""Pipecat Cloud's sidecar shares this folder; a file ``shutdown`` in it says that the pod ends."""
 
 
 def write_termination_message(message: str, environment: Mapping[str, str]) -> None:
-    """Leave a line where Kubernetes shows it (``kubectl describe pod``), if that is possible here.
-
-    Args:
-        environment: PCC_TERMINATION_LOG_PATH names another file. The usual one is written only if it is there: on
-            other machines it would be litter.
-    """
+    """Write a line for ``kubectl describe pod``. Kubernetes' own file is not created: elsewhere it would be litter."""
     chosen = environment.get("PCC_TERMINATION_LOG_PATH", "").strip()
     line = " ".join(message.split()).replace("[", "(").replace("]", ")")
-    content = line.encode(errors="replace")[:LONGEST_MESSAGE]
+    content = line.encode(errors="replace")[:MAX_MESSAGE_BYTES]
     flags = os.O_WRONLY | os.O_TRUNC | os.O_NONBLOCK | (os.O_CREAT if chosen else 0)
     with contextlib.suppress(OSError, ValueError):
         descriptor = os.open(chosen or TERMINATION_LOG, flags, private_files.FILE)
@@ -35,8 +29,7 @@ def write_termination_message(message: str, environment: Mapping[str, str]) -> N
             os.close(descriptor)
 
 
-def tell_token_refresher(folder: str = TOKEN_REFRESHER) -> None:
-    """Touch its ``shutdown``, where the folder is."""
+def notify_token_refresher(folder: str = TOKEN_REFRESHER) -> None:
     if not os.path.isdir(folder):
         return
     with contextlib.suppress(OSError), open(os.path.join(folder, "shutdown"), "a"):

@@ -1,4 +1,4 @@
-"""A process that imports the bot: a template, which forks workers from then on, or a worker of its own."""
+"""A process that imports the bot: a template process, which forks workers, or a standalone worker."""
 
 from __future__ import annotations
 
@@ -23,23 +23,18 @@ from pipecat_base.config.settings import LAUNCHER_SECRETS, Settings, hide_secret
 from pipecat_base.errors import StartupError
 from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.server.paths import LAUNCHER_PATHS
-from pipecat_base.workers.fork_server import ForkServer, forget_exit_handlers, leave, leave_signals_to_launcher
+from pipecat_base.workers.fork_server import ForkServer, exit_process, forget_exit_handlers, leave_signals_to_launcher
 from pipecat_base.workers.ipc import messages
 from pipecat_base.workers.ipc.channel import Channel
-from pipecat_base.workers.ipc.messages import Make, Message, NotServing, WarmedUp, WarmUp
+from pipecat_base.workers.ipc.messages import Fork, Message, StartupFailed, WarmedUp, WarmUp
 
 OOM_SCORE = 300
-"""Added for workers: where memory runs out, the kernel takes a call, not the launcher."""
+"""Added for workers: where memory runs out, the kernel kills a call, not the launcher."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 class TemplateProcess:
-    """Imports the bot. Made in a process that has nothing but the launcher's modules.
-
-    Args:
-        find_settings: Settings as the environment has them now, once that has changed.
-        work: Runs a worker to its end, given its channel.
-    """
+    """Imports the bot, in a child of the fork server."""
 
     def __init__(
         self,
@@ -58,8 +53,7 @@ class TemplateProcess:
         self._work = work
         self._is_dev = is_dev
 
-    def grow(self, sock: socket.socket, request: Make) -> NoReturn:
-        """In the child of the nursery: import the bot, and be what was asked for. Does not return."""
+    def run(self, sock: socket.socket, request: Fork) -> NoReturn:
         forget_exit_handlers()
         channel = Channel(sock)
         status = 1
@@ -69,50 +63,50 @@ class TemplateProcess:
                 self._settings = self._find_settings()
                 environment.remove(LAUNCHER_SECRETS)
             hide_secrets(self._settings)
-            self._grow(channel, alone=request.alone)
+            self._import_and_run(channel, standalone=request.standalone)
             status = 0
         except StartupError as error:
-            channel.send(NotServing.of(error))
+            channel.send(StartupFailed.of(error))
             channel.flush(1.0)
         except BaseException as error:
-            logger.opt(exception=True).error(f"A process of the bot's failed: {type(error).__name__}")
+            logger.opt(exception=True).error(f"A process of the bot failed: {type(error).__name__}")
         finally:
-            leave(status)
+            exit_process(status)
 
-    def _grow(self, channel: Channel, *, alone: bool) -> None:
+    def _import_and_run(self, channel: Channel, *, standalone: bool) -> None:
         for stream in (sys.stdout, sys.stderr):
-            # Lines of several processes go there: each in one piece, with PYTHONUNBUFFERED too.
+            # Several processes write lines there: each line in one piece, also with PYTHONUNBUFFERED.
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(line_buffering=True, write_through=False)
         # A thread for each core in each worker would be slower than one, and a fork would lose them.
         environment.add_unless_set({"OPENBLAS_NUM_THREADS": "1"})
         imported = import_bot(self._settings, self._packages, self._logs, is_dev=self._is_dev)
         leave_signals_to_launcher()
-        channel.send(_about(imported))
-        if alone:
+        channel.send(_describe(imported))
+        if standalone:
             self._be_worker(channel, imported)
             return
         channel.flush(1.0)
 
-        def other(message: Message) -> None:
+        def on_other_message(message: Message) -> None:
             if isinstance(message, WarmUp):
                 has_webrtc = False
-                with contextlib.suppress(Exception):  # a worker that needs it says what is wrong
+                with contextlib.suppress(Exception):  # a worker that needs it reports the error
                     has_webrtc = import_for_sessions(imported, self._logs, webrtc=message.webrtc)
-                gc.collect()  # looks only at what that has made
+                gc.collect()  # only what was imported since the last freeze
                 gc.freeze()
                 channel.send(WarmedUp(has_webrtc))
 
-        def grow_worker(sock: socket.socket, request: Make) -> NoReturn:
+        def run_worker(sock: socket.socket, request: Fork) -> NoReturn:
             forget_exit_handlers()
             with contextlib.suppress(BaseException):
                 self._be_worker(Channel(sock), imported)
-            leave(1)
+            exit_process(1)
 
-        # What is there stays for good, garbage included: no collection in a worker writes to its pages, so they stay
-        # shared. None runs first: it would look at everything, and a start would wait for it.
+        # Everything stays for good, garbage included: a collection in a worker writes to none of its pages, so they
+        # stay shared. Collecting first would delay the start.
         gc.freeze()
-        ForkServer(channel, grow_worker, other).run()
+        ForkServer(channel, run_worker, on_other_message).run()
 
     def _be_worker(self, channel: Channel, imported: Imported) -> None:
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
@@ -124,16 +118,18 @@ class TemplateProcess:
         try:
             self._work(channel, self._settings, imported, self._logs)
         except BaseException as error:
-            logger.opt(exception=True).error(f"A process of the bot's failed: {type(error).__name__}")
-            leave(1)
-        leave(0)
+            logger.opt(exception=True).error(f"A process of the bot failed: {type(error).__name__}")
+            exit_process(1)
+        exit_process(0)
 
 
-def _about(imported: Imported) -> messages.BotImported:
+def _describe(imported: Imported) -> messages.BotImported:
     bot = imported.bot
     problem = imported.webrtc_problem if installed.has(*installed.WEBRTC) else installed.NO_WEBRTC
     main = threading.main_thread()
-    others = [thread.name for thread in threading.enumerate() if thread is not main and thread.name != "bot.jsonl"]
+    other_threads = [
+        thread.name for thread in threading.enumerate() if thread is not main and thread.name != "bot.jsonl"
+    ]
     return messages.BotImported(
         name=bot.name,
         file=bot.file.name,
@@ -143,17 +139,17 @@ def _about(imported: Imported) -> messages.BotImported:
         has_readyz=bot.readyz is not None,
         has_app=bots_app() is not None,
         routes=_listed(bots_routes()),
-        threads=others,
+        threads=other_threads,
     )
 
 
-def _takes(route: BaseRoute, path: str, method: str) -> bool:
+def _accepts(route: BaseRoute, path: str, method: str) -> bool:
     scope = {"type": "http", "method": method, "path": path, "root_path": "", "headers": [], "path_params": {}}
     return route.matches(scope)[0] is Match.FULL
 
 
 def _listed(routes: Sequence[BaseRoute]) -> list[tuple[str, list[str] | None, str]]:
-    """What the launcher has to know of them: whose path is its own, and what is there under another method."""
+    """Describe routes to the launcher: it must know which of its paths the bot has, and with which methods."""
     found: list[tuple[str, list[str] | None, str]] = []
     for route in routes:
         path: str = getattr(route, "path", "")
@@ -165,8 +161,8 @@ def _listed(routes: Sequence[BaseRoute]) -> list[tuple[str, list[str] | None, st
             found.append((path, None, name))
         elif methods:
             found.append((path, sorted(methods), name))
-        elif not path:  # a router that FastAPI keeps whole: it is asked
+        elif not path:  # a router that FastAPI includes whole: try each path
             found += [
-                (ours, [method], name) for ours in LAUNCHER_PATHS for method in METHODS if _takes(route, ours, method)
+                (own, [method], name) for own in LAUNCHER_PATHS for method in METHODS if _accepts(route, own, method)
             ]
     return found

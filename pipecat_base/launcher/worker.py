@@ -1,4 +1,4 @@
-"""A worker: a process that holds the bot and takes one session after the launcher has asked for it."""
+"""A process that holds the bot and runs a session when the launcher requests it."""
 
 from __future__ import annotations
 
@@ -43,49 +43,44 @@ from pipecat_base.workers.ipc.messages import (
     MAX_URL,
     AddCandidates,
     AnswerOffer,
-    Began,
     CallerLeft,
     Cancel,
+    CheckReadiness,
     Close,
-    Delete,
-    Ended,
-    Entered,
+    DeleteUploads,
     EventEmitted,
+    FileStored,
     GetCapabilities,
     GetIceServers,
     HangUp,
-    Idle,
     LogFeatures,
+    LoopStarted,
     Message,
-    NotServing,
+    MoqServing,
     PickUp,
     Ping,
-    Ready,
     Reply,
     Request,
     Run,
     ServeConnection,
-    Serving,
-    Stored,
+    SessionEnded,
+    StartupFailed,
+    StateEntered,
+    WorkerIdle,
     encode,
     transport_from,
 )
 
-BEAT = 0.25
-"""Seconds between looks at signal handlers: a bot may take them."""
-LAST_WORDS = 2.0
-"""Seconds that a session gets to end where the launcher is gone."""
+SIGNAL_CHECK_INTERVAL_SECONDS = 0.25
+ORPHANED_SESSION_TIMEOUT_SECONDS = 2.0
 NOT_JSON = "readyz() returned a dict that is not JSON"
-LAG_EVERY = 5.0
-"""Seconds between facts of how late the loop runs."""
-HANDSHAKE = 5.0
-"""Seconds that the handshake of a WebSocket may take."""
+LAG_INTERVAL_SECONDS = 5.0
+HANDSHAKE_TIMEOUT_SECONDS = 5.0
 
 
 def work(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> None:
-    """Be a worker until the launcher says that this is the end, or is gone."""
     server.run(_serve(channel, settings, imported, logs), event_loop=settings.server.event_loop)
-    atexit._run_exitfuncs()  # a fork skips them otherwise
+    atexit._run_exitfuncs()  # os._exit() skips them
     flush_streams()
 
 
@@ -95,57 +90,50 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
 
     events = EventSender(channel)
 
-    is_heard = settings.telemetry.is_observed or settings.gateway.is_enabled
-    is_timed = settings.telemetry.metrics_port is not None
+    emits_events = settings.telemetry.is_observed or settings.gateway.is_enabled
+    measures_lag = settings.telemetry.metrics_port is not None
     settings = for_worker(settings)
     registry, memory = session_registry(settings, lifecycle.refusal)
-    pod = local_pod(settings, imported, registry, memory, logs, events.send if is_heard else None)
+    pod = local_pod(settings, imported, registry, memory, logs, events.send if emits_events else None)
     routes = assembly.upload_routes(
-        settings.files, pod, lambda session_id, url: _tell_of_file(channel, session_id, url)
+        settings.files, pod, lambda session_id, url: _report_upload(channel, session_id, url)
     )
     app = application.build(routes, assembly.missing_routes(settings, pod.about, takes_whatsapp=True))
     measuring = []
-    if is_timed:
-        measuring.append(watch_lag(lambda lag: events.send(None, "process_loop_lag", lag, time.time()), LAG_EVERY))
+    if measures_lag:
+        measuring.append(
+            watch_lag(lambda lag: events.send(None, "process_loop_lag", lag, time.time()), LAG_INTERVAL_SECONDS)
+        )
     await Worker(channel, pod, app, settings.limits, imported.bot.project, measuring).run()
 
 
 class EventSender:
-    """Sends what is allowed in facts, and no more of them than the launcher takes."""
-
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
-        self._allowance = EventRateLimit()
+        self._rate_limit = EventRateLimit()
         self._has_warned = False
 
     def send(self, session_id: str | None, name: str, fields: Mapping[str, Any], at: float) -> None:
-        """One fact, with the time at which it happened."""
         found = make_event(name, session_id, fields, at)
         if found is None:
             return
-        if self._allowance.take(name):
+        if self._rate_limit.take(name):
             self._channel.send(EventEmitted(session_id, name, dict(found.fields), found.at))
         elif not self._has_warned:
             self._has_warned = True
-            logger.warning("This process has too many facts to report: some are in no metric and no report")
+            logger.warning("This process exceeded its event rate; some events are missing from metrics and reports")
 
 
-def _tell_of_file(channel: Channel, session_id: str, url: str) -> None:
-    """Have the launcher remember a file, for when this process dies."""
+def _report_upload(channel: Channel, session_id: str, url: str) -> None:
+    """Report an upload: the launcher deletes it if this process dies."""
     if len(url) <= MAX_URL:
-        channel.send(Stored(session_id, url))
+        channel.send(FileStored(session_id, url))
     else:
         logger.warning(f"A file's URL has {len(url)} characters: the file stays if the bot's process dies")
 
 
 class WorkerCall:
-    """A WhatsApp call that is picked up.
-
-    Attributes:
-        sdp: Done with the answer.
-        run: Done when the bot is to be run on it.
-        over: Done with its report, as :class:`~pipecat_base.workers.ipc.messages.Ended` has it.
-    """
+    """A WhatsApp call that is answered. ``over`` has the reply to :class:`Run`."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -154,20 +142,13 @@ class WorkerCall:
         self.over: asyncio.Future[Any] = loop.create_future()
 
     def fail(self, error: Exception) -> None:
-        """Whoever waits for it learns why."""
         for future in (self.sdp, self.over):
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # nobody need ask
+                future.exception()  # or asyncio would log it as never retrieved
 
 
 class Worker:
-    """Does what the launcher asks for.
-
-    Args:
-        beside: What goes on all the time.
-    """
-
     def __init__(
         self,
         channel: Channel,
@@ -175,9 +156,9 @@ class Worker:
         app: ASGIApp,
         limits: ServerLimits,
         project: str,
-        beside: Sequence[Coroutine[Any, Any, None]],
+        background: Sequence[Coroutine[Any, Any, None]],
     ) -> None:
-        self._beside = beside
+        self._background = background
         self._channel = channel
         self._pod = pod
         self._app = app
@@ -187,58 +168,58 @@ class Worker:
         self._slots: dict[str, SessionSlot] = {}
         self._calls: dict[str, WorkerCall] = {}
         self._cancelled: dict[str, Outcome] = {}
-        """Sessions whose end was asked for before they were admitted here."""
-        self._over = asyncio.Event()
+        """Sessions that were cancelled before they were admitted here."""
+        self._closing = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._requests: set[asyncio.Task[Any]] = set()
-        """To the bot's own app."""
+        """Requests to the bot's own app."""
         self._replies: dict[type[Request], Callable[[Any], Awaitable[Any]]] = {
             Run: self._run,
             AnswerOffer: self._offer,
             AddCandidates: lambda request: self._pod.trickle(request.content),
             PickUp: self._pick_up,
-            Ready: self._ready,
+            CheckReadiness: self._ready,
             Ping: lambda request: asyncio.sleep(0),
             GetCapabilities: lambda request: pod.capability_problems(),
             GetIceServers: self._ice_servers,
-            Delete: self._delete,
+            DeleteUploads: self._delete,
         }
 
     async def run(self) -> None:
-        """Set the bot up, serve, tear it down."""
         loop = asyncio.get_running_loop()
-        self._channel.attach(loop, self._on_message, self._over.set)
-        self._channel.send(Began())
-        self._pod.registry.on_change(self._tell_of_change)
-        beside = [
-            asyncio.ensure_future(step) for step in (_hold_signals(), watch_own_loop(self._project), *self._beside)
+        self._channel.attach(loop, self._on_message, self._closing.set)
+        self._channel.send(LoopStarted())
+        self._pod.registry.on_change(self._report_state)
+        background_tasks = [
+            asyncio.ensure_future(step)
+            for step in (_keep_ignoring_signals(), watch_own_loop(self._project), *self._background)
         ]
         try:
             self._state = await self._pod.open()
         except StartupError as error:
-            self._channel.send(NotServing.of(error))
+            self._channel.send(StartupFailed.of(error))
             await asyncio.sleep(0)
             return
-        self._channel.send(Idle(self._pod.takes_files))
-        await self._over.wait()
-        if self._pod.registry.cancel_all(Outcome.DRAINED):  # the launcher is gone
-            await self._pod.registry.until_empty(LAST_WORDS)
+        self._channel.send(WorkerIdle(self._pod.takes_files))
+        await self._closing.wait()
+        if self._pod.registry.cancel_all(Outcome.DRAINED):  # the launcher has ended
+            await self._pod.registry.until_empty(ORPHANED_SESSION_TIMEOUT_SECONDS)
         self._pod.stop()
         await self._pod.close()
         if self._requests:
             await asyncio.wait(self._requests, timeout=FINAL_REQUESTS_SECONDS)
-        for task in beside:
+        for task in background_tasks:
             task.cancel()
 
-    def _tell_of_change(self, session: Session) -> None:
+    def _report_state(self, session: Session) -> None:
         cancelled = self._cancelled.pop(session.id, None)
         if session.state is SessionState.ADMITTED and cancelled is not None:
             self._pod.registry.cancel(session.id, cancelled)
         if session.state is SessionState.ENDED:
             assert session.report is not None
-            self._channel.send(Ended.of(session.id, session.report))
+            self._channel.send(SessionEnded.of(session.id, session.report))
         else:
-            self._channel.send(Entered(session.id, session.state.value))
+            self._channel.send(StateEntered(session.id, session.state.value))
 
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Run) and message.has_body_file:
@@ -249,11 +230,11 @@ class Worker:
         if isinstance(message, Run | AnswerOffer | PickUp):
             self._cancelled.pop(message.session_id, None)  # of an earlier session of this id
         if isinstance(message, Run) and sockets:
-            self._begin(self._reply(message, self._run_stream(message, sockets[0])))
+            self._start_task(self._reply(message, self._run_stream(message, sockets[0])))
         elif isinstance(message, Request):
-            self._begin(self._reply(message, self._replies[type(message)](message)))
+            self._start_task(self._reply(message, self._replies[type(message)](message)))
         elif isinstance(message, ServeConnection):
-            self._begin(self._serve_connection(message, sockets[0]))
+            self._start_task(self._serve_connection(message, sockets[0]))
         elif isinstance(message, Cancel):
             outcome = Outcome(message.outcome)
             if not self._pod.registry.cancel(message.session_id, outcome):
@@ -261,13 +242,13 @@ class Worker:
         elif isinstance(message, CallerLeft) and message.session_id in self._slots:
             self._slots[message.session_id].on_disconnect()
         elif isinstance(message, HangUp) and message.session_id in self._slots:
-            self._begin(self._slots[message.session_id].hang_up())
+            self._start_task(self._slots[message.session_id].hang_up())
         elif isinstance(message, LogFeatures):
             self._pod.log_features()
         elif isinstance(message, Close):
-            self._over.set()
+            self._closing.set()
 
-    def _begin(self, step: Any) -> None:
+    def _start_task(self, step: Any) -> None:
         task = asyncio.ensure_future(step)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -281,7 +262,7 @@ class Worker:
         except Refusal as refusal:
             reply = Reply.refusing(request.number, refusal)
         except asyncio.CancelledError:
-            # By the bot, which has cancelled every task: the launcher has the report of its session.
+            # The bot has cancelled every task: the launcher has the report of its session.
             self._channel.send(Reply.failing(request.number, RuntimeError("the bot cancelled what runs it")))
             raise
         except Exception as error:
@@ -289,7 +270,7 @@ class Worker:
             reply = Reply.failing(request.number, error)
         self._channel.send(reply)
 
-    async def _ready(self, request: Ready) -> Any:
+    async def _ready(self, request: CheckReadiness) -> Any:
         verdict = await self._pod.ready()
         try:
             json.dumps(verdict)
@@ -303,12 +284,12 @@ class Worker:
         if call is not None:
             call.run.set_result(None)
             return await call.over
-        here = {}
+        local_fields = {}
         if request.transport["kind"] == "MoqServer":
-            here = {"on_serving": lambda found: self._channel.send(Serving(request.session_id, list(found)))}
-        return await self._perform(request, transport_from(request.transport, **here))
+            local_fields = {"on_serving": lambda found: self._channel.send(MoqServing(request.session_id, list(found)))}
+        return await self._run_bot(request, transport_from(request.transport, **local_fields))
 
-    async def _perform(self, request: Run, transport: Any) -> Any:
+    async def _run_bot(self, request: Run, transport: Any) -> Any:
         kind, caller = TransportKind(request.transport_kind), Caller(*request.caller)
         session_request = SessionRequest(request.session_id, kind, request.max_seconds, caller=caller)
         with session_log_context(request.session_id):
@@ -321,16 +302,16 @@ class Worker:
         return [report.outcome.value, report.message, report.seconds]
 
     async def _run_stream(self, request: Run, sock: socket.socket) -> Any:
-        """Answer the handshake here, and run the bot on it."""
-        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Accept the WebSocket here, and run the bot on it."""
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         ended: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            begun.set_result(None)
+            started.set_result(None)
             websocket = WebSocket(scope, closing.watch_receive(receive), closing.watch_send(send))
             try:
                 transport = WebSocketTransport(websocket, request.transport["transport_type"])
-                ended.set_result(await self._perform(request, transport))
+                ended.set_result(await self._run_bot(request, transport))
             except Refusal as refusal:
                 ended.set_exception(refusal)
             except BaseException as error:
@@ -339,16 +320,16 @@ class Worker:
 
         closing = ClosingWebSocket()
         transport = await serve_connection(app, self._connections, sock, request.head, request.early, closing)
-        waited: set[asyncio.Future[None]] = {begun, closing.lost}
-        await asyncio.wait(waited, timeout=HANDSHAKE, return_when=asyncio.FIRST_COMPLETED)
-        if not begun.done():
+        waited: set[asyncio.Future[None]] = {started, closing.lost}
+        await asyncio.wait(waited, timeout=HANDSHAKE_TIMEOUT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if not started.done():
             transport.abort()
             raise Malformed("This is no WebSocket handshake.", session_id=request.session_id)
         try:
             return await ended
         finally:
             if closing.duplicate is not None:
-                closing.duplicate.close()  # the launcher's is the last one: it closes when the place is free
+                closing.duplicate.close()  # the launcher's own descriptor closes last, when the slot is free
 
     async def _ice_servers(self, request: GetIceServers) -> Any:
         return await (self._pod.ice_servers() if request.configured_only else self._pod.all_ice_servers())
@@ -363,10 +344,10 @@ class Worker:
             return await self._pod.offer(session_request, request.content)
 
     async def _pick_up(self, request: PickUp) -> Any:
-        """Answer with the SDP, and keep the place until the call is run or over."""
+        """Reply with the SDP, and keep the slot until the call is run or over."""
         self._pod.give_ice_servers(request.ice)
         call = WorkerCall()
-        self._begin(self._keep_call(request, call))
+        self._start_task(self._keep_call(request, call))
         return await call.sdp
 
     async def _keep_call(self, request: PickUp, call: WorkerCall) -> None:
@@ -393,7 +374,7 @@ class Worker:
             self._slots.pop(session_id, None)
             self._calls.pop(session_id, None)
 
-    async def _delete(self, request: Delete) -> Any:
+    async def _delete(self, request: DeleteUploads) -> Any:
         storage = self._pod.arguments.file_storage
         for url in request.urls:
             try:
@@ -402,8 +383,6 @@ class Worker:
                 logger.warning(f"An uploaded file was not deleted: {type(error).__name__}")
 
     async def _serve_connection(self, connection: ServeConnection, sock: socket.socket) -> None:
-        """Requests to the bot's own app, as whoever the launcher says."""
-
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             scope["client"] = None if connection.client is None else tuple(connection.client)
             scope["scheme"] = connection.scheme
@@ -419,7 +398,7 @@ class Worker:
         await serve_connection(app, self._connections, sock, connection.head, connection.early, ClosingWebSocket())
 
 
-async def _hold_signals() -> None:
+async def _keep_ignoring_signals() -> None:
     while True:
         leave_signals_to_launcher()
-        await asyncio.sleep(BEAT)
+        await asyncio.sleep(SIGNAL_CHECK_INTERVAL_SECONDS)

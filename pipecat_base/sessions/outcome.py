@@ -26,7 +26,8 @@ MEANINGS = {
     Outcome.CANCELLED: "its end was requested (`DELETE /sessions/{id}`), or the bot cancelled itself",
     Outcome.EXPIRED: "its time was up: `MAX_SESSION_SECONDS` or `X-PCC-Max-Session-Seconds`",
     Outcome.DISCONNECTED: "the caller disconnected, and the bot ended because of it",
-    Outcome.DRAINED: "the launcher was shutting down, and `SHUTDOWN_TIMEOUT` had passed",
+    Outcome.DRAINED: "the launcher was shutting down, and `SHUTDOWN_TIMEOUT` had passed; or newer code was loaded "
+    "before the caller connected (`dev --reload`)",
 }
 
 MAX_LINE = 300  # characters of each line of a BotError

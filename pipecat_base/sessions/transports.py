@@ -66,7 +66,6 @@ class LiveKitRoom:
 class PendingWebRTC:
     """The caller will send its offer to ``/api/offer``, with the session's id."""
 
-    waited: float = 0.0  # seconds that the session has already waited, with older code
     kind: ClassVar = TransportKind.WEBRTC
 
 

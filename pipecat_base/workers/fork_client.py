@@ -1,4 +1,4 @@
-"""The launcher's side of the nursery, and of the templates that it makes: processes, and the news of their ends."""
+"""The launcher's side of the fork server and of template processes."""
 
 from __future__ import annotations
 
@@ -23,87 +23,81 @@ from pipecat_base.workers.fork_server import (
     leave_signals_to_launcher,
 )
 from pipecat_base.workers.ipc.channel import Channel
-from pipecat_base.workers.ipc.messages import BotImported, Exited, Made, Make, Message, NotMade, NotServing
+from pipecat_base.workers.ipc.messages import BotImported, Exited, Fork, Forked, ForkRefused, Message, StartupFailed
 
 
 class ForkFailed(Exception):
-    """The system would not give a process."""
+    pass
 
 
 @dataclass
 class ForkedProcess:
-    """A process that was made, and the channel to it."""
-
     pid: int
     channel: Channel
     exited: asyncio.Future[Exited | None] = field(repr=False)
-    """How it has ended; None when whoever made it is gone too."""
+    """None if its parent ended first."""
 
 
-class ForkRequester:
-    """Asks for processes over one channel: the nursery's, or a template's."""
+class ForkClient:
+    """Requests forks from the fork server, or from a template process."""
 
-    def __init__(self, channel: Channel, *, on_other: Callable[[Message], None] | None = None) -> None:
+    def __init__(self, channel: Channel, *, on_other_message: Callable[[Message], None] | None = None) -> None:
         self._channel = channel
         self._numbers = itertools.count(1)
-        self._asked: dict[int, asyncio.Future[int]] = {}
+        self._pending: dict[int, asyncio.Future[int]] = {}
         self._children: dict[int, asyncio.Future[Exited | None]] = {}
         self._early: dict[int, Exited] = {}
         self._unclaimed: set[int] = set()
-        self._on_other = on_other
-        self.gone = asyncio.Event()
+        self._on_other_message = on_other_message
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def attach(self) -> None:
-        """Begin to read, on the running loop."""
         self._channel.attach(asyncio.get_running_loop(), self._on_message, self._on_end)
 
     def send(self, message: Message) -> None:
-        """Tell it something else."""
         self._channel.send(message)
 
-    async def make(self, *, alone: bool = False, variables: Mapping[str, str] | None = None) -> ForkedProcess:
-        """One more process.
-
-        Raises:
-            NoProcess: there is none to be had.
-        """
-        if self.gone.is_set():
-            raise ForkFailed("what makes them has ended")
-        ours, theirs = Channel.pair()
+    async def fork(self, *, standalone: bool = False, variables: Mapping[str, str] | None = None) -> ForkedProcess:
+        """Fork a process; raises ForkFailed if the system refuses, or the other end has ended."""
+        if self.ended.done():
+            raise ForkFailed("the process that forks has ended")
+        channel, child_socket = Channel.pair()
         number = next(self._numbers)
-        asked = self._asked[number] = asyncio.get_running_loop().create_future()
-        with theirs:
-            self._channel.send(Make(number, alone, None if variables is None else dict(variables)), [theirs.fileno()])
+        forked = self._pending[number] = asyncio.get_running_loop().create_future()
+        with child_socket:
+            self._channel.send(
+                Fork(number, standalone, None if variables is None else dict(variables)), [child_socket.fileno()]
+            )
         try:
-            pid = await asked
+            pid = await forked
         except BaseException:
-            ours.close()
+            channel.close()
             raise
         exited: asyncio.Future[Exited | None] = asyncio.get_running_loop().create_future()
         if pid in self._early:
             exited.set_result(self._early.pop(pid))
-        elif self.gone.is_set():
+        elif self.ended.done():
             exited.set_result(None)
         else:
             self._children[pid] = exited
-        return ForkedProcess(pid, ours, exited)
+        return ForkedProcess(pid, channel, exited)
 
     def close(self) -> None:
-        """Let it end, and with it all that it has made."""
+        """Everything that the other end forked ends with it."""
         self._channel.close()
         self._on_end()
 
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
-        if isinstance(message, Made | NotMade):
-            asked = self._asked.pop(message.number, None)
-            if asked is None or asked.done():  # the first template, or somebody who no longer waits
-                if isinstance(message, Made):
+        if isinstance(message, Forked | ForkRefused):
+            forked = self._pending.pop(message.number, None)
+            if forked is None or forked.done():  # the first template process, or the requester no longer waits
+                if isinstance(message, Forked):
                     self._unclaimed.add(message.pid)
                 return
-            if isinstance(message, Made):
-                asked.set_result(message.pid)
+            if isinstance(message, Forked):
+                forked.set_result(message.pid)
             else:
-                asked.set_exception(ForkFailed(message.reason))
+                forked.set_exception(ForkFailed(message.reason))
         elif isinstance(message, Exited):
             exited = self._children.pop(message.pid, None)
             if message.pid in self._unclaimed:
@@ -112,31 +106,27 @@ class ForkRequester:
                 self._early[message.pid] = message
             elif not exited.done():
                 exited.set_result(message)
-        elif self._on_other is not None:
-            self._on_other(message)
+        elif self._on_other_message is not None:
+            self._on_other_message(message)
 
     def _on_end(self) -> None:
-        self.gone.set()
+        if not self.ended.done():
+            self.ended.set_result(None)
         for exited in self._children.values():
             if not exited.done():
                 exited.set_result(None)
-        for asked in self._asked.values():
-            if not asked.done():
-                asked.set_exception(ForkFailed("what makes them has ended"))
+        for forked in self._pending.values():
+            if not forked.done():
+                forked.set_exception(ForkFailed("the process that forks has ended"))
         self._children.clear()
-        self._asked.clear()
+        self._pending.clear()
 
 
-class ForkClient:
-    """Forked from the launcher before it has a thread.
+class ForkServerProcess:
+    """The fork server. Created before the launcher has a thread; ``forget`` removes secrets from its memory."""
 
-    Args:
-        grow: Called in each child; does not return.
-        forget: Called first: takes secrets out of what a bot in a fork of this process could look up.
-    """
-
-    def __init__(self, grow: Callable[[socket.socket, Make], NoReturn], forget: Callable[[], None]) -> None:
-        ours, theirs = Channel.pair()
+    def __init__(self, run_child: Callable[[socket.socket, Fork], NoReturn], forget: Callable[[], None]) -> None:
+        channel, child_socket = Channel.pair()
         parent = os.getpid()
         flush_streams()
         self.pid = os.fork()
@@ -144,57 +134,52 @@ class ForkClient:
             os.setsid()  # Ctrl-C is for the launcher
             die_with(parent)
             leave_signals_to_launcher()
-            ours.close()
+            channel.close()
             environment.scrub(SECRETS)
             forget()
-            environment.hide_from_other_processes()  # copies may be left in what was freed
+            environment.hide_from_other_processes()  # freed memory may hold copies
             forget_exit_handlers()
-            ForkServer(Channel(theirs), grow).run()
-        theirs.close()
-        self.channel = ours
+            ForkServer(Channel(child_socket), run_child).run()
+        child_socket.close()
+        self.channel = channel
         self._number = 0
 
-    def import_bot(self, variables: Mapping[str, str] | None = None) -> Callable[[], TemplateClient]:
-        """Have the first template made, without a loop: the watchdog stands in meanwhile. Returned is the wait for it.
-
-        The wait raises StartupError where the bot cannot be served. ``variables`` is the environment, where it has
-        changed.
-        """
-        ours, theirs = Channel.pair()
-        with theirs:
-            self._number -= 1  # those of what is made on a loop count upwards
+    def import_bot(self, variables: Mapping[str, str] | None = None) -> Callable[[], TemplateConnection]:
+        """Start the first template process without an event loop, and return a function that waits for it."""
+        channel, child_socket = Channel.pair()
+        with child_socket:
+            self._number -= 1  # numbers of ForkClient count upwards
             self.channel.send(
-                Make(self._number, variables=None if variables is None else dict(variables)), [theirs.fileno()]
+                Fork(self._number, variables=None if variables is None else dict(variables)), [child_socket.fileno()]
             )
         self.channel.flush(1.0)
         number = self._number
-        return lambda: self._wait(ours, number)
+        return lambda: self._wait(channel, number)
 
-    def _wait(self, ours: Channel, number: int) -> TemplateClient:
+    def _wait(self, channel: Channel, number: int) -> TemplateConnection:
         poll = select.poll()
-        poll.register(ours, select.POLLIN)
+        poll.register(channel, select.POLLIN)
         poll.register(self.channel, select.POLLIN)
         exited: Exited | None = None
         pid: int | None = None
         while True:
-            said = _said(ours)
-            if isinstance(said, BotImported):
-                return TemplateClient(said, ours)
-            if isinstance(said, NotServing):
-                raise said.error()
-            if exited is not None or self.channel.ended:  # and it has said nothing
+            message = _received(channel)
+            if isinstance(message, BotImported):
+                return TemplateConnection(message, channel)
+            if isinstance(message, StartupFailed):
+                raise message.error()
+            if exited is not None or self.channel.ended:  # without a message
                 break
-            # Not its channel alone: what the bot has started while it was imported may hold that open.
+            # Children that the bot started while it was imported may hold its channel open.
             poll.poll()
-            while (news := _said(self.channel)) is not None:
-                pid = news.pid if isinstance(news, Made) and news.number == number else pid
-                exited = news if isinstance(news, Exited) and news.pid == pid else exited
+            while (notice := _received(self.channel)) is not None:
+                pid = notice.pid if isinstance(notice, Forked) and notice.number == number else pid
+                exited = notice if isinstance(notice, Exited) and notice.pid == pid else exited
         how = how_it_ended(exited)
         raise BotExited(f"The process that imports the bot {how}.", "Find out what ends it while it is imported.")
 
 
-def _said(channel: Channel) -> Message | None:
-    """What has come, without waiting."""
+def _received(channel: Channel) -> Message | None:
     try:
         received = channel.receive(0)
     except TimeoutError:
@@ -203,8 +188,6 @@ def _said(channel: Channel) -> Message | None:
 
 
 @dataclass
-class TemplateClient:
-    """A process that has imported the bot, and forks."""
-
+class TemplateConnection:
     imported: BotImported
     channel: Channel

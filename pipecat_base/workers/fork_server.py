@@ -1,8 +1,7 @@
-"""Processes that make processes: a loop without threads that forks on request and tells of the ends.
+"""Processes that fork others: an event loop without threads, which forks on request and reports how children end.
 
-The nursery is forked from the launcher before it has a thread, and has not imported the bot; what it makes imports the
-bot. A template is one of those: it forks workers. Each dies with the one that has made it (PR_SET_PDEATHSIG, prctl(2)),
-so that a launcher that is killed leaves nothing behind.
+The fork server is forked from the launcher before that has a thread. It has not imported the bot; its children do, and
+some are templates, which fork workers. Each dies with its parent (PR_SET_PDEATHSIG, prctl(2)).
 """
 
 from __future__ import annotations
@@ -24,43 +23,36 @@ from typing import Any, NoReturn
 from pipecat_base.config import environment
 from pipecat_base.logs.streams import flush_streams
 from pipecat_base.workers.ipc.channel import Channel
-from pipecat_base.workers.ipc.messages import Close, Exited, Made, Make, Message, NotMade
-from pipecat_base.workers.process_tree import adopt_orphans, descendants, relations
+from pipecat_base.workers.ipc.messages import Close, Exited, Fork, Forked, ForkRefused, Message
+from pipecat_base.workers.process_tree import adopt_orphans, descendants, list_processes
 
 PR_SET_PDEATHSIG = 1
-LOOK = 0.05
-"""Seconds between looks at children where the kernel has no pidfd_open(2)."""
+# Where the kernel has no pidfd_open(2), children are polled.
+POLL_INTERVAL_SECONDS = 0.05
 
 
 class ForkServer:
-    """Forks on request.
-
-    Args:
-        channel: To the launcher.
-        grow: Called in each child with its socket; does not return.
-        other: Takes messages of other kinds.
-    """
+    """Serves :class:`Fork` requests; ``run_child`` is called in each child with its socket and does not return."""
 
     def __init__(
         self,
         channel: Channel,
-        grow: Callable[[socket.socket, Make], NoReturn],
-        other: Callable[[Message], None] | None = None,
+        run_child: Callable[[socket.socket, Fork], NoReturn],
+        on_other_message: Callable[[Message], None] | None = None,
     ) -> None:
         self._channel = channel
-        self._grow = grow
-        self._other = other
+        self._run_child = run_child
+        self._on_other_message = on_other_message
         self._children: dict[int, int | None] = {}
         self._inherited: set[int] = set()
-        """Children that the bot's import has started; they are no call's."""
+        """Children that the import of the bot has started."""
         self._ends_orphans = False
         self._on_child: Any = signal.SIG_DFL
 
     def run(self) -> NoReturn:
-        """Serve until the launcher is gone."""
         # The bot may wait for every child, or ignore SIGCHLD: their ends would be lost.
         self._on_child = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        self._inherited = {pid for pid, relation in relations().items() if relation.parent == os.getpid()}
+        self._inherited = {pid for pid, entry in list_processes().items() if entry.parent == os.getpid()}
         adopt_orphans()
         while True:
             self._reap()
@@ -71,15 +63,15 @@ class ForkServer:
                 self._wait()
                 continue
             if received is None:
-                leave(0)
+                exit_process(0)
             message, descriptors = received
             if isinstance(message, Close):
                 atexit._run_exitfuncs()
-                leave(0)
-            if isinstance(message, Make):
-                self._make(message, socket.socket(fileno=descriptors[0]))
-            elif self._other is not None:
-                self._other(message)
+                exit_process(0)
+            if isinstance(message, Fork):
+                self._fork(message, socket.socket(fileno=descriptors[0]))
+            elif self._on_other_message is not None:
+                self._on_other_message(message)
             self._channel.flush(1.0)
 
     def _wait(self) -> None:
@@ -88,39 +80,38 @@ class ForkServer:
         for pidfd in self._children.values():
             if pidfd is not None:
                 poll.register(pidfd, select.POLLIN)
-        is_blind = None in self._children.values() or self._ends_orphans
+        must_poll = None in self._children.values() or self._ends_orphans
         with contextlib.suppress(InterruptedError):
-            poll.poll(LOOK * 1000 if is_blind else None)
+            poll.poll(POLL_INTERVAL_SECONDS * 1000 if must_poll else None)
 
-    def _make(self, request: Make, sock: socket.socket) -> None:
+    def _fork(self, request: Fork, sock: socket.socket) -> None:
         parent = os.getpid()
         flush_streams()  # or the child would write it too
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of threads; whoever asks has looked at them
+                warnings.simplefilter("ignore", DeprecationWarning)  # about threads: the launcher has checked for them
                 child = os.fork()
         except OSError as error:
             sock.close()
-            self._channel.send(NotMade(request.number, error.strerror or str(error)))
+            self._channel.send(ForkRefused(request.number, error.strerror or str(error)))
             return
         if child == 0:
             os.setpgid(0, 0)  # before any of the bot's code: signals to its group reach no other call
             die_with(parent)
             environment.hide_from_other_processes(False)  # the launcher measures its memory
             adopt_orphans()
-            if self._on_child is not None:  # it is no handler of Python's
+            if self._on_child is not None:  # None: a handler that was not set by Python
                 signal.signal(signal.SIGCHLD, self._on_child)
-            self._forget()
-            self._grow(sock, request)
+            self._close_descriptors_of_parent()
+            self._run_child(sock, request)
         sock.close()
         try:
             self._children[child] = os.pidfd_open(child)
         except (OSError, AttributeError):
             self._children[child] = None
-        self._channel.send(Made(request.number, child))
+        self._channel.send(Forked(request.number, child))
 
-    def _forget(self) -> None:
-        """In a child: what is its maker's."""
+    def _close_descriptors_of_parent(self) -> None:
         self._channel.close()
         for pidfd in self._children.values():
             if pidfd is not None:
@@ -134,7 +125,7 @@ class ForkServer:
                 if not found:
                     continue
                 exited = Exited(child, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
-            except ChildProcessError:  # a thread of the bot's waits for every child
+            except ChildProcessError:  # a thread of the bot has reaped it
                 exited = Exited(child, 0)
             del self._children[child]
             if pidfd is not None:
@@ -143,17 +134,17 @@ class ForkServer:
             self._channel.send(exited)
 
     def _end_orphans(self) -> None:
-        """Kill and reap what workers have left behind, in whichever process groups, until nothing is found."""
+        """Kill and reap what workers left behind, in any process group, until nothing is found."""
         if not self._ends_orphans:
             return
-        ours, group, known = os.getpid(), os.getpgrp(), relations()
+        own_pid, group, known = os.getpid(), os.getpgrp(), list_processes()
         kept = self._inherited | set(self._children)
-        # A child of the import's may have forked, too: that is in our group.
-        orphans = {p for p, r in known.items() if r.parent == ours and p not in kept and r.group != group}
+        # A child of the import may have forked, too: into our process group.
+        orphans = {p for p, r in known.items() if r.parent == own_pid and p not in kept and r.group != group}
         self._ends_orphans = bool(orphans)
         ending = descendants(orphans, known)
         # A bot can move a child into a group of others.
-        shared = {relation.group for pid, relation in known.items() if pid not in ending}
+        shared = {entry.group for pid, entry in known.items() if pid not in ending}
         for orphan in orphans:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 if known[orphan].group in shared:
@@ -164,14 +155,13 @@ class ForkServer:
                 os.waitpid(orphan, os.WNOHANG)
 
 
-def leave(status: int) -> NoReturn:
-    """End this process: what was printed is written, and nothing else is done."""
+def exit_process(status: int) -> NoReturn:
     flush_streams()
     os._exit(status)
 
 
 def forget_exit_handlers() -> None:
-    """In a forked process: what was to be done at the end of the process that has forked it is for that one to do."""
+    """Drop exit handlers in a forked process: they belong to its parent."""
     atexit._clear()
     registry: Any = weakref.finalize
     registry._registry.clear()
@@ -186,7 +176,6 @@ def forget_exit_handlers() -> None:
 
 
 def die_with(parent: int) -> None:
-    """Be killed when the process that has forked this one ends."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -194,18 +183,15 @@ def die_with(parent: int) -> None:
 
 
 def leave_signals_to_launcher() -> None:
-    """SIGTERM and SIGINT may come to every process of a group or a container; the launcher drains, and ends the rest.
-
-    Handlers that do nothing: programs that the bot starts do not inherit them.
-    """
+    """Ignore signals to the process group with handlers: programs of the bot would inherit SIG_IGN."""
     for number in (signal.SIGTERM, signal.SIGINT):
         found = signal.getsignal(number)
-        if not isinstance(found, _Deaf) or found.process != os.getpid():
-            signal.signal(number, _Deaf())
+        if not isinstance(found, _IgnoreSignal) or found.process != os.getpid():
+            signal.signal(number, _IgnoreSignal())
 
 
-class _Deaf:
-    """Does nothing, but in a process that the bot has forked: that one ends."""
+class _IgnoreSignal:
+    """Ignores a signal, except in a process that the bot has forked."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
@@ -217,7 +203,7 @@ class _Deaf:
 
 
 def how_it_ended(exited: Exited | None) -> str:
-    """In words: "was killed by SIGSEGV"."""
+    """Return "was killed by SIGSEGV", "ended with exit status 1" or, if unknown, "ended"."""
     if exited is None:
         return "ended"
     status = exited.status

@@ -1,4 +1,4 @@
-"""HTTP/1.1 to another process's app, over any connected socket: what an ASGI request asks, and what comes back."""
+"""HTTP/1.1 client for another process's app, over any connected socket."""
 
 from __future__ import annotations
 
@@ -11,20 +11,15 @@ from starlette.types import Message, Receive, Scope, Send
 
 from pipecat_base.errors import Malformed, NotReached
 
-CHUNK = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 NO_HOST = b"none.invalid"
-"""In place of a host that the request does not name, as HTTP/1.1 needs one; not for the bot."""
+"""Sent in place of a missing Host header, which HTTP/1.1 requires; removed before the bot sees it."""
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer"})
-"""RFC 9110 section 7.6.1: of one connection, not of the request."""
+"""Headers of one connection, not of the request (RFC 9110 section 7.6.1)."""
 
 
-async def pass_on(sock: socket.socket, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send the request through ``sock``, which is closed afterwards, and its answer to the caller.
-
-    Raises:
-        Malformed: the request is none that can be passed on.
-        NotReached: the other end closed before it had answered.
-    """
+async def forward(sock: socket.socket, scope: Scope, receive: Receive, send: Send) -> None:
+    """Forward one request through ``sock``, and close it; raises Malformed or NotReached."""
     first = await receive()
     try:
         request = _request(scope, has_body=bool(first.get("body") or first.get("more_body")))
@@ -35,7 +30,7 @@ async def pass_on(sock: socket.socket, scope: Scope, receive: Receive, send: Sen
     exchange = _Exchange(reader, writer)
     uploading = asyncio.ensure_future(exchange.upload(request, first, receive))
     try:
-        await exchange.answer(send)
+        await exchange.respond(send)
     finally:
         uploading.cancel()
         await asyncio.wait({uploading})
@@ -45,8 +40,6 @@ async def pass_on(sock: socket.socket, scope: Scope, receive: Receive, send: Sen
 
 
 class _Exchange:
-    """One request and its answer."""
-
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
@@ -54,7 +47,7 @@ class _Exchange:
         self._caller_left = False
 
     async def upload(self, request: h11.Request, message: Message, receive: Receive) -> None:
-        """The request; afterwards, wait for the caller to leave, and tell the other end by closing."""
+        """Send the request; then close the connection as soon as the caller disconnects."""
         with contextlib.suppress(OSError, h11.LocalProtocolError):
             await self._write(request)
             while message["type"] != "http.disconnect":
@@ -69,8 +62,7 @@ class _Exchange:
         self._caller_left = True
         self._writer.transport.abort()
 
-    async def answer(self, send: Send) -> None:
-        """What comes back, as it comes."""
+    async def respond(self, send: Send) -> None:
         started = False
         while True:
             event = await self._next()
@@ -87,7 +79,7 @@ class _Exchange:
                 if self._caller_left:
                     return
                 if started:
-                    raise ConnectionResetError("the answer broke off")  # the server cuts the caller off
+                    raise ConnectionResetError("the answer broke off")  # the server then closes the caller's connection
                 raise NotReached("The bot's process ended before it had answered.")
 
     async def _next(self) -> object:
@@ -99,7 +91,7 @@ class _Exchange:
             if event is not h11.NEED_DATA:
                 return event
             try:
-                self._http.receive_data(await self._reader.read(CHUNK))
+                self._http.receive_data(await self._reader.read(CHUNK_BYTES))
             except (OSError, h11.RemoteProtocolError, RuntimeError):
                 return None
 
@@ -115,7 +107,7 @@ def _request(scope: Scope, *, has_body: bool) -> h11.Request:
     if scope.get("query_string"):
         target += b"?" + scope["query_string"]
     headers = [(name, value.strip()) for name, value in scope["headers"] if name not in (*HOP_BY_HOP, b"host")]
-    # One host, as HTTP/1.1 has it: the first, as the bot's own server would take it.
+    # HTTP/1.1 allows one Host header: the first, which the bot's own server would use.
     headers.append((b"host", next((value for name, value in scope["headers"] if name == b"host"), NO_HOST)))
     if has_body and not any(name == b"content-length" for name, _ in headers):
         headers.append((b"transfer-encoding", b"chunked"))

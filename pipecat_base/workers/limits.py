@@ -1,4 +1,4 @@
-"""What bounds a pool and its processes."""
+"""Limits of the pool and its worker processes."""
 
 from __future__ import annotations
 
@@ -8,18 +8,12 @@ from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
 from pipecat_base.sessions.registry import CLOSE_TIMEOUT
 
 EXIT_GRACE = 1.0
-"""Seconds that a worker gets for the end of its interpreter, beside its teardown."""
+"""Time for the end of a worker's interpreter, on top of its teardown."""
 
 
 @dataclass(frozen=True)
 class WorkerLimits:
-    """Seconds, and bytes.
-
-    Attributes:
-        idle: Workers that wait.
-        take_timeout: A session's wait for one.
-        max_memory: Of one session's process; None for no limit.
-    """
+    """Seconds; ``max_memory`` bytes of one session's process; ``idle`` workers are kept."""
 
     idle: int
     take_timeout: float
@@ -31,10 +25,8 @@ class WorkerLimits:
 
     @property
     def closing(self) -> float:
-        """What a worker gets to tear down and exit."""
         return 2 * self.teardown_timeout + FINAL_REQUESTS_SECONDS + EXIT_GRACE
 
     @property
     def cancelling(self) -> float:
-        """What a worker gets to end its session."""
         return self.cancel_grace + CLOSE_TIMEOUT + EXIT_GRACE

@@ -1,32 +1,26 @@
-"""Bounds the memory of a session's process and its children: proportional set size (PSS), measured every second."""
+"""Limits the memory (PSS) of a session's process and its children."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from pipecat_base.logs.logger import logger
-from pipecat_base.workers.process import WorkerProcess
-from pipecat_base.workers.process_tree import family, relations
+from pipecat_base.workers.process_tree import family, list_processes
 
-LOOK = 1.0
+if TYPE_CHECKING:
+    from pipecat_base.workers.process import WorkerProcess
+
+CHECK_INTERVAL_SECONDS = 1.0
 WARN_AT = 0.8
 
 
-class Busy(Protocol):
-    """Knows the workers that have a session."""
-
-    def busy(self) -> dict[str, WorkerProcess]:
-        """By session."""
-
-
-async def watch_memory(pool: Busy, limit: int) -> None:
-    """Warn of a session whose process has eaten much of ``limit`` bytes, and end one that has eaten more."""
+async def watch_memory(busy_workers: Callable[[], Mapping[str, WorkerProcess]], limit: int) -> None:
     warned: set[str] = set()
     while True:
-        await asyncio.sleep(LOOK)
-        busy = pool.busy()
+        await asyncio.sleep(CHECK_INTERVAL_SECONDS)
+        busy = busy_workers()
         warned &= set(busy)
         sizes = await asyncio.to_thread(family_sizes, [worker.pid for worker in busy.values()])
         for session_id, worker in busy.items():
@@ -44,14 +38,14 @@ async def watch_memory(pool: Busy, limit: int) -> None:
 
 
 def family_sizes(pids: Iterable[int]) -> dict[int, tuple[int, int]]:
-    """Of each worker with all that its bot has started: bytes, and the number of processes."""
-    known = relations()
+    """Bytes and number of processes of each worker and everything it has started."""
+    known = list_processes()
     families = {pid: family(pid, known) for pid in pids}
     return {pid: (sum(map(proportional_size, members)), len(members)) for pid, members in families.items()}
 
 
 def proportional_size(pid: int) -> int:
-    """Bytes: its own, and its part of those that it shares. 0 when it is gone."""
+    """Proportional set size in bytes; 0 if the process has ended."""
     try:
         with open(f"/proc/{pid}/smaps_rollup", encoding="ascii") as file:
             return next(int(line.split()[1]) * 1024 for line in file if line.startswith("Pss:"))

@@ -1,7 +1,6 @@
-"""A process for each call: the launcher's side.
+"""Runs each session in a worker process: the launcher's side.
 
-The pool finds a worker for each session, by the session's id and by the names of its WebRTC connections, and passes on
-what is asked. What a worker does to itself, or does not do, ends one session: it is told from outside.
+A worker that crashes, hangs or blocks ends only its own session: the launcher ends that from outside.
 """
 
 from __future__ import annotations
@@ -25,47 +24,38 @@ from pipecat_base.errors import EXIT_FORCED, BotExited, NoProcess, NotReached, R
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.error_responses import session_id_in
 from pipecat_base.server.large_json import in_file
+from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import BotDescription, SessionRequest
-from pipecat_base.sessions.registry import Session, SessionRegistry
+from pipecat_base.sessions.registry import Session, SessionRegistry, SessionState
 from pipecat_base.sessions.slots import SlotReservations
+from pipecat_base.sessions.transports import TransportKind
 from pipecat_base.telemetry.bus import Emit
 from pipecat_base.telemetry.events import LAUNCHER_EVENTS
 from pipecat_base.workers import http_proxy
-from pipecat_base.workers.fork_client import ForkClient, ForkRequester, TemplateClient
-from pipecat_base.workers.fork_client import ForkFailed as NoProcessAtAll
+from pipecat_base.workers.fork_client import ForkClient, ForkFailed, ForkServerProcess, TemplateConnection
 from pipecat_base.workers.fork_server import how_it_ended
 from pipecat_base.workers.ipc import messages
-from pipecat_base.workers.ipc.messages import BotImported, EventEmitted, Failed, caller_as_list
-from pipecat_base.workers.lease import WorkerSlot
+from pipecat_base.workers.ipc.messages import BotImported, EventEmitted, RemoteError, caller_as_list
 from pipecat_base.workers.limits import EXIT_GRACE, WorkerLimits
 from pipecat_base.workers.memory_limit import watch_memory
 from pipecat_base.workers.process import WorkerDied, WorkerLease, WorkerProcess
-from pipecat_base.workers.revision import Revision, RevisionSuperseded
+from pipecat_base.workers.revision import Revision
+from pipecat_base.workers.slot import WorkerSlot
 from pipecat_base.workers.websocket_handoff import EXTENSION
 
-LOOK = 0.05
-"""Seconds between looks at whether a session has its process."""
-LAST_WORDS = 1.0
-"""Seconds for callers to be told that their sessions have died."""
-ICE_TIMEOUT = 3.0
-"""Seconds for the lead to say which ICE servers there are; a worker looks for itself then."""
+CLOSE_CALLERS_SECONDS = 1.0
+ICE_LOOKUP_TIMEOUT_SECONDS = 3.0
+"""After that, each worker looks them up itself."""
 
 
 class WorkerPool:
-    """Runs each session in a process.
-
-    Args:
-        start: PIPECAT_PROCESS_START.
-        shared: Whether the lead takes every session, as one process for all.
-        lines_of: Entered while a session runs, for what it prints.
-        emit: Takes facts.
-    """
+    """Runs each session in a process, or all in the control worker (``shared``)."""
 
     def __init__(
         self,
         registry: SessionRegistry,
-        fork_client: ForkClient,
-        template: TemplateClient,
+        fork_server: ForkServerProcess,
+        template: TemplateConnection,
         start: str,
         limits: WorkerLimits,
         *,
@@ -77,18 +67,19 @@ class WorkerPool:
         self.limits = limits
         self.lines_of = lines_of
         self.emit = emit
-        self.about = _about(template.imported, self.answer)
-        self._fork_client = ForkRequester(fork_client.channel)
+        self.about = _describe(template.imported, self.answer)
+        self._fork_client = ForkClient(fork_server.channel)
         self._start = start
         self._shared = shared
-        self._revision = Revision(self._fork_client, template, start, limits, on_fact=self._on_fact)
+        self._revision = Revision(self._fork_client, template, start, limits, on_event=self._on_event)
         self._old: set[Revision] = set()
-        """Those that have calls still."""
         self._is_open = False
         self._reservations = SlotReservations(registry)
         self._leases: dict[str, WorkerLease] = {}
         self._peers: dict[str, tuple[WorkerLease, str]] = {}
-        """Connections by the name that their client knows, with that which their process has given them."""
+        """Lease and connection id in the worker, by the connection id that the client knows."""
+        self._lease_taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when any session gets its worker, then replaced."""
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -98,26 +89,28 @@ class WorkerPool:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Processes that run bots, by what they do. Called in any thread."""
         counts = [revision.counts for revision in (self._revision, *tuple(self._old))]
         return {state: sum(count[state] for count in counts) for state in counts[0]}
 
     def busy(self) -> dict[str, WorkerProcess]:
-        """The workers that have a session, by its id."""
         return {session_id: lease.worker for session_id, lease in self._leases.items()}
 
     def outdated_sessions(self) -> list[str]:
-        """Sessions that have code from before a change."""
-        stints = [lease for lease in self._leases.values() if not lease.is_left]
-        return [s.session_id for s in stints if any(old.has(s.worker) for old in self._old)]
+        return [
+            session.id
+            for session in self.registry
+            if (lease := self._leases.get(session.id)) is not None
+            and not session.stop.done()
+            and any(old.has(lease.worker) for old in self._old)
+        ]
 
     async def open(self) -> Mapping[str, Any]:
         if not self._is_open:
             self._fork_client.attach()
             self._is_open = True
-            self._begin(self._watch_nursery())
+            self._start_task(self._watch_fork_server())
             if self.limits.max_memory is not None and not self._shared:
-                self._begin(watch_memory(self, self.limits.max_memory))
+                self._start_task(watch_memory(self.busy, self.limits.max_memory))
         await self._revision.open()
         return {}
 
@@ -132,19 +125,19 @@ class WorkerPool:
         if not self._revision.imported.has_readyz:
             return {"ready": True}
         try:
-            asking = self._revision.ask_lead(messages.Ready)
-            verdict: dict[str, Any] = await asyncio.wait_for(asking, self.limits.readyz_timeout + EXIT_GRACE)
+            request = self._revision.request_control_worker(messages.CheckReadiness)
+            verdict: dict[str, Any] = await asyncio.wait_for(request, self.limits.readyz_timeout + EXIT_GRACE)
         except (TimeoutError, NotReached):
             return {"ready": False, "state": "ready", "reason": "The bot's lead process does not answer."}
         return verdict
 
     async def capability_problems(self) -> Mapping[str, str | None]:
-        found: dict[str, str | None] = await self._revision.ask_lead(messages.GetCapabilities)
+        found: dict[str, str | None] = await self._revision.request_control_worker(messages.GetCapabilities)
         return found
 
     def log_features(self) -> None:
-        if self._revision.lead is not None:
-            self._revision.lead.tell(messages.LogFeatures())
+        if self._revision.control_worker is not None:
+            self._revision.control_worker.send(messages.LogFeatures())
 
     async def close(self) -> None:
         await asyncio.gather(*(revision.close() for revision in (self._revision, *self._old)))
@@ -158,50 +151,44 @@ class WorkerPool:
         return self._reservations.reserve(request, lambda session: WorkerSlot(self, session))
 
     async def take(self, session: Session) -> WorkerLease:
-        """A worker's time for a session.
-
-        Raises:
-            NoProcess: none was there in time.
-        """
         since = time.monotonic()
-        while True:
-            revision = self._revision
-            try:
-                worker = await (revision.take_lead() if self._shared else revision.take(session))
-                break
-            except RevisionSuperseded:
-                if revision is self._revision:  # nothing takes its place: the launcher ends
-                    raise NoProcess("The launcher is shutting down.", session_id=session.id) from None
-        lease = self._leases[session.id] = worker.take(session.id)
+        worker = await self._take_worker(session)
+        lease = self._leases[session.id] = worker.lease(session.id)
+        self._lease_taken.set_result(None)
+        self._lease_taken = asyncio.get_running_loop().create_future()
         self.emit("process_wait", session.id, {"wait_secs": time.monotonic() - since})
         return lease
 
+    async def _take_worker(self, session: Session) -> WorkerProcess:
+        revision = self._revision
+        try:
+            return await (revision.take_control_worker(session) if self._shared else revision.take(session))
+        except NoProcess:
+            if revision is self._revision:
+                raise
+            return await self._take_worker(session)  # newer code was loaded meanwhile
+
     def give_back(self, lease: WorkerLease) -> None:
-        """A session is over."""
         if self._leases.get(lease.session_id) is lease:
             del self._leases[lease.session_id]
         for pc_id in [pc_id for pc_id, (known, _) in self._peers.items() if known is lease]:
             del self._peers[pc_id]
-        lease.worker.leave(lease)
+        lease.worker.release(lease)
         if lease.worker.died.done():
             self._revision.delete(lease.uploads)
         elif not self._shared:
             self._revision.give_back(lease.worker)
-        elif lease.worker is not self._revision.lead and not lease.worker.is_busy:
+        elif lease.worker is not self._revision.control_worker and not lease.worker.is_busy:
             self._revision.retire(lease.worker)
 
     async def renew(self, variables: Mapping[str, str]) -> None:
-        """Import the bot again, beside the processes that are there: they finish their calls, and take no other.
-
-        Raises:
-            StartupError: it cannot be served; all goes on as before.
-        """
+        """Import the bot again, in a new revision; running calls end in the old one. Raises StartupError."""
         template = await self._import(variables)
         revision = Revision(
-            self._fork_client, template, self._start, self.limits, on_fact=self._on_fact, variables=variables
+            self._fork_client, template, self._start, self.limits, on_event=self._on_event, variables=variables
         )
         try:
-            about = _about(template.imported, self.answer)
+            about = _describe(template.imported, self.answer)
             await revision.open()
         except BaseException:
             revision.kill()
@@ -212,53 +199,62 @@ class WorkerPool:
         for line in template.imported.warnings:
             logger.warning(line)
         old.stop()
-        for lease in tuple(self._leases.values()):
-            lease.on_superseded()
-        self._begin(self._finish(old, has_sessions=bool(self.outdated_sessions())))
+        self._end_waiting()
+        self._start_task(self._finish_revision(old, has_sessions=bool(self.outdated_sessions())))
 
-    async def _finish(self, old: Revision, *, has_sessions: bool) -> None:
+    def _end_waiting(self) -> None:
+        """End sessions that have old code and no caller yet: a new start gets the new code."""
+        for lease in tuple(self._leases.values()):
+            session = self.registry.get(lease.session_id)
+            if session is None or session.transport is not TransportKind.WEBRTC or lease.offers:
+                continue
+            if session.state in (SessionState.ADMITTED, SessionState.WAITING):
+                logger.info(f"Session {session.id} ends: the code changed before its caller had come")
+                self.registry.cancel(session.id, Outcome.DRAINED)
+
+    async def _finish_revision(self, old: Revision, *, has_sessions: bool) -> None:
         await old.finish()
         self._old.discard(old)
         if has_sessions:
             logger.info(f"The last session of {old.imported.name} from before a change has ended")
 
-    async def _import(self, variables: Mapping[str, str]) -> TemplateClient:
+    async def _import(self, variables: Mapping[str, str]) -> TemplateConnection:
         try:
-            child = await self._fork_client.make(variables=variables)
-        except (NoProcessAtAll, OSError) as error:
+            child = await self._fork_client.fork(variables=variables)
+        except (ForkFailed, OSError) as error:
             raise BotExited(f"The process that imports the bot could not be made ({error}).", "Try again.") from None
-        said: asyncio.Future[messages.Message | None] = asyncio.get_running_loop().create_future()
+        first: asyncio.Future[messages.Message | None] = asyncio.get_running_loop().create_future()
 
-        def emit(message: messages.Message | None) -> None:
-            if not said.done():
-                said.set_result(message)
+        def receive(message: messages.Message | None) -> None:
+            if not first.done():
+                first.set_result(message)
 
-        child.channel.attach(asyncio.get_running_loop(), lambda message, _: emit(message), lambda: emit(None))
+        child.channel.attach(asyncio.get_running_loop(), lambda message, _: receive(message), lambda: receive(None))
         child.exited.add_done_callback(lambda _: child.channel.finish())
         try:
-            message = await said
-        except BaseException:  # a newer change has come
+            message = await first
+        except BaseException:  # cancelled by a newer change
             child.channel.close()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(child.pid, signal.SIGKILL)
             raise
         child.channel.detach()
         if isinstance(message, BotImported):
-            return TemplateClient(message, child.channel)
+            return TemplateConnection(message, child.channel)
         child.channel.close()
-        if isinstance(message, messages.NotServing):
+        if isinstance(message, messages.StartupFailed):
             raise message.error()
         await asyncio.wait({child.exited}, timeout=EXIT_GRACE)
         how = how_it_ended(child.exited.result() if child.exited.done() else None)
         raise BotExited(f"The process that imports the bot {how}.", "Find out what ends it while it is imported.")
 
     async def offer(self, request: SessionRequest, content: Any) -> dict[str, str]:
-        named, content = self._named(content)
-        lease = named or await self._stint_of(request.session_id)
+        named, content = self._resolve_peer(content)
+        lease = named or await self._lease_of(request.session_id)
         if lease is not None:
             try:
                 with self.registry.keeping_slot(request.session_id):
-                    return await self._offer(lease, request, content)
+                    return await self._counted_offer(lease, request, content)
             except NotReached:
                 if named is None:
                     raise
@@ -267,23 +263,21 @@ class WorkerPool:
             raise UnknownPeer("No connection has this pc_id.", field="pc_id")
         async with self.reserve(request) as slot:
             lease = await slot.take_worker()
-            offering = asyncio.ensure_future(self._offer(lease, request, content))
-            await slot.answered(offering)
+            offering = asyncio.ensure_future(self._counted_offer(lease, request, content))
+            await slot.until_answered(offering)
             answer = offering.result()
-            slot.go_on()
+            slot.keep_until_ended()
             return answer
 
-    async def _offer(self, lease: WorkerLease, request: SessionRequest, content: Any) -> dict[str, str]:
+    async def _counted_offer(self, lease: WorkerLease, request: SessionRequest, content: Any) -> dict[str, str]:
         lease.offers += 1
         try:
-            return await self._ask_for_answer(lease, request, content)
+            return await self._request_answer(lease, request, content)
         except BaseException:
             lease.offers -= 1
-            if not lease.offers:
-                lease.on_offers_over()
             raise
 
-    async def _ask_for_answer(self, lease: WorkerLease, request: SessionRequest, content: Any) -> dict[str, str]:
+    async def _request_answer(self, lease: WorkerLease, request: SessionRequest, content: Any) -> dict[str, str]:
         ice = await self.peers_ice_servers()
         try:
             async with in_file(content) as (shown, descriptors):
@@ -298,15 +292,15 @@ class WorkerPool:
                 answer: dict[str, str] = await lease.worker.request(
                     messages.AnswerOffer, *fields, descriptors=descriptors
                 )
-        except (WorkerDied, Failed) as error:
+        except (WorkerDied, RemoteError) as error:
             how = error if isinstance(error, WorkerDied) else "failed"
             raise NotReached(f"The bot's process {how}.", session_id=request.session_id) from None
         if self._leases.get(lease.session_id) is not lease:
             return answer
-        return {**answer, "pc_id": self._public(lease, answer["pc_id"])}
+        return {**answer, "pc_id": self._public_name(lease, answer["pc_id"])}
 
-    def _public(self, lease: WorkerLease, raw: str) -> str:
-        """A connection's name for its client: its own, but where another process has one of that name."""
+    def _public_name(self, lease: WorkerLease, raw: str) -> str:
+        """Return the worker's own name of a connection, unless another worker uses the same."""
         known = next((public for public, peer in self._peers.items() if peer == (lease, raw)), None)
         if known is not None:
             return known
@@ -315,85 +309,85 @@ class WorkerPool:
         self._peers[public] = (lease, raw)
         return public
 
-    def _named(self, content: Any) -> tuple[WorkerLease | None, Any]:
-        """Whose connection a client's message names, and the message as its process knows it."""
+    def _resolve_peer(self, content: Any) -> tuple[WorkerLease | None, Any]:
+        """Return the lease whose connection a message names, and the message with the worker's name of it."""
         pc_id = content.get("pc_id") if isinstance(content, dict) else None
         found = self._peers.get(pc_id) if isinstance(pc_id, str) else None
         return (None, content) if found is None else (found[0], {**content, "pc_id": found[1]})
 
     async def trickle(self, content: Any) -> None:
-        lease, content = self._named(content)
+        lease, content = self._resolve_peer(content)
         try:
             if lease is not None:
                 async with in_file(content) as (shown, files):
                     await lease.worker.request(messages.AddCandidates, shown, bool(files), descriptors=files)
-            else:  # it says what is wrong with it
+            else:  # the control worker replies why it is refused
                 async with in_file(content) as (shown, files):
-                    await self._revision.ask_lead(messages.AddCandidates, shown, bool(files), descriptors=files)
-        except (WorkerDied, Failed):
+                    await self._revision.request_control_worker(
+                        messages.AddCandidates, shown, bool(files), descriptors=files
+                    )
+        except (WorkerDied, RemoteError):
             raise UnknownPeer("This connection's call has ended.", field="pc_id") from None
 
     async def ice_servers(self) -> list[dict[str, Any]] | None:
         if self.about.webrtc_problem is not None:
             return None
-        found: list[dict[str, Any]] | None = await self._revision.ask_lead(messages.GetIceServers, True)
+        found: list[dict[str, Any]] | None = await self._revision.request_control_worker(messages.GetIceServers, True)
         return found
 
     async def peers_ice_servers(self) -> list[dict[str, Any]] | None:
-        """For a worker: the lead looks for them, once for all. None when it cannot, and each looks for itself."""
-        with contextlib.suppress(Refusal, Failed, TimeoutError):
-            asking = self._revision.ask_lead(messages.GetIceServers, False)
-            found: list[dict[str, Any]] | None = await asyncio.wait_for(asking, ICE_TIMEOUT)
+        with contextlib.suppress(Refusal, RemoteError, TimeoutError):
+            request = self._revision.request_control_worker(messages.GetIceServers, False)
+            found: list[dict[str, Any]] | None = await asyncio.wait_for(request, ICE_LOOKUP_TIMEOUT_SECONDS)
             return found
         return None
 
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request to the bot's own app: in its session's process, or in the lead."""
-        lease = await self._stint_of(session_id_in(scope["headers"]) or "")
-        worker = self._revision.lead if lease is None else lease.worker
+        """Serve the bot's own app: in the worker of the request's session, or in the control worker."""
+        lease = await self._lease_of(session_id_in(scope["headers"]) or "")
+        worker = self._revision.control_worker if lease is None else lease.worker
         if worker is None or worker.died.done():
             raise NotReached("The bot's lead process is being started.")
         if scope["type"] == "websocket":
             handoff = scope["extensions"][EXTENSION]
-            if not handoff.is_peer_gone():
-                descriptor, head, early = handoff.give(scope)
-                worker.adopt(descriptor, head, early, scope["client"], "ws")
+            if not handoff.has_disconnected():
+                descriptor, head, early = handoff.hand_over(scope)
+                worker.serve(descriptor, head, early, scope["client"], "ws")
                 os.close(descriptor)
-            handoff.let_go()
+            handoff.abandon()
             return
-        await http_proxy.pass_on(worker.connect(scope["client"], scope["scheme"]), scope, receive, send)
+        await http_proxy.forward(worker.connect(scope["client"], scope["scheme"]), scope, receive, send)
 
-    async def _stint_of(self, session_id: str) -> WorkerLease | None:
-        """Of a session that is here; one that waits for its process is waited for."""
+    async def _lease_of(self, session_id: str) -> WorkerLease | None:
+        """Return the lease of an active session; wait if it has none yet."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.limits.take_timeout):
-                # That a session has its process now is no change of the board's.
-                while self._current(session_id) is None and self.registry.get(session_id) is not None:  # noqa: ASYNC110
-                    await asyncio.sleep(LOOK)
-        return self._current(session_id)
+                while session_id not in self._leases and self.registry.get(session_id) is not None:
+                    changed = asyncio.ensure_future(self.registry.changed())
+                    try:
+                        await asyncio.wait({self._lease_taken, changed}, return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        changed.cancel()
+        return self._leases.get(session_id)
 
-    def _current(self, session_id: str) -> WorkerLease | None:
-        lease = self._leases.get(session_id)
-        return None if lease is None or lease.is_left else lease
-
-    def _on_fact(self, noted: EventEmitted) -> None:
+    def _on_event(self, noted: EventEmitted) -> None:
         if noted.name not in LAUNCHER_EVENTS:
             self.emit(noted.name, noted.session_id, noted.fields, noted.at)
 
-    async def _watch_nursery(self) -> None:
-        """Without it there are no processes any more, and all that it has made has died with it."""
-        await self._fork_client.gone.wait()
-        logger.critical("The process that makes the bot's processes has ended: there is nothing to go on with")
-        await asyncio.sleep(LAST_WORDS)
+    async def _watch_fork_server(self) -> None:
+        """Exit when the fork server ends: every process it forked dies with it."""
+        await self._fork_client.ended
+        logger.critical("The fork server ended unexpectedly; the launcher exits")
+        await asyncio.sleep(CLOSE_CALLERS_SECONDS)
         os._exit(EXIT_FORCED)
 
-    def _begin(self, step: Coroutine[Any, Any, Any]) -> None:
+    def _start_task(self, step: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.ensure_future(step)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
 
-def _about(imported: BotImported, answer: ASGIApp) -> BotDescription:
+def _describe(imported: BotImported, answer: ASGIApp) -> BotDescription:
     return BotDescription(
         name=imported.name,
         file=imported.file,
@@ -405,20 +399,18 @@ def _about(imported: BotImported, answer: ASGIApp) -> BotDescription:
 
 
 def _route(answer: ASGIApp, path: str, methods: list[str] | None, name: str) -> BaseRoute:
-    """One that matches what the bot's own does, and is answered there."""
-    there = _There(answer)
-    # Convertors of the bot's own are known there alone: here they match more.
+    """Match like a route of the bot's own, which a worker serves."""
+    endpoint = _RouteEndpoint(answer)
+    # Convertors of the bot's own exist only in workers; without them the path matches more.
     path = re.sub(r":(\w+)}", lambda found: found[0] if found[1] in CONVERTOR_TYPES else "}", path)
     if methods is None:
-        return WebSocketRoute(path, there, name=name)
+        return WebSocketRoute(path, endpoint, name=name)
     if methods == ["*"]:
         return Mount(path, app=answer, name=name)
-    return Route(path, there, methods=methods, name=name)
+    return Route(path, endpoint, methods=methods, name=name)
 
 
-class _There:
-    """An endpoint that is an application, as Starlette tells them apart."""
-
+class _RouteEndpoint:
     def __init__(self, answer: ASGIApp) -> None:
         self._answer = answer
 

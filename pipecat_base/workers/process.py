@@ -1,4 +1,4 @@
-"""The launcher's side of one worker: what it is asked, what it says, and how it ends."""
+"""The launcher's side of one worker process."""
 
 from __future__ import annotations
 
@@ -18,167 +18,136 @@ from pipecat_base.workers.fork_client import ForkedProcess
 from pipecat_base.workers.fork_server import how_it_ended
 from pipecat_base.workers.ipc.allowance import EventRateLimit
 from pipecat_base.workers.ipc.messages import (
-    Began,
     BotImported,
     Close,
-    Ended,
-    Entered,
     EventEmitted,
     Exited,
-    Idle,
+    FileStored,
+    LoopStarted,
     Message,
-    NotServing,
+    MoqServing,
     Reply,
     Request,
     ServeConnection,
-    Serving,
-    Stored,
+    SessionEnded,
+    StartupFailed,
+    StateEntered,
+    WorkerIdle,
 )
 
-STATUS_WAIT = 1.0
-"""Seconds between the end of a worker's channel and the news of how it ended."""
+EXIT_STATUS_TIMEOUT_SECONDS = 1.0
 
-PROCESS_FACT = "process_loop_lag"
-"""Of no session."""
+PROCESS_EVENT = "process_loop_lag"
+"""Belongs to no session."""
 
 MESSAGES_PER_SECOND = 100
-"""Of one process, on average over ten: beside facts within their allowance, and replies that are waited for."""
+"""Averaged over ten seconds, on top of events and replies to requests."""
 
 STATES = frozenset(state.value for state in SessionState)
 
 MAX_UPLOADS = 1000
-"""Files of one session that are remembered, however many its process says it has stored."""
+"""Files remembered for one session, however many its process reports."""
 
 R = TypeVar("R", bound=Request)
 
 
 class WorkerDied(Exception):
-    """A worker ended while something was asked of it. In words: "was killed by SIGKILL"."""
+    """The text says how: "was killed by SIGKILL"."""
 
 
 class WorkerLease:
-    """A worker's time for one session.
-
-    Attributes:
-        ended: Done when the session has ended there.
-        uploads: Files that it keeps for the session.
-        offers: Those of the session's peer that it has been asked to answer, less those that failed.
-        is_left: Whether the session goes to another worker.
-        on_superseded: Called when newer code takes sessions.
-        on_offers_over: Called when none of its offers is being answered any more.
-    """
+    """A worker given to a session. ``offers`` counts WebRTC offers that were answered, or are being."""
 
     def __init__(self, worker: WorkerProcess, session_id: str) -> None:
         self.worker = worker
         self.session_id = session_id
-        self.ended: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+        self.ended: asyncio.Future[SessionEnded] = asyncio.get_running_loop().create_future()
         self.uploads: list[str] = []
         self.offers = 0
-        self.is_left = False
-        self.on_entered: Callable[[str], None] = _nothing
-        self.on_serving: Callable[[Sequence[str]], None] = _nothing
-        self.on_superseded: Callable[[], None] = lambda: None
-        self.on_offers_over: Callable[[], None] = lambda: None
+        self.on_state: Callable[[str], None] = _ignore
+        self.on_serving: Callable[[Sequence[str]], None] = _ignore
 
 
 class WorkerProcess:
-    """One worker.
+    """A worker. ``idle`` is done once the bot is set up (or raises); ``died`` has in words how the process ended."""
 
-    Attributes:
-        idle: Done once it is set up; raises StartupError, or Died.
-        died: Done when it has ended, with how, in words.
-        is_used: Whether a bot has run in it.
-    """
-
-    def __init__(self, child: ForkedProcess, on_fact: Callable[[EventEmitted], None]) -> None:
+    def __init__(self, child: ForkedProcess, on_event: Callable[[EventEmitted], None]) -> None:
         loop = asyncio.get_running_loop()
         self.pid = child.pid
         self.exited: Exited | None = None
-        """How it has ended and what it has used, if that is known."""
-        self._on_fact = on_fact
+        self._on_event = on_event
         self._events = EventRateLimit()
         self._messages = RateLimit(MESSAGES_PER_SECOND)
-        self.began: asyncio.Future[None] = loop.create_future()
-        self.idle: asyncio.Future[Idle] = loop.create_future()
+        self.loop_started: asyncio.Future[None] = loop.create_future()
+        self.idle: asyncio.Future[WorkerIdle] = loop.create_future()
         self.died: asyncio.Future[str] = loop.create_future()
         self.is_used = False
         self.reason: str | None = None
-        """Why we have killed it."""
+        """Why the launcher has killed it."""
         self._leases: dict[str, WorkerLease] = {}
         self._child = child
         self._channel = child.channel
         self._numbers = itertools.count(1)
         self._last_number = 0
-        self._asked: dict[int, asyncio.Future[Any]] = {}
+        self._pending: dict[int, asyncio.Future[Any]] = {}
         self._status: asyncio.Task[None] | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._channel.attach(loop, self._on_message, self._on_end)
-        # Not its channel alone: what the bot has forked may hold that open.
+        # Children of the bot may hold its channel open after it has ended.
         child.exited.add_done_callback(lambda _: self._channel.finish())
 
-    def take(self, session_id: str) -> WorkerLease:
-        """For this session, from now on."""
+    def lease(self, session_id: str) -> WorkerLease:
         lease = self._leases[session_id] = WorkerLease(self, session_id)
         return lease
 
     @property
     def is_busy(self) -> bool:
-        """Whether it has a session."""
         return bool(self._leases)
 
     @property
-    def has_others(self) -> bool:
-        """Whether it has more sessions than one."""
+    def has_other_sessions(self) -> bool:
         return len(self._leases) > 1
 
-    def leave(self, lease: WorkerLease) -> None:
-        """That session is over: what is still said of it is of no account."""
+    def release(self, lease: WorkerLease) -> None:
         if self._leases.get(lease.session_id) is lease:
             del self._leases[lease.session_id]
 
     async def request(self, kind: type[R], *fields: Any, descriptors: Sequence[int] = ()) -> Any:
-        """What it replies.
-
-        Raises:
-            Refusal: that of the worker.
-            Died: it ended first.
-        """
+        """Return the value of the reply; raises Refusal, RemoteError or WorkerDied."""
         number = self._last_number = next(self._numbers)
-        asked = self._asked[number] = asyncio.get_running_loop().create_future()
+        reply = self._pending[number] = asyncio.get_running_loop().create_future()
         if self.died.done():
             raise WorkerDied(self.died.result())
         self._channel.send(kind(number, *fields), descriptors)
         try:
-            reply: Reply = await asked
+            message: Reply = await reply
         finally:
-            self._asked.pop(number, None)
-        return reply.result()
+            self._pending.pop(number, None)
+        return message.result()
 
-    def tell(self, message: Message) -> None:
-        """Something that has no answer."""
+    def send(self, message: Message) -> None:
         self._channel.send(message)
 
-    def adopt(self, descriptor: int, head: bytes, early: bytes, client: Any, scheme: str) -> None:
-        """Have it serve a connection whose first request was read here."""
+    def serve(self, descriptor: int, head: bytes, early: bytes, client: Any, scheme: str) -> None:
+        """Have the worker serve a connection whose first request was read here."""
         self._channel.send(ServeConnection(head, early, None if client is None else list(client), scheme), [descriptor])
 
     def connect(self, client: Any, scheme: str) -> socket.socket:
-        """Have it serve a new connection, whose other end is returned."""
+        """Have the worker serve a new connection, and return its other end."""
         message = ServeConnection(b"", b"", None if client is None else list(client), scheme)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._channel.send(message, [theirs.fileno()])
-        ours.setblocking(False)
-        return ours
+        launchers, workers = socket.socketpair()
+        with workers:
+            self._channel.send(message, [workers.fileno()])
+        launchers.setblocking(False)
+        return launchers
 
     def close(self, within: float) -> None:
-        """Let it tear down and end; kill it when that takes longer than ``within`` seconds."""
-        self.tell(Close())
+        self.send(Close())
         if self._deadline is None:
             self._deadline = asyncio.get_running_loop().call_later(within, self.kill, None)
 
     def kill(self, reason: str | None) -> None:
-        """End it now. The reason takes the place of "was killed by SIGKILL"."""
+        """Kill the process. ``reason`` replaces "was killed by SIGKILL"."""
         if self.died.done() or self._child.exited.done():
             return
         self.reason = self.reason or reason
@@ -188,46 +157,45 @@ class WorkerProcess:
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
-        if isinstance(message, Reply) and message.number in self._asked:
-            _settle(self._asked[message.number], message)
+        if isinstance(message, Reply) and message.number in self._pending:
+            _settle(self._pending[message.number], message)
         elif isinstance(message, EventEmitted) and self._events.take(message.name):
-            if message.session_id in self._leases or message.name == PROCESS_FACT:
-                self._on_fact(message)
+            if message.session_id in self._leases or message.name == PROCESS_EVENT:
+                self._on_event(message)
         elif not self._messages.take():
             self._reject("was killed, as it sent too many messages")
         elif isinstance(message, EventEmitted):
-            pass  # an honest process drops it itself, and says so
-        elif isinstance(message, Began):
-            _settle(self.began, None)
-        elif isinstance(message, Idle):
+            pass  # over the rate limit; an honest process drops and logs these itself
+        elif isinstance(message, LoopStarted):
+            _settle(self.loop_started, None)
+        elif isinstance(message, WorkerIdle):
             _settle(self.idle, message)
-        elif isinstance(message, NotServing):
+        elif isinstance(message, StartupFailed):
             self._fail(message.error())
-        elif isinstance(message, Entered) and message.state not in STATES:
+        elif isinstance(message, StateEntered) and message.state not in STATES:
             self._reject("was killed, as it sent a state that no session has")
-        elif isinstance(message, Entered | Serving | Stored | Ended):
-            self._emit(message)
+        elif isinstance(message, StateEntered | MoqServing | FileStored | SessionEnded):
+            self._on_session_message(message)
         elif isinstance(message, Reply) and message.number <= self._last_number:
-            pass  # nothing waits for it any more
-        elif not isinstance(message, BotImported):  # one that is alone sends that first
+            pass  # a late reply
+        elif not isinstance(message, BotImported):  # a standalone worker sends that first
             self._reject(f"was killed, as it sent {type(message).__name__}, which workers do not")
 
     def _reject(self, reason: str) -> None:
-        """End a process that sends what no worker of ours would."""
         self.kill(reason)
         self._on_end()
 
-    def _emit(self, message: Entered | Serving | Stored | Ended) -> None:
-        if isinstance(message, Entered) and message.state == SessionState.RUNNING.value:
+    def _on_session_message(self, message: StateEntered | MoqServing | FileStored | SessionEnded) -> None:
+        if isinstance(message, StateEntered) and message.state == SessionState.RUNNING.value:
             self.is_used = True
         lease = self._leases.get(message.session_id)
         if lease is None:
             return
-        if isinstance(message, Entered):
-            lease.on_entered(message.state)
-        elif isinstance(message, Serving):
+        if isinstance(message, StateEntered):
+            lease.on_state(message.state)
+        elif isinstance(message, MoqServing):
             lease.on_serving(message.fingerprints)
-        elif isinstance(message, Stored):
+        elif isinstance(message, FileStored):
             if len(lease.uploads) < MAX_UPLOADS:
                 lease.uploads.append(message.url)
         else:
@@ -239,13 +207,13 @@ class WorkerProcess:
         if self._channel.fault is not None:
             self.kill(f"was killed, as it sent {self._channel.fault}")
         self._channel.close()
-        self._status = asyncio.ensure_future(self._learn_of_end())
+        self._status = asyncio.ensure_future(self._finish())
 
-    async def _learn_of_end(self) -> None:
-        await asyncio.wait({self._child.exited}, timeout=STATUS_WAIT)
-        if not self._child.exited.done():  # it has closed its descriptors, and lives
+    async def _finish(self) -> None:
+        await asyncio.wait({self._child.exited}, timeout=EXIT_STATUS_TIMEOUT_SECONDS)
+        if not self._child.exited.done():  # it has closed its descriptors, and still runs
             self.kill("closed its connection to the launcher")
-            await asyncio.wait({self._child.exited}, timeout=STATUS_WAIT)
+            await asyncio.wait({self._child.exited}, timeout=EXIT_STATUS_TIMEOUT_SECONDS)
         self.exited = self._child.exited.result() if self._child.exited.done() else None
         how = self.reason or how_it_ended(self.exited)
         if self._deadline is not None:
@@ -253,15 +221,15 @@ class WorkerProcess:
         self.died.set_result(how)
         died = WorkerDied(how)
         self._fail(died)
-        for asked in list(self._asked.values()):
-            if not asked.done():
-                asked.set_exception(died)
+        for reply in list(self._pending.values()):
+            if not reply.done():
+                reply.set_exception(died)
 
     def _fail(self, error: StartupError | WorkerDied) -> None:
-        for future in (self.began, self.idle):
+        for future in (self.loop_started, self.idle):
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # somebody may ask later; nobody need
+                future.exception()  # or asyncio would log it as never retrieved
 
 
 def _settle(future: asyncio.Future[Any], value: Any) -> None:
@@ -269,4 +237,4 @@ def _settle(future: asyncio.Future[Any], value: Any) -> None:
         future.set_result(value)
 
 
-def _nothing(*values: Any) -> None: ...
+def _ignore(*values: Any) -> None: ...

@@ -13,35 +13,30 @@ PR_SET_CHILD_SUBREAPER = 36
 
 
 @dataclass(frozen=True)
-class Relation:
-    """Parent and process group of one process."""
-
+class ProcessEntry:
     parent: int
     group: int
 
 
-def relations() -> dict[int, Relation]:
-    """All processes that this one can see, by their ids."""
+def list_processes() -> dict[int, ProcessEntry]:
     found = {}
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
-            # Gone again, or no line as proc_pid_stat(5) has it.
+            # It has ended meanwhile, or the line is not as in proc_pid_stat(5).
             with contextlib.suppress(OSError, ValueError, IndexError):
                 # The name comes before, in parentheses, and may hold any character.
                 fields = Path("/proc", entry, "stat").read_bytes().rpartition(b")")[2].split()
-                found[int(entry)] = Relation(int(fields[1]), int(fields[2]))
+                found[int(entry)] = ProcessEntry(int(fields[1]), int(fields[2]))
     return found
 
 
-def family(pid: int, known: Mapping[int, Relation]) -> set[int]:
-    """A worker, its process group, and the descendants of both."""
-    return descendants({pid} | {member for member, relation in known.items() if relation.group == pid}, known)
+def family(pid: int, known: Mapping[int, ProcessEntry]) -> set[int]:
+    return descendants({pid} | {member for member, entry in known.items() if entry.group == pid}, known)
 
 
-def descendants(pids: Iterable[int], known: Mapping[int, Relation]) -> set[int]:
-    """These processes, and all that descend from them."""
+def descendants(pids: Iterable[int], known: Mapping[int, ProcessEntry]) -> set[int]:
     found = set(pids)
-    while more := {member for member, relation in known.items() if relation.parent in found} - found:
+    while more := {member for member, entry in known.items() if entry.parent in found} - found:
         found |= more
     return found
 

@@ -1,9 +1,7 @@
-"""WebSockets that another process will serve: held, unanswered, until that is known, and then given away whole.
+"""WebSockets that a worker will serve: held unanswered until the worker is known, then handed over.
 
-uvicorn hands the class that its ``ws`` option names the transport and the head of the upgrade request. Nothing is
-answered here but refusals. What is given away is a duplicate of the descriptor: no frame passes through this process,
-and should the other one die, this one can still close the connection with a code (RFC 6455 section 7.4), so that no
-peer sees 1006.
+The worker gets a duplicate of the descriptor: no frame passes through the launcher, and if the worker dies, the
+launcher can still close the connection with a code (RFC 6455 section 7.4), so that no peer sees 1006.
 """
 
 from __future__ import annotations
@@ -27,17 +25,15 @@ from pipecat_base.logs.logger import logger
 from pipecat_base.server.handshake import address, subprotocols
 from pipecat_base.server.limits import LINGER_SECONDS
 
-EXTENSION = "pipecat_base.handover"
-"""Of the ASGI scope."""
+EXTENSION = "pipecat_base.websocket_handoff"
 OPCODE_CLOSE = 0x88
 KEY_BYTES = 16
-MAX_HEAD = 1024 * 1024
-"""Bytes. The HTTP protocol has taken it already."""
+MAX_HEAD_BYTES = 1024 * 1024
 INTERNAL_ERROR = b"Internal Server Error"
 
 
 class WebSocketHandoff(asyncio.Protocol):
-    """One connection. Given to uvicorn as ``ws``."""
+    """Given to uvicorn as its ``ws`` option."""
 
     def __init__(self, config: Config, server_state: ServerState, app_state: dict[str, Any]) -> None:
         self._config = config
@@ -47,25 +43,22 @@ class WebSocketHandoff(asyncio.Protocol):
         self._messages: asyncio.Queue[Message] = asyncio.Queue()
         self._early = b""
         self._response: list[bytes] | None = None
-        self._given_away = False
-        self._lost = False
+        self._handed_over = False
+        self._is_lost = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection, as the HTTP protocol leaves it."""
         self._transport = cast(asyncio.Transport, transport)
         self._server_state.connections.add(cast(Any, self))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """The peer is gone, or this end is closed."""
-        self._lost = True
+        self._is_lost = True
         self._server_state.connections.discard(cast(Any, self))
         self._messages.put_nowait({"type": "websocket.disconnect", "code": 1006})
 
     def data_received(self, data: bytes) -> None:
-        """The head, and what an eager client has sent after it."""
-        if self._given_away:
-            return  # what comes after the close
-        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+        if self._handed_over:
+            return  # after the close
+        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
         try:
             parser.receive_data(data)
             event = parser.next_event()
@@ -75,11 +68,11 @@ class WebSocketHandoff(asyncio.Protocol):
             self._transport.close()
             return
         self._early = parser.trailing_data[0]
-        # Whoever serves it reads on. Until that is known nobody needs what the client sends.
+        # The worker reads on; what the client sends before that can wait.
         self._transport.pause_reading()
-        bot_error = _bot_error(event)
-        if bot_error is not None:
-            self._transport.write(_response(400, [(b"sec-websocket-version", b"13")], bot_error))
+        problem = _handshake_problem(event)
+        if problem is not None:
+            self._transport.write(_response(400, [(b"sec-websocket-version", b"13")], problem))
             self._transport.close()
             return
         self._messages.put_nowait({"type": "websocket.connect"})
@@ -88,56 +81,47 @@ class WebSocketHandoff(asyncio.Protocol):
         task.add_done_callback(self._server_state.tasks.discard)
 
     def eof_received(self) -> None:
-        """The transport closes by itself."""
+        pass
 
-    def pause_writing(self) -> None:
-        """Nothing is written here that would need it."""
+    # Too little is written to fill a buffer.
+    def pause_writing(self) -> None: ...
 
-    def resume_writing(self) -> None:
-        """Nothing is written here that would need it."""
+    def resume_writing(self) -> None: ...
 
     def shutdown(self) -> None:
-        """uvicorn ends."""
-        if not self._given_away:
+        if not self._handed_over:
             self._transport.close()
 
-    def give(self, scope: Scope) -> tuple[int, bytes, bytes]:
-        """A duplicate of the descriptor, which the caller closes; the request as ``scope`` has it; what came after it.
-
-        Not of one whose peer is gone.
-        """
-        self._given_away = True
+    def hand_over(self, scope: Scope) -> tuple[int, bytes, bytes]:
+        """Return a duplicate of the descriptor, which the caller closes, the request head, and the bytes after it."""
+        self._handed_over = True
         sock = self._transport.get_extra_info("socket")
         return os.dup(sock.fileno()), _request(scope), self._early
 
-    def is_peer_gone(self) -> bool:
-        """Whether the peer has closed its end, which nobody may have read yet."""
+    def has_disconnected(self) -> bool:
+        """Also true if nothing has read the end yet."""
         sock = self._transport.get_extra_info("socket")
-        if self._lost or sock is None or sock.fileno() < 0:
+        if self._is_lost or sock is None or sock.fileno() < 0:
             return True
         poll = select.poll()
         poll.register(sock.fileno(), select.POLLRDHUP)
         return bool(poll.poll(0))
 
-    def let_go(self) -> None:
-        """The other process has it alone: what it does is not ended here."""
+    def abandon(self) -> None:
+        """Close the launcher's descriptor: the worker keeps the connection."""
         self._transport.abort()
 
-    def end(self) -> None:
-        """The other process has closed it."""
-        self._end()
-
     def close(self, code: int, reason: str, *, was_accepted: bool) -> None:
-        """The other process has died: close in its place."""
+        """Close the WebSocket for a worker that has died."""
         if was_accepted:
             payload = struct.pack("!H", code) + reason.encode()[:123]
             self._transport.write(bytes((OPCODE_CLOSE, len(payload))) + payload)
         else:
             self._transport.write(_response(500, [], INTERNAL_ERROR))
-        self._end()
+        self.finish()
 
-    def _end(self) -> None:
-        """Frames that nobody reads any more would turn the close into a reset, and its code would be lost."""
+    def finish(self) -> None:
+        """Half-close and drain: unread frames would turn the close into a reset and lose its code."""
         if self._transport.is_closing():
             return
         with contextlib.suppress(OSError, RuntimeError):
@@ -150,13 +134,13 @@ class WebSocketHandoff(asyncio.Protocol):
             await self._config.loaded_app(scope, self._messages.get, self._send)
         except Exception as error:
             logger.opt(exception=error).error(f"A WebSocket was not served: {type(error).__name__}")
-        if not self._given_away and not self._transport.is_closing():
+        if not self._handed_over and not self._transport.is_closing():
             self._transport.write(_response(500, [], INTERNAL_ERROR))
             self._transport.close()
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
-        if self._given_away or self._transport.is_closing():
+        if self._handed_over or self._transport.is_closing():
             return
         if kind == "websocket.http.response.start":
             self._response = [_head(message["status"], message.get("headers", ()))]
@@ -193,14 +177,13 @@ class WebSocketHandoff(asyncio.Protocol):
         }
 
 
-def of(websocket: WebSocket) -> WebSocketHandoff:
-    """The connection under an ASGI WebSocket."""
+def handoff_of(websocket: WebSocket) -> WebSocketHandoff:
     found: WebSocketHandoff = websocket.scope["extensions"][EXTENSION]
     return found
 
 
-def _bot_error(head: h11.Request) -> bytes | None:
-    """What is wrong with a handshake (RFC 6455 section 4.2.1), before it costs anybody a place."""
+def _handshake_problem(head: h11.Request) -> bytes | None:
+    """Check the handshake (RFC 6455 section 4.2.1) before it takes a slot."""
     values = {bytes(name).lower(): bytes(value).strip() for name, value in head.headers}
     if values.get(b"sec-websocket-version", b"13") != b"13":
         return b"Only version 13 of WebSocket is spoken here."

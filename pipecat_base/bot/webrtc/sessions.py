@@ -20,7 +20,7 @@ from pipecat_base.errors import DuplicateSession, NoOffer, Refusal
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import Outcome, Report
 from pipecat_base.sessions.registry import Session, SessionRegistry
-from pipecat_base.sessions.transports import Caller, PendingWebRTC, TransportKind
+from pipecat_base.sessions.transports import Caller, TransportKind
 
 
 @dataclass
@@ -72,7 +72,6 @@ class WebRTCSessions:
     async def wait(
         self,
         session: Session,
-        transport: PendingWebRTC,
         body: Any,
         *,
         flow_config: str | None,
@@ -81,8 +80,7 @@ class WebRTCSessions:
         """Run a session that begins without an offer, or raise NoOffer after ``offer_timeout`` seconds."""
         webrtc = self._sessions[session.id] = WebRTCSession(body, flow_config)
         try:
-            left = max(0.0, self._offer_timeout - transport.waited)
-            outcome = await self._registry.wait(session, webrtc.next_peer, caller_left, timeout=left)
+            outcome = await self._registry.wait(session, webrtc.next_peer, caller_left, timeout=self._offer_timeout)
             if outcome is not None:
                 return Report(outcome, "The session ended before an offer came.", 0.0)
             if not webrtc.next_peer.done():

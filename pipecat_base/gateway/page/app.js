@@ -98,6 +98,7 @@ function ended(error) {
 async function showOutcome(over, endedAt) {
   const told = await server.end(over.sessionId);
   if (call !== over || told === null) return;
+  if (told.outcome === "drained" && !over.connectedAt) return connect(); // newer code was loaded before it had its bot
   outcome = told.outcome;
   showCall();
   refresh(); // it is in the list no longer

@@ -1,1 +1,1 @@
-"""What the launcher's processes say to each other: every message in one file, over a socket that passes descriptors."""
+"""Messages between processes, over a socket that passes descriptors."""

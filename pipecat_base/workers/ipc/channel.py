@@ -1,7 +1,7 @@
-"""A connection between two processes of the launcher: whole messages, with open files, over a Unix socket.
+"""A connection between two processes: whole messages with descriptors, over a Unix socket.
 
 A message is a head (its length, the number of descriptors) and JSON. Descriptors travel with the head's first byte
-(SCM_RIGHTS, unix(7)), so they arrive with it.
+(SCM_RIGHTS, unix(7)).
 """
 
 from __future__ import annotations
@@ -20,24 +20,19 @@ from pipecat_base.workers.ipc.messages import Message, decode, encode
 from pipecat_base.workers.ipc.untrusted import decode_untrusted
 
 HEAD = struct.Struct("!IB")
-CHUNK = 64 * 1024
+CHUNK_BYTES = 64 * 1024
 MAX_DESCRIPTORS = 4
-MAX_MESSAGE = 256 * 1024 * 1024
-"""Bytes, from the launcher. A peer that announces more counts as gone."""
-MAX_REPLY = 4 * 1024 * 1024
-"""Bytes, to the launcher."""
+MAX_MESSAGE_BYTES = 256 * 1024 * 1024
+MAX_MESSAGE_TO_LAUNCHER_BYTES = 4 * 1024 * 1024
 
 Received = tuple[Message, list[int]]
 
 
 class Channel:
-    """One end. Writing never waits; reading is either attached to a loop or done with :meth:`receive`.
+    """Never waits to write; reading is attached to an event loop, or done with :meth:`receive`.
 
-    Whoever receives descriptors owns them. Those that are sent are duplicated: the sender keeps its own.
-
-    Args:
-        is_launchers: Whether this is the launcher's end. It takes no descriptors, and no large messages: what runs at
-            the other end may be anything.
+    Received descriptors belong to the receiver; sent ones are duplicated. The launcher's end takes none,
+    because the other end runs users' code.
     """
 
     def __init__(self, sock: socket.socket, *, is_launchers: bool = False) -> None:
@@ -48,20 +43,18 @@ class Channel:
         self._descriptors: deque[int] = deque()
         self._outgoing: deque[tuple[bytes, list[int]]] = deque()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._on_message: Callable[[Message, list[int]], None] = _drop
-        self._on_end: Callable[[], None] = _nothing
+        self._on_message: Callable[[Message, list[int]], None] = _close_descriptors
+        self._on_end: Callable[[], None] = _ignore_end
         self.ended = False
         self.fault: str | None = None
-        """What the other end has sent in place of a message."""
 
     @classmethod
     def pair(cls) -> tuple[Channel, socket.socket]:
-        """The launcher's end, and the socket for the other one."""
-        ours, theirs = socket.socketpair()
-        return cls(ours, is_launchers=True), theirs
+        """Return the launcher's end, and the socket for the other end."""
+        launchers, other = socket.socketpair()
+        return cls(launchers, is_launchers=True), other
 
     def fileno(self) -> int:
-        """For ``select``."""
         return self._sock.fileno()
 
     def attach(
@@ -70,14 +63,12 @@ class Channel:
         on_message: Callable[[Message, list[int]], None],
         on_end: Callable[[], None],
     ) -> None:
-        """From now on the loop reads; ``on_end`` is called once, when the other end is gone."""
         self._loop, self._on_message, self._on_end = loop, on_message, on_end
         loop.add_reader(self._sock.fileno(), self._read)
         if self._outgoing:
             self._write()
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send it: now, or when there is room. Nothing happens when the other end is gone."""
         if self.ended:
             return
         content = encode(message)
@@ -87,11 +78,7 @@ class Channel:
             self._write()
 
     def receive(self, timeout: float | None = None) -> Received | None:
-        """The next message, without a loop; None when the other end is gone.
-
-        Raises:
-            TimeoutError: none came within ``timeout`` seconds.
-        """
+        """Return the next message, or None after the end; raises TimeoutError after ``timeout`` seconds."""
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         while True:
@@ -105,15 +92,13 @@ class Channel:
             self._fill()
 
     def flush(self, timeout: float) -> None:
-        """Without a loop: wait until what was sent is on its way."""
         poll = select.poll()
         poll.register(self._sock, select.POLLOUT)
         while self._outgoing and not self.ended and poll.poll(timeout * 1000):
             self._write()
 
     def close(self) -> None:
-        """Close this end."""
-        self._detach()
+        self.detach()
         self.ended = True
         self._sock.close()
         for descriptor in (*self._descriptors, *(d for _, held in self._outgoing for d in held)):
@@ -123,47 +108,42 @@ class Channel:
         self._outgoing.clear()
 
     def detach(self) -> None:
-        """The loop reads no more; what comes waits for the next one."""
-        self._detach()
-
-    def _detach(self) -> None:
         if self._loop is not None and self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock.fileno())
             self._loop.remove_writer(self._sock.fileno())
         self._loop = None
 
     def finish(self) -> None:
-        """The other process has ended: take what it has said. Something that it has started may hold its end open."""
+        """Deliver what an ended process has sent; its children may hold its end open."""
         if self._loop is None:
             return
         while self._fill():
             pass
         self.ended = True
-        self._take()
+        self._deliver()
 
     def _read(self) -> None:
         self._fill()
-        self._take()
+        self._deliver()
 
-    def _take(self) -> None:
+    def _deliver(self) -> None:
         while self._loop is not None:  # a handler may close this
             received = self._next()
             if received is None:
                 break
             self._on_message(*received)
         if self.ended and self._loop is not None:
-            self._detach()
+            self.detach()
             self._on_end()
 
     def _fill(self) -> bool:
-        """Read what is there; whether there was anything."""
         ancillary: list[tuple[int, int, bytes]] = []
         try:
             if self._is_launchers:
-                data = self._sock.recv(CHUNK)
+                data = self._sock.recv(CHUNK_BYTES)
             else:
                 space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
-                data, ancillary, _, _ = self._sock.recvmsg(CHUNK, space, socket.MSG_CMSG_CLOEXEC)
+                data, ancillary, _, _ = self._sock.recvmsg(CHUNK_BYTES, space, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:
@@ -181,7 +161,7 @@ class Channel:
         if len(self._incoming) < HEAD.size:
             return None
         length, count = HEAD.unpack_from(self._incoming)
-        if length > (MAX_REPLY if self._is_launchers else MAX_MESSAGE):
+        if length > (MAX_MESSAGE_TO_LAUNCHER_BYTES if self._is_launchers else MAX_MESSAGE_BYTES):
             self.ended, self.fault = True, f"a message of {length} bytes"
             return None
         end = HEAD.size + length
@@ -220,15 +200,15 @@ class Channel:
             self._outgoing.clear()
             self.ended = True
             if self._loop is not None:
-                self._loop.call_soon(self._take)
+                self._loop.call_soon(self._deliver)
                 return
         if self._loop is not None:
             self._loop.remove_writer(self._sock.fileno())
 
 
-def _drop(message: Message, descriptors: list[int]) -> None:
+def _close_descriptors(message: Message, descriptors: list[int]) -> None:
     for descriptor in descriptors:
         os.close(descriptor)
 
 
-def _nothing() -> None: ...
+def _ignore_end() -> None: ...

@@ -1,7 +1,6 @@
-"""Every message between the launcher's processes, and how it is written: JSON, with bytes in base64.
+"""Every message between the launcher's processes, encoded as JSON with bytes in base64.
 
-The front speaks to the nursery and to templates (:class:`Make`), and to workers (requests, which carry a number and get
-a :class:`Reply`, and notes, which do not). No message is trusted to be anything but JSON: workers run users' code.
+Requests carry a number and get a :class:`Reply`. Messages from workers, which run users' code, are not trusted.
 """
 
 from __future__ import annotations
@@ -19,50 +18,39 @@ from pipecat_base.sessions.outcome import MAX_FRAMES, MAX_LINE, BotError, Outcom
 from pipecat_base.sessions.transports import Caller, MoqServer, Transport, WebSocketTransport
 
 SMALL, LARGE = 16 * 1024, 256 * 1024
-"""Bytes of a message to the launcher: all calls wait while it is parsed."""
+"""Bytes of a message to the launcher, whose event loop parses it while every call waits."""
 MAX_TEXT = 20_000
-"""Characters of what a startup error says."""
 MAX_URL = 4096
-"""Characters of an uploaded file's URL."""
 
 
-class Failed(Exception):
-    """An error in another process."""
+class RemoteError(Exception):
+    """An error in another process, whose class and text crossed."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What crosses."""
-
     kinds: ClassVar[dict[str, type[Message]]] = {}
     max_bytes: ClassVar[int] = 0
-    """Of one that a process sends to the launcher, as it crosses; none of those that only the launcher sends."""
+    """Limit of a message to the launcher, encoded; 0 if only the launcher sends it."""
 
     def __init_subclass__(cls) -> None:
         Message.kinds[cls.__name__] = cls
 
 
-# To whoever makes processes.
+# To the fork server and to template processes.
 
 
 @dataclass(frozen=True)
-class Make(Message):
-    """Make a process. Its end of a channel comes along.
-
-    Attributes:
-        alone: Of the nursery: it imports the bot and is a worker, not a template.
-        variables: Of the nursery: its environment, where that has changed.
-    """
+class Fork(Message):
+    """Fork a process. ``standalone``: from the fork server, a worker that imports the bot itself, not a template."""
 
     number: int
-    alone: bool = False
+    standalone: bool = False
     variables: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
-class Made(Message):
-    """A process runs."""
-
+class Forked(Message):
     max_bytes = SMALL
 
     number: int
@@ -70,9 +58,7 @@ class Made(Message):
 
 
 @dataclass(frozen=True)
-class NotMade(Message):
-    """The system would not give one."""
-
+class ForkRefused(Message):
     max_bytes = SMALL
 
     number: int
@@ -81,12 +67,7 @@ class NotMade(Message):
 
 @dataclass(frozen=True)
 class Exited(Message):
-    """A process that was made has ended; the status is that of ``waitpid``.
-
-    Attributes:
-        cpu: Seconds that it has used.
-        peak: The most memory that it had resident, in bytes.
-    """
+    """``status`` is that of waitpid(2), ``cpu`` in seconds, ``peak`` resident bytes."""
 
     max_bytes = SMALL
 
@@ -96,18 +77,12 @@ class Exited(Message):
     peak: int = 0
 
 
-# From a template, and from a worker that is alone.
+# From a template process, and from a standalone worker.
 
 
 @dataclass(frozen=True)
 class BotImported(Message):
-    """The bot is imported.
-
-    Attributes:
-        routes: Of the bot's own routes the path, the methods and the function's name. No methods for WebSockets, "*"
-            for all below a path.
-        threads: Names of the threads that its import has left running: a fork would lose them.
-    """
+    """``routes``: path, methods (None for a WebSocket, ``["*"]`` for a mount) and name of the bot's own routes."""
 
     max_bytes = 4 * 1024 * 1024
 
@@ -123,9 +98,7 @@ class BotImported(Message):
 
 
 @dataclass(frozen=True)
-class NotServing(Message):
-    """A startup error: the bot was not imported, or could not be set up."""
-
+class StartupFailed(Message):
     max_bytes = LARGE
 
     kind: str
@@ -134,13 +107,11 @@ class NotServing(Message):
     frames: list[str]
 
     @classmethod
-    def of(cls, error: StartupError) -> NotServing:
-        """In words for another process."""
+    def of(cls, error: StartupError) -> StartupFailed:
         frames = [frame[:MAX_LINE] for frame in error.frames[:MAX_FRAMES]]
         return cls(type(error).__name__, error.message[:MAX_TEXT], error.remedy[:MAX_TEXT], frames)
 
     def error(self) -> StartupError:
-        """The error again."""
         if self.kind == errors.SettingsInvalid.__name__:
             return errors.SettingsInvalid(self.message.split("; "))
         known = {kind.__name__: kind for kind in StartupError.__subclasses__()}
@@ -149,15 +120,11 @@ class NotServing(Message):
 
 @dataclass(frozen=True)
 class WarmUp(Message):
-    """To a template: import what sessions will need, so that workers that are made later have it."""
-
     webrtc: bool
 
 
 @dataclass(frozen=True)
 class WarmedUp(Message):
-    """It is imported; WebRTC's part too, or not."""
-
     max_bytes = SMALL
 
     webrtc: bool
@@ -168,14 +135,12 @@ class WarmedUp(Message):
 
 @dataclass(frozen=True)
 class Request(Message):
-    """Gets a reply of the same number."""
-
     number: int
 
 
 @dataclass(frozen=True)
 class Run(Request):
-    """Run the bot. Replied with a report, when the session has ended. A stream's connection comes along."""
+    """Reply: the report, once the session has ended. A WebSocket is the first descriptor."""
 
     session_id: str
     transport_kind: str
@@ -185,37 +150,30 @@ class Run(Request):
     flow_config: str | None
     caller: list[str | None]
     head: bytes = b""
-    """Of a stream: the request, as it came."""
     early: bytes = b""
-    """What came right after it."""
     has_body_file: bool = False
-    """Whether the last descriptor is a file that holds the body."""
+    """The last descriptor is then a file that holds the body."""
 
 
 @dataclass(frozen=True)
 class AnswerOffer(Request):
-    """A WebRTC offer. Replied with the answer. ``ice`` are the servers, if the launcher knows any."""
-
     session_id: str
     max_seconds: float | None
     content: Any
     ice: list[dict[str, Any]] | None
     caller: list[str | None]
     has_content_file: bool = False
-    """Whether the last descriptor is a file that holds the content."""
 
 
 @dataclass(frozen=True)
 class AddCandidates(Request):
-    """ICE candidates."""
-
     content: Any
     has_content_file: bool = False
 
 
 @dataclass(frozen=True)
 class PickUp(Request):
-    """A WhatsApp call. The session is reserved and waits; replied with the SDP of the answer."""
+    """Reply: the SDP of the answer. The session then waits for :class:`Run`."""
 
     session_id: str
     max_seconds: float | None
@@ -225,68 +183,54 @@ class PickUp(Request):
 
 
 @dataclass(frozen=True)
-class Ready(Request):
-    """Ask the bot's readyz()."""
+class CheckReadiness(Request):
+    pass
 
 
 @dataclass(frozen=True)
 class Ping(Request):
-    """Answered by a loop that is not blocked."""
+    pass
 
 
 @dataclass(frozen=True)
 class GetCapabilities(Request):
-    """Why each capability is missing, or null."""
+    pass
 
 
 @dataclass(frozen=True)
 class GetIceServers(Request):
-    """Replied with the servers that peers use, or null where ``configured_only`` and there are none for clients."""
+    """Reply: the ICE servers; with ``configured_only`` null unless clients have some configured."""
 
     configured_only: bool
 
 
 @dataclass(frozen=True)
-class Delete(Request):
-    """Delete uploads of a session whose process has died."""
-
+class DeleteUploads(Request):
     urls: list[str]
 
 
-# To a worker: notes.
+# To a worker: notifications.
 
 
 @dataclass(frozen=True)
 class HangUp(Message):
-    """The caller of the WhatsApp call has hung up."""
-
     session_id: str
 
 
 @dataclass(frozen=True)
 class CallerLeft(Message):
-    """Whoever started the session is gone."""
-
     session_id: str
 
 
 @dataclass(frozen=True)
 class Cancel(Message):
-    """End the session, with this outcome."""
-
     session_id: str
     outcome: str
 
 
 @dataclass(frozen=True)
 class ServeConnection(Message):
-    """Serve requests to the bot's own app; the connection comes along.
-
-    Attributes:
-        head: The request, where it was read already.
-        early: What came right after it.
-        client: Whom it comes from, for the bot.
-    """
+    """Serve the bot's own app on the descriptor; ``head`` and ``early`` were read from it already."""
 
     head: bytes
     early: bytes
@@ -296,37 +240,31 @@ class ServeConnection(Message):
 
 @dataclass(frozen=True)
 class LogFeatures(Message):
-    """Log the summary of what is possible here."""
+    pass
 
 
 @dataclass(frozen=True)
 class Close(Message):
-    """Tear down and exit."""
+    pass
 
 
 # From a worker.
 
 
 @dataclass(frozen=True)
-class Began(Message):
-    """Its loop runs."""
-
+class LoopStarted(Message):
     max_bytes = SMALL
 
 
 @dataclass(frozen=True)
-class Idle(Message):
-    """It is set up and waits for a session."""
-
+class WorkerIdle(Message):
     max_bytes = SMALL
 
     takes_files: bool
 
 
 @dataclass(frozen=True)
-class Entered(Message):
-    """A session has come so far."""
-
+class StateEntered(Message):
     max_bytes = SMALL
 
     session_id: str
@@ -334,9 +272,7 @@ class Entered(Message):
 
 
 @dataclass(frozen=True)
-class Serving(Message):
-    """A session's bot serves MoQ."""
-
+class MoqServing(Message):
     max_bytes = SMALL
 
     session_id: str
@@ -344,9 +280,7 @@ class Serving(Message):
 
 
 @dataclass(frozen=True)
-class Stored(Message):
-    """A file was uploaded for a session."""
-
+class FileStored(Message):
     max_bytes = 2 * SMALL
 
     session_id: str
@@ -355,8 +289,6 @@ class Stored(Message):
 
 @dataclass(frozen=True)
 class EventEmitted(Message):
-    """A fact of a session, or of the process; checked by whoever reads it."""
-
     max_bytes = LARGE
 
     session_id: str | None
@@ -366,9 +298,7 @@ class EventEmitted(Message):
 
 
 @dataclass(frozen=True)
-class Ended(Message):
-    """A session has ended, and all that it held is closed."""
-
+class SessionEnded(Message):
     max_bytes = LARGE
 
     session_id: str
@@ -376,22 +306,20 @@ class Ended(Message):
     message: str
     seconds: float
     bot_error: list[str] | None = None
-    """What the bot raised, then its frames."""
+    """The exception, then its frames."""
 
     @classmethod
-    def of(cls, session_id: str, report: Report) -> Ended:
-        """As JSON has it."""
+    def of(cls, session_id: str, report: Report) -> SessionEnded:
         bot_error = None if report.bot_error is None else [report.bot_error.summary, *report.bot_error.frames]
         return cls(session_id, report.outcome.value, report.message, report.seconds, bot_error)
 
     def report(self) -> Report:
-        """The report again."""
         return Report(Outcome(self.outcome), self.message, self.seconds, _bot_error(self.bot_error))
 
 
 @dataclass(frozen=True)
 class Reply(Message):
-    """To a request: a value, or a refusal as its class, message, field and session id."""
+    """``refusal``: class, message, field and session id; ``failure``: class and text."""
 
     max_bytes = LARGE
 
@@ -402,24 +330,17 @@ class Reply(Message):
 
     @classmethod
     def failing(cls, number: int, error: Exception) -> Reply:
-        """A fault of the worker's, or of the bot's."""
         return cls(number, None, None, [type(error).__name__, str(error)])
 
     @classmethod
     def refusing(cls, number: int, refusal: Refusal) -> Reply:
-        """A refusal, in words for another process."""
         return cls(number, None, [type(refusal).__name__, refusal.message, refusal.field, refusal.session_id])
 
     def result(self) -> Any:
-        """The value.
-
-        Raises:
-            Refusal: that of the worker.
-            Failed: of the name that the error has there.
-        """
+        """Return the value, or raise the Refusal, or a subclass of RemoteError that is named as the error."""
         if self.failure is not None:
             name, message = _texts(self.failure, 2)
-            raise type((name or "").encode("ascii", "replace").decode().replace("\0", ""), (Failed,), {})(message)
+            raise type((name or "").encode("ascii", "replace").decode().replace("\0", ""), (RemoteError,), {})(message)
         if self.refusal is None:
             return self.value
         name, message, field_name, session_id = _texts(self.refusal, 4)
@@ -433,7 +354,6 @@ class Reply(Message):
 
 
 def _bot_error(lines: Any) -> BotError | None:
-    """Whatever a bot's process has sent: no longer than ours would be."""
     if not isinstance(lines, list) or not lines:
         return None
     said, *frames = (str(line)[:MAX_LINE] for line in lines[: 1 + MAX_FRAMES])
@@ -441,24 +361,17 @@ def _bot_error(lines: Any) -> BotError | None:
 
 
 def _texts(values: Any, count: int) -> list[str | None]:
-    """So many, whatever a bot's process has sent."""
     if not isinstance(values, list) or len(values) != count:
-        raise Failed("the bot's process has answered with something else")
+        raise RemoteError("the bot's process sent an invalid reply")
     return [value if value is None else str(value) for value in values]
 
 
 def encode(message: Message) -> bytes:
-    """As it crosses."""
     fields = {f.name: getattr(message, f.name) for f in dataclasses.fields(message)}
     return json.dumps([type(message).__name__, fields], default=_as_base64, separators=(",", ":")).encode()
 
 
 def decode(content: bytes) -> Message:
-    """The message again.
-
-    Raises:
-        ValueError, TypeError, KeyError, RecursionError: it is none.
-    """
     kind_name, fields = json.loads(content)
     kind = Message.kinds[kind_name]
     for name in ("head", "early"):
@@ -468,7 +381,6 @@ def decode(content: bytes) -> Message:
 
 
 def transport_as_dict(transport: Transport) -> dict[str, Any]:
-    """What another process needs of it; a stream's connection is passed on its own."""
     kind = type(transport).__name__
     if isinstance(transport, WebSocketTransport):
         return {"kind": kind, "transport_type": transport.transport_type}
@@ -478,14 +390,12 @@ def transport_as_dict(transport: Transport) -> dict[str, Any]:
 
 
 def caller_as_list(caller: Caller) -> list[str | None]:
-    """As it crosses."""
     return [caller.peer, caller.traceparent]
 
 
-def transport_from(content: dict[str, Any], **here: Any) -> Transport:
-    """The meeting again; ``here`` are the fields that this process has to add."""
+def transport_from(content: dict[str, Any], **local_fields: Any) -> Transport:
     fields = {name: value for name, value in content.items() if name != "kind"}
-    found: Transport = getattr(transports, content["kind"])(**fields, **here)
+    found: Transport = getattr(transports, content["kind"])(**fields, **local_fields)
     return found
 
 

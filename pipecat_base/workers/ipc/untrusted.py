@@ -1,4 +1,4 @@
-"""Messages from processes that run a bot: bounded in size, of the right types, and of kinds that the launcher takes."""
+"""Decoding of messages from workers: bounded in size, of the right types and kinds."""
 
 from __future__ import annotations
 
@@ -10,16 +10,11 @@ from typing import Any
 
 from pipecat_base.workers.ipc.messages import Message
 
-LARGEST_NUMBER = 1e15
-"""Of a time, or of seconds."""
+MAX_SECONDS = 1e15
 
 
 def decode_untrusted(content: bytes) -> Message:
-    """A message from a process that may send anything.
-
-    Raises:
-        ValueError: in words, for the log: why it is no message. It quotes nothing of it.
-    """
+    """Decode a message; the text of a ValueError is for the log and quotes nothing of it."""
     name = content[2:66].partition(b'"')[0].decode(errors="replace")
     kind = Message.kinds.get(name)
     if kind is None or not content.startswith(b'["'):
@@ -57,5 +52,5 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is dict:
         return isinstance(value, dict) and all(_fits(item, arguments[1]) for item in value.values())
     if hint is float:
-        return type(value) in (int, float) and abs(value) <= LARGEST_NUMBER  # not of NaN
+        return type(value) in (int, float) and abs(value) <= MAX_SECONDS  # not of NaN
     return type(value) is hint

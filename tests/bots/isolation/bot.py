@@ -138,7 +138,7 @@ def send(content: bytes) -> None:
 async def send_large() -> None:
     for number in range(120):
         url = "u" * 3_500_000
-        send(json.dumps(["Stored", {"session_id": f"s{number}", "url": url}]).encode())
+        send(json.dumps(["FileStored", {"session_id": f"s{number}", "url": url}]).encode())
 
 
 async def send_frames() -> None:
@@ -148,12 +148,12 @@ async def send_frames() -> None:
 
 async def send_ill_typed() -> None:
     for _ in range(5000):
-        send(b'["Entered",{"session_id":["s"],"state":5}]')
+        send(b'["StateEntered",{"session_id":["s"],"state":5}]')
 
 
 async def send_flood() -> None:
     for _ in range(100_000):
-        send(b'["Entered",{"session_id":"s","state":"running"}]')
+        send(b'["StateEntered",{"session_id":"s","state":"running"}]')
 
 
 async def many_tasks() -> None:

@@ -137,13 +137,13 @@ def test_a_good_start_and_a_good_end_leave_no_message(tmp_path: Path) -> None:
 
 def test_the_token_refresher_is_told_where_its_folder_is(tmp_path: Path) -> None:
     """At the usual place, in a container: tests/image."""
-    platform.tell_token_refresher(str(tmp_path / "nowhere"))
+    platform.notify_token_refresher(str(tmp_path / "nowhere"))
     assert not (tmp_path / "nowhere").exists()
-    platform.tell_token_refresher(str(tmp_path))
+    platform.notify_token_refresher(str(tmp_path))
     assert [file.name for file in tmp_path.iterdir()] == ["shutdown"]
     (tmp_path / "shutdown").write_text("kept")
     os.utime(tmp_path / "shutdown", (0, 0))
-    platform.tell_token_refresher(str(tmp_path))
+    platform.notify_token_refresher(str(tmp_path))
     assert (tmp_path / "shutdown").read_text() == "kept"
     assert (tmp_path / "shutdown").stat().st_mtime > 0
 

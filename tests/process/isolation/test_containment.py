@@ -75,7 +75,7 @@ DEEDS = {
 
 
 @pytest.mark.parametrize("deed", DEEDS)
-def test_what_ends_a_process_ends_one_call(launcher: Launcher, deed: str) -> None:
+def test_a_process_that_dies_ends_one_call(launcher: Launcher, deed: str) -> None:
     code, message = DEEDS[deed]
     session_id = f"s-{deed}"
     with Bystanders(launcher) as others:
@@ -89,7 +89,7 @@ def test_what_ends_a_process_ends_one_call(launcher: Launcher, deed: str) -> Non
 
 
 @pytest.mark.parametrize("deed", ["sleep", "spin", "hold_lock", "ignore_cancellation"])
-def test_one_that_does_not_end_is_ended(launcher: Launcher, deed: str) -> None:
+def test_a_process_that_does_not_end_is_killed(launcher: Launcher, deed: str) -> None:
     session_id = f"s-{deed}"
     with Bystanders(launcher) as others:
         socket = misbehave(launcher, deed, session_id, **{MAX_SECONDS: "1"})
@@ -102,7 +102,7 @@ def test_one_that_does_not_end_is_ended(launcher: Launcher, deed: str) -> None:
 
 @pytest.mark.parametrize("deed", ["leave_child", "leave_session", "leave_daemon"])
 @pytest.mark.parametrize("end", ["bye", "exit_now"])
-def test_what_a_bot_has_started_ends_with_its_call(launcher: Launcher, deed: str, end: str) -> None:
+def test_children_of_a_bot_end_with_its_call(launcher: Launcher, deed: str, end: str) -> None:
     before = len(launcher.said())
     with Bystanders(launcher) as others:
         with misbehave(launcher, deed, f"s-{deed}-{end}") as socket:
@@ -115,7 +115,7 @@ def test_what_a_bot_has_started_ends_with_its_call(launcher: Launcher, deed: str
 
 
 @pytest.mark.parametrize("deed", ["leave_hopper", "leave_hopper_in_session"])
-def test_a_child_that_is_never_the_same_process_ends_too(launcher: Launcher, deed: str) -> None:
+def test_a_child_that_keeps_forking_ends_too(launcher: Launcher, deed: str) -> None:
     before = len(launcher.said())
     with misbehave(launcher, deed, f"s-{deed}") as socket:
         child = until(lambda: launcher.said()[before:], "its child")[0]["child"]
@@ -133,7 +133,7 @@ def test_a_child_that_is_never_the_same_process_ends_too(launcher: Launcher, dee
     until(is_over, "the end of the group")
 
 
-def test_what_a_bot_has_started_outlives_the_calls_of_others(launcher: Launcher) -> None:
+def test_children_of_a_bot_outlive_other_calls(launcher: Launcher) -> None:
     before = len(launcher.said())
     with misbehave(launcher, "leave_daemon", "s-stays") as socket:
         daemon = until(lambda: launcher.said()[before:], "its child")[0]["child"]
@@ -146,7 +146,7 @@ def test_what_a_bot_has_started_outlives_the_calls_of_others(launcher: Launcher)
 
 
 @pytest.mark.parametrize("deed", ["move_child_to_another_call", "move_child_to_the_launchers_group"])
-def test_a_child_that_was_moved_to_anothers_group_takes_no_call_with_it(launcher: Launcher, deed: str) -> None:
+def test_a_child_in_the_process_group_of_another_call_takes_no_call_with_it(launcher: Launcher, deed: str) -> None:
     before = len(launcher.said())
     with Bystanders(launcher) as others:
         with misbehave(launcher, deed, "s-mover") as socket:
@@ -160,7 +160,7 @@ def test_a_child_that_was_moved_to_anothers_group_takes_no_call_with_it(launcher
 
 
 @pytest.mark.parametrize("deed", ["send_large", "send_frames", "send_ill_typed", "send_flood"])
-def test_what_a_bots_process_sends_to_the_launcher_is_bounded(launcher: Launcher, deed: str) -> None:
+def test_messages_from_a_worker_are_bounded(launcher: Launcher, deed: str) -> None:
     front = psutil.Process(launcher.process.pid)
     tracebacks = launcher.log().count("Traceback")
     with Bystanders(launcher) as others:
@@ -198,7 +198,7 @@ def test_a_bot_that_cancels_every_task_ends_its_own_call(launcher: Launcher) -> 
 
 
 @pytest.mark.parametrize("deed", ["many_tasks", "take_signals", "start_thread"])
-def test_what_harms_nobody_goes_on(launcher: Launcher, deed: str) -> None:
+def test_a_bot_that_harms_no_other_call_is_not_ended(launcher: Launcher, deed: str) -> None:
     with Bystanders(launcher) as others, misbehave(launcher, deed, f"s-{deed}") as socket:
         socket.send("still here")
         assert socket.recv(timeout=20) == "still here"
@@ -214,7 +214,7 @@ def test_what_harms_nobody_goes_on(launcher: Launcher, deed: str) -> None:
         ("fail", "The bot raised ValueError; its log has the traceback."),
     ],
 )
-def test_the_platform_is_told_how_a_process_died(launcher: Launcher, deed: str, message: str) -> None:
+def test_the_response_says_how_a_process_died(launcher: Launcher, deed: str, message: str) -> None:
     answer = launcher.http.post("/bot", json={"do": deed}, headers={"x-daily-session-id": f"p-{deed}"})
     assert answer.status_code == 500
     assert answer.json() == {"error": {"code": "bot_failed", "message": message, "session_id": f"p-{deed}"}}
@@ -229,7 +229,7 @@ def test_a_blocked_bot_can_be_stopped_by_request(launcher: Launcher) -> None:
     assert ended(launcher, "stopped")["outcome"] == "cancelled"
 
 
-def test_a_blocked_bot_whose_caller_is_gone_is_ended(launcher: Launcher) -> None:
+def test_a_blocked_bot_is_ended_after_its_caller_has_hung_up(launcher: Launcher) -> None:
     socket = misbehave(launcher, "spin", "left")
     until(lambda: launcher.lines("| left - Session started"), "its start")
     socket.socket.close()
@@ -303,7 +303,7 @@ def test_calls_leave_no_process_no_descriptor_and_no_zombie_behind() -> None:
         seen: list[tuple[int, int]] = []
 
         def is_full() -> bool:
-            """The nursery, the template, the lead and two that wait, and nothing open beside."""
+            """Fork server, template, control worker and two idle workers, with no other descriptor."""
             seen.append((len(processes(launcher)), front.num_fds()))
             return seen[-1][0] == 5
 
@@ -321,7 +321,7 @@ def test_calls_leave_no_process_no_descriptor_and_no_zombie_behind() -> None:
         assert not [process for process in processes(launcher) if process.status() == psutil.STATUS_ZOMBIE]
 
 
-def test_a_process_that_has_died_while_it_waited_costs_no_call() -> None:
+def test_an_idle_worker_that_has_died_costs_no_call() -> None:
     with pool(PIPECAT_IDLE_PROCESSES="2") as launcher:
         (fork_client,) = psutil.Process(launcher.process.pid).children()
         (template,) = fork_client.children()
@@ -340,7 +340,7 @@ def test_a_process_that_has_died_while_it_waited_costs_no_call() -> None:
                 socket.close()
 
 
-def test_the_template_may_die() -> None:
+def test_calls_survive_the_death_of_the_template() -> None:
     with pool() as launcher:
         (fork_client,) = psutil.Process(launcher.process.pid).children()
         (template,) = fork_client.children()
@@ -355,7 +355,7 @@ def test_the_template_may_die() -> None:
         assert len(launcher.lines("importing the bot again")) == 1
 
 
-def test_as_many_calls_as_there_are_places_run_at_once() -> None:
+def test_as_many_calls_as_there_are_slots_run_at_once() -> None:
     with pool(MAX_SESSIONS="3", PIPECAT_IDLE_PROCESSES="1") as launcher:
         sockets = [opened(url(launcher)) for _ in range(3)]
         for socket in sockets:

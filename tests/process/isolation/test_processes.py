@@ -28,7 +28,7 @@ def launch(folder: Path, source: str, **variables: Any) -> Launcher:
     return Launcher(folder, **{"PIPECAT_ISOLATION": "process", "DRAIN_NOTICE": "0", **variables})
 
 
-def test_a_death_is_noticed_though_a_child_of_the_bots_holds_its_descriptors(tmp_path: Path) -> None:
+def test_a_death_is_noticed_while_a_child_holds_the_descriptors(tmp_path: Path) -> None:
     bot = "import os, time\nasync def bot(args):\n    if os.fork() == 0:\n        time.sleep(20)\n    os._exit(3)\n"
     with launch(tmp_path, bot) as launcher:
         began = time.monotonic()
@@ -37,7 +37,7 @@ def test_a_death_is_noticed_though_a_child_of_the_bots_holds_its_descriptors(tmp
         assert answer.json()["error"]["message"] == "The bot's process ended with exit status 3."
 
 
-def test_an_import_that_ends_its_process_is_told_though_its_helper_lives_on(tmp_path: Path) -> None:
+def test_an_import_that_ends_its_process_is_reported_while_its_child_still_runs(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text(
         "import os, time\nif os.fork() == 0:\n    time.sleep(20)\n    os._exit(0)\nos._exit(4)\n"
     )
@@ -46,7 +46,7 @@ def test_an_import_that_ends_its_process_is_told_though_its_helper_lives_on(tmp_
         assert "The process that imports the bot ended with exit status 4." in launcher.log()
 
 
-def test_what_is_made_at_import_lives_until_the_end(tmp_path: Path) -> None:
+def test_objects_of_the_import_live_until_the_end(tmp_path: Path) -> None:
     bot = """
 import atexit, os, tempfile
 kept = tempfile.TemporaryDirectory()
@@ -65,7 +65,7 @@ async def bot(args):
         assert not os.path.exists(folder)
 
 
-def test_what_the_import_has_made_is_looked_at_by_no_collection(tmp_path: Path) -> None:
+def test_garbage_collection_skips_objects_of_the_import(tmp_path: Path) -> None:
     bot = """
 import gc
 kept = [[] for _ in range(50_000)]
@@ -85,7 +85,7 @@ async def bot(args):
             assert launcher.lines(f"{who} ")
 
 
-def test_what_is_printed_at_import_comes_once(tmp_path: Path) -> None:
+def test_output_of_the_import_is_printed_once(tmp_path: Path) -> None:
     with launch(tmp_path, f"print('imported')\n{SILENT}", PYTHONUNBUFFERED=None) as launcher:
         for _ in range(3):
             assert launcher.http.post("/bot", json={}).status_code == 200
@@ -94,14 +94,14 @@ def test_what_is_printed_at_import_comes_once(tmp_path: Path) -> None:
         assert not launcher.lines("ERROR")
 
 
-def test_what_is_printed_before_a_failing_import_is_there(tmp_path: Path) -> None:
+def test_output_before_a_failing_import_is_printed(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text("print('reason')\nraise ValueError\n")
     with Launcher(tmp_path, wait=False, PIPECAT_ISOLATION="process", PYTHONUNBUFFERED=None) as launcher:
         assert launcher.wait() == 15
         assert launcher.lines("reason")
 
 
-def test_a_setup_that_blocks_its_loop_is_cut_off(tmp_path: Path) -> None:
+def test_a_setup_that_blocks_its_event_loop_is_killed(tmp_path: Path) -> None:
     bot = f"import time\nasync def setup():\n    time.sleep(60)\n{SILENT}"
     (tmp_path / "bot.py").write_text(bot)
     variables: dict[str, Any] = {"SETUP_TIMEOUT": "0.5", "PIPECAT_PROCESS_START": "fork"}
@@ -126,10 +126,10 @@ async def setup():
         assert len(launcher.lines("ended with exit status 5")) < 8
 
 
-def test_a_bot_that_was_broken_meanwhile_is_told_and_tried_again(tmp_path: Path) -> None:
+def test_a_bot_that_breaks_later_is_reported_and_retried(tmp_path: Path) -> None:
     with launch(tmp_path, SILENT) as launcher:
-        (fork_client,) = psutil.Process(launcher.process.pid).children()
-        (template,) = fork_client.children()
+        (fork_server,) = psutil.Process(launcher.process.pid).children()
+        (template,) = fork_server.children()
         (tmp_path / "bot.py").write_text("this is no Python\n")
         template.kill()
         launcher.wait_for_log("line 1")
@@ -137,12 +137,12 @@ def test_a_bot_that_was_broken_meanwhile_is_told_and_tried_again(tmp_path: Path)
         until(lambda: launcher.http.post("/bot", json={}).status_code == 200, "a process of the new one")
 
 
-def test_without_its_nursery_the_launcher_ends(tmp_path: Path) -> None:
+def test_the_launcher_exits_when_the_fork_server_ends(tmp_path: Path) -> None:
     with launch(tmp_path, "async def bot(args):\n    await args.websocket.receive_text()\n") as launcher:
         call = opened(f"ws://127.0.0.1:{launcher.port}/ws-client")
         launcher.wait_for_log("Session started")
-        (fork_client,) = psutil.Process(launcher.process.pid).children()
-        fork_client.kill()
+        (fork_server,) = psutil.Process(launcher.process.pid).children()
+        fork_server.kill()
         assert close_code(call) == 1011
         assert launcher.wait(timeout=10) == 70
 
@@ -319,7 +319,7 @@ def test_a_frame_that_does_not_wait_for_the_answer_reaches_the_bot(tmp_path: Pat
         assert received.startswith(b"HTTP/1.1 101")
 
 
-def test_a_bad_handshake_costs_nobody_a_place(tmp_path: Path) -> None:
+def test_a_bad_handshake_takes_no_slot(tmp_path: Path) -> None:
     with launch(tmp_path, ECHO, MAX_SESSIONS="1") as launcher:
         for key in (None, b"short", b"no base64!"):
             assert raw(launcher, handshake(key)).startswith(b"HTTP/1.1 400")
@@ -341,7 +341,7 @@ def test_a_client_sees_the_end_of_its_connection_when_it_is_closed(tmp_path: Pat
         assert client.recv(1000) == b""
 
 
-def test_with_none_waiting_a_call_waits_for_the_next_and_no_longer_than_its_bound(tmp_path: Path) -> None:
+def test_a_call_waits_for_a_worker_no_longer_than_its_limit(tmp_path: Path) -> None:
     bot = (
         f"import pathlib, time\nasync def setup():\n    time.sleep(3 if pathlib.Path('lead').exists() else 0)\n{SILENT}"
     )
@@ -372,7 +372,7 @@ def test_a_session_that_is_ended_while_it_waits_for_a_process_was_cancelled(tmp_
         assert answers[0].headers["x-pipecat-session-outcome"] == "cancelled"
 
 
-def test_a_caller_who_leaves_while_there_is_no_process_frees_its_place_at_once(tmp_path: Path) -> None:
+def test_a_caller_who_leaves_before_there_is_a_process_frees_the_slot_at_once(tmp_path: Path) -> None:
     bot = f"""
 import asyncio, pathlib
 async def setup():

@@ -325,8 +325,8 @@ class FakeWorker:
 def test_processes_are_counted_while_others_are_made() -> None:
     revision = object.__new__(Revision)
     workers: set[FakeWorker] = set()
-    lead, idle = FakeWorker(workers), FakeWorker(workers)
+    control_worker, idle = FakeWorker(workers), FakeWorker(workers)
     for is_busy, is_ready in ((True, True), (False, False), (False, True)):
         FakeWorker(workers, busy=is_busy, ready=is_ready)
-    vars(revision).update(lead=lead, _idle=deque([idle]), _workers=workers)
+    vars(revision).update(control_worker=control_worker, _idle=deque([idle]), _workers=workers)
     assert revision.counts == {"lead": 1, "idle": 1, "busy": 1, "starting": 1, "ending": 1}

@@ -286,4 +286,4 @@ def test_a_flood_of_events_is_bounded(tmp_path: Path) -> None:
         allowed = 1000 + 100 * (time.monotonic() - began) + 1
         assert 1000 <= report["turns"] <= allowed
         assert report["process"] is not None
-        assert len(launcher.lines("too many facts")) == 1
+        assert len(launcher.lines("exceeded its event rate")) == 1

@@ -182,3 +182,11 @@ def test_the_smallest_bot_works_on_the_page(tmp_path: Path, microphone: str) -> 
         launcher.wait_for_log(" for nobody")
     assert {seen["state"], nameless["state"]} == {"The bot ended the call"}
     assert "bot() has returned" in nameless["words"]
+
+
+def test_a_session_that_a_reload_ended_before_its_call_is_started_again(tmp_path: Path, microphone: str) -> None:
+    code = (ROOT / "examples" / "echo" / "bot.py").read_text()
+    with dev(tmp_path, code=code) as launcher:
+        file = str(tmp_path / "bot.py")
+        seen = drive("reload", url=url(launcher), microphone=microphone, file=file, changed=f"{code}\n# changed\n")
+    assert (seen["starts"], seen["boxes"]) == (2, 0)

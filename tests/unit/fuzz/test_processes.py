@@ -21,8 +21,8 @@ from uvicorn.server import ServerState
 from pipecat_base.errors import FlowUnusable, Refusal
 from pipecat_base.server.http import Parser
 from pipecat_base.workers import http_proxy, websocket_handoff
-from pipecat_base.workers.ipc.channel import HEAD, MAX_REPLY, Channel
-from pipecat_base.workers.ipc.messages import Failed, Message, Reply, Run, decode, encode
+from pipecat_base.workers.ipc.channel import HEAD, MAX_MESSAGE_TO_LAUNCHER_BYTES, Channel
+from pipecat_base.workers.ipc.messages import Message, RemoteError, Reply, Run, decode, encode
 from pipecat_base.workers.ipc.untrusted import decode_untrusted
 from tests.support.hypothesis_values import ANY_TEXT, HEADER_VALUE, JSON, fuzz, objects
 
@@ -120,7 +120,7 @@ def test_any_bytes_to_the_launcher_are_messages_or_its_end(content: bytes) -> No
             pass
         list(messages_of(ours))
         assert ours.ended
-        assert len(ours._incoming) <= MAX_REPLY + HEAD.size
+        assert len(ours._incoming) <= MAX_MESSAGE_TO_LAUNCHER_BYTES + HEAD.size
     finally:
         ours.close()
         theirs.close()
@@ -156,13 +156,13 @@ def test_a_flow_that_was_unusable_elsewhere_can_be_told() -> None:
 
 @pytest.mark.parametrize("refusal", [[], ["Malformed"], "Malformed", 5])
 def test_a_reply_of_another_shape_is_a_failure(refusal: Any) -> None:
-    with pytest.raises((Refusal, Failed)):
+    with pytest.raises((Refusal, RemoteError)):
         decoded(Reply(1, None, refusal)).result()
 
 
 @pytest.mark.parametrize("failure", [[1, "x"], ["a\0b", "x"], ["\ud800", "x"], 5])
 def test_a_failure_of_another_shape_is_a_failure(failure: Any) -> None:
-    with pytest.raises((Refusal, Failed)):
+    with pytest.raises((Refusal, RemoteError)):
         decoded(Reply(1, None, None, failure)).result()
 
 
@@ -244,7 +244,7 @@ def same_request(scope: Any, sent: bytes, early: bytes) -> None:
 
 
 def parsed(data: bytes) -> tuple[Any, ...]:
-    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=websocket_handoff.MAX_HEAD)
+    parser = h11.Connection(h11.SERVER, max_incomplete_event_size=websocket_handoff.MAX_HEAD_BYTES)
     parser.receive_data(data)
     request = parser.next_event()
     assert isinstance(request, h11.Request)

@@ -14,15 +14,15 @@ from pipecat_base.sessions.outcome import MAX_FRAMES, MAX_LINE, BotError, Outcom
 from pipecat_base.sessions.transports import DailyRoom, MoqRelay, MoqServer, NoTransport, PendingWebRTC, WhatsAppCall
 from pipecat_base.workers.ipc.channel import HEAD, Channel
 from pipecat_base.workers.ipc.messages import (
-    Ended,
-    Entered,
-    Failed,
-    Make,
+    Fork,
     Message,
-    NotServing,
+    RemoteError,
     Reply,
     Run,
     ServeConnection,
+    SessionEnded,
+    StartupFailed,
+    StateEntered,
     decode,
     encode,
     transport_as_dict,
@@ -37,12 +37,12 @@ RUN = Run(1, "s", "websocket", 2.5, STREAM, {"a": ["ü", None]}, "flow", ["127.0
     "message",
     [
         RUN,
-        Make(7, True),
+        Fork(7, True),
         ServeConnection(b"GET /", b"", ["::1", 5], "https"),
-        Ended.of("s", Report(Outcome.FAILED, "x", 0.5)),
+        SessionEnded.of("s", Report(Outcome.FAILED, "x", 0.5)),
     ],
 )
-def test_a_message_comes_as_it_was_sent(message: Message) -> None:
+def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
     assert decode(encode(message)) == message
 
 
@@ -50,11 +50,11 @@ def test_a_message_comes_as_it_was_sent(message: Message) -> None:
     "transport",
     [NoTransport(), DailyRoom("u", None), PendingWebRTC(), MoqRelay("u", "n"), WhatsAppCall({"sdp": ""}, {"id": "1"})],
 )
-def test_a_meeting_comes_as_it_was_sent(transport: Any) -> None:
+def test_a_transport_arrives_as_it_was_sent(transport: Any) -> None:
     assert transport_from(transport_as_dict(transport)) == transport
 
 
-def test_what_belongs_to_one_process_is_left_there() -> None:
+def test_a_callback_is_not_sent() -> None:
     server = MoqServer("n", 4080, print)
     assert "on_serving" not in transport_as_dict(server)
     assert transport_from(transport_as_dict(server), on_serving=print) == server
@@ -73,13 +73,13 @@ def test_a_refusal_is_the_same_on_the_other_side(refusal: Refusal) -> None:
 
 
 def test_an_error_has_its_name_on_the_other_side() -> None:
-    with pytest.raises(Failed) as caught:
+    with pytest.raises(RemoteError) as caught:
         Reply.failing(1, ImportError("broken")).result()
     assert (type(caught.value).__name__, str(caught.value)) == ("ImportError", "broken")
 
 
 def test_a_startup_error_keeps_its_exit_status() -> None:
-    error = NotServing.of(SetupFailed("a", "b", frames=["c"])).error()
+    error = StartupFailed.of(SetupFailed("a", "b", frames=["c"])).error()
     assert (error.exit_status, error.report()) == (
         SetupFailed.exit_status,
         SetupFailed("a", "b", frames=["c"]).report(),
@@ -91,17 +91,17 @@ def pair() -> tuple[Channel, Channel]:
     return ours, Channel(theirs)
 
 
-def test_descriptors_come_with_their_message() -> None:
+def test_descriptors_arrive_with_their_message() -> None:
     ours, theirs = pair()
     reader, writer = os.pipe()
-    ours.send(Make(1))
-    ours.send(Make(2), [writer])
+    ours.send(Fork(1))
+    ours.send(Fork(2), [writer])
     os.close(writer)
-    assert theirs.receive(1) == (Make(1), [])
+    assert theirs.receive(1) == (Fork(1), [])
     received = theirs.receive(1)
     assert received is not None
     message, (descriptor,) = received
-    assert message == Make(2)
+    assert message == Fork(2)
     assert not os.get_inheritable(descriptor)
     os.write(descriptor, b"x")
     assert os.read(reader, 1) == b"x"
@@ -138,7 +138,7 @@ def test_a_large_message_does_not_hold_up_its_sender() -> None:
     "sent",
     [HEAD.pack(2**31, 0), HEAD.pack(4, 0) + b"null", HEAD.pack(2, 0) + b"[]", HEAD.pack(200_000, 0) + b"[" * 200_000],
 )
-def test_a_launcher_that_is_told_nonsense_counts_the_other_end_as_gone(sent: bytes) -> None:
+def test_an_invalid_message_to_the_launcher_ends_the_channel(sent: bytes) -> None:
     async def scene() -> None:
         ours, theirs = Channel.pair()
         gone = asyncio.Event()
@@ -158,7 +158,7 @@ def test_a_launcher_takes_no_descriptors() -> None:
         got = asyncio.Event()
         ours.attach(asyncio.get_running_loop(), lambda *_: got.set(), lambda: None)
         before = len(os.listdir("/proc/self/fd"))
-        content = encode(Entered("s", "running"))
+        content = encode(StateEntered("s", "running"))
         socket.send_fds(theirs, [HEAD.pack(len(content), 0) + content], [0, 1, 2])
         await asyncio.wait_for(got.wait(), 5)
         assert len(os.listdir("/proc/self/fd")) == before
@@ -168,16 +168,16 @@ def test_a_launcher_takes_no_descriptors() -> None:
     asyncio.run(scene())
 
 
-def test_what_was_said_before_the_end_is_heard_though_another_process_holds_the_channel() -> None:
+def test_messages_before_the_end_are_delivered_while_another_process_holds_the_channel() -> None:
     async def scene() -> None:
         ours, theirs = pair()
-        heard: list[Message] = []
+        received: list[Message] = []
         gone = asyncio.Event()
-        ours.attach(asyncio.get_running_loop(), lambda message, _: heard.append(message), gone.set)
-        theirs.send(Entered("s", "running"))
-        theirs.send(Entered("s", "waiting"))
-        ours.finish()  # and theirs is still open
-        assert heard == [Entered("s", "running"), Entered("s", "waiting")]
+        ours.attach(asyncio.get_running_loop(), lambda message, _: received.append(message), gone.set)
+        theirs.send(StateEntered("s", "running"))
+        theirs.send(StateEntered("s", "waiting"))
+        ours.finish()  # and the other end is still open
+        assert received == [StateEntered("s", "running"), StateEntered("s", "waiting")]
         assert gone.is_set()
         ours.close()
         theirs.close()
@@ -196,7 +196,7 @@ def test_what_was_said_before_the_end_is_heard_though_another_process_holds_the_
         (None, None),
     ],
 )
-def test_a_mistake_that_a_bots_process_tells_is_bounded(sent: Any, bot_error: BotError | None) -> None:
-    ended = decode(encode(Ended("s", "failed", "The bot raised KeyError.", 1.0, sent)))
-    assert isinstance(ended, Ended)
+def test_a_bot_error_from_a_worker_is_bounded(sent: Any, bot_error: BotError | None) -> None:
+    ended = decode(encode(SessionEnded("s", "failed", "The bot raised KeyError.", 1.0, sent)))
+    assert isinstance(ended, SessionEnded)
     assert ended.report().bot_error == bot_error

@@ -1,4 +1,4 @@
-"""Which process a WebRTC client's messages are for, and when its session goes to another one."""
+"""Which process a WebRTC client's messages are for, and which sessions end when newer code is loaded."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from pipecat_base.errors import UnknownPeer
 from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import SessionRequest
 from pipecat_base.sessions.registry import Session, SessionRegistry, SessionState
-from pipecat_base.sessions.transports import PendingWebRTC, TransportKind
-from pipecat_base.workers.fork_client import ForkClient, TemplateClient
+from pipecat_base.sessions.transports import TransportKind
+from pipecat_base.workers.fork_client import ForkServerProcess, TemplateConnection
 from pipecat_base.workers.ipc import messages
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import BotImported
@@ -33,7 +33,7 @@ class FakeWorker:
         self.name = name
         self.asked: list[Any] = []
 
-    def tell(self, message: Any) -> None:
+    def send(self, message: Any) -> None:
         self.asked.append(message)
 
     async def request(self, kind: type, *fields: Any, descriptors: Sequence[int] = ()) -> Any:
@@ -49,8 +49,8 @@ def pool_of(channels: list[Channel]) -> WorkerPool:
     """One that makes no process."""
     return WorkerPool(
         SessionRegistry(max_sessions=None, max_seconds=None, refusal=lambda: None),
-        cast(ForkClient, type("Nothing", (), {"channel": channels[0]})()),
-        TemplateClient(IMPORTED, channels[1]),
+        cast(ForkServerProcess, type("Nothing", (), {"channel": channels[0]})()),
+        TemplateConnection(IMPORTED, channels[1]),
         "fork",
         WorkerLimits(1, 1, 1, 1, 1, 1, None),
         shared=False,
@@ -84,72 +84,44 @@ def test_processes_that_name_connections_alike_are_told_apart() -> None:
     asyncio.run(scene())
 
 
-@pytest.mark.parametrize("has_left", [False, True])
-def test_a_session_whose_caller_has_left_goes_to_no_newer_code(has_left: bool) -> None:
-    """Its process has been told; the next one would wait for an offer that nobody sends."""
-
+@pytest.mark.parametrize("offers", [0, 1])
+def test_newer_code_ends_a_session_unless_its_caller_has_come(offers: int) -> None:
     async def scene() -> None:
         channels = [Channel(end) for end in socket.socketpair()]
         pool = pool_of(channels)
-        worker = FakeWorker("old")
         async with pool.reserve(SessionRequest("s", TransportKind.WEBRTC)) as slot:
-            slot._lease = lease = WorkerLease(cast(WorkerProcess, worker), "s")
-            slot._waits_for_offer = True
-            slot._enter(SessionState.WAITING.value)
-            if has_left:
-                slot.on_disconnect()
-            slot._note_superseded()
-            assert lease.is_left is not has_left
-            assert [message for message in worker.asked if isinstance(message, messages.CallerLeft)] == (
-                [messages.CallerLeft("s")] if has_left else []
-            )
-            slot._lease = None
+            lease = pool._leases["s"] = WorkerLease(cast(WorkerProcess, FakeWorker("old")), "s")
+            lease.offers = offers
+            slot._on_state(SessionState.WAITING.value)
+            pool._end_waiting()
+            assert slot.session.stop.done() is (offers == 0)
+            assert offers or slot.session.stop.result() is Outcome.DRAINED
         for channel in channels:
             channel.close()
 
     asyncio.run(scene())
 
 
-def test_a_caller_who_leaves_while_the_session_goes_to_newer_code_ends_it() -> None:
-    class Waiting(FakeWorker):
-        """Runs a session until it is told to end it."""
-
-        def __init__(self, name: str) -> None:
-            super().__init__(name)
-            self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-            self.over = asyncio.Event()
-
-        def tell(self, message: Any) -> None:
-            super().tell(message)
-            if isinstance(message, messages.Cancel):
-                self.over.set()
-
-        async def request(self, kind: type, *fields: Any, descriptors: Sequence[int] = ()) -> Any:
-            await super().request(kind, *fields)
-            await self.over.wait()
-            return [Outcome.DISCONNECTED.value, "", 0.0]
-
+def test_a_message_for_a_session_waits_until_that_has_a_worker() -> None:
     async def scene() -> None:
         channels = [Channel(end) for end in socket.socketpair()]
         pool = pool_of(channels)
-        stints = [WorkerLease(cast(WorkerProcess, Waiting(name)), "s") for name in ("old", "new")]
-        coming = iter(stints)
+        lease = WorkerLease(cast(WorkerProcess, FakeWorker("a")), "a")
 
-        async def take(session: Session) -> WorkerLease:
-            return next(coming)
+        async def take_worker(session: Session) -> Any:
+            return type("Worker", (), {"lease": lambda self, session_id: lease})()
 
-        pool.take = take  # type: ignore[method-assign]
-        pool.give_back = lambda lease: None  # type: ignore[method-assign]
-        async with pool.reserve(SessionRequest("s", TransportKind.WEBRTC)) as slot:
-            running = asyncio.ensure_future(slot.run(PendingWebRTC(), None))
-            while not stints[0].worker.asked:  # type: ignore[attr-defined]
-                await asyncio.sleep(0)
-            slot._enter(SessionState.WAITING.value)
-            slot._note_superseded()
-            slot.on_disconnect()
-            report = await asyncio.wait_for(running, 5)
-            assert (report.outcome, stints[0].is_left) == (Outcome.DISCONNECTED, True)
-            assert stints[1].worker.asked[-1] == messages.Cancel("s", "disconnected")  # type: ignore[attr-defined]
+        pool._take_worker = take_worker  # type: ignore[method-assign]
+        async with pool.reserve(SessionRequest("a", TransportKind.WEBRTC)) as slot:
+            waiting = asyncio.ensure_future(pool._lease_of("a"))
+            await asyncio.sleep(0.01)
+            assert not waiting.done()
+            await pool.take(slot.session)
+            assert await asyncio.wait_for(waiting, 1) is lease
+            del pool._leases["a"]
+            waiting = asyncio.ensure_future(pool._lease_of("a"))
+            await asyncio.sleep(0.01)
+        assert await asyncio.wait_for(waiting, 1) is None
         for channel in channels:
             channel.close()
 

@@ -1,4 +1,4 @@
-"""What the launcher hears from a bot's process, which may say anything."""
+"""Messages from a worker, which may send anything."""
 
 from __future__ import annotations
 
@@ -11,65 +11,65 @@ from pipecat_base.workers.fork_client import ForkedProcess
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import (
     SMALL,
-    Ended,
-    Entered,
     EventEmitted,
     Exited,
+    FileStored,
     Message,
+    MoqServing,
     Reply,
     Run,
-    Serving,
-    Stored,
+    SessionEnded,
+    StateEntered,
 )
 from pipecat_base.workers.process import MESSAGES_PER_SECOND, WorkerProcess
 
-NOBODY = 2**22 + 1
+UNUSED_PID = 2**22 + 1
 """No process has this id (proc(5), pid_max)."""
 
 
-def said(*messages: Message) -> tuple[list[EventEmitted], list[str]]:
-    """The facts and the uploads of the session "s" that are heard of a process that says this, and ends."""
+def received_from(*messages: Message) -> tuple[list[EventEmitted], list[str]]:
+    """Events and uploads that the launcher takes from a worker with the session "s" that sends these messages."""
 
     async def scene() -> tuple[list[EventEmitted], list[str]]:
         ours, end = Channel.pair()
         theirs = Channel(end)
         exited: asyncio.Future[Exited | None] = asyncio.get_running_loop().create_future()
-        heard: list[EventEmitted] = []
-        worker = WorkerProcess(ForkedProcess(NOBODY, ours, exited), heard.append)
-        lease = worker.take("s")
+        events: list[EventEmitted] = []
+        worker = WorkerProcess(ForkedProcess(UNUSED_PID, ours, exited), events.append)
+        lease = worker.lease("s")
         for message in messages:
             theirs.send(message)
         exited.set_result(None)
         assert await worker.died
         theirs.close()
-        return heard, lease.uploads
+        return events, lease.uploads
 
     return asyncio.run(scene())
 
 
 @pytest.mark.parametrize(
-    "nonsense",
+    "foreign",
     [
         (None, "turn", {}),
         ("another", "turn", {}),
     ],
 )
-def test_what_is_no_fact_of_a_session_here_is_not_heard(nonsense: tuple[Any, Any, Any]) -> None:
+def test_an_event_of_no_session_of_the_worker_is_ignored(foreign: tuple[Any, Any, Any]) -> None:
     event = EventEmitted("s", "turn", {"number": 1}, 5.0)
     lag = EventEmitted(None, "process_loop_lag", {"lag_secs": 0.1}, 5.0)
-    heard, _ = said(EventEmitted(*nonsense, 5.0), event, lag)
-    assert heard == [event, lag]
+    events, _ = received_from(EventEmitted(*foreign, 5.0), event, lag)
+    assert events == [event, lag]
 
 
 def ended_by(*messages: Message) -> str:
-    """How a process ends that sends this."""
+    """How a process ends that sends these messages."""
 
     async def scene() -> str:
         ours, end = Channel.pair()
         theirs = Channel(end)
         exited: asyncio.Future[Exited | None] = asyncio.get_running_loop().create_future()
-        worker = WorkerProcess(ForkedProcess(NOBODY, ours, exited), lambda event: None)
-        worker.take("s")
+        worker = WorkerProcess(ForkedProcess(UNUSED_PID, ours, exited), lambda event: None)
+        worker.lease("s")
         theirs.attach(asyncio.get_running_loop(), lambda message, descriptors: None, lambda: None)
         for message in messages:
             theirs.send(message)
@@ -92,23 +92,23 @@ ILL_TYPED: Any = [
     (Reply(True), "wrong type (Reply.number)"),
     (Reply(1, None, "Malformed"), "wrong type (Reply.refusal)"),  # type: ignore[arg-type]
     (Reply(10**6), "sent Reply, which workers do not"),
-    (Serving("s", "abc"), "wrong type (Serving.fingerprints)"),  # type: ignore[arg-type]
-    (Entered("s", "asleep"), "a state that no session has"),
-    (Ended("s", "failed", "", 1.0, [1]), "wrong type (Ended.bot_error)"),  # type: ignore[list-item]
-    (Stored("s", "u" * 2 * SMALL), f"more than {2 * SMALL} bytes (Stored)"),
+    (MoqServing("s", "abc"), "wrong type (MoqServing.fingerprints)"),  # type: ignore[arg-type]
+    (StateEntered("s", "asleep"), "a state that no session has"),
+    (SessionEnded("s", "failed", "", 1.0, [1]), "wrong type (SessionEnded.bot_error)"),  # type: ignore[list-item]
+    (FileStored("s", "u" * 2 * SMALL), f"more than {2 * SMALL} bytes (FileStored)"),
     (Run(1, "s", "daily", None, {}, None, None, []), "that only the launcher sends (Run)"),
 ]
 
 
 @pytest.mark.parametrize(("message", "how"), ILL_TYPED)
-def test_the_first_message_that_no_worker_sends_ends_the_process(message: Message, how: str) -> None:
-    said = ended_by(message, *[Entered("s", "running")] * 3)
-    assert said.startswith("was killed, as it sent "), said
-    assert said.endswith(how)
+def test_the_first_invalid_message_ends_the_process(message: Message, how: str) -> None:
+    how_it_ended = ended_by(message, *[StateEntered("s", "running")] * 3)
+    assert how_it_ended.startswith("was killed, as it sent "), how_it_ended
+    assert how_it_ended.endswith(how)
 
 
 def test_a_flood_of_good_messages_ends_the_process() -> None:
-    good = Entered("s", "running")
+    good = StateEntered("s", "running")
     assert ended_by(*[good] * 10 * MESSAGES_PER_SECOND) == ""
     assert ended_by(*[good] * (10 * MESSAGES_PER_SECOND + 100)) == "was killed, as it sent too many messages"
 
@@ -117,7 +117,7 @@ def test_replies_that_nothing_waits_for_count_as_messages() -> None:
     assert ended_by(*[Reply(0)] * (10 * MESSAGES_PER_SECOND + 100)) == "was killed, as it sent too many messages"
 
 
-def test_no_more_uploads_are_remembered_than_this(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_remembered_uploads_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipecat_base.workers.process.MAX_UPLOADS", 3)
-    _, uploads = said(*(Stored("s", f"file-{number}") for number in range(5)))
+    _, uploads = received_from(*(FileStored("s", f"file-{number}") for number in range(5)))
     assert uploads == ["file-0", "file-1", "file-2"]
