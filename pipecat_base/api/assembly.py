@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from starlette.routing import BaseRoute
 
@@ -16,10 +17,12 @@ from pipecat_base.api.websocket import WebSocketRoutes
 from pipecat_base.api.whatsapp_calls import WhatsApp
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.bot import installed
-from pipecat_base.bot.pod import LocalPod
 from pipecat_base.config.settings import FileSettings, Settings, WhatsAppSettings
 from pipecat_base.server.lifecycle import Lifecycle
 from pipecat_base.sessions.pod import BotDescription, Pod
+
+if TYPE_CHECKING:
+    from pipecat_base.bot.pod import LocalPod
 
 
 def pod_routes(
@@ -44,7 +47,7 @@ def pod_routes(
 
 
 def whatsapp_calls(whatsapp: WhatsAppSettings, pod: Pod) -> WhatsApp | None:
-    """None when it is not configured or not installed; the features summary says what is missing."""
+    """None if it is not configured or not installed; the features summary names the missing part."""
     token, number = whatsapp.token, whatsapp.phone_number_id
     if token is None or number is None or whatsapp.app_secret is None:
         return None
@@ -71,7 +74,7 @@ def takes_uploads(files: FileSettings, about: BotDescription) -> bool:
 
 
 def missing_routes(settings: Settings, about: BotDescription, *, takes_whatsapp: bool) -> list[BaseRoute]:
-    """Routes that answer 404 and say what is not installed or not configured."""
+    """Routes that answer 404 with the missing package or setting."""
     missing: dict[str, Callable[[], str]] = {}
     if about.webrtc_problem is not None:
         problem = about.webrtc_problem

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse
 from starlette.routing import Route
 
 from pipecat_base.api import requests
-from pipecat_base.api.whatsapp_calls import WhatsApp, webhook
+from pipecat_base.api.whatsapp_calls import webhook
 from pipecat_base.errors import SignatureMissing, Unauthorized
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.paths import SESSION_ID
+
+if TYPE_CHECKING:
+    from pipecat_base.api.whatsapp_calls import WhatsApp
 
 ANSWER_WAIT_SECONDS = 4.0  # Meta redelivers a webhook that is not acknowledged in time
 

@@ -24,7 +24,7 @@ class LazyImport(Generic[T]):
         self._building = asyncio.Lock()
 
     async def get(self) -> T:
-        """Return what was built. Raises NotSupported if the module does not import."""
+        """Return the built object. Raises NotSupported if the module does not import."""
         async with self._building:
             if self._built is None:
                 try:

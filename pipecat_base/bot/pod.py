@@ -14,7 +14,6 @@ from pipecat_base.bot.installed import NO_WEBRTC
 from pipecat_base.bot.lifespan import BotLifespan
 from pipecat_base.bot.memory import MemoryRelease
 from pipecat_base.bot.readiness import Readiness
-from pipecat_base.bot.runner import BotRunner
 from pipecat_base.bot.spans import Spans
 from pipecat_base.errors import NotSupported
 from pipecat_base.logs.logger import logger
@@ -35,6 +34,7 @@ from pipecat_base.sessions.transports import (
 
 if TYPE_CHECKING:
     from pipecat_base.bot.features import FeatureManager
+    from pipecat_base.bot.runner import BotRunner
     from pipecat_base.bot.webrtc import WebRTC
     from pipecat_base.bot.webrtc.connections import PeerConnection
 

@@ -11,7 +11,7 @@ HOST_HEADERS = ("host", "x-forwarded-host")
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine reaches the address."""
+    """True if only this machine reaches the address."""
     if host == "localhost":
         return True
     try:

@@ -286,7 +286,7 @@ class GatewaySettings(SettingsGroup):
 
     @property
     def serves_this_machine_only(self) -> bool:
-        """Whether the gateway refuses requests to names of other machines, as it has no keys."""
+        """True without keys: the gateway then refuses requests to names of other machines."""
         return not (self.has_keys or self.insecure)
 
 
@@ -449,7 +449,7 @@ class TelemetrySettings(SettingsGroup):
 
     @property
     def is_observed(self) -> bool:
-        """Whether events of calls leave the launcher."""
+        """True if events of calls leave the launcher."""
         return any((self.metrics_port, self.reports_dir, self.report_url, self.event_publisher))
 
 
@@ -726,7 +726,7 @@ def hide_secrets(settings: Settings) -> None:
 
 
 def default_text(default: object) -> str:
-    """As users read it, in warnings and in the reference."""
+    """The default as warnings and the reference show it."""
     if default is None or default == ():
         return ""
     if isinstance(default, bool):

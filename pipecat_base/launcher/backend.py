@@ -1,4 +1,4 @@
-"""How sessions run: in this process, or in workers."""
+"""The pod that runs sessions: in this process, or in workers."""
 
 from __future__ import annotations
 
@@ -26,14 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Backend:
-    """Who runs the bot, and how its requests are answered.
+    """A pod and its web application.
 
     Attributes:
-        build: Makes the application of our routes, and of what is missing here.
-        ws: What serves WebSockets, as uvicorn takes it; None where they are served in this process.
-        count_processes: Gives the number of processes that run bots, by what they do, in any thread; None where there
-            is none for each call.
-        renew: Imports the bot again with this environment; None where it stays as it is.
+        build: Makes the application of the launcher's routes and of those that are unavailable here.
+        ws: Protocol class for uvicorn; None if WebSockets are served in this process.
+        count_processes: Counts processes by their state, in any thread; None without a process for each call.
+        renew: Imports the bot again, with this environment; None if the bot cannot be reloaded.
     """
 
     pod: Pod
@@ -46,7 +45,6 @@ class Backend:
 def local_backend(
     settings: Settings, imported: Imported, lifecycle: Lifecycle, logs: Logs, event_bus: EventBus
 ) -> Backend:
-    """The bot in this process, not set up yet; our routes are put on its app."""
 
     def take(session_id: str, name: str, fields: Mapping[str, Any], at: float) -> None:
         event_bus.emit(name, session_id, fields, at)
@@ -69,7 +67,7 @@ def pool_backend(
     logs: Logs,
     event_bus: EventBus,
 ) -> Backend:
-    """The bot in processes of its own: one for each call, or one for all where it may be reloaded."""
+    """Workers run the bot: one for each call, or one for all calls if the bot may be reloaded."""
     from pipecat_base.workers.limits import WorkerLimits as ProcessLimits
     from pipecat_base.workers.pool import WorkerPool
     from pipecat_base.workers.websocket_handoff import WebSocketHandoff

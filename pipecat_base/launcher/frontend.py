@@ -29,20 +29,12 @@ if TYPE_CHECKING:
     from pipecat_base.launcher.backend import Backend
     from pipecat_base.launcher.telemetry import Telemetry
 
-STARTING_WAIT = 30.0
-"""Seconds that a request to the gateway waits for a bot that is still set up."""
+STARTUP_WAIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Frontend:
-    """What callers come through.
-
-    Attributes:
-        whatsapp: None where it is not installed or not configured.
-        entrance: Every request's.
-        tokens: Of WebSockets; None where they need none.
-        pending_sessions: What ``/start`` has promised; None without a gateway.
-    """
+    """The outermost application, and state that outlives a reload."""
 
     whatsapp: WhatsApp | None
     entrance: application.EntryMiddleware
@@ -59,12 +51,11 @@ def frontend(
     *,
     shows_bot_errors: bool = False,
 ) -> Frontend:
-    """Our routes on the bot's app, and what is around them.
+    """Put the launcher's routes on the bot's app, and guards around them.
 
     Args:
-        observation: Learns of refusals, and has the reports that callers may ask for.
-        shows_bot_errors: Whether callers are those who work on the bot: they see what it raised, and where.
-        before: What takes the place of it: what it has promised is kept.
+        before: The frontend that this one replaces: its tokens and pending sessions are kept.
+        shows_bot_errors: Callers see the bot's exceptions: they are the developers.
     """
     pod = backend.pod
     tokens = Tokens(settings.websockets.secret) if settings.websockets.auth == "token" else None
@@ -118,7 +109,7 @@ def _entrance(
     *,
     shows_bot_errors: bool,
 ) -> application.EntryMiddleware:
-    """What callers come through: with a gateway it is between them and the pod."""
+    # A gateway stands between callers and the pod.
     direct: ASGIApp = CapabilitiesRoute(inside, capabilities)
     keys = Keys(settings.gateway.public_api_keys, settings.gateway.private_api_keys)
     if settings.gateway.is_enabled and keys.are_needed:
@@ -152,14 +143,13 @@ def _entrance(
     )
     return application.EntryMiddleware(
         _guarded(app, settings),
-        startup_wait=STARTING_WAIT,
+        startup_wait=STARTUP_WAIT_SECONDS,
         polled=gateway.POLLED,
         on_refusal=telemetry.event_bus.on_refusal,
     )
 
 
 def _guarded(app: ASGIApp, settings: Settings) -> ASGIApp:
-    """With what is decided by headers alone around it."""
     if settings.websockets.allowed_origins:
         app = OriginGuard(app, settings.websockets.allowed_origins)
     trusted = settings.telemetry.trust_traceparent

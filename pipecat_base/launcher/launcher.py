@@ -14,7 +14,6 @@ from pipecat_base.config import environment
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import EXIT_FORCED, Refusal, StartupError
 from pipecat_base.launcher import platform
-from pipecat_base.launcher.backend import Backend
 from pipecat_base.launcher.frontend import Frontend, frontend
 from pipecat_base.launcher.telemetry import telemetry
 from pipecat_base.logs.logger import logger
@@ -30,11 +29,12 @@ from pipecat_base.sessions.registry import CLOSE_TIMEOUT
 from pipecat_base.telemetry.bus import EventBus
 
 if TYPE_CHECKING:
+    from pipecat_base.launcher.backend import Backend
     from pipecat_base.launcher.reload import Development
 
 Renew = Callable[[Mapping[str, str]], Awaitable[None]]
 SINKS_TIMEOUT_SECONDS = 5.0
-"""For event sinks to deliver what is pending at the end."""
+"""For event sinks to deliver pending events at the end."""
 MAX_SESSIONS_NAMED = 5
 FORCE_AFTER_SECONDS = 1.0
 """After all other limits of a shutdown."""

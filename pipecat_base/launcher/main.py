@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class Process:
-    """Serves one bot. From construction on, signals are handled and PCC_LOG_DIR has what is printed."""
+    """Serves one bot. From construction on, signals are handled and printed output goes to PCC_LOG_DIR."""
 
     def __init__(self, site: str | None) -> None:
         self._site = site

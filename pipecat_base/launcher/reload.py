@@ -106,7 +106,7 @@ class Development:
         sys.dont_write_bytecode = reload or sys.dont_write_bytecode
 
     def log_settings(self) -> None:
-        """Log what is wrong in ``.env``, and which of its variables need a restart."""
+        """Log problems of ``.env``, and which of its variables need a restart."""
         for line in self.env_file.warnings:
             if line not in self._logged_warnings:
                 logger.warning(line)

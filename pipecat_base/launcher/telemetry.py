@@ -21,21 +21,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Telemetry:
-    """Who reads what is told of calls.
-
-    Attributes:
-        metrics: None without PIPECAT_METRICS_PORT.
-        metrics_server: Serves the metrics.
-        reports: None where nobody asks for them.
-    """
-
     event_bus: EventBus
     metrics: Metrics | None = None
     metrics_server: MetricsServer | None = None
     reports: Reports | None = None
 
     def close(self, within: float) -> None:
-        """Let every reader finish, and answer no more scrapes. Called in a thread."""
+        """Let every sink finish, and answer no more scrapes; blocks for at most ``within`` seconds."""
         deadline = time.monotonic() + within
         self.event_bus.close(within)
         if self.metrics_server is not None:
@@ -49,7 +41,7 @@ def telemetry(settings: Settings) -> Telemetry:
         SettingsInvalid: PIPECAT_REPORTS_DIR cannot be used.
         PortUnavailable: PIPECAT_METRICS_PORT cannot be listened on.
     """
-    readers: list[EventSink] = []
+    sinks: list[EventSink] = []
     metrics: Metrics | None = None
     metrics_server: MetricsServer | None = None
     reports: Reports | None = None
@@ -62,7 +54,7 @@ def telemetry(settings: Settings) -> Telemetry:
         guard = partial(host_and_origin.of_pod, host=host, gateway=settings.gateway, websockets=settings.websockets)
         metrics_server = MetricsServer(host, settings.telemetry.metrics_port, metrics.registry, settings.limits, guard)
         metrics.describe(pipecat=installed.version(installed.PIPECAT), slots=settings.sessions.max_sessions)
-        readers.append(metrics)
+        sinks.append(metrics)
     if (
         settings.telemetry.reports_dir is not None
         or settings.telemetry.report_url is not None
@@ -81,11 +73,9 @@ def telemetry(settings: Settings) -> Telemetry:
             raise SettingsInvalid(
                 [f"PIPECAT_REPORTS_DIR: {settings.telemetry.reports_dir} cannot be written ({error.strerror})"]
             ) from None
-        readers.append(reports)
+        sinks.append(reports)
     if settings.telemetry.event_publisher is not None:
         from pipecat_base.telemetry.event_publisher import EventPublisher
 
-        readers.append(
-            EventPublisher(settings.telemetry.event_publisher, content=not settings.telemetry.exclude_content)
-        )
-    return Telemetry(EventBus(readers), metrics, metrics_server, reports)
+        sinks.append(EventPublisher(settings.telemetry.event_publisher, content=not settings.telemetry.exclude_content))
+    return Telemetry(EventBus(sinks), metrics, metrics_server, reports)

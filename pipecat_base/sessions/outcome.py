@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from pipecat_base.logs.tracebacks import MAX_USER_FRAMES
-
 
 class Outcome(Enum):
     """The first cause counts: a bot that fails while it is being cancelled was cancelled."""
@@ -31,7 +29,7 @@ MEANINGS = {
 }
 
 MAX_LINE = 300  # characters of each line of a BotError
-MAX_FRAMES = MAX_USER_FRAMES + 1  # the last one counts the frames left out
+MAX_FRAMES = 13  # the frames of a traceback, and a line that counts those left out
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from starlette.routing import BaseRoute
 
 from pipecat_base.sessions.outcome import Outcome, Report
-from pipecat_base.sessions.registry import Closer, SessionRegistry
 from pipecat_base.sessions.transports import UNKNOWN_CALLER, Caller, Transport, TransportKind, WhatsAppCall
+
+if TYPE_CHECKING:
+    from pipecat_base.sessions.registry import Closer, SessionRegistry
 
 
 @dataclass(frozen=True)

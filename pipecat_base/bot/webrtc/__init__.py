@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipecat_base.bot.arguments import ArgumentFactory
 from pipecat_base.bot.lazy_import import LazyImport
-from pipecat_base.bot.runner import BotRunner
 from pipecat_base.config.settings import WebRTCSettings
 from pipecat_base.sessions.registry import SessionRegistry
 
 if TYPE_CHECKING:
+    from pipecat_base.bot.runner import BotRunner
     from pipecat_base.bot.webrtc.connections import PeerConnections
     from pipecat_base.bot.webrtc.ice import IceServers
     from pipecat_base.bot.webrtc.offers import Offer, Trickle

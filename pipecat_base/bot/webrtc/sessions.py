@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipecat_base.bot.arguments import ArgumentFactory, Arguments
-from pipecat_base.bot.runner import BotRunner
 from pipecat_base.bot.webrtc.connections import PeerConnection, PeerConnections
 from pipecat_base.bot.webrtc.offers import Offer
 from pipecat_base.errors import DuplicateSession, NoOffer, Refusal
@@ -21,6 +20,9 @@ from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import Outcome, Report
 from pipecat_base.sessions.registry import Session, SessionRegistry
 from pipecat_base.sessions.transports import Caller, TransportKind
+
+if TYPE_CHECKING:
+    from pipecat_base.bot.runner import BotRunner
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Finds stretches of what was said in what was heard: an echo, its delay, and what it lacks."""
+"""Finds stretches of the sent audio in the received audio: an echo, its delay, and its gaps."""
 
 from __future__ import annotations
 

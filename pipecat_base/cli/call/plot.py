@@ -1,4 +1,4 @@
-"""A call as an SVG picture: both sides' levels over time, and what was measured. The background is the page's."""
+"""A call as an SVG picture: both sides' levels over time, and the measurements. The background is the page's."""
 
 from __future__ import annotations
 

@@ -171,7 +171,9 @@ class Channel:
         del self._incoming[:end]
         descriptors = [self._descriptors.popleft() for _ in range(min(count, len(self._descriptors)))]
         try:
-            return (decode_untrusted if self._is_launchers else decode)(content), descriptors
+            if self._is_launchers:
+                return decode_untrusted(content, Message.kinds), descriptors
+            return decode(content), descriptors
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             self.ended, self.fault = True, str(error)
             return None

@@ -6,17 +6,16 @@ import functools
 import json
 import types
 import typing
+from collections.abc import Mapping
 from typing import Any
-
-from pipecat_base.workers.ipc.messages import Message
 
 MAX_SECONDS = 1e15
 
 
-def decode_untrusted(content: bytes) -> Message:
-    """Decode a message; the text of a ValueError is for the log and quotes nothing of it."""
+def decode_untrusted(content: bytes, kinds: Mapping[str, type[Any]]) -> Any:
+    """Decode a message of one of the kinds; the text of a ValueError is for the log and quotes nothing of it."""
     name = content[2:66].partition(b'"')[0].decode(errors="replace")
-    kind = Message.kinds.get(name)
+    kind: Any = kinds.get(name)
     if kind is None or not content.startswith(b'["'):
         raise ValueError("something that is no message")
     if len(content) > kind.max_bytes:
@@ -27,15 +26,15 @@ def decode_untrusted(content: bytes) -> Message:
         message = kind(**fields)
     except (ValueError, TypeError, RecursionError):
         raise ValueError(f"a message of another shape ({name})") from None
-    for field, hint in _types(name).items():
+    for field, hint in _types(kind).items():
         if not _fits(getattr(message, field), hint):
             raise ValueError(f"a message with a field of the wrong type ({name}.{field})")
     return message
 
 
 @functools.cache
-def _types(name: str) -> dict[str, Any]:
-    hints = typing.get_type_hints(Message.kinds[name])
+def _types(kind: Any) -> dict[str, Any]:
+    hints = typing.get_type_hints(kind)
     return {name: hint for name, hint in hints.items() if typing.get_origin(hint) is not typing.ClassVar}
 
 

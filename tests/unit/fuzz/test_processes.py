@@ -51,7 +51,7 @@ def test_any_bytes_are_a_message_or_none(content: bytes) -> None:
 @given(MESSAGES | st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_from_a_bots_process_are_a_message_of_the_right_types_or_none(content: bytes) -> None:
     try:
-        message = decode_untrusted(content)
+        message = decode_untrusted(content, Message.kinds)
     except ValueError as error:
         assert len(str(error)) < 200
         assert str(error).isprintable()
