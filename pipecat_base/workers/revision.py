@@ -247,7 +247,7 @@ class Revision:
         self._idle.append(worker)
 
     def _use_spawn(self, reason: str) -> None:
-        logger.warning(f"Each process imports the bot, as it cannot be forked: {reason}")
+        logger.warning(f"Falling back to PIPECAT_PROCESS_START=spawn: {reason}")
         self._start = "spawn"
 
     async def _start_control_worker(self) -> WorkerProcess:
@@ -303,7 +303,7 @@ class Revision:
         self._problem = problem
         pause = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (self._failures - 1))
         self._retry_at = time.monotonic() + pause
-        logger.error(f"A process of the bot's could not be kept: {problem} (next try in {pause:g} s)")
+        logger.error(f"A process of the bot failed: {problem} (next try in {pause:g} s)")
 
     async def _keep_control_worker(self) -> None:
         while True:
@@ -341,7 +341,7 @@ class Revision:
             except (WorkerDied, StartupError) as error:
                 self._note_failure(f"it {error}" if isinstance(error, WorkerDied) else str(error))
             except Exception as error:  # a bug here must not stop the pool from being refilled
-                logger.opt(exception=True).error(f"A process was not made: {type(error).__name__}")
+                logger.opt(exception=True).error(f"A process was not started: {type(error).__name__}")
                 self._note_failure(type(error).__name__)
 
     async def _check_template(self) -> None:
@@ -352,7 +352,7 @@ class Revision:
                 await self._renew_template()
 
     async def _renew_template(self) -> None:
-        logger.error("The process that has imported the bot has ended; importing the bot again")
+        logger.error("The template process has ended; importing the bot again")
         try:
             child = await self._fork_client.fork(variables=self._variables)
         except (ForkFailed, OSError) as error:
