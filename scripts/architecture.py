@@ -1,9 +1,11 @@
-"""Check that the rooms of the package import only rooms below them."""
+"""Check the shape of the package: imports between rooms, names of classes, and how docstrings begin."""
 
 from __future__ import annotations
 
 import ast
+import re
 import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,14 +27,24 @@ FLOORS = (
 )
 """The rooms of the package, from the top. A room imports only rooms on lower floors."""
 FLOOR_OF = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+FORBIDDEN_OPENING = re.compile(
+    r"(What|Who|Whose|Whom|Whether|Those|That|Of|One|It|Its|As|Where|Why|How|When|The same|Another)\b"
+)
 
 
 def main(root: Path) -> int:
     """Print each problem as ``path:line: text``; the exit status is 1 when there are any."""
     problems: list[str] = []
+    classes: defaultdict[str, list[str]] = defaultdict(list)
     for path in sorted((root / PACKAGE).rglob("*.py")):
         tree = ast.parse(path.read_text())
         problems += (f"{path}:{line}: {text}" for line, text in _problems(path.relative_to(root / PACKAGE), tree))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                classes[node.name].append(f"{path}:{node.lineno}")
+    for name, places in classes.items():
+        if len(places) > 1:
+            problems.append(f"{places[0]}: class {name} is also defined at {', '.join(places[1:])}")
     print(*problems, sep="\n", end="\n" if problems else "")
     return 1 if problems else 0
 
@@ -44,6 +56,10 @@ def _problems(path: Path, tree: ast.Module) -> Iterator[tuple[int, str]]:
             for imported in _rooms(node):
                 if imported != room and FLOOR_OF[imported] <= FLOOR_OF[room]:
                     yield node.lineno, f"{room} imports {imported}, which does not stand below it"
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
+            opening = FORBIDDEN_OPENING.match(ast.get_docstring(node) or "")
+            if opening is not None:
+                yield getattr(node, "lineno", 1), f'a docstring begins with "{opening.group()}"; name its subject'
 
 
 def _rooms(statement: ast.Import | ast.ImportFrom) -> Iterator[str]:
