@@ -18,9 +18,8 @@ from pipecat_base.bot.memory import MemoryRelease
 from pipecat_base.bot.pod import LocalPod
 from pipecat_base.bot.readiness import Readiness
 from pipecat_base.bot.runner import BotRunner
-from pipecat_base.bot.spans import SETS_TRACING_UP, Spans
+from pipecat_base.bot.spans import spans_for
 from pipecat_base.bot.task import BotFunction
-from pipecat_base.config import environment
 from pipecat_base.config.settings import Settings, TelemetrySettings
 from pipecat_base.errors import Refusal
 from pipecat_base.logs.logger import Logs
@@ -78,7 +77,7 @@ def local_pod(
         disconnects=(WebSocketDisconnect,),
     )
     # With a process for each call, the template process has logged the warnings.
-    spans = _spans(imported, warns=settings.workers.isolation == "none")
+    spans = spans_for(imported.bot.project, warns=settings.workers.isolation == "none")
     runner = BotRunner(
         registry,
         bot_function,
@@ -136,17 +135,11 @@ def import_for_sessions(imported: Imported, logs: Logs, *, webrtc: bool) -> bool
     """Import modules that sessions will need, before workers are forked. Returns whether WebRTC's are among them."""
     with logs.unchanged():
         load_types(cloud=imported.wants_cloud)
-        _spans(imported).import_modules()
+        spans_for(imported.bot.project).import_modules()
         if not (webrtc or loader.mentions(imported.bot.project, SPEAKS_OF_WEBRTC)):
             return False
         importlib.import_module(WEBRTC_MODULE)
     return True
-
-
-def _spans(imported: Imported, *, warns: bool = True) -> Spans:
-    return Spans(
-        environment.read(), bot_sets_up=lambda: loader.mentions(imported.bot.project, SETS_TRACING_UP), warns=warns
-    )
 
 
 def _observer_options(telemetry: TelemetrySettings) -> ObserverOptions:

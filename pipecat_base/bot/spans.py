@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pipecat_base.bot import installed
+from pipecat_base.bot import installed, loader
+from pipecat_base.config import environment
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.registry import Session
 
@@ -128,3 +129,7 @@ class Spans:
     def _warn(self, reason: str) -> None:
         if self._warns:
             logger.warning(f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but there are no traces: {reason}")
+
+
+def spans_for(project: str, *, warns: bool = True) -> Spans:
+    return Spans(environment.read(), bot_sets_up=lambda: loader.mentions(project, SETS_TRACING_UP), warns=warns)

@@ -124,11 +124,12 @@ def _entrance(
         )
         return application.EntryMiddleware(direct, on_refusal=telemetry.event_bus.on_refusal)
     from pipecat_base.gateway import app as gateway  # a pod does not import it
+    from pipecat_base.gateway.assembly import gateway_routes
 
     if keys.are_needed:
         direct = KeyGuard(direct, keys, ours, settings.gateway.open_routes)
     has_uploads = assembly.takes_uploads(settings.files, pod.about)
-    app = gateway.build(
+    routes = gateway_routes(
         pod,
         settings,
         inside,
@@ -141,6 +142,7 @@ def _entrance(
         report_of=lambda session_id: None if telemetry.reports is None else telemetry.reports.get(session_id),
         shows_bot_errors=shows_bot_errors,
     )
+    app = gateway.build(routes, pod, settings, direct, keys)
     return application.EntryMiddleware(
         _guarded(app, settings),
         startup_wait=STARTUP_WAIT_SECONDS,

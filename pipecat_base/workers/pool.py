@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.convertors import CONVERTOR_TYPES
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
@@ -29,7 +29,6 @@ from pipecat_base.sessions.pod import BotDescription, SessionRequest
 from pipecat_base.sessions.registry import Session, SessionRegistry, SessionState
 from pipecat_base.sessions.slots import SlotReservations
 from pipecat_base.sessions.transports import TransportKind
-from pipecat_base.telemetry.bus import Emit
 from pipecat_base.telemetry.events import LAUNCHER_EVENTS
 from pipecat_base.workers import http_proxy
 from pipecat_base.workers.fork_client import ForkClient, ForkFailed, ForkServerProcess, TemplateConnection
@@ -42,6 +41,9 @@ from pipecat_base.workers.process import WorkerDied, WorkerLease, WorkerProcess
 from pipecat_base.workers.revision import Revision
 from pipecat_base.workers.slot import WorkerSlot
 from pipecat_base.workers.websocket_handoff import EXTENSION
+
+if TYPE_CHECKING:
+    from pipecat_base.telemetry.bus import Emit
 
 CLOSE_CALLERS_SECONDS = 1.0
 ICE_LOOKUP_TIMEOUT_SECONDS = 3.0
