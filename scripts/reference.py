@@ -95,7 +95,7 @@ def internal_events() -> Iterator[str]:
 
 def _events(*, published: bool) -> Iterator[str]:
     for name, kind in EVENT_KINDS.items():
-        if kind.is_event is published:
+        if kind.is_published is published:
             content = " Holds what was said: `PCC_EXCLUDE_CONTENT=true` keeps it back." if kind.has_content else ""
             yield f"### {name}\n\n{kind.meaning}.{content}"
             yield "\n".join(_fields(kind.fields))

@@ -52,7 +52,7 @@ def session_registry(
         start_grace=settings.webrtc.start_grace,
         refusal=refusal,
         keeps_bot_errors=settings.gateway.is_enabled and settings.gateway.serves_this_machine_only,
-        after_each=memory,
+        on_session_closed=memory,
     )
     return registry, memory
 

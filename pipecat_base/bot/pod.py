@@ -121,7 +121,7 @@ class LocalPod:
         if offer.pc_id is not None and (parts.peers.knows(offer.pc_id) or not parts.sessions.has(request.session_id)):
             return parts.peers.answer(await parts.peers.renegotiate(offer))
         # The offer names no connection, or one that its session has lost.
-        with self.registry.keeping_slot(request.session_id):
+        with self.registry.protect_from_eviction(request.session_id):
             return await parts.sessions.offer(
                 request.session_id, offer, max_seconds=request.max_seconds, caller=request.caller
             )

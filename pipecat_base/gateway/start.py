@@ -143,7 +143,7 @@ class StartRoutes:
         request = SessionRequest(
             start.session_id,
             transport,
-            gives_way=transport is TransportKind.WEBRTC,
+            is_evictable=transport is TransportKind.WEBRTC,
             caller=requests.caller(start.request),
         )
         async with self._pod.reserve(request) as slot:

@@ -77,7 +77,7 @@ class Launcher:
         self._reloading: asyncio.Future[Any] | None = None
         self._watching_lag: asyncio.Future[Any] | None = None
         self._stop = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._second_signal = asyncio.Event()
 
     async def run(self) -> int:
         """Serve until a signal arrives and the last session has ended; return the exit status."""
@@ -258,7 +258,7 @@ class Launcher:
         else:
             self._watchdog.set_deadline(FORCED_EXIT_SECONDS, self._signals.exit_status, "second signal; forced out")
         with contextlib.suppress(RuntimeError):
-            loop.call_soon_threadsafe(self._stop.set if count == 1 else self._hurry.set)
+            loop.call_soon_threadsafe(self._stop.set if count == 1 else self._second_signal.set)
 
     def _ending_seconds(self) -> float:
         """Upper bound in seconds of everything after the last session."""
@@ -275,21 +275,21 @@ class Launcher:
         logger.info(f"Draining: {running if len(self._registry) else 'no sessions'}")
         deadline = signals.at + settings.shutdown.timeout
         notice = 0.0 if signals.interactive else min(settings.shutdown.drain_notice, settings.shutdown.timeout)
-        if await self._unless_hurried(self._wait_for_end(deadline, signals.at + notice)):
+        if await self._until_second_signal(self._wait_for_end(deadline, signals.at + notice)):
             return False
         ended = self._registry.cancel_all(Outcome.DRAINED)
         if ended:
             logger.warning(f"Ending what is left: {', '.join(ended)}")
-        if not self._hurry.is_set():
-            await self._unless_hurried(self._registry.until_empty(settings.sessions.cancel_grace + CLOSE_TIMEOUT))
-        if self._hurry.is_set():
+        if not self._second_signal.is_set():
+            await self._until_second_signal(self._registry.until_empty(settings.sessions.cancel_grace + CLOSE_TIMEOUT))
+        if self._second_signal.is_set():
             await self._registry.until_empty(FORCED_EXIT_SECONDS / 2)
-        return self._hurry.is_set()
+        return self._second_signal.is_set()
 
     def _end_waiting(self) -> None:
         """Ctrl-C waits for running calls, not for callers who have not come."""
         for session in self._registry:
-            if session.gives_way:
+            if session.is_evictable:
                 self._registry.cancel(session.id, Outcome.DRAINED)
 
     async def _wait_for_end(self, deadline: float, notice_until: float) -> bool:
@@ -298,10 +298,10 @@ class Launcher:
             await asyncio.sleep(max(0.0, notice_until - time.monotonic()))
         return ended
 
-    async def _unless_hurried(self, waiting: Any) -> bool:
+    async def _until_second_signal(self, waiting: Any) -> bool:
         """Return the result, or False as soon as a second signal arrives."""
         wait = asyncio.ensure_future(waiting)
-        hurry = asyncio.ensure_future(self._hurry.wait())
+        hurry = asyncio.ensure_future(self._second_signal.wait())
         await asyncio.wait({wait, hurry}, return_when=asyncio.FIRST_COMPLETED)
         hurry.cancel()
         if wait.done():

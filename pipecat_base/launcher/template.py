@@ -28,7 +28,7 @@ from pipecat_base.workers.ipc import messages
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import Fork, Message, StartupFailed, WarmedUp, WarmUp
 
-OOM_SCORE = 300
+OOM_SCORE_INCREMENT = 300
 """Added for workers: where memory runs out, the kernel kills a call, not the launcher."""
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -110,7 +110,7 @@ class TemplateProcess:
 
     def _be_worker(self, channel: Channel, imported: Imported) -> None:
         with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
-            score = min(1000, int(file.read()) + OOM_SCORE)
+            score = min(1000, int(file.read()) + OOM_SCORE_INCREMENT)
             file.seek(0)
             file.write(str(score))
         if "numpy" in sys.modules:  # random is reseeded by Python itself

@@ -72,7 +72,7 @@ async def to_file(value: Any) -> int:
 
 
 @contextlib.asynccontextmanager
-async def in_file(value: Any) -> AsyncIterator[tuple[Any, list[int]]]:
+async def as_descriptor_if_large(value: Any) -> AsyncIterator[tuple[Any, list[int]]]:
     """For another process: a small value and no descriptor, or None and the descriptor of its file."""
     if not is_large(value):
         yield value, []

@@ -29,12 +29,12 @@ class BotDescription:
 
 @dataclass(frozen=True)
 class SessionRequest:
-    """A request for a slot. See :class:`pipecat_base.sessions.registry.Session` for ``gives_way``."""
+    """A request for a slot. See :class:`pipecat_base.sessions.registry.Session` for ``is_evictable``."""
 
     session_id: str
     transport: TransportKind
     max_seconds: float | None = None
-    gives_way: bool = False
+    is_evictable: bool = False
     caller: Caller = UNKNOWN_CALLER
 
 

@@ -45,7 +45,7 @@ class Session:
     caller: Caller = UNKNOWN_CALLER
     state: SessionState = SessionState.ADMITTED
     outcome: Outcome | None = None
-    gives_way: bool = False  # while it waits for its peer, to a session whose peer is there
+    is_evictable: bool = False  # while it waits for its peer, to a session whose peer is there
     report: Report | None = None  # of its bot's last run
     admitted_at: float = field(default_factory=time.monotonic)
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -89,7 +89,7 @@ class SessionRegistry:
         start_grace: Seconds before a waiting session can lose its slot to another one.
         refusal: Gives the launcher's reason to take no session now, or None.
         keeps_bot_errors: False in production, where no one may read them.
-        after_each: Awaited at each session's end, after its closers; it still has its slot.
+        on_session_closed: Awaited at each session's end, after its closers; it still has its slot.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class SessionRegistry:
         start_grace: float = 0.0,
         refusal: Callable[[], Refusal | None],
         keeps_bot_errors: bool = False,
-        after_each: Callable[[], Awaitable[None]] | None = None,
+        on_session_closed: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.created_at = datetime.now(UTC)
         self._keeps_bot_errors = keeps_bot_errors
@@ -108,7 +108,7 @@ class SessionRegistry:
         self._max_seconds = max_seconds
         self._start_grace = start_grace
         self._refusal = refusal
-        self._after_each = after_each
+        self._on_session_closed = on_session_closed
         self._active: dict[str, Session] = {}
         self._past: OrderedDict[str, PastSession] = OrderedDict()
         self._empty = asyncio.Event()
@@ -136,35 +136,35 @@ class SessionRegistry:
 
     @property
     def full(self) -> bool:
-        return self._has_no_free_slot and self._find_giving_way() is None
+        return self._has_no_free_slot and self._oldest_evictable() is None
 
     @property
     def _has_no_free_slot(self) -> bool:
         return self._max_sessions is not None and len(self._active) >= self._max_sessions
 
-    def _find_giving_way(self) -> Session | None:
+    def _oldest_evictable(self) -> Session | None:
         """The session that has waited for its peer longest, past its grace."""
         waiting = (
-            s for s in self._active.values() if s.gives_way and s.state is SessionState.WAITING and not s.stop.done()
+            s for s in self._active.values() if s.is_evictable and s.state is SessionState.WAITING and not s.stop.done()
         )
         return next((session for session in waiting if session.age >= self._start_grace), None)
 
     @contextlib.contextmanager
-    def keeping_slot(self, session_id: str) -> Iterator[None]:
+    def protect_from_eviction(self, session_id: str) -> Iterator[None]:
         """Scope of the answer to a session's peer: unless it fails, the session no longer gives way."""
         session = self._active.get(session_id)
-        gave_way = session is not None and session.gives_way
+        gave_way = session is not None and session.is_evictable
         if session is not None:
-            session.gives_way = False
+            session.is_evictable = False
         try:
             yield
         except BaseException:
             if session is not None:
-                session.gives_way = gave_way
+                session.is_evictable = gave_way
             raise
 
     async def _free_a_slot(self) -> None:
-        found = self._find_giving_way()
+        found = self._oldest_evictable()
         if found is None:
             return
         found._end_message = f"No caller had connected after {found.age:.0f} s, and another caller needed the slot."
@@ -187,7 +187,7 @@ class SessionRegistry:
         transport: TransportKind,
         *,
         max_seconds: float | None = None,
-        gives_way: bool = False,
+        is_evictable: bool = False,
         caller: Caller = UNKNOWN_CALLER,
     ) -> AsyncIterator[Session]:
         """Hold a slot; the end of the scope always runs the session's closers and frees it.
@@ -198,7 +198,7 @@ class SessionRegistry:
         refusal = self._refusal()
         if refusal is None and session_id in self._active:
             refusal = DuplicateSession("A session with this id is running.")
-        if refusal is None and not gives_way and self._has_no_free_slot:
+        if refusal is None and not is_evictable and self._has_no_free_slot:
             await self._free_a_slot()
             if session_id in self._active:
                 refusal = DuplicateSession("A session with this id is running.")
@@ -209,7 +209,7 @@ class SessionRegistry:
             refusal.session_id = session_id
             raise refusal
         limits = [limit for limit in (max_seconds, self._max_seconds) if limit is not None]
-        session = Session(session_id, transport, min(limits, default=None), caller, gives_way=gives_way)
+        session = Session(session_id, transport, min(limits, default=None), caller, is_evictable=is_evictable)
         self._active[session_id] = session
         self.enter(session, SessionState.ADMITTED)
         self._empty.clear()
@@ -222,8 +222,8 @@ class SessionRegistry:
         finally:
             try:
                 await self._close(session)
-                if self._after_each is not None:
-                    await self._after_each()
+                if self._on_session_closed is not None:
+                    await self._on_session_closed()
             except Exception as error:  # the session itself has ended well
                 logger.debug(f"After session {session_id}: {type(error).__name__}: {error}")
             finally:

@@ -70,7 +70,7 @@ class SlotReservations:
                 request.session_id,
                 request.transport,
                 max_seconds=request.max_seconds,
-                gives_way=request.gives_way,
+                is_evictable=request.is_evictable,
                 caller=request.caller,
             )
             slot = slot_for(await stack.enter_async_context(admission))

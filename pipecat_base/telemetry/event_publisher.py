@@ -49,7 +49,7 @@ class EventPublisher:
 
     def handle(self, event: Event) -> None:
         kind = EVENT_KINDS[event.name]
-        if event.session_id is None or not (kind.is_event or event.name == "session_ended"):
+        if event.session_id is None or not (kind.is_published or event.name == "session_ended"):
             return
         if self._content or not kind.has_content:
             # One queue for each session keeps its events in order.

@@ -84,11 +84,11 @@ def select(values: Mapping[str, Any], fields: Mapping[str, Check]) -> dict[str, 
 
 @dataclass(frozen=True)
 class EventKind:
-    """``is_event``: the platform's event publisher gets it. ``has_content``: it holds words of the conversation."""
+    """``is_published``: the platform's event publisher gets it. ``has_content``: it holds words of the conversation."""
 
     meaning: str
     fields: Mapping[str, Check]
-    is_event: bool = False
+    is_published: bool = False
     has_content: bool = False
 
 
@@ -139,7 +139,7 @@ EVENT_KINDS: Mapping[str, EventKind] = {
     "session_info": EventKind(
         "Emitted once in a session: the versions that it runs on",
         {"pipecat_version": text, "python_version": text, "image_version": text, "arch": text},
-        is_event=True,
+        is_published=True,
     ),
     "startup_timing": EventKind(
         "A pipeline has started",
@@ -157,22 +157,22 @@ EVENT_KINDS: Mapping[str, EventKind] = {
             ),
             "warmup": Object(duration_secs=number, blocking_duration_secs=number),
         },
-        is_event=True,
+        is_published=True,
     ),
     "transport_timing": EventKind(
         "The transport is connected",
         {"start_time": number, "bot_connected_secs": number, "client_connected_secs": number},
-        is_event=True,
+        is_published=True,
     ),
     "user_bot_latency": EventKind(
         "The bot starts to speak; seconds since the user stopped",
         {"latency_secs": number, "timestamp": number},
-        is_event=True,
+        is_published=True,
     ),
     "first_bot_speech_latency": EventKind(
         "The bot speaks for the first time; seconds since the client connected",
         {"latency_secs": number, "timestamp": number},
-        is_event=True,
+        is_published=True,
     ),
     "latency_breakdown": EventKind(
         "The parts of a user-bot latency",
@@ -188,7 +188,7 @@ EVENT_KINDS: Mapping[str, EventKind] = {
             "text_aggregation": Object(processor=text, start_time=number, duration_secs=number),
             "function_calls": ListOf(function_name=text, start_time=number, duration_secs=number),
         },
-        is_event=True,
+        is_published=True,
     ),
     "service_latency": EventKind(
         "A service measured how long it took; `kind` says what was measured, such as `ttfb`",
@@ -202,7 +202,7 @@ EVENT_KINDS: Mapping[str, EventKind] = {
             "leading_silence_secs": number,
             "thinking_time_secs": number,
         },
-        is_event=True,
+        is_published=True,
     ),
     "service_usage": EventKind(
         "A service counted its usage",
@@ -213,12 +213,12 @@ EVENT_KINDS: Mapping[str, EventKind] = {
             "timestamp": number,
             **dict.fromkeys(AMOUNTS, number),
         },
-        is_event=True,
+        is_published=True,
     ),
     "speech_event": EventKind(
         "Someone starts or stops speaking, or interrupts; `kind` says which",
         {"kind": text, "timestamp": number, "started_at": number},
-        is_event=True,
+        is_published=True,
     ),
     "function_call_event": EventKind(
         "A function call began or ended; never its arguments or its result",
@@ -232,17 +232,17 @@ EVENT_KINDS: Mapping[str, EventKind] = {
             "started_at": number,
             "in_progress_at": number,
         },
-        is_event=True,
+        is_published=True,
     ),
     "error": EventKind(
         "A processor failed; never the text of the error",
         {"category": text, "exception_type": text, "processor": text, "processor_usable": truth, "timestamp": number},
-        is_event=True,
+        is_published=True,
     ),
     "transcript": EventKind(
         "The text of a turn",
         {"role": text, "text": transcript, "turn_started_at": text, "interrupted": truth, "timestamp": number},
-        is_event=True,
+        is_published=True,
         has_content=True,
     ),
 }

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from pipecat_base.errors import EXIT_FORCED, BotExited, NoProcess, NotReached, Refusal, UnknownPeer
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.error_responses import session_id_in
-from pipecat_base.server.large_json import in_file
+from pipecat_base.server.large_json import as_descriptor_if_large
 from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import BotDescription, SessionRequest
 from pipecat_base.sessions.registry import Session, SessionRegistry, SessionState
@@ -255,7 +255,7 @@ class WorkerPool:
         lease = named or await self._lease_of(request.session_id)
         if lease is not None:
             try:
-                with self.registry.keeping_slot(request.session_id):
+                with self.registry.protect_from_eviction(request.session_id):
                     return await self._counted_offer(lease, request, content)
             except NotReached:
                 if named is None:
@@ -266,7 +266,7 @@ class WorkerPool:
         async with self.reserve(request) as slot:
             lease = await slot.take_worker()
             offering = asyncio.ensure_future(self._counted_offer(lease, request, content))
-            await slot.until_answered(offering)
+            await slot.wait_and_enforce_end(offering)
             answer = offering.result()
             slot.keep_until_ended()
             return answer
@@ -282,7 +282,7 @@ class WorkerPool:
     async def _request_answer(self, lease: WorkerLease, request: SessionRequest, content: Any) -> dict[str, str]:
         ice = await self.peers_ice_servers()
         try:
-            async with in_file(content) as (shown, descriptors):
+            async with as_descriptor_if_large(content) as (shown, descriptors):
                 fields = (
                     request.session_id,
                     request.max_seconds,
@@ -321,10 +321,10 @@ class WorkerPool:
         lease, content = self._resolve_peer(content)
         try:
             if lease is not None:
-                async with in_file(content) as (shown, files):
+                async with as_descriptor_if_large(content) as (shown, files):
                     await lease.worker.request(messages.AddCandidates, shown, bool(files), descriptors=files)
             else:  # the control worker replies why it is refused
-                async with in_file(content) as (shown, files):
+                async with as_descriptor_if_large(content) as (shown, files):
                     await self._revision.request_control_worker(
                         messages.AddCandidates, shown, bool(files), descriptors=files
                     )

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from pipecat_base.errors import NoProcess, NotReached
 from pipecat_base.logs.logger import logger
-from pipecat_base.server.large_json import in_file
+from pipecat_base.server.large_json import as_descriptor_if_large
 from pipecat_base.sessions.outcome import CLOSE_CODES, MESSAGES, Outcome, Report
 from pipecat_base.sessions.registry import Session, SessionRegistry, SessionState
 from pipecat_base.sessions.slots import HeldSlot
@@ -31,7 +31,7 @@ MAX_WORKERS_TRIED = 3
 """For one session, while workers die before it begins in them."""
 
 
-class NeverBegan(Exception):
+class DiedBeforeSession(Exception):
     pass
 
 
@@ -60,7 +60,7 @@ class WorkerSlot(HeldSlot):
         self._run_started_at: float | None = None
         self._overdue: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._disconnect_unseen: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._is_orderly = True
+        self._worker_closed_socket = True
         """Whether the run ended in its worker, which then has closed the WebSocket itself."""
         self._timer: asyncio.TimerHandle | None = None
         self._workers_tried = 0
@@ -78,7 +78,7 @@ class WorkerSlot(HeldSlot):
         while True:
             try:
                 return await self._try_to_run(transport, body, flow_config)
-            except NeverBegan:  # the worker had died while it was idle
+            except DiedBeforeSession:  # the worker had died while it was idle
                 assert self._lease is not None
                 self._pool.give_back(self._lease)
                 self._lease = None
@@ -112,7 +112,7 @@ class WorkerSlot(HeldSlot):
         descriptors: Sequence[int] = (),
     ) -> asyncio.Future[Any]:
         """Send the request, with duplicates of the descriptors, and return the future reply."""
-        async with in_file(body) as (shown, files):
+        async with as_descriptor_if_large(body) as (shown, files):
             rest = (shown, flow_config, caller_as_list(self.session.caller), *stream, bool(files))
             reply = worker.request(messages.Run, *fields, *rest, descriptors=[*descriptors, *files])
             replying = asyncio.ensure_future(reply)
@@ -122,7 +122,7 @@ class WorkerSlot(HeldSlot):
     async def _run(self, worker: WorkerProcess, reply: Any) -> Report:
         running = asyncio.ensure_future(reply)
         with self._pool.lines_of(self.session.id):
-            await self.until_answered(running)
+            await self.wait_and_enforce_end(running)
         if running.cancelled():
             return self._report_unanswered()
         try:
@@ -130,7 +130,7 @@ class WorkerSlot(HeldSlot):
         except WorkerDied:
             self._workers_tried += 1
             if not self._has_begun and self.session.outcome is None and self._workers_tried < MAX_WORKERS_TRIED:
-                raise NeverBegan from None
+                raise DiedBeforeSession from None
             return self._report_death(worker)
         except RemoteError as error:
             return self._finish_with(await self._report_error(worker, error))
@@ -142,7 +142,7 @@ class WorkerSlot(HeldSlot):
     async def _report_error(self, worker: WorkerProcess, error: RemoteError) -> Report:
         """Return the worker's report of the session, if it still arrives."""
         assert self._lease is not None
-        self._is_orderly = False
+        self._worker_closed_socket = False
         waited: set[asyncio.Future[Any]] = {self._lease.ended, worker.died}
         await asyncio.wait(waited, timeout=EXIT_GRACE, return_when=asyncio.FIRST_COMPLETED)
         if self._lease.ended.done():
@@ -171,7 +171,7 @@ class WorkerSlot(HeldSlot):
         ]
         try:
             report = await self._run(worker, reply)
-        except NeverBegan:
+        except DiedBeforeSession:
             raise  # another worker can still answer the handshake
         except BaseException:
             handoff.abandon()
@@ -196,7 +196,7 @@ class WorkerSlot(HeldSlot):
                 return
 
     def _close_websocket(self, handoff: WebSocketHandoff, worker: WorkerProcess, report: Report) -> None:
-        if self._is_orderly and not worker.died.done():
+        if self._worker_closed_socket and not worker.died.done():
             handoff.finish()
             return
         code, reason = CLOSE_CODES[report.outcome]
@@ -229,7 +229,7 @@ class WorkerSlot(HeldSlot):
         else:  # no worker has begun the session yet
             self._registry.cancel(self.session.id, Outcome.DISCONNECTED)
 
-    async def until_answered(self, answering: asyncio.Future[Any]) -> None:
+    async def wait_and_enforce_end(self, answering: asyncio.Future[Any]) -> None:
         """Wait for the reply; pass on the session's end, and enforce it."""
         worker = (await self.take_worker()).worker
         ends: set[asyncio.Future[Any]] = {self.session.stop, self._overdue, self._disconnect_unseen}
@@ -270,7 +270,7 @@ class WorkerSlot(HeldSlot):
         lease = await self.take_worker()
         over = asyncio.ensure_future(_session_end(lease))
         with self._pool.lines_of(self.session.id):
-            await self.until_answered(over)
+            await self.wait_and_enforce_end(over)
         if over.cancelled():
             return self._report_unanswered()
         try:

@@ -16,7 +16,7 @@ from pipecat_base.telemetry.events import EVENT_KINDS, Event, make_event
 from tests.support.launchers import Launcher
 from tests.support.report_sink import Sink
 
-PUBLISHED = {name for name, kind in EVENT_KINDS.items() if kind.is_event}
+PUBLISHED = {name for name, kind in EVENT_KINDS.items() if kind.is_published}
 
 
 def call(sink: Sink, body: Any, **variables: Any) -> Launcher:

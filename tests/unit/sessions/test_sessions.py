@@ -351,7 +351,7 @@ def test_after_each_runs_before_the_slot_is_free_and_its_failure_is_harmless() -
 
         async def bot(args: Any) -> None: ...
 
-        sessions = make(bot, after_each=after)
+        sessions = make(bot, on_session_closed=after)
         assert (await run(sessions)).outcome is Outcome.COMPLETED
         assert seen == [True]
         assert len(sessions) == 0
