@@ -1,7 +1,7 @@
 """The objects that ``bot(args)`` receives, built from the classes of the installed pipecat and pipecatcloud.
 
-Bots test them with ``isinstance``. As fields changed over the years, and a class may refuse another version's, only
-fields that tell where the caller is are passed to the class; all others are set afterwards. Versions are not compared.
+Bots test them with ``isinstance``. Fields differ between versions, and a class may refuse unknown ones: only fields of
+the connection are passed to the class, all others are set afterwards. Versions are not compared.
 Without either package, the dataclasses at the end of this module stand in, with pipecat's names.
 """
 
@@ -154,7 +154,7 @@ class ArgumentFactory:
         self, type_: type[Any] | None, values: Mapping[str, Any], session_id: str, body: Any, **later: Any
     ) -> Arguments:
         if type_ is None:
-            raise NotSupported("What is installed here has no arguments for this transport.", session_id=session_id)
+            raise NotSupported("The installed pipecat has no arguments for this transport.", session_id=session_id)
         defaults = {"body": body, "file_storage": self.file_storage, "flow_config": None}
         signals = {"handle_sigint": False, "handle_sigterm": False}
         arguments: Arguments = _build(type_, values, session_id=session_id, **{**defaults, **signals, **later})

@@ -249,7 +249,7 @@ def _observe_transcripts(worker: Any, session: Any, observers: list[Any]) -> Non
 
     for processor in _processors(worker):
         events = getattr(processor, "_event_handlers", {})
-        # In realtime mode a user's text is known only with the message, in cascades with either.
+        # Speech-to-speech pipelines give the user's text only with the first of these events, others with both.
         user = "on_user_turn_message_added" if "on_user_turn_message_added" in events else "on_user_turn_stopped"
         if user in events:
             processor.add_event_handler(user, on_user)

@@ -1,4 +1,4 @@
-"""Run the user's coroutine. Its exceptions stay in here, and a bot that does not end is abandoned."""
+"""Run the user's coroutine. Its exceptions never leave this module, and a bot that does not end is abandoned."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ class Usage:
 
 COMMANDS: Mapping[str, Usage] = {
     "init": Usage(
-        "write a bot that works into a folder",
-        "Write a bot that works, with requirements, Dockerfile and .env.example, into a folder.",
+        "create a working bot in a folder",
+        "Create a working bot in a folder, with requirements, Dockerfile and .env.example.",
         {
             "pipecat-base init my-bot": "into a new folder",
             "pipecat-base init": "into this one; no file is overwritten",
@@ -37,7 +37,7 @@ COMMANDS: Mapping[str, Usage] = {
         },
     ),
     "dev": Usage(
-        "serve it with a page to talk to it, and reload it",
+        "serve it with a test page; reload it on change",
         "Serve the bot during development, with a page to talk to it and Pipecat Cloud's API.",
         {
             "pipecat-base dev --reload": "open http://localhost:8080",

@@ -111,7 +111,7 @@ class Launcher:
         platform.notify_token_refresher()
         hurried = await self._drain()
         self._watchdog.set_deadline(
-            self._ending_seconds() + FORCE_AFTER_SECONDS, EXIT_FORCED, "the end took too long; forced out"
+            self._ending_seconds() + FORCE_AFTER_SECONDS, EXIT_FORCED, "shutdown took too long; forcing the exit"
         )
         self._pod.stop()
         if not hurried:
@@ -196,14 +196,16 @@ class Launcher:
         named = ", ".join(f"{s.id} ({s.state.value}, {s.age:.0f} s)" for s in found[:MAX_SESSIONS_NAMED])
         more = f" and {len(found) - MAX_SESSIONS_NAMED} more" if len(found) > MAX_SESSIONS_NAMED else ""
         return (
-            f"; the old code goes on for {named}{more}: let it end, or stop it with DELETE /sessions/ID or on the page"
+            f"; the old code still runs for {named}{more}: wait for them to end, or stop them with DELETE /sessions/ID "
+            "or on the page"
         )
 
     def _show_problem(self, problem: StartupProblem) -> None:
         if self._lifecycle.state is LifecycleState.STARTING:
             self._frontend.entrance.show_problem(problem)
         else:
-            self._lifecycle.problem = replace(problem, reason=f"{problem.reason} Calls go to the code before it.")
+            reason = f"{problem.reason} New calls still run the code before it."
+            self._lifecycle.problem = replace(problem, reason=reason)
 
     async def _warm_up(self) -> None:
         """Import what the first caller would wait for; WebRTC and WhatsApp only if they are likely to be used."""
@@ -218,13 +220,15 @@ class Launcher:
     def _warn_of_settings(self) -> None:
         settings = self._settings
         if settings.gateway.is_enabled and settings.gateway.has_keys and settings.websockets.auth == "none":
-            logger.warning("WebSockets need no key: PIPECAT_WEBSOCKET_AUTH=token lets in only who was given a token")
+            logger.warning("WebSockets need no key: PIPECAT_WEBSOCKET_AUTH=token admits only clients with a token")
         if (
             settings.websockets.auth == "token"
             and settings.websockets.secret is None
             and not settings.gateway.is_enabled
         ):
-            logger.warning("PIPECAT_WEBSOCKET_AUTH is token without PIPECAT_WEBSOCKET_SECRET: no WebSocket can get in")
+            logger.warning(
+                "PIPECAT_WEBSOCKET_AUTH is token without PIPECAT_WEBSOCKET_SECRET: every WebSocket is refused"
+            )
         if (
             settings.gateway.is_enabled
             and settings.providers.twilio_auth_token is not None
@@ -279,7 +283,7 @@ class Launcher:
             return False
         ended = self._registry.cancel_all(Outcome.DRAINED)
         if ended:
-            logger.warning(f"Ending what is left: {', '.join(ended)}")
+            logger.warning(f"Cancelling the remaining sessions: {', '.join(ended)}")
         if not self._second_signal.is_set():
             await self._until_second_signal(self._registry.until_empty(settings.sessions.cancel_grace + CLOSE_TIMEOUT))
         if self._second_signal.is_set():

@@ -116,7 +116,8 @@ class Development:
                 logger.warning(line)
         own = self.env_file.differing & {row.variable for row in table()}
         if own:
-            logger.warning(f"{', '.join(sorted(own))}: what .env says of the launcher counts from its next start")
+            names = ", ".join(sorted(own))
+            logger.warning(f"{names}: these are the launcher's own settings; restart to apply their values from .env")
 
     def print_banner(self, settings: Settings) -> None:
         print(banner(settings), flush=True)

@@ -103,7 +103,7 @@ class TemplateProcess:
                 self._be_worker(Channel(sock), imported)
             exit_process(1)
 
-        # Everything stays for good, garbage included: a collection in a worker writes to none of its pages, so they
+        # Freeze all objects, garbage included: a collection in a worker then writes to none of their pages, and they
         # stay shared. Collecting first would delay the start.
         gc.freeze()
         ForkServer(channel, run_worker, on_other_message).run()

@@ -118,14 +118,14 @@ class Logs:
 
     @contextlib.contextmanager
     def of_session(self, session_id: str) -> Iterator[None]:
-        """Around a session's bot: log lines, and printed lines in bot.jsonl, get the session id."""
+        """Context of a session's bot: its log lines, and its printed lines in bot.jsonl, get the session's id."""
         capture = contextlib.nullcontext() if self._capture is None else self._capture.of_session(session_id)
         with logger.contextualize(session_id=session_id), capture:
             yield
 
     @contextlib.contextmanager
     def guard(self) -> Iterator[None]:
-        """Around the bot's import, which may set up its own logging: restores our sinks afterwards."""
+        """Context of the bot's import, which may set up logging: restores the launcher's sinks afterwards."""
         watch = _SinkWatch(self)
         with _replaced(watch.add, watch.remove):
             yield
@@ -134,7 +134,7 @@ class Logs:
 
     @contextlib.contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Around an import by the launcher during sessions: ignores its changes to the sinks."""
+        """Context of an import by the launcher during sessions: ignores its changes to the sinks."""
         with self._import_lock:
             yield from self._unchanged()
 

@@ -35,7 +35,7 @@ class Signals:
     def install(self) -> None:
         """Handle both signals; until :meth:`deliver_to`, exit with 128 + the number (PID 1 has no default action).
 
-        Called with every heartbeat to take back handlers that a bot has replaced: a deploy would cut calls.
+        Called with every heartbeat: it restores handlers that a bot has replaced, or a deploy would cut calls.
         """
         for number in SIGNALS:
             if signal.getsignal(number) != self._handle:

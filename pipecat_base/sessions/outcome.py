@@ -34,7 +34,7 @@ MAX_FRAMES = 13  # the frames of a traceback, and a line that counts those left 
 
 @dataclass(frozen=True)
 class BotError:
-    """An exception of the bot, for its developer only: it quotes, so no caller of a pod may see it."""
+    """An exception of the bot. It holds the exception's text, so only the bot's developer may see it."""
 
     summary: str  # "KeyError: 'name'", on one line
     frames: tuple[str, ...]  # the user's own lines in the traceback, outermost first
@@ -42,7 +42,7 @@ class BotError:
 
 @dataclass(frozen=True)
 class Report:
-    """The end of a session, for the route that started it. ``message`` is fit for the caller: it quotes nothing."""
+    """The end of a session, for the route that started it. ``message`` is for the caller, without text of the bot's."""
 
     outcome: Outcome
     message: str

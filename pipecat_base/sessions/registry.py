@@ -151,7 +151,7 @@ class SessionRegistry:
 
     @contextlib.contextmanager
     def protect_from_eviction(self, session_id: str) -> Iterator[None]:
-        """Scope of the answer to a session's peer: unless it fails, the session no longer gives way."""
+        """While an offer is being answered, the session cannot be evicted; if answering fails, it can be again."""
         session = self._active.get(session_id)
         gave_way = session is not None and session.is_evictable
         if session is not None:
@@ -273,8 +273,8 @@ class SessionRegistry:
         """Keep the slot until one of ``events`` is done or ``timeout`` seconds have passed.
 
         Returns:
-            None, or the outcome if the session's end was requested, or if only a later event than the first is done:
-            the caller disconnected.
+            None if the first event is done or the time has passed. Otherwise the outcome: the requested one, or
+            DISCONNECTED if only a later event is done.
         """
         self.enter(session, SessionState.WAITING)
         waited: set[asyncio.Future[Any]] = {session._stop, *events}

@@ -63,7 +63,7 @@ MEANINGS = {
     "webrtc_packets_received": "Audio packets of WebRTC callers that arrived",
     "webrtc_packets_lost": "Audio packets of WebRTC callers that did not arrive",
     "event_loop_lag_seconds": (
-        "How late an event loop was at worst: the launcher's in each second, that of a call's process in each five"
+        "Longest delay of an event loop: the launcher's for each second, that of a call's process for each five seconds"
     ),
     "process_wait_seconds": "How long sessions waited for their process",
     "processes": "The bot's processes, with a process for each call; `idle` ones take the next calls",

@@ -211,14 +211,14 @@ class WorkerPool:
             if session is None or session.transport is not TransportKind.WEBRTC or lease.offers:
                 continue
             if session.state in (SessionState.ADMITTED, SessionState.WAITING):
-                logger.info(f"Session {session.id} ends: the code changed before its caller had come")
+                logger.info(f"Session {session.id} ends: the code changed before its caller connected")
                 self.registry.cancel(session.id, Outcome.DRAINED)
 
     async def _finish_revision(self, old: Revision, *, has_sessions: bool) -> None:
         await old.finish()
         self._old.discard(old)
         if has_sessions:
-            logger.info(f"The last session of {old.imported.name} from before a change has ended")
+            logger.info(f"The last session of {old.imported.name} that ran the old code has ended")
 
     async def _import(self, variables: Mapping[str, str]) -> TemplateConnection:
         try:

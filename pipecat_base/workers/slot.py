@@ -253,12 +253,12 @@ class WorkerSlot(HeldSlot):
         await asyncio.wait({answering}, timeout=self._pool.limits.cancelling)
         if answering.done():
             return
-        ignored = f"The bot's process {worker.pid} ignored its session's end ({outcome.value})"
+        ignored = f"The bot's process {worker.pid} did not stop when its session ended ({outcome.value})"
         if worker.has_other_sessions:
             logger.error(f"{ignored}; not killed: it runs other calls")
             answering.cancel()
         else:
-            logger.error(f"{ignored}; it is killed")
+            logger.error(f"{ignored}; killing it")
             worker.kill("was killed, as it ignored its session's end")
         await asyncio.wait({answering})
 

@@ -153,7 +153,7 @@ class WebSocketHandoff(asyncio.Protocol):
             self._transport.write(_response(403, [], b""))
             self._transport.close()
         else:
-            raise RuntimeError("WebSockets are accepted where their sessions run")
+            raise RuntimeError("The worker that runs the session accepts its WebSocket")
 
     def _scope(self, head: h11.Request) -> Scope:
         raw_path, _, query = bytes(head.target).partition(b"?")

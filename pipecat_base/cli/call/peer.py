@@ -150,7 +150,7 @@ async def _listen(track: Any, call: CallFigures) -> None:
             return
         for part in resampler.resample(frame):
             samples: Samples = part.to_ndarray().reshape(-1).astype(np.int16, copy=False)
-            # As a player does: a delay is made up for where nothing is said.
+            # Like a player, catch up on a delay during silence.
             if call.heard.end > call.now() + FRAME_SECONDS and level_dbfs(samples) < SPEECH_DBFS:
                 call.heard.catch_up(call.now())
             call.add_heard(samples)

@@ -111,7 +111,7 @@ export const botFailed = (detail) =>
 export function codeBroken({ problem, mistake, status }) {
   if (!problem) return null;
   if (!mistake) return new Trouble(problem);
-  const meanwhile = status === "ready" ? "Calls go to the code before it." : "";
+  const meanwhile = status === "ready" ? "New calls still run the code before it." : "";
   return new Trouble(mistake.message, mistake.remedy, {
     frames: mistake.frames,
     detail: [mistake.code, meanwhile].filter(Boolean).join(" · "),

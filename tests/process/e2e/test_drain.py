@@ -155,7 +155,7 @@ def test_a_third_signal_kills_it_without_another_word() -> None:
         launcher.signal()
         launcher.wait_for_log("Draining")
         launcher.signal()
-        launcher.wait_for_log("Ending what is left")
+        launcher.wait_for_log("Cancelling the remaining sessions")
         launcher.signal()
         assert launcher.wait(timeout=10) == 128 + signal.SIGTERM
         assert "forced out" not in launcher.log()

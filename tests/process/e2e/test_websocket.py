@@ -167,7 +167,7 @@ def test_a_refusal_for_want_of_a_token_says_so_to_the_caller_and_in_the_log() ->
         assert (response.status_code, json.loads(response.body or b"")["error"]["code"]) == (403, "unauthorized")
         assert response.headers["x-pipecat-launcher"]
         launcher.wait_for_log("unauthorized: token: This WebSocket needs a token")
-        assert "no WebSocket can get in" in launcher.log()
+        assert "every WebSocket is refused" in launcher.log()
 
 
 def test_an_unknown_websocket_is_404_and_in_the_log(obedient: Launcher) -> None:

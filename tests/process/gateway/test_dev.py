@@ -176,7 +176,7 @@ def test_code_that_hangs_does_not_keep_the_next_change_from_being_loaded(folder:
 def test_settings_of_the_launcher_in_the_env_file_count_from_the_next_start(folder: Path) -> None:
     with dev(folder, "--reload") as launcher:
         (folder / ".env").write_text("MAX_SESSIONS=1\nMINE=x\n")
-        launcher.wait_for_log("MAX_SESSIONS: what .env says of the launcher counts from its next start")
+        launcher.wait_for_log("MAX_SESSIONS: these are the launcher's own settings; restart to apply")
         launcher.wait_for_log("Reloaded: ")
         (folder / ".env").write_text("MAX_SESSIONS=abc\n")
         launcher.wait_for_log('MAX_SESSIONS: "abc" is not a whole number')
@@ -208,7 +208,7 @@ def test_a_running_call_is_not_cut_and_the_next_one_gets_the_new_code_at_once(fo
             client.send("one")
             assert client.recv(timeout=10) == "one"
             write(folder, 2)
-            launcher.wait_for_log("Reloaded: bot in bot.py; the old code goes on for ")
+            launcher.wait_for_log("Reloaded: bot in bot.py; the old code still runs for ")
             (session,) = launcher.http.get("/sessions").json()["sessions"]
             (line,) = launcher.lines("Reloaded: ")
             assert f"goes on for {session['sessionId']} (running, " in line
@@ -223,7 +223,7 @@ def test_a_running_call_is_not_cut_and_the_next_one_gets_the_new_code_at_once(fo
             # A process for each call: those that had none are gone.
             assert ISOLATION == "process" or "torn down 1" not in launcher.log()
         launcher.wait_for_log("torn down 1")
-        launcher.wait_for_log("The last session of bot in bot.py from before a change has ended")
+        launcher.wait_for_log("The last session of bot in bot.py that ran the old code has ended")
         assert launcher.stop() == 0
 
 
@@ -236,7 +236,7 @@ def test_stopping_the_last_session_ends_the_old_code(folder: Path) -> None:
             launcher.wait_for_log("Reloaded: ")
             (session,) = launcher.http.get("/sessions").json()["sessions"]
             assert launcher.http.delete(f"/sessions/{session['sessionId']}").status_code == 200
-            launcher.wait_for_log("The last session of bot in bot.py from before a change has ended")
+            launcher.wait_for_log("The last session of bot in bot.py that ran the old code has ended")
         assert launcher.lines("torn down 1")
 
 
@@ -284,7 +284,8 @@ def test_a_broken_bot_is_reported_and_the_old_code_still_takes_calls(folder: Pat
         assert "bot_syntax_error" in launcher.log()
         told = launcher.http.get("/status").json()
         assert told["problem"] == (
-            "The bot cannot be served (bot_syntax_error); its terminal says why. Calls go to the code before it."
+            "The bot cannot be served (bot_syntax_error); its terminal says why. "
+            "New calls still run the code before it."
         )
         assert told["mistake"] == SYNTAX_ERROR
         assert launcher.http.get("/").status_code == 200

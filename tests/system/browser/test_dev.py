@@ -63,7 +63,7 @@ def test_an_edit_that_breaks_the_bot_is_told_as_the_terminal_tells_it_until_it_i
 ) -> None:
     with dev(tmp_path, code=GOOD) as launcher:
         seen = drive("edit", url=url(launcher), file=str(tmp_path / "bot.py"), broken=BROKEN, mended=GOOD, **screen)
-    assert lines(seen["told"]) == [*SAID[:-1], "bot_raised · Calls go to the code before it."]
+    assert lines(seen["told"]) == [*SAID[:-1], "bot_raised · New calls still run the code before it."]
     assert seen["pills"] == ["Ready, with old code", "Ready"]
     assert seen["boxes"] == 0
     assert is_fine(seen["look"]), seen["look"]
@@ -137,7 +137,7 @@ def test_a_session_that_keeps_old_code_is_marked_and_can_be_stopped(tmp_path: Pa
         client.send("there?")
         assert client.recv(timeout=PATIENCE) == "there?"
         seen = drive("old", url=url(launcher), file=str(tmp_path / "bot.py"), changed=f"{ECHO}\n# changed\n", **screen)
-        launcher.wait_for_log("The last session of bot in bot.py from before a change has ended")
+        launcher.wait_for_log("The last session of bot in bot.py that ran the old code has ended")
     assert "old code" not in seen["before"]
     assert "old code" in lines(seen["during"])
     assert "still runs for one session. New calls get the new code." in seen["during"]
