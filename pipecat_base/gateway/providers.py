@@ -88,8 +88,8 @@ _TWILIO = Signing(signatures.TWILIO, "TWILIO_AUTH_TOKEN", lambda s: s.twilio_aut
 _TELNYX = Signing(signatures.TELNYX, "TELNYX_PUBLIC_KEY", lambda s: s.telnyx_public_key, _check_telnyx)
 _PLIVO = Signing(signatures.PLIVO, "PLIVO_AUTH_TOKEN", lambda s: s.plivo_auth_token, _check_plivo)
 
-# A new provider also needs its name in server/paths.py, its call id in bot/websocket.py, its secret in config/settings.py,
-# and a caller in cli/call/providers.py.
+# A new provider also needs its name in server/paths.py, its call id in bot/websocket.py, its secret in
+# config/settings.py, and a caller in cli/call/providers.py.
 PROVIDERS = {
     provider.name: provider
     for provider in (
