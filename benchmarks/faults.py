@@ -303,8 +303,8 @@ def _(mode: str, seen: Seen) -> None:
     with launch(mode) as launcher:
         call = opened(url(launcher))  # of a process that the template has made, so it ends with it
         launcher.wait_for_log("Session started")
-        (fork_client,) = psutil.Process(launcher.process.pid).children()
-        fork_client.children()[0].kill()
+        (fork_server,) = psutil.Process(launcher.process.pid).children()
+        fork_server.children()[0].kill()
         seen.caller("close code", close_code(call), 1011)
         launcher.wait_for_log("importing the bot again")
         seen.logged(launcher, "importing the bot again")
@@ -312,7 +312,7 @@ def _(mode: str, seen: Seen) -> None:
         seen.tell("/readyz", ready(launcher), "200")
 
 
-@fault("SIGKILL of the nursery", ("process",))
+@fault("SIGKILL of the fork server", ("process",))
 def _(mode: str, seen: Seen) -> None:
     with launch(mode) as launcher, leaving_nothing(seen, launcher):
         call = opened(url(launcher))

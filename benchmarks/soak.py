@@ -228,10 +228,10 @@ class Soak:
         below = launcher.children(recursive=True)
         named = {"launcher": launcher}
         if below:
-            (fork_client,) = launcher.children()
+            (fork_server,) = launcher.children()
             named |= {
-                "nursery": fork_client,
-                "template": fork_client.children()[0],
+                "fork server": fork_server,
+                "template": fork_server.children()[0],
                 "lead": psutil.Process(alive["pid"]),
             }
         figures: Figures = {}
@@ -252,7 +252,7 @@ def most(name: str, first: Figures) -> float:
     """What a figure may be at the end."""
     if "memory" in name:
         return first[name] * (1 + MAX_GROWTH)
-    if name == "launcher: threads" and "nursery: threads" in first:
+    if name == "launcher: threads" and "fork server: threads" in first:
         # asyncio's threads start when they are needed, and no route of the bot's reaches the launcher's.
         return first[name] + POOL
     return first[name]

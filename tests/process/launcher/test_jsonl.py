@@ -75,7 +75,7 @@ KEYS = {
 
 
 class Scene:
-    """A launcher whose lane is in a folder of the test's."""
+    """A launcher whose bot.jsonl is in a folder of the test's."""
 
     def __init__(self, folder: Path, bot: str = BOT, **variables: Any) -> None:
         (folder / "bot.py").write_text(textwrap.dedent(bot))
@@ -125,7 +125,7 @@ def test_what_is_logged_and_what_is_printed_is_there_once_with_its_session(tmp_p
         assert list(ready) == ["@timestamp", "stream", "level", "line"]
         for found in scene.records():
             assert datetime.datetime.fromisoformat(found["@timestamp"]).tzinfo is not None
-        # On the console all of it is as without the lane.
+        # On the console all of it is as without bot.jsonl.
         for line in ("printed by s-1", "put by C", "echoed by a child", "and to stderr", "printed at import"):
             scene.launcher.wait_for_log(line)
         assert scene.launcher.log().count("logged once") == 1
