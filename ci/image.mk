@@ -35,7 +35,7 @@ test-image: $(IMAGE_STAMP) image
 # hadolint, shellcheck, actionlint and zizmor.
 lint-image: $(IMAGE_STAMP)
 	@$(BIN)/hadolint Dockerfile examples/*/Dockerfile pipecat_base/cli/init/project/Dockerfile
-	@$(BIN)/shellcheck image/start image/entrypoint image/health image/pipecat-base pre-app.sh scripts/*.sh .ci/run
+	@$(BIN)/shellcheck image/start image/entrypoint image/health image/pipecat-base pre-app.sh scripts/*.sh ci/*.sh .ci/run
 	@$(BIN)/actionlint -shellcheck $(BIN)/shellcheck
 	@$(BIN)/zizmor --offline --quiet .github
 

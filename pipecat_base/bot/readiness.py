@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from typing import Any
 
 from pipecat_base.bot import hooks
 from pipecat_base.bot.loader import Hook, is_async
 from pipecat_base.logs.logger import logger
-from pipecat_base.logs.throttle import LogThrottle
 
 MAX_HANGING_CALLS = 3
 
@@ -20,7 +18,7 @@ class Readiness:
         self._timeout = timeout
         self._call: asyncio.Task[Any] | None = None
         self._hanging: set[asyncio.Task[Any]] = set()
-        self._problems = LogThrottle(math.inf)  # probes repeat every few seconds
+        self._logged: str | None = None
 
     async def request(self) -> dict[str, Any]:
         """The bot's own dict, or ``{"ready": bool, ...}``."""
@@ -48,14 +46,15 @@ class Readiness:
             return self._not_ready(f"readyz() raised {type(error).__name__}", error)
         verdict = call.result()
         if isinstance(verdict, dict) and isinstance(verdict.get("ready"), bool):
-            self._problems.reset()
+            self._logged = None
             return verdict
         if isinstance(verdict, bool):
-            self._problems.reset()
+            self._logged = None
             return {"ready": verdict}
         return self._not_ready('readyz() must return True, False or a dict with the key "ready" (True or False)')
 
     def _not_ready(self, message: str, error: BaseException | None = None) -> dict[str, Any]:
-        if (line := self._problems.admit(message)) is not None:
-            logger.opt(exception=error).error(line)
+        if message != self._logged:  # probes repeat every few seconds
+            logger.opt(exception=error).error(message)
+            self._logged = message
         return {"ready": False, "state": "ready", "reason": message}

@@ -156,6 +156,12 @@ class Process:
         variables: Mapping[str, str] | None = None
         while True:
             wait_for_import = fork_server.import_bot(variables)
+            # Meanwhile, import what the launcher itself needs.
+            import pipecat_base.launcher.backend
+            import pipecat_base.launcher.launcher
+            import pipecat_base.workers.pool
+            import pipecat_base.workers.websocket_handoff  # noqa: F401
+
             try:
                 return wait_for_import()
             except StartupError as error:

@@ -256,7 +256,8 @@ class WorkerPool:
         if lease is not None:
             try:
                 with self.registry.protect_from_eviction(request.session_id):
-                    return await self._counted_offer(lease, request, content)
+                    lease.offers += 1
+                    return await self._request_counted_answer(lease, request, content)
             except NotReached:
                 if named is None:
                     raise
@@ -265,14 +266,17 @@ class WorkerPool:
             raise UnknownPeer("No connection has this pc_id.", field="pc_id")
         async with self.reserve(request) as slot:
             lease = await slot.take_worker()
-            offering = asyncio.ensure_future(self._counted_offer(lease, request, content))
+            lease.offers += 1
+            offering = asyncio.ensure_future(self._request_counted_answer(lease, request, content))
             await slot.wait_and_enforce_end(offering)
             answer = offering.result()
             slot.keep_until_ended()
             return answer
 
-    async def _counted_offer(self, lease: WorkerLease, request: SessionRequest, content: Any) -> dict[str, str]:
-        lease.offers += 1
+    async def _request_counted_answer(
+        self, lease: WorkerLease, request: SessionRequest, content: Any
+    ) -> dict[str, str]:
+        """Request the answer to an offer that the lease counts; a reload ends sessions without a counted offer."""
         try:
             return await self._request_answer(lease, request, content)
         except BaseException:
@@ -378,7 +382,7 @@ class WorkerPool:
 
     async def _watch_fork_server(self) -> None:
         """Exit when the fork server ends: every process it forked dies with it."""
-        await self._fork_client.ended
+        await asyncio.wait({self._fork_client.ended})
         logger.critical("The fork server ended unexpectedly; the launcher exits")
         await asyncio.sleep(CLOSE_CALLERS_SECONDS)
         os._exit(EXIT_FORCED)

@@ -211,7 +211,7 @@ def cpus(count: int, limit: float | None) -> Finding:
 def cgroup_limit(name: str, of_process: Path = CGROUP_OF_PROCESS, cgroups: Path = CGROUPS) -> float | None:
     """The lowest limit, in bytes or CPUs, of this process's cgroup (version 2) and of those above it: cgroups(7)."""
     limits = []
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         entries = of_process.read_text().splitlines()
         group = cgroups / next((entry[3:].strip("/") for entry in entries if entry.startswith("0::")), "")
         for folder in (group, *group.parents):

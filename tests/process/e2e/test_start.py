@@ -95,7 +95,7 @@ def test_a_termination_message_that_is_made_is_for_its_own_user_alone(tmp_path: 
 
 
 def test_a_machine_that_is_no_pod_is_not_littered() -> None:
-    """Where the file is there, in a container, it is written: tests/image."""
+    """Where the file is there, in a container, it is written: tests/system/image."""
     assert run("serve", "--port", "abc", cwd=BOTS / "obedient").returncode == 24
     assert not Path("/dev/termination-log").exists()
 
@@ -136,7 +136,7 @@ def test_a_good_start_and_a_good_end_leave_no_message(tmp_path: Path) -> None:
 
 
 def test_the_token_refresher_is_told_where_its_folder_is(tmp_path: Path) -> None:
-    """At the usual place, in a container: tests/image."""
+    """At the usual place, in a container: tests/system/image."""
     platform.notify_token_refresher(str(tmp_path / "nowhere"))
     assert not (tmp_path / "nowhere").exists()
     platform.notify_token_refresher(str(tmp_path))

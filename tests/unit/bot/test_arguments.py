@@ -1,4 +1,4 @@
-"""Arguments for the pipecat of this environment, and for none. Other versions: tests/versions."""
+"""Arguments for the pipecat of this environment, and for none. Other versions: tests/compat/versions."""
 
 from __future__ import annotations
 

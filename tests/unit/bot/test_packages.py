@@ -1,4 +1,4 @@
-"""The launcher's packages are checked against those of the bot's environment. In a real image: tests/image."""
+"""The launcher's packages are checked against those of the bot's environment. In a real image: tests/system/image."""
 
 from __future__ import annotations
 
