@@ -130,7 +130,8 @@ def test_in_the_image_without_anybody_at_that_address_offers_are_answered_as_eve
         assert probe.connect_ex(("127.0.0.1", 9090)), "nobody listens there on this machine"
     with Launcher("obedient", IMAGE_VERSION="1", PIPECAT_LOG_LEVEL="INFO") as launcher:
         offer(launcher, 3)
-        assert not launcher.lines("WARNING")
+        # On a busy machine the import of aiortc can block the loop for a second.
+        assert not [line for line in launcher.lines("WARNING") if "loop_monitor" not in line]
         assert not launcher.lines("ice-servers")
 
 

@@ -175,7 +175,7 @@ def looks():
         frames.append(frame)
         frame = frame.f_back
     for found in [*gc.get_objects(), *(value for frame in frames for value in frame.f_locals.values())]:
-        if type(found).__name__ == "Settings":
+        if type(found).__name__.endswith("Settings") and type(found).__name__ != "Settings":  # its groups
             yield repr(vars(found))
 
 def memory_of_others():
