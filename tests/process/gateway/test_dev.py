@@ -211,7 +211,7 @@ def test_a_running_call_is_not_cut_and_the_next_one_gets_the_new_code_at_once(fo
             launcher.wait_for_log("Reloaded: bot in bot.py; the old code still runs for ")
             (session,) = launcher.http.get("/sessions").json()["sessions"]
             (line,) = launcher.lines("Reloaded: ")
-            assert f"goes on for {session['sessionId']} (running, " in line
+            assert f"still runs for {session['sessionId']} (running, " in line
             assert "DELETE /sessions/ID" in line
             assert session["outdated"] is True
             client.send("two")
