@@ -159,8 +159,7 @@ class Process:
             # Meanwhile, import what the launcher itself needs.
             import pipecat_base.launcher.backend
             import pipecat_base.launcher.launcher
-            import pipecat_base.workers.pool
-            import pipecat_base.workers.websocket_handoff  # noqa: F401
+            import pipecat_base.workers.pool  # noqa: F401
 
             try:
                 return wait_for_import()

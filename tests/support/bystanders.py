@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
 from types import TracebackType
 
+import psutil
 from websockets.sync.client import ClientConnection, connect
 
 from tests.support.launchers import Launcher
@@ -31,17 +33,27 @@ def held(thread: str) -> float:
         return 0.0
 
 
+def serving(launcher: Launcher, connection: ClientConnection) -> int:
+    """The process that serves a connection: the launcher, or with a process for each call a worker of it."""
+    port = connection.socket.getsockname()[1]
+    for process in psutil.Process(launcher.process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            if any(other.raddr and other.raddr.port == port for other in process.net_connections("tcp")):
+                return process.pid
+    return launcher.process.pid
+
+
 class Bystander:
     """An echo call.
 
     Attributes:
-        latencies: Seconds that each frame took to come back, without those in which the launcher or a reader here had
-            no processor: these say how busy the machine is, not what the launcher does.
+        latencies: Seconds that each frame took to come back, without those in which the process that serves it or a
+            reader here had no processor: these say how busy the machine is, not what the launcher does.
     """
 
     def __init__(self, launcher: Launcher) -> None:
         self._socket = opened(launcher.websocket_url("/ws-client"))
-        self._between = [f"{launcher.process.pid}", f"self/task/{self._socket.recv_events_thread.native_id}"]
+        self._between = [f"{serving(launcher, self._socket)}", f"self/task/{self._socket.recv_events_thread.native_id}"]
         self._stop = threading.Event()
         self.sent = 0
         self.latencies: list[float] = []
