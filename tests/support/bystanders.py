@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -120,3 +121,22 @@ class Bystanders:
     def p99(self) -> float:
         """Seconds; of the worse one."""
         return max(call.p99() for call in self.calls)
+
+    def slowest(self) -> float:
+        """Seconds that the slowest frame took."""
+        return max(latency for call in self.calls for latency in call.latencies)
+
+
+def echo_during(
+    launcher: Launcher, attack: Callable[[], object], limit: float, latency: Callable[[Bystanders], float]
+) -> float:
+    """Seconds of latency in other calls during an attack: of the first round below ``limit``, or the best of three."""
+    found: list[float] = []
+    while len(found) < 3 and min(found, default=limit) >= limit:
+        with Bystanders(launcher) as others:
+            time.sleep(0.3)
+            attack()
+            time.sleep(0.3)
+        assert others.lost == 0
+        found.append(latency(others))
+    return min(found)

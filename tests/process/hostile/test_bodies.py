@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import base64
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from websockets.sync.client import connect
 
 from tests.support.attackers import dial, status_of
-from tests.support.bystanders import Bystanders
+from tests.support.bystanders import Bystanders, echo_during
 from tests.support.launchers import Launcher
 
 MAX_DELAY_SECONDS = 0.05
@@ -34,19 +33,6 @@ def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
         yield running
 
 
-def worst_echo(launcher: Launcher, attack: Callable[[], object]) -> float:
-    """Seconds that the slowest frame of another call took, in the best of three rounds."""
-    found: list[float] = []
-    while len(found) < 3 and min(found, default=MAX_DELAY_SECONDS) >= MAX_DELAY_SECONDS:
-        with Bystanders(launcher) as others:
-            time.sleep(0.2)
-            attack()
-            time.sleep(0.2)
-        assert others.lost == 0
-        found.append(max(latency for call in others.calls for latency in call.latencies))
-    return min(found)
-
-
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
@@ -64,7 +50,7 @@ def test_no_body_delays_another_call(launcher: Launcher, path: str, kind: str) -
         answer = launcher.http.post(path, content=content, headers=headers, timeout=60)
         assert answer.status_code in (200, 400, 413)
 
-    assert worst_echo(launcher, attack) < MAX_DELAY_SECONDS
+    assert echo_during(launcher, attack, MAX_DELAY_SECONDS, Bystanders.slowest) < MAX_DELAY_SECONDS
 
 
 @pytest.mark.parametrize("candidate", [b"1.23456", b'"\xc3\xa9"'])
@@ -75,7 +61,7 @@ def test_no_ice_candidates_delay_another_call(launcher: Launcher, candidate: byt
     def attack() -> None:
         assert launcher.http.patch("/api/offer", content=content, timeout=60).status_code in (400, 404)
 
-    assert worst_echo(launcher, attack) < MAX_DELAY_SECONDS
+    assert echo_during(launcher, attack, MAX_DELAY_SECONDS, Bystanders.slowest) < MAX_DELAY_SECONDS
 
 
 def test_no_query_delays_another_call(launcher: Launcher) -> None:
@@ -87,7 +73,7 @@ def test_no_query_delays_another_call(launcher: Launcher) -> None:
             socket.send("x")
             assert socket.recv(20) == "x"
 
-    assert worst_echo(launcher, attack) < MAX_DELAY_SECONDS
+    assert echo_during(launcher, attack, MAX_DELAY_SECONDS, Bystanders.slowest) < MAX_DELAY_SECONDS
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data; boundary=b", "text/plain"])
@@ -96,7 +82,7 @@ def test_no_form_delays_another_call(launcher: Launcher, kind: str) -> None:
         answer = launcher.http.post("/files", content=b"&" * 8_000_000, headers={"content-type": kind})
         assert answer.status_code == 400
 
-    assert worst_echo(launcher, attack) < MAX_DELAY_SECONDS
+    assert echo_during(launcher, attack, MAX_DELAY_SECONDS, Bystanders.slowest) < MAX_DELAY_SECONDS
 
 
 def test_a_form_that_is_not_multipart_is_refused_before_it_is_read(launcher: Launcher) -> None:

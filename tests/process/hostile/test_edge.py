@@ -8,7 +8,7 @@ import resource
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -32,7 +32,7 @@ from tests.support.attackers import (
     status_of,
     upgrade,
 )
-from tests.support.bystanders import Bystanders
+from tests.support.bystanders import Bystanders, echo_during
 from tests.support.launchers import PYTHON, Launcher, in_one_process, until
 
 MAX_ECHO_SECONDS = 0.05
@@ -64,19 +64,6 @@ MAX_GROWTH_MEGABYTES = 25
 
 def url(launcher: Launcher) -> str:
     return launcher.websocket_url("/ws-client")
-
-
-def worst_echo(launcher: Launcher, attack: Callable[[], None]) -> float:
-    """The 99th percentile of an echo in seconds during the attack, in the best of three rounds."""
-    found: list[float] = []
-    while len(found) < 3 and min(found, default=MAX_ECHO_SECONDS) >= MAX_ECHO_SECONDS:
-        with Bystanders(launcher) as others:
-            time.sleep(0.3)
-            attack()
-            time.sleep(0.3)
-        assert others.lost == 0
-        found.append(others.p99())
-    return min(found)
 
 
 # Heads.
@@ -329,7 +316,7 @@ def test_a_flood_of_frames_is_closed_and_others_do_not_notice(launcher: Launcher
             assert close_code_of(sock) == 1008
             until(lambda: flood.is_refused, "the end of the connection")
 
-    assert worst_echo(launcher, attack) < MAX_ECHO_SECONDS
+    assert echo_during(launcher, attack, MAX_ECHO_SECONDS, Bystanders.p99) < MAX_ECHO_SECONDS
 
 
 def test_a_burst_after_a_pause_is_no_flood(launcher: Launcher) -> None:
@@ -365,7 +352,7 @@ def test_a_flood_of_requests_does_not_delay_others(launcher: Launcher, head: byt
                 except TimeoutError:
                     pass
 
-    assert worst_echo(launcher, attack) < MAX_ECHO_SECONDS
+    assert echo_during(launcher, attack, MAX_ECHO_SECONDS, Bystanders.p99) < MAX_ECHO_SECONDS
 
 
 # Connections.
