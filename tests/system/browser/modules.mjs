@@ -2,8 +2,8 @@
 
 import { text } from "node:stream/consumers";
 
-import { Conversation } from "../../pipecat_base/gateway/page/rtvi.js";
-import { refused } from "../../pipecat_base/gateway/page/words.js";
+import { Conversation } from "../../../pipecat_base/gateway/page/rtvi.js";
+import { refused } from "../../../pipecat_base/gateway/page/words.js";
 
 const given = JSON.parse(await text(process.stdin));
 
