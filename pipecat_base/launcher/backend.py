@@ -45,7 +45,6 @@ class Backend:
 def local_backend(
     settings: Settings, imported: Imported, lifecycle: Lifecycle, logs: Logs, event_bus: EventBus
 ) -> Backend:
-
     def take(session_id: str, name: str, fields: Mapping[str, Any], at: float) -> None:
         event_bus.emit(name, session_id, fields, at)
 

@@ -24,6 +24,3 @@ class LogThrottle:
             return None
         self._admitted[kind] = now, 0
         return f"{message} (and {omitted} times more since the last such line)" if omitted else message
-
-    def reset(self) -> None:
-        self._admitted.clear()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from itertools import repeat
-
 from pipecat_base.logs.throttle import LogThrottle
 
 
@@ -26,11 +23,3 @@ def test_lines_of_different_kinds_do_not_wait_for_each_other() -> None:
     throttle = LogThrottle(10.0, clock=lambda: 0.0)
     assert [throttle.admit(message) for message in ("a", "b", "a")] == ["a", "b", None]
     assert [throttle.admit(message, kind="k") for message in ("a", "b")] == ["a", None]
-
-
-def test_without_an_end_of_the_interval_a_line_is_admitted_once_until_the_throttle_is_reset() -> None:
-    clock = repeat(1e9)
-    throttle = LogThrottle(math.inf, clock=lambda: next(clock))
-    assert [throttle.admit("a"), throttle.admit("a")] == ["a", None]
-    throttle.reset()
-    assert throttle.admit("a") == "a"
