@@ -9,8 +9,10 @@ import os
 import re
 import secrets
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -123,6 +125,22 @@ class Bot:
             found = re.match(r"Forwarding from (127\.0\.0\.1:\d+) ", line)
             assert found, line
             yield f"ws://{found[1]}/ws"
+
+    @contextlib.contextmanager
+    def prints_warnings(self) -> Iterator[None]:
+        """Print what the pods of this moment log above INFO during the block, and how their logs end."""
+        with contextlib.ExitStack() as followed, tempfile.TemporaryDirectory() as folder:
+            for pod in sorted(self.names()):
+                log = followed.enter_context((Path(folder) / pod).open("w"))
+                command = [str(ENVIRONMENT / "bin" / "kubectl"), "-n", self.namespace, "logs", "-f", "--tail=0", pod]
+                following = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+                followed.callback(following.wait)
+                followed.callback(following.terminate)
+            yield
+            for path in sorted(Path(folder).iterdir()):
+                lines = path.read_text(errors="replace").splitlines()
+                warnings = [line for line in lines[:-2] if "| INFO" not in line and "| DEBUG" not in line]
+                print(f"  {path.name}:", *warnings[-20:], *lines[-2:], sep="\n    ")
 
     def pods(self) -> list[Pod]:
         """Those that are there, oldest first."""

@@ -52,7 +52,9 @@ class Call:
     closed: str | None = None
     """How the bot's side ended it, when it was not the caller."""
     longest_gap: float = 0.0
-    """Seconds between two messages."""
+    """Seconds between two messages, or between the last one and the end."""
+    frames_before_gap: int = 0
+    """How many had come back when the longest gap began."""
     heard_at: float | None = None
 
     @property
@@ -62,8 +64,8 @@ class Call:
 
     def hear(self, samples: int) -> None:
         now = time.monotonic()
-        if self.heard_at is not None:
-            self.longest_gap = max(self.longest_gap, now - self.heard_at)
+        if self.heard_at is not None and now - self.heard_at > self.longest_gap:
+            self.longest_gap, self.frames_before_gap = now - self.heard_at, self.received
         self.heard_at = now
         self.samples += samples
 
@@ -221,6 +223,7 @@ async def talk(address: str, over: threading.Event, least: int, tail: float) -> 
                 until = time.monotonic() + tail
                 while call.received < call.sent and time.monotonic() < until and not listening.done():
                     await asyncio.sleep(0.02)
+            call.hear(0)
             if not listening.done():
                 listening.cancel()
             await asyncio.wait({listening})
