@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import json
 import math
 import uuid
@@ -108,7 +109,8 @@ async def parse(raw: bytes) -> Any:
 
 
 def parse_json(raw: bytes, decoder: type[json.JSONDecoder] = json.JSONDecoder) -> Any:
-    """Parse strict JSON in UTF-8; an empty text and ``null`` are ``{}``."""
+    """Parse strict JSON in UTF-8, with or without a BOM; an empty text and ``null`` are ``{}``."""
+    raw = raw.removeprefix(codecs.BOM_UTF8)
     if not raw.strip():
         return {}
     containers = raw.count(b"[") + raw.count(b"{")

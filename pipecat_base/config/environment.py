@@ -63,11 +63,6 @@ def append_setup_file(path: str) -> None:
         os.environ[PIPECAT_SETUP_FILES] = os.pathsep.join([*listed, path])
 
 
-def allow_long_websocket_requests() -> None:
-    """Call before the first import of websockets, which otherwise never answers a request line over 8 KB."""
-    os.environ.setdefault("WEBSOCKETS_MAX_LINE_LENGTH", str(1024 * 1024))
-
-
 @contextlib.contextmanager
 def without_default_log_sink() -> Iterator[None]:
     """Around loguru's first import: makes the launcher's own sink number 0, which bots remove by number."""

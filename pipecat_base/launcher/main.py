@@ -77,7 +77,6 @@ class Process:
 
     def _serve(self, find_settings: Callable[[], Settings], development: Development | None) -> int:
         settings = self._settings(find_settings, development)
-        environment.allow_long_websocket_requests()
         is_dev = development is not None
         packages = Packages(self._site, sys.path)
         packages.check(unused=unused(settings.gateway, settings.files, is_dev=is_dev))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
+import sys
+from collections.abc import Generator, Iterable
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote
@@ -19,6 +20,7 @@ from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
+from websockets.streams import StreamReader
 
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.connections import Connections
@@ -58,6 +60,19 @@ NOT_A_HANDSHAKE = (
 )
 
 
+class LineReader(StreamReader):
+    """Reads lines of any length: PIPECAT_MAX_HEAD_BYTES has bounded the head, and frames have no lines."""
+
+    def read_line(self, m: int, *too_long: Any) -> Generator[None, None, bytearray]:
+        return super().read_line(sys.maxsize, *too_long)
+
+
+class WebSocketProtocol(ServerProtocol):
+    def parse(self) -> Generator[None, None, None]:
+        self.reader = LineReader()
+        yield from super().parse()
+
+
 class WebSocketConnection(asyncio.Protocol):
     def __init__(
         self, config: Config, server_state: ServerState, app_state: dict[str, Any], *, connections: Connections
@@ -69,7 +84,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._buffer_budget = connections.buffer_budget.lease()
         self._loop = asyncio.get_running_loop()
         # No extensions: compressed messages take more memory than their size shows, and audio gains nothing.
-        self._protocol = ServerProtocol(max_size=config.ws_max_size, logger=_logger())
+        self._protocol = WebSocketProtocol(max_size=config.ws_max_size, logger=_logger())
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._reader: BoundedReader = cast(BoundedReader, None)
         self._messages: asyncio.Queue[Message] = asyncio.Queue()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -73,6 +74,30 @@ def test_what_python_would_take_or_choke_on_is_refused(raw: bytes) -> None:
     for decoder in (json.JSONDecoder, SwitchableDecoder):
         with pytest.raises(Malformed):
             parse_json(raw, decoder)
+
+
+@given(JSON)
+def test_a_text_with_a_bom_and_windows_line_ends_is_read_as_without(body: Any) -> None:
+    raw = codecs.BOM_UTF8 + json.dumps(body, indent=1).replace("\n", "\r\n").encode() + b"\r\n"
+    for decoder in (json.JSONDecoder, SwitchableDecoder):
+        assert parse_json(raw, decoder) == ({} if body is None else body)
+    assert parse_json(codecs.BOM_UTF8 + b"\r\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/bot", {"do": "return"}, 200),
+        ("/start", {"transport": "plain", "body": {"do": "return"}}, 200),
+        ("/v1/public/agent/start", {"body": {"padding": "x" * 100_000}}, 200),
+        ("/daily-dialin-webhook", {"test": "test"}, 200),
+        ("/api/offer", {"sdp": "", "type": "offer"}, 400),
+    ],
+)
+def test_every_route_takes_a_json_body_with_a_bom(api: Launcher, path: str, body: Any, status: int) -> None:
+    answers = [api.http.post(path, content=bom + json.dumps(body).encode()) for bom in (b"", codecs.BOM_UTF8)]
+    assert [answer.status_code for answer in answers] == [status, status], answers[1].text
+    assert "JSON" not in answers[1].text
 
 
 @given(JSON)

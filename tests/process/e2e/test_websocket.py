@@ -98,6 +98,19 @@ def test_a_long_body_in_the_query_is_read(obedient: Launcher, size: int) -> None
         assert websocket.recv(timeout=10) == "arrived"
 
 
+@pytest.mark.needs_newest_packages
+@pytest.mark.parametrize("command", [("serve",), ("dev",), ("dev", "--reload")], ids=" ".join)
+def test_one_setting_bounds_a_body_in_the_query_whatever_the_command(command: tuple[str, ...]) -> None:
+    with Launcher("obedient", command=command, PIPECAT_MAX_HEAD_BYTES="3000000", PIPECAT_ICE_SERVERS="[]") as launcher:
+        for size in (9_000, 900_000, 2_000_000):
+            with dial(launcher, {"do": "echo", "padding": "x" * size}) as websocket:
+                websocket.send("arrived")
+                assert websocket.recv(timeout=10) == "arrived"
+        with pytest.raises(InvalidStatus) as refused, dial(launcher, {"padding": "x" * 2_400_000}):
+            pass
+        assert refused.value.response.status_code == 431
+
+
 @pytest.mark.parametrize("value", ["%%%", "eyJ", "bm90IGpzb24=", "e30x", "YQ", "eyJhIjog", "eyJhIjoxZTk5OX0="])
 def test_a_body_that_cannot_be_decoded_costs_no_call(obedient: Launcher, value: str) -> None:
     session_id = f"broken-{value}"
