@@ -15,8 +15,9 @@ from typing import NoReturn
 from pipecat_base import __version__
 from pipecat_base.cli import output, usage
 from pipecat_base.config import environment, reference
+from pipecat_base.config.container_env import is_service_link
 from pipecat_base.config.env_file import EnvFile
-from pipecat_base.config.settings import Settings
+from pipecat_base.config.settings import NAMES, Settings
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
 from pipecat_base.launcher.main import Process
 from pipecat_base.server.paths import PHONES
@@ -34,6 +35,7 @@ def main(arguments: Sequence[str] | None = None, *, site: str | None = None) -> 
 def _run(arguments: Sequence[str] | None, site: str | None) -> int:
     options = _parser().parse_args(arguments)
     options.site = site
+    environment.correct(NAMES)
     return _status(lambda: options.run(options))
 
 
@@ -111,7 +113,9 @@ def call(options: argparse.Namespace) -> int:
     env_file = EnvFile(_folder(options))
     env_file.read()
     name = f"{env_file.names['PORT']}: PORT" if "PORT" in env_file.names else "PORT"
-    given = environment.read().get("PORT", "").strip() or str(DEFAULT_PORT)
+    given = environment.read().get("PORT", "").strip()
+    if not given or is_service_link("PORT", given):
+        given = str(DEFAULT_PORT)
     if "port" in options:
         name, given = "--port", options.port
     if not given.isdecimal() or not 0 < int(given) < 65536:

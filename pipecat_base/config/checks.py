@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from pipecat_base.config.container_env import is_service_link
 from pipecat_base.config.hosts import is_local
 from pipecat_base.config.suggestions import nearest
 
@@ -19,18 +20,15 @@ MIN_SECRET_LENGTH = 16
 def misspelt(environment: Mapping[str, str], known: Collection[str]) -> Iterator[str]:
     """Lines about variables that were probably meant for the launcher, each beginning with its name."""
     unset = [name for name in known if not environment.get(name, "").strip()]
-    others = [name for name in sorted(set(environment).difference(known)) if not _is_service_link(environment[name])]
+    others = [
+        name for name in sorted(set(environment).difference(known)) if not is_service_link(name, environment[name])
+    ]
     near = nearest(others, unset)
     for name in others:
         bare = name.removeprefix("PIPECAT_")
         meant = bare if bare != name and bare in unset else near.get(name)
         if meant is not None:
             yield f"{name}: pipecat-base does not read this variable; is {meant} meant?"
-
-
-def _is_service_link(value: str) -> bool:
-    """Kubernetes sets such variables for a Service: PIPECAT_PORT for one called pipecat."""
-    return value.startswith(("tcp://", "udp://"))
 
 
 def short_secrets(chosen: Mapping[str, Any]) -> Iterator[str]:

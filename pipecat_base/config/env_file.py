@@ -34,11 +34,13 @@ class EnvFile:
 
         try:
             # Not is_file(): password managers provide a FIFO.
-            text = self._path.read_text(encoding="utf-8") if self._path.exists() and not self._path.is_dir() else ""
+            text = self._path.read_text(encoding="utf-8-sig") if self._path.exists() and not self._path.is_dir() else ""
         except UnicodeDecodeError:
-            raise SettingsInvalid([f"{self._path}: not UTF-8"]) from None
+            raise SettingsInvalid([f"{self._path}: not UTF-8; save it in this encoding"]) from None
         except OSError as error:
             raise SettingsInvalid([f"{self._path}: cannot be read ({error.strerror})"]) from None
+        if "\0" in text:
+            raise SettingsInvalid([f"{self._path}: holds a NUL character; save it as text in UTF-8"])
         before = self._values
         environment.remove(before)
         with _silent():

@@ -7,6 +7,8 @@ import ctypes
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from pipecat_base.config.container_env import BOM, corrected
+
 ENV_START = 50  # field of /proc/PID/stat with the address of the environment block, counted from 1
 PIPECAT_SETUP_FILES = "PIPECAT_SETUP_FILES"
 PR_SET_DUMPABLE = 4
@@ -23,6 +25,13 @@ def add(variables: Mapping[str, str]) -> None:
 def replace(variables: Mapping[str, str]) -> None:
     os.environ.clear()
     os.environ.update(variables)
+
+
+def correct(ours: Collection[str]) -> None:
+    """Undo what ``docker run --env-file`` and editors add, for the bot too."""
+    variables = corrected(os.environ, ours)
+    if variables != os.environ:
+        replace(variables)
 
 
 def add_unless_set(variables: Mapping[str, str]) -> None:
@@ -46,7 +55,7 @@ def scrub(names: Collection[str]) -> None:
         at = 0
         for entry in block.split(b"\0"):
             name, equals, value = entry.partition(b"=")
-            if name.decode(errors="replace") in names and value:
+            if name.decode(errors="replace").removeprefix(BOM) in names and value:
                 ctypes.memset(begin + at + len(name + equals), ord("x"), len(value))
             at += len(entry) + 1
 

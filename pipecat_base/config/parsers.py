@@ -6,8 +6,11 @@ import base64
 import ipaddress
 import math
 import os
+import re
 from collections.abc import Callable
 from typing import TypeVar
+
+from pipecat_base.config.container_env import unquoted
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -15,12 +18,11 @@ ANYWHERE = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
 def text(value: str) -> str:
-    return value
-
-
-def secret(value: str) -> str:
-    # From a file it often comes with a line break, which no header, address or signature could hold.
+    # From a file it often comes with a line break, which no header, path, address or signature could hold.
     return value.strip()
+
+
+secret = text
 
 
 def boolean(value: str) -> bool:
@@ -96,7 +98,9 @@ def choice(choices: tuple[str, ...], fold: Callable[[str], str]) -> Callable[[st
 
 
 def comma_list(value: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in value.split(",") if part.strip())
+    # A file may have one on each line, and ``.env`` quotation marks around each.
+    parts = (unquoted(part.strip()) for part in re.split(r"[,\r\n]", value))
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def callers(value: str) -> tuple[Network, ...]:
@@ -139,7 +143,7 @@ def url(value: str) -> str:
 
 
 def path_list(value: str) -> tuple[str, ...]:
-    return tuple(part for part in value.split(os.pathsep) if part)
+    return tuple(part.strip() for part in value.split(os.pathsep) if part.strip())
 
 
 port = integer(1, 65535, "is not a port (1–65535)")

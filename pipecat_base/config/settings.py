@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar
 
-from pipecat_base.config import checks, parsers
+from pipecat_base.config import checks, container_env, parsers
 from pipecat_base.errors import SettingsInvalid
 
 LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "NONE")
@@ -661,7 +661,9 @@ class Settings:
         """
         groups: dict[str, Any] = {}
         wrong: list[str] = []
+        environment = container_env.corrected(environment, NAMES)
         warnings = list(checks.misspelt(environment, NAMES))
+        warnings += container_env.quoted_values(environment, {*NAMES, *(shown_as or {})})
         for attribute, group in SETTINGS_GROUPS.items():
             values: dict[str, Any] = {}
             for field in group.variables():
@@ -669,14 +671,21 @@ class Settings:
                 name = (shown_as or {}).get(field.metadata["name"], field.metadata["name"])
                 if not raw.strip():
                     continue
+                shown = "the value" if field.metadata["secret"] else json.dumps(raw, ensure_ascii=False)
+                if container_env.is_service_link(field.metadata["name"], raw):
+                    warnings.append(f"{name}: {shown} is the address that Kubernetes sets for a Service; it is ignored")
+                    continue
                 try:
-                    values[field.name] = field.metadata["parse"](raw)
+                    values[field.name] = value = field.metadata["parse"](raw)
                 except ValueError as error:
-                    shown = "the value" if field.metadata["secret"] else json.dumps(raw, ensure_ascii=False)
                     if isinstance(error, parsers.Ignored):
                         warnings.append(f"{name}: {shown} {error}; {default_text(field.default)} is used")
                     else:
-                        wrong.append(f"{name}: {shown} {error}")
+                        odd = container_env.oddity(raw)
+                        wrong.append(f"{name}: {shown} {error}{f'; it {odd}' if odd else ''}")
+                else:
+                    odd = container_env.oddity(value)
+                    warnings += [f"{name}: the value {odd}"] if odd else []
             groups[attribute] = group(**values)
         settings = cls(**groups)
         wrong += checks.blank_secrets(environment, CHOSEN_SECRETS)

@@ -176,4 +176,4 @@ def _listed(content: Any) -> list[Any]:
 async def _fetch(url: str) -> Any:
     async with bounded_session() as session, session.get(url) as response:
         response.raise_for_status()
-        return await response.json(content_type=None)
+        return json.loads(await response.read())  # with or without a BOM, whatever its type

@@ -16,6 +16,7 @@ from pipecat_base.cli.call.address import Address
 from pipecat_base.cli.call.figures import CallError, CallFigures
 from pipecat_base.cli.call.providers import PROVIDERS
 from pipecat_base.cli.call.scenario import Script, Tail
+from pipecat_base.config.container_env import BOM
 
 Calling = Coroutine[Any, Any, CallFigures]
 Results = Sequence[CallFigures | CallError]
@@ -52,7 +53,7 @@ def _body(given: str | None) -> Any:
     where = given if given.startswith("@") else "--body"
     text = Path(given[1:]).read_text(encoding="utf-8") if given.startswith("@") else given
     try:
-        return json.loads(text)
+        return json.loads(text.removeprefix(BOM))
     except ValueError as error:
         raise CallError(f"{where} is not JSON: {error}") from None
 

@@ -56,7 +56,7 @@ def from_wav(path: str) -> Script:
 def from_file(path: str) -> Script:
     """Read a scenario, at the rate of its first recording; CallError, OSError or ValueError if that fails."""
     try:
-        content = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        content = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CallError(f"{path} is not TOML: {error}") from None
     listed = content.get("say")

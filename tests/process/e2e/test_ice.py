@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import fcntl
 import json
@@ -70,7 +71,8 @@ def stun() -> Iterator[int]:
 @pytest.fixture
 def good(stun: int) -> Iterator[IceConfig]:
     servers = [{"urls": [f"stun:127.0.0.1:{stun}"]}, {"urls": "https://not-ice"}]
-    config = IceConfig(json.dumps({"iceConfig": {"iceServers": servers}}).encode())
+    # With a BOM, as editors write one.
+    config = IceConfig(codecs.BOM_UTF8 + json.dumps({"iceConfig": {"iceServers": servers}}).encode())
     yield config
     config.close()
 

@@ -147,14 +147,19 @@ def test_the_launcher_exits_when_the_fork_server_ends(tmp_path: Path) -> None:
         assert launcher.wait(timeout=10) == 70
 
 
-def test_the_launchers_secrets_are_not_the_bots(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [{"PIPECAT_POD_TOKEN": "s3cret-token"}, {"\ufeffPIPECAT_POD_TOKEN": '"s3cret-token"'}],
+    ids=["plain", "with a BOM and quotation marks"],
+)
+def test_the_launchers_secrets_are_not_the_bots(tmp_path: Path, given: dict[str, str]) -> None:
     bot = """
 import os
 async def bot(args):
     everything = open("/proc/self/environ").read() + repr(os.environ)
     assert "s3cret" not in everything and "MINE" in everything
 """
-    variables: dict[str, Any] = {"PIPECAT_POD_TOKEN": "s3cret-token", "PINLESS_HMAC_SECRET": "s3cret-pin", "MINE": "x"}
+    variables: dict[str, Any] = {**given, "PINLESS_HMAC_SECRET": "s3cret-pin", "MINE": "x"}
     with launch(tmp_path, bot, **variables) as launcher:
         answer = launcher.http.post("/bot", json={}, headers={"x-pipecat-pod-token": "s3cret-token"})
         assert answer.status_code == 200, launcher.log()
