@@ -12,11 +12,12 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse
-from starlette.routing import BaseRoute, Match, Mount, Router
+from starlette.routing import BaseRoute, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipecat_base import LAUNCHER
-from pipecat_base.bot.web_app import bots_app
+from pipecat_base.api.clashes import warn_of_clashes
+from pipecat_base.bot.web_app import bots_app, bots_routes
 from pipecat_base.config.hosts import HOST_HEADERS
 from pipecat_base.errors import Malformed, Refusal, Starting
 from pipecat_base.logs.logger import logger
@@ -47,7 +48,7 @@ def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlett
     # As the default, not at the end: routes may be added to the bot's app in a session.
     rest = Router(missing, redirect_slashes=False, default=app.router.default)
     app.router.default = rest if bot_app is not None else _late_routes(rest)
-    warn_of_clashes(routes, app.router.routes)
+    warn_of_clashes(routes, bots_routes())
     app.router.routes[:0] = routes
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
     app.add_exception_handler(ClientDisconnect, client_disconnected)
@@ -205,19 +206,3 @@ def _late_routes(rest: ASGIApp) -> ASGIApp:
         await (bots_app() or rest)(scope, receive, send)
 
     return serve
-
-
-def warn_of_clashes(ours: Sequence[BaseRoute], theirs: Sequence[BaseRoute]) -> None:
-    """Warn of routes of the bot, nested ones too, that match requests of ours."""
-    for route in ours:
-        path: str = getattr(route, "path", "")
-        if "{" in path:
-            continue
-        for method in sorted(getattr(route, "methods", None) or {"WebSocket"}):
-            kind = "websocket" if method == "WebSocket" else "http"
-            scope = {"type": kind, "method": method, "path": path, "root_path": "", "headers": [], "path_params": {}}
-            # A mount, such as static files at "/", matches every path below it: no clash.
-            taken = [r for r in theirs if not isinstance(r, Mount) and r.matches(scope)[0] is Match.FULL]
-            if taken and method != "HEAD":
-                name = getattr(taken[0], "name", None) or "route"
-                logger.warning(f"{path} is reserved for the launcher ({method}): your {name}() is not served there")

@@ -28,4 +28,7 @@ class UnavailableRoutes:
 
     async def websocket(self, websocket: WebSocket) -> None:
         # Otherwise the server would answer 403, which suggests a missing token.
-        raise NotServed("No WebSocket is served at this path: phones use /ws, other clients /ws-client.")
+        raise NotServed(
+            "No WebSocket is served at this path: phones use /ws, other clients /ws-client, with a token in the path "
+            "only if PIPECAT_WEBSOCKET_AUTH is token."
+        )

@@ -13,7 +13,7 @@ from pipecat_base.api.flow_config import FlowFiles
 from pipecat_base.auth.keys import bearer_of
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.errors import Unauthorized
-from pipecat_base.server.paths import TOKEN_PATHS
+from pipecat_base.server.paths import STREAMS, STREAMS_WITH_TOKEN
 from pipecat_base.sessions.pod import Pod, SessionRequest
 from pipecat_base.sessions.transports import TransportKind, WebSocketTransport
 
@@ -39,16 +39,10 @@ class WebSocketRoutes:
         self._tokens = tokens
 
     def routes(self) -> list[WebSocketRoute]:
-        """Each route also has a variant with the token as the last part of the path."""
-        phone, client = partial(self.serve, PHONE), partial(self.serve, PLAIN_CLIENT)
-        return [
-            WebSocketRoute("/ws", phone),
-            WebSocketRoute("/ws-client", client),
-            *(
-                WebSocketRoute(f"{path}{{token}}", serve)
-                for path, serve in zip(TOKEN_PATHS, (phone, client), strict=True)
-            ),
-        ]
+        """With tokens, each route also has a variant with the token as the last part of the path."""
+        paths = STREAMS if self._tokens is None else (*STREAMS, *STREAMS_WITH_TOKEN)
+        serves = partial(self.serve, PHONE), partial(self.serve, PLAIN_CLIENT)
+        return [WebSocketRoute(path, serve) for path, serve in zip(paths, serves * 2, strict=False)]
 
     async def serve(self, transport_type: str | None, websocket: WebSocket) -> None:
         session_id = requests.session_id(websocket)

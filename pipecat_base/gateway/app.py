@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp
 
 from pipecat_base import LAUNCHER
-from pipecat_base.api.app import warn_of_clashes
+from pipecat_base.api.clashes import warn_of_clashes
 from pipecat_base.auth import host_and_origin
 from pipecat_base.auth.keys import Keys
 from pipecat_base.config.settings import Settings

@@ -49,8 +49,7 @@ class ProviderStream:
         if agent and self._agent_name not in (None, agent):
             raise UnknownAgent("There is no agent of this name.", field="serviceHost")
         token = websocket.path_params.get("token")
-        needs_signature = token is None or self._tokens is None
-        is_signed = needs_signature and self._telephony.check_handshake(self._provider, websocket)
+        is_signed = token is None and self._telephony.check_handshake(self._provider, websocket)
         if is_signed and self._tokens is not None:
             token = self._tokens.mint()
         path = "/ws" if token is None else f"/ws/{quote(token)}"
@@ -124,5 +123,7 @@ def routes(
     found = [WebSocketRoute("/sessions/{session_id}/ws-client", ClientStream(inside, pending_sessions))]
     for provider in (*PROVIDERS, GENERIC):
         stream = ProviderStream(provider, inside, direct, telephony, tokens=tokens, agent_name=agent_name)
-        found += [WebSocketRoute(f"/ws/{provider}", stream), WebSocketRoute(f"/ws/{provider}/{{token}}", stream)]
+        found.append(WebSocketRoute(f"/ws/{provider}", stream))
+        if tokens is not None:
+            found.append(WebSocketRoute(f"/ws/{provider}/{{token}}", stream))
     return found

@@ -21,7 +21,7 @@ from pipecat_base.auth.tokens import Tokens
 from pipecat_base.config.settings import Settings
 from pipecat_base.server.client_address import TraceHeaders
 from pipecat_base.server.lifecycle import Lifecycle
-from pipecat_base.server.paths import STARTS, STREAMS
+from pipecat_base.server.paths import STARTS, STREAMS, STREAMS_WITH_TOKEN
 from pipecat_base.sessions.pod import Pod
 
 if TYPE_CHECKING:
@@ -115,7 +115,8 @@ def _entrance(
     if settings.gateway.is_enabled and keys.are_needed:
         direct = InternalHeaders(direct, settings.gateway.pod_token)
     if settings.gateway.pod_token is not None:
-        direct = PodTokenGuard(direct, settings.gateway.pod_token, STARTS + STREAMS)
+        streams = STREAMS if tokens is None else STREAMS + STREAMS_WITH_TOKEN
+        direct = PodTokenGuard(direct, settings.gateway.pod_token, STARTS, streams)
     elif settings.gateway.is_enabled and keys.are_needed:
         direct = PodTokenGuard(direct, None, STARTS)
     if pending_sessions is None:

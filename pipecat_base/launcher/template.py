@@ -155,9 +155,10 @@ def _listed(routes: Sequence[BaseRoute]) -> list[tuple[str, list[str] | None, st
         path: str = getattr(route, "path", "")
         name: str = getattr(route, "name", None) or ""
         methods: Any = getattr(route, "methods", None)
-        if isinstance(route, Mount):
+        kind = type(getattr(route, "original_route", route))
+        if issubclass(kind, Mount):
             found.append((path, ["*"], name))
-        elif isinstance(route, WebSocketRoute) or type(route).__name__ == "APIWebSocketRoute":
+        elif issubclass(kind, WebSocketRoute) or kind.__name__ == "APIWebSocketRoute":
             found.append((path, None, name))
         elif methods:
             found.append((path, sorted(methods), name))

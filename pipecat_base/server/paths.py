@@ -8,6 +8,8 @@ STARTS = ("/bot", "/api/offer", "/files")
 STREAMS = ("/ws", "/ws-client")
 """These accept WebSocket tokens too (PIPECAT_WEBSOCKET_AUTH)."""
 TOKEN_PATHS = ("/ws/", "/ws-client/")
+STREAMS_WITH_TOKEN = tuple(f"{path}{{token}}" for path in TOKEN_PATHS)
+"""Without tokens these are the bot's own."""
 PHONES = ("twilio", "telnyx", "plivo", "exotel")
 """Phone providers; each may open its stream at /ws/NAME."""
 

@@ -208,11 +208,22 @@ def behind_a_token() -> Iterator[Launcher]:
         yield launcher
 
 
-@pytest.mark.parametrize("path", ["/ws/twilio/x", "/ws/plivo", "/ws/plivo/x", "/ws/generic", "/ws/generic/x", "/ws"])
+@pytest.mark.parametrize("path", ["/ws/twilio", "/ws/plivo", "/ws/generic", "/ws", "/ws-client"])
 def test_behind_a_pod_token_a_stream_that_proves_nothing_is_refused(behind_a_token: Launcher, path: str) -> None:
     with pytest.raises(InvalidStatus) as refused:
         connect(behind_a_token.websocket_url(path))
     assert refused.value.response.status_code == 401
+
+
+@pytest.mark.parametrize("path", ["/ws/x", "/ws-client/x", "/ws/twilio/x", "/ws/plivo/x", "/ws/generic/x"])
+def test_a_token_in_the_path_leads_nowhere_where_no_token_is_needed(
+    gateway: Launcher, behind_a_token: Launcher, path: str
+) -> None:
+    for launcher in (gateway, behind_a_token):
+        with pytest.raises(InvalidStatus) as refused:
+            connect(launcher.websocket_url(path))
+        assert refused.value.response.status_code in (403, 404)
+        assert sessions(launcher) == []
 
 
 def test_with_a_pod_token_streams_use_the_gateways_own_paths() -> None:
