@@ -50,7 +50,7 @@ app.include_router(router)
 async def bot(args):
     print("a session", flush=True)
 """
-OWN = {"/ws/sales": "sales", "/ws-client/ann": "client ann", "/ws/a/b": "seat b"}
+OWN = {"/ws/sales": "sales", "/ws-client/ann": "client ann", "/ws/a/b": "seat b", "/ws/twilio/b": "seat b"}
 SECRET = "sh4red-key-of-the-test"
 
 
