@@ -1,4 +1,4 @@
-"""A session's flow config: opaque text from the platform, in an envelope of ``POST /bot`` or a WebSocket's file."""
+"""A session's flow config: opaque text, in an envelope of ``POST /bot``, a WebSocket's file, or ``POST /start``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pipecat_base.logs.escaping import logged
 ENVELOPE = "x-pcc-start-envelope"
 ENVELOPE_VERSION = "1"
 FILE = "x-pcc-flow-config-file"
+SCOPE_KEY = "pipecat_base.flow_config"  # of a WebSocket whose session the gateway has started
 MAX_NAME_LENGTH = 255  # characters, as in file systems
 
 
@@ -25,17 +26,17 @@ def open_envelope(content: Any, version: str | None) -> tuple[Any, str | None]:
     if not isinstance(content, dict) or not {"body", "flow_config"} <= content.keys():
         raise Malformed("start envelope needs both 'body' and 'flow_config'", field="body")
     flow = content["flow_config"]
-    if not isinstance(flow, str) or not flow.strip() or not _is_encodable(flow):
+    if not is_flow(flow):
         raise Malformed("start envelope 'flow_config' must be non-empty text", field="body.flow_config")
     return content["body"], flow
 
 
-def _is_encodable(text: str) -> bool:
+def is_flow(value: Any) -> bool:
+    """True for text that is not blank."""
     try:
-        text.encode()  # JSON can hold half a surrogate pair
-    except UnicodeEncodeError:
+        return isinstance(value, str) and bool(value.strip()) and bool(value.encode())
+    except UnicodeEncodeError:  # JSON can hold half a surrogate pair
         return False
-    return True
 
 
 class FlowFiles:

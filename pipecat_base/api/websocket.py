@@ -9,7 +9,7 @@ from starlette.websockets import WebSocket
 
 from pipecat_base.api import requests
 from pipecat_base.api.flow_config import FILE as FLOW_FILE
-from pipecat_base.api.flow_config import FlowFiles
+from pipecat_base.api.flow_config import SCOPE_KEY, FlowFiles
 from pipecat_base.auth.keys import bearer_of
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.errors import Unauthorized
@@ -49,7 +49,9 @@ class WebSocketRoutes:
         token = self._authorize(websocket, session_id)
         max_seconds = requests.max_seconds(websocket, session_id)
         body = await requests.query_body(websocket, session_id)
-        flow_config = await self._flow_files.read(websocket.headers.get(FLOW_FILE), session_id)
+        flow_config = websocket.scope.get(SCOPE_KEY)
+        if flow_config is None:
+            flow_config = await self._flow_files.read(websocket.headers.get(FLOW_FILE), session_id)
         request = SessionRequest(session_id, TransportKind.WEBSOCKET, max_seconds, caller=requests.caller(websocket))
         async with self._pod.reserve(request) as slot:
             # Consumed only now, so that it stays valid after a refusal for want of a slot.

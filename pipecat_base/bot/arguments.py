@@ -88,6 +88,7 @@ class ArgumentFactory:
     Args:
         wants_cloud: Import pipecatcloud, which takes half a second on a small machine.
         guard: Entered around imports: pipecatcloud removes every log sink when it is imported.
+        default_flow: The flow config of sessions that bring none.
     """
 
     def __init__(
@@ -95,7 +96,9 @@ class ArgumentFactory:
         *,
         wants_cloud: bool,
         guard: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
+        default_flow: str | None = None,
     ) -> None:
+        self._default_flow = default_flow
         self.file_storage: Any = None
         self._wants_cloud = wants_cloud
         self._guard = guard
@@ -141,14 +144,16 @@ class ArgumentFactory:
             reason = f"its session arguments did not build ({type(error).__name__}: {message})"
             raise MoqRefused(reason, session_id=session_id) from None
 
-    async def build_runners(self, type_name: str, session_id: str, body: Any, values: Mapping[str, Any]) -> Arguments:
+    async def build_runners(
+        self, type_name: str, session_id: str, body: Any, values: Mapping[str, Any], **later: Any
+    ) -> Arguments:
         """Build arguments of a class that only pipecat has. Raises NotSupported if this pipecat does not."""
         await self.resolve()
         module = sys.modules.get(RUNNER) or await asyncio.to_thread(self._import_runner)
         type_ = getattr(module, type_name, None)
         if type_ is None:
             raise NotSupported(f"The pipecat-ai that is installed here has no {type_name}.", session_id=session_id)
-        return self._build(type_, values, session_id, body)
+        return self._build(type_, values, session_id, body, **later)
 
     def _build(
         self, type_: type[Any] | None, values: Mapping[str, Any], session_id: str, body: Any, **later: Any
@@ -157,7 +162,9 @@ class ArgumentFactory:
             raise NotSupported("The installed pipecat has no arguments for this transport.", session_id=session_id)
         defaults = {"body": body, "file_storage": self.file_storage, "flow_config": None}
         signals = {"handle_sigint": False, "handle_sigterm": False}
-        arguments: Arguments = _build(type_, values, session_id=session_id, **{**defaults, **signals, **later})
+        fields = {**defaults, **signals, **later}
+        fields["flow_config"] = fields["flow_config"] or self._default_flow
+        arguments: Arguments = _build(type_, values, session_id=session_id, **fields)
         return arguments
 
     def _import_runner(self) -> Any:

@@ -67,7 +67,9 @@ def local_pod(
 ) -> LocalPod:
     """A pod that runs the bot in this process; ``setup()`` has not run yet. ``emit`` receives its sessions' events."""
     bot = imported.bot
-    arguments = ArgumentFactory(wants_cloud=imported.wants_cloud, guard=logs.unchanged)
+    arguments = ArgumentFactory(
+        wants_cloud=imported.wants_cloud, guard=logs.unchanged, default_flow=settings.flow_config
+    )
     bot_function = BotFunction(
         bot.function,
         name=bot.name,

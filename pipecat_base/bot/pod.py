@@ -189,10 +189,14 @@ class LocalSlot(HeldSlot):
             arguments = await build("moq", session.id, body, relay, flow_config=flow_config)
         elif isinstance(transport, LiveKitRoom):
             room = {"room_name": transport.room_name, "url": transport.url, "token": transport.token}
-            arguments = await pod.arguments.build_runners("LiveKitRunnerArguments", session.id, body, room)
+            arguments = await pod.arguments.build_runners(
+                "LiveKitRunnerArguments", session.id, body, room, flow_config=flow_config
+            )
         elif isinstance(transport, MoqServer):
             values, ready = moq.server_values(transport.namespace, transport.port)
-            arguments = await pod.arguments.build_runners("MOQRunnerArguments", session.id, body, values)
+            arguments = await pod.arguments.build_runners(
+                "MOQRunnerArguments", session.id, body, values, flow_config=flow_config
+            )
             self.add_closer(moq.call_when_ready(ready, arguments, transport.on_serving))
         else:
             arguments = await build("plain", session.id, body, flow_config=flow_config)

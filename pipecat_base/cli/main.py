@@ -57,13 +57,27 @@ def dev(options: argparse.Namespace) -> int:
     from pipecat_base.launcher.reload import HOST, Development
 
     development = Development(_folder(options), reload=options.reload)
+    flow_file = None if options.flow is None else Path(options.flow).absolute()
 
     def find_settings() -> Settings:
         development.env_file.read()
         defaults = {"PIPECAT_HOST": HOST, "PIPECAT_LOG_LEVEL": "INFO", **_not_blank(environment.read())}
-        return _settings(options, {**defaults, "PIPECAT_GATEWAY": "1"}, development.env_file)
+        settings = _settings(options, {**defaults, "PIPECAT_GATEWAY": "1"}, development.env_file)
+        return dataclasses.replace(settings, flow_config=None if flow_file is None else _flow(flow_file))
 
     return Process(options.site).serve(find_settings, development)
+
+
+def _flow(file: Path) -> str:
+    try:
+        flow = file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise SettingsInvalid([f"--flow: {file} cannot be read ({error.strerror})"]) from None
+    except UnicodeDecodeError:
+        raise SettingsInvalid([f"--flow: {file} is not UTF-8 text"]) from None
+    if not flow.strip():
+        raise SettingsInvalid([f"--flow: {file} is blank; write a flow into it (YAML or JSON)"])
+    return flow
 
 
 def _folder(options: argparse.Namespace) -> Path:
@@ -214,6 +228,9 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "serve", serve, common)
     developer = _command(commands, "dev", dev, common)
     developer.add_argument("--reload", action="store_true", default=False, help="reload the bot when it changes")
+    developer.add_argument(
+        "--flow", metavar="FILE", default=None, help="flow config of every session that brings none (args.flow_config)"
+    )
 
     checker = _command(commands, "check", check, common)
     checker.add_argument("--json", action="store_true", help="print one JSON object")

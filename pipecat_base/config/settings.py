@@ -630,6 +630,7 @@ class Settings:
 
     Attributes:
         warnings: Log lines about values that count as unset because they are wrong, and about names that look misspelt.
+        flow_config: The flow of sessions that bring none (`dev --flow`).
     """
 
     server: ServerSettings = ServerSettings()
@@ -647,6 +648,7 @@ class Settings:
     webrtc: WebRTCSettings = WebRTCSettings()
     files: FileSettings = FileSettings()
     warnings: tuple[str, ...] = ()
+    flow_config: str | None = dataclasses.field(default=None, repr=False)
 
     @classmethod
     def load(cls, environment: Mapping[str, str], *, shown_as: Mapping[str, str] | None = None) -> Settings:

@@ -51,6 +51,7 @@ def gateway_routes(
     tokens: Tokens | None,
     report_of: Callable[[str], Mapping[str, Any] | None],
     shows_bot_errors: bool,
+    is_dev: bool,
 ) -> GatewayRoutes:
     """Build the routes.
 
@@ -60,6 +61,7 @@ def gateway_routes(
         tokens: Required by the pod's WebSockets; None if they require none.
         report_of: Gives the report of a session that ended recently.
         shows_bot_errors: True in development: callers may see the bot's exceptions.
+        is_dev: Unknown fields of `/start` are refused.
     """
     telephony.require(settings.providers)
     addresses = Addresses(settings.gateway.public_url)
@@ -74,6 +76,7 @@ def gateway_routes(
         max_body_bytes=settings.limits.max_body_bytes,
         tokens=tokens,
         stream_path=stream_path.without_token,
+        is_dev=is_dev,
     )
     features = FeatureManager(settings, has_file_storage=pod.about.has_file_storage)
     client = None if pages.client_folder() is None else pages.CLIENT

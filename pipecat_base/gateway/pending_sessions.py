@@ -12,14 +12,19 @@ from pipecat_base.errors import AtCapacity, TooLarge
 from pipecat_base.server import large_json
 
 MAX_PENDING_SESSIONS = 1000
-MAX_TOTAL_BYTES = 64 * 1024 * 1024  # of all bodies
+MAX_TOTAL_BYTES = 64 * 1024 * 1024  # of all bodies and flows
 MAX_BODY_BYTES = 700 * 1024  # in base64, it fits into a request's line
 
 
 @dataclass(frozen=True)
 class PendingSession:
     body: bytes  # JSON
+    flow_config: str | None
     expires_at: float  # on the clock of PendingSessions
+
+    @property
+    def size(self) -> int:
+        return len(self.body) + len((self.flow_config or "").encode())
 
 
 class PendingSessions:
@@ -28,17 +33,18 @@ class PendingSessions:
         self._clock = clock
         self._pending: dict[str, PendingSession] = {}
 
-    async def add(self, session_id: str, body: Any) -> None:
+    async def add(self, session_id: str, body: Any, flow_config: str | None = None) -> None:
         """Raises TooLarge for a large body, AtCapacity if too many sessions, or too large ones, are pending."""
         content = await large_json.dumps(body)
         now = self._clock()
         self._pending = {key: value for key, value in self._pending.items() if value.expires_at > now}
         if len(content) > MAX_BODY_BYTES:
             raise TooLarge(f"The body of a WebSocket's session takes more than {MAX_BODY_BYTES} bytes.", field="body")
-        size = sum(len(pending.body) for pending in self._pending.values())
-        if len(self._pending) >= MAX_PENDING_SESSIONS or size + len(content) > MAX_TOTAL_BYTES:
+        added = PendingSession(content, flow_config, now + self._lifetime)
+        size = sum(pending.size for pending in self._pending.values())
+        if len(self._pending) >= MAX_PENDING_SESSIONS or size + added.size > MAX_TOTAL_BYTES:
             raise AtCapacity(f"{len(self._pending)} sessions from /start wait for their clients.")
-        self._pending[session_id] = PendingSession(content, now + self._lifetime)
+        self._pending[session_id] = added
 
     def remove(self, session_id: str) -> bool:
         """False if this session is not pending."""

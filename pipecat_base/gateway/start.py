@@ -15,9 +15,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 
 from pipecat_base.api import requests
+from pipecat_base.api.flow_config import is_flow
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.bot import installed
 from pipecat_base.config.settings import ProviderSettings
+from pipecat_base.config.suggestions import nearest
 from pipecat_base.errors import Malformed, NotRunning
 from pipecat_base.gateway import livekit
 from pipecat_base.gateway.addresses import Addresses
@@ -25,6 +27,8 @@ from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.moq import Moq
 from pipecat_base.gateway.pending_sessions import PendingSessions
 from pipecat_base.gateway.providers import PROVIDERS
+from pipecat_base.logs.escaping import logged
+from pipecat_base.logs.logger import logger
 from pipecat_base.server.paths import SESSION_ID
 from pipecat_base.sessions.pod import Pod, SessionRequest, SessionSlot
 from pipecat_base.sessions.transports import PUBLIC_STUN, DailyRoom, NoTransport, PendingWebRTC, TransportKind
@@ -37,13 +41,15 @@ PACKAGES = {
     "moq": installed.MOQ,
 }
 MOQ_READY_SECONDS = 15.0  # as in pipecat's runner
+MAX_NAMES_LOGGED, MAX_NAME_LENGTH = 5, 60
 
 
 class StartRequest(BaseModel):
-    """The request's body. Other fields are ignored."""
+    """The request's body. Other fields are refused in development, and ignored with a warning elsewhere."""
 
     transport: str | None = None
     body: Any = None
+    flow_config: str | None = None
     createDailyRoom: bool | None = None  # noqa: N815
     dailyRoomProperties: dict[str, Any] | None = None  # noqa: N815
     dailyMeetingTokenProperties: dict[str, Any] | None = None  # noqa: N815
@@ -62,6 +68,10 @@ class Start:
     def body(self) -> Any:
         return {} if self.fields.body is None else self.fields.body
 
+    @property
+    def flow_config(self) -> str | None:
+        return self.fields.flow_config
+
 
 Answer = dict[str, Any]
 
@@ -78,8 +88,10 @@ class StartRoutes:
         max_body_bytes: int,
         tokens: Tokens | None,
         stream_path: Callable[[str], str],  # by provider, without a token
+        is_dev: bool = False,
     ) -> None:
         self._pod = pod
+        self._is_dev = is_dev
         self._providers = providers
         self._max_body_bytes = max_body_bytes
         self._addresses = addresses
@@ -119,8 +131,10 @@ class StartRoutes:
         return await self._start(request, f"/v1/public/{agent}", "plain")
 
     async def _start(self, request: Request, prefix: str, default: str) -> JSONResponse:
-        fields = _parsed(await requests.json_body(request, self._max_body_bytes))
+        content = await requests.json_body(request, self._max_body_bytes)
+        fields = _parsed(content)
         session_id = str(uuid.uuid4())
+        self._check_names(content, session_id)
         start = Start(request, session_id, fields, f"{prefix}/sessions/{session_id}")
         transport = fields.transport or ("daily" if fields.createDailyRoom else default)
         if transport == "daily" and not fields.createDailyRoom:
@@ -135,6 +149,17 @@ class StartRoutes:
             raise Malformed(f"Not one of {', '.join((*self._immediate, *self._deferred))}.", field="transport")
         headers = {SESSION_ID: session_id, SESSION_ID_FIELD: session_id} if SESSION_ID_FIELD in answer else {}
         return JSONResponse(answer, headers=headers)
+
+    def _check_names(self, content: dict[str, Any], session_id: str) -> None:
+        """Refuse unknown fields in development; log them elsewhere."""
+        unknown = [name for name in content if name not in StartRequest.model_fields]
+        if not unknown:
+            return
+        if self._is_dev:
+            raise Malformed(_why_unknown(unknown[0]), field=logged(unknown[0], MAX_NAME_LENGTH))
+        with logger.contextualize(session_id=session_id):
+            for name in unknown[:MAX_NAMES_LOGGED]:
+                logger.warning(f"Ignored '{logged(name, MAX_NAME_LENGTH)}' of POST /start: {_why_unknown(name)}")
 
     async def _begin(
         self, transport: TransportKind, begin: Callable[[Start, SessionSlot], Awaitable[Answer]], start: Start
@@ -157,12 +182,12 @@ class StartRoutes:
         return await self._deferred[transport](start)
 
     async def _with_nothing(self, start: Start, slot: SessionSlot) -> Answer:
-        await slot.start(NoTransport(), start.body)
+        await slot.start(NoTransport(), start.body, flow_config=start.flow_config)
         return self._started(start)
 
     async def _with_webrtc(self, start: Start, slot: SessionSlot) -> Answer:
         servers = await self._pod.ice_servers()
-        await slot.start(PendingWebRTC(), start.body)
+        await slot.start(PendingWebRTC(), start.body, flow_config=start.flow_config)
         answer = self._started(start)
         if servers:
             answer["iceConfig"] = {"iceServers": servers}
@@ -174,17 +199,17 @@ class StartRoutes:
         fields = start.fields
         room = await self._daily.create(fields.dailyRoomProperties or {}, fields.dailyMeetingTokenProperties or {})
         async with self._daily.deleting_on_failure(room):
-            await slot.start(DailyRoom(room.url, room.token), start.body)
+            await slot.start(DailyRoom(room.url, room.token), start.body, flow_config=start.flow_config)
         return {"dailyRoom": room.url, "dailyToken": room.token, **self._started(start)}
 
     async def _with_livekit(self, start: Start, slot: SessionSlot) -> Answer:
         room, answer = livekit.create_room(self._providers, start.session_id)
-        await slot.start(room, start.body)
+        await slot.start(room, start.body, flow_config=start.flow_config)
         return {**answer, **self._started(start)}
 
     async def _with_moq(self, start: Start, slot: SessionSlot) -> Answer:
         moq = Moq(start.fields.namespace)
-        await slot.start(moq.transport(), start.body)
+        await slot.start(moq.transport(), start.body, flow_config=start.flow_config)
         ready = asyncio.ensure_future(moq.ready.wait())
         ended = asyncio.ensure_future(slot.until_ended())
         await asyncio.wait({ready, ended}, timeout=MOQ_READY_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -197,7 +222,7 @@ class StartRoutes:
 
     async def _to_websocket(self, start: Start) -> Answer:
         # The session begins when the client connects, so its uploads cannot belong to it yet.
-        await self._pending_sessions.add(start.session_id, start.body)
+        await self._pending_sessions.add(start.session_id, start.body, start.flow_config)
         url = f"{self._addresses.websocket(start.request)}/sessions/{start.session_id}/ws-client"
         answer: Answer = {"wsUrl": url, "sessionId": start.session_id}
         if self._tokens is not None:
@@ -207,9 +232,14 @@ class StartRoutes:
         return answer
 
     async def _to_phone(self, provider: str, start: Start) -> Answer:
-        answer: Answer = {"wsUrl": f"{self._addresses.websocket(start.request)}{self._stream_path(provider)}"}
+        address = self._addresses.websocket(start.request)
+        answer: Answer = {"wsUrl": f"{address}{self._stream_path(provider)}"}
+        if start.body != {} or start.flow_config is not None:
+            # Only this call's stream gets them, so it has an address of its own.
+            await self._pending_sessions.add(start.session_id, start.body, start.flow_config)
+            answer = {"wsUrl": f"{address}/sessions/{start.session_id}/ws", "sessionId": start.session_id}
         if self._tokens is not None:
-            answer["token"] = self._tokens.mint()
+            answer["token"] = self._tokens.mint(session_id=answer.get("sessionId"))
         return answer
 
     def _started(self, start: Start) -> Answer:
@@ -222,8 +252,16 @@ class StartRoutes:
 def _parsed(content: Any) -> StartRequest:
     if not isinstance(content, dict):
         raise Malformed("Not an object.", field="body")
+    if "flow_config" in content and not is_flow(content["flow_config"]):
+        raise Malformed("Not the text of a flow (YAML or JSON), or blank.", field="flow_config")
     try:
         return StartRequest.model_validate(content)
     except ValidationError as error:
         first = error.errors()[0]
         raise Malformed(f"{first['msg']}.", field=".".join(map(str, first["loc"]))) from None
+
+
+def _why_unknown(name: str) -> str:
+    meant = nearest([name[:MAX_NAME_LENGTH]], StartRequest.model_fields).get(name)
+    hint = "What your bot reads belongs in body." if meant is None else f"Is {meant} meant?"
+    return f"POST /start has no such field. {hint}"

@@ -9,6 +9,7 @@ from starlette.routing import WebSocketRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from pipecat_base.api.flow_config import SCOPE_KEY
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.config.settings import GatewaySettings, ProviderSettings
 from pipecat_base.errors import UnknownAgent, UnknownSession
@@ -60,11 +61,12 @@ class ProviderStream:
 
 
 class ClientStream:
-    """``WS /sessions/{session_id}/ws-client``, for pending sessions."""
+    """``WS /sessions/{session_id}/ws-client`` and ``/ws``, the second for phones: streams of pending sessions."""
 
-    # The id is in the path, not in the query, because some clients append "?token=" to the URL.
+    # The id is not in the query: some clients append "?token=" to the URL, and Twilio drops queries.
 
-    def __init__(self, inside: ASGIApp, pending_sessions: PendingSessions) -> None:
+    def __init__(self, path: str, inside: ASGIApp, pending_sessions: PendingSessions) -> None:
+        self._path = path
         self._inside = inside
         self._pending_sessions = pending_sessions
 
@@ -76,13 +78,15 @@ class ClientStream:
             raise UnknownSession(session_id, "No session of this id waits for its client: POST /start first.")
         body = base64.urlsafe_b64encode(pending.body).decode()
         query = {"body": body, **{k: v for k, v in websocket.query_params.items() if k == "token"}}
+        token = websocket.path_params.get("token")
         pod_scope = forwarded(
             websocket,
-            b"/ws-client",
+            (self._path if token is None else f"{self._path}/{quote(token)}").encode(),
             session_id=session_id,
             query=urlencode(query).encode(),
             dropped=NO_HEADERS,
         )
+        pod_scope[SCOPE_KEY] = pending.flow_config
 
         async def send_and_note(message: Message) -> None:
             if message["type"] == "websocket.accept":  # otherwise the client may retry, for example with a token
@@ -120,7 +124,13 @@ def routes(
     tokens: Tokens | None,
     agent_name: str | None,
 ) -> list[WebSocketRoute]:
-    found = [WebSocketRoute("/sessions/{session_id}/ws-client", ClientStream(inside, pending_sessions))]
+    client = ClientStream("/ws-client", inside, pending_sessions)
+    phone = ClientStream("/ws", inside, pending_sessions)
+    found = [
+        WebSocketRoute("/sessions/{session_id}/ws-client", client),
+        WebSocketRoute("/sessions/{session_id}/ws", phone),
+        WebSocketRoute("/sessions/{session_id}/ws/{token}", phone),
+    ]
     for provider in (*PROVIDERS, GENERIC):
         stream = ProviderStream(provider, inside, direct, telephony, tokens=tokens, agent_name=agent_name)
         found.append(WebSocketRoute(f"/ws/{provider}", stream))

@@ -50,6 +50,7 @@ def frontend(
     before: Frontend | None = None,
     *,
     shows_bot_errors: bool = False,
+    is_dev: bool = False,
 ) -> Frontend:
     """Put the launcher's routes on the bot's app, and guards around them.
 
@@ -92,6 +93,7 @@ def frontend(
         pending_sessions,
         telemetry,
         shows_bot_errors=shows_bot_errors,
+        is_dev=is_dev,
     )
     return Frontend(calls, entrance, tokens, pending_sessions)
 
@@ -108,6 +110,7 @@ def _entrance(
     telemetry: Telemetry,
     *,
     shows_bot_errors: bool,
+    is_dev: bool,
 ) -> application.EntryMiddleware:
     # A gateway stands between callers and the pod.
     direct: ASGIApp = CapabilitiesRoute(inside, capabilities)
@@ -142,6 +145,7 @@ def _entrance(
         tokens=tokens,
         report_of=lambda session_id: None if telemetry.reports is None else telemetry.reports.get(session_id),
         shows_bot_errors=shows_bot_errors,
+        is_dev=is_dev,
     )
     app = gateway.build(routes, pod, settings, direct, keys)
     return application.EntryMiddleware(

@@ -131,6 +131,7 @@ class Launcher:
             self._telemetry,
             before,
             shows_bot_errors=self._shows_bot_errors,
+            is_dev=self._development is not None,
         )
 
     async def _open(self, server: Server, serving: asyncio.Task[None]) -> Mapping[str, Any]:

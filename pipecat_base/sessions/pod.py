@@ -44,7 +44,7 @@ class SessionSlot(Protocol):
     async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
         """Run the bot to its end. Raises Refusal if no offer arrives, or a package is not installed."""
 
-    async def start(self, transport: Transport, body: Any) -> None:
+    async def start(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> None:
         """Run the bot in the background, also after the scope. Raises Refusal if its arguments cannot be made."""
 
     async def pick_up(self, call: WhatsAppCall) -> str:

@@ -25,8 +25,8 @@ class HeldSlot:
     async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
         raise NotImplementedError  # subclasses run the bot
 
-    async def start(self, transport: Transport, body: Any) -> None:
-        running = asyncio.ensure_future(self.run(transport, body))
+    async def start(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> None:
+        running = asyncio.ensure_future(self.run(transport, body, flow_config=flow_config))
         try:
             while not running.done() and self.session.state is SessionState.ADMITTED:  # its arguments are being made
                 changed = asyncio.ensure_future(self._registry.changed())

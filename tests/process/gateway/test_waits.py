@@ -67,7 +67,7 @@ class Broken:
     async def reserve(self, request: SessionRequest) -> AsyncIterator[Broken]:
         yield self
 
-    async def start(self, transport: Any, body: Any) -> None:
+    async def start(self, transport: Any, body: Any, *, flow_config: str | None = None) -> None:
         raise NotSupported("No arguments for this transport.")
 
 

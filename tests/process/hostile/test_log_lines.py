@@ -316,6 +316,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
         "//ws/TOKEN",
         "/WS/TOKEN",
         "/sessions/s-1/ws-client/TOKEN",
+        "/sessions/s-1/ws/TOKEN",
         "/ws%20/TOKEN",
     ],
 )
