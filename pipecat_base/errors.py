@@ -113,6 +113,10 @@ class PackagesConflict(StartupError):
     )
 
 
+class ImportTimedOut(StartupError):
+    code, exit_status, meaning = "import_timed_out", 26, "the import of the bot took longer than PIPECAT_IMPORT_TIMEOUT"
+
+
 class PipecatUnusable(StartupError):
     code, exit_status, meaning = "pipecat_unusable", 78, "pipecat-ai or pipecatcloud is too old or broken"
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipecat_base.bot import advisories, compatibility, dev_credentials, loader
 from pipecat_base.bot.arguments import CLOUD
+from pipecat_base.bot.import_watch import GiveUp, watching
 from pipecat_base.bot.loader import Bot
 from pipecat_base.bot.memory import collecting_seldom
 from pipecat_base.bot.packages import BOTS_MODULE, UPLOADS, Packages, unused
@@ -36,7 +38,9 @@ class Imported:
 
 
 @collecting_seldom()
-def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bool = False) -> Imported:
+def import_bot(
+    settings: Settings, packages: Packages, logs: Logs, give_up: GiveUp, *, is_dev: bool = False
+) -> Imported:
     """Import and validate the bot. pipecat, a quarter of a second, is imported only if its sources mention it."""
     if settings.telemetry.observers:
         environment.append_setup_file(os.path.join(os.path.dirname(__file__), "observers.py"))
@@ -44,7 +48,8 @@ def import_bot(settings: Settings, packages: Packages, logs: Logs, *, is_dev: bo
     if is_dev:
         dev_credentials.provide()
     try:
-        with logs.guard(), packages.explaining():
+        file = Path(settings.server.bot_file).absolute()
+        with logs.guard(), packages.explaining(), watching(file, settings.start.import_timeout, give_up):
             bot = loader.load(settings.server.bot_file)
     except StartupError as error:
         compatibility.raise_if_pipecat_is_broken(error)

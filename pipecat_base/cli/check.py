@@ -7,6 +7,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from pipecat_base.bot.packages import Packages, unused
 from pipecat_base.cli import output
@@ -34,8 +35,17 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
         logs = Logs("WARNING")
         logs.configure()
         # The bot's prints must not get between the lines of a JSON result.
-        with _stdout_to_stderr(), output.progress(f"Importing {settings.server.bot_file}"):
-            imported = import_bot(settings, packages, logs)
+        with _stdout_to_stderr() as stdout, output.progress(f"Importing {settings.server.bot_file}"):
+
+            def give_up(error: StartupError) -> NoReturn:
+                os.dup2(stdout, 1)
+                print(
+                    _as_json(error) if prints_json else error.report(), file=sys.stdout if prints_json else sys.stderr
+                )
+                output.flush()
+                os._exit(error.exit_status)
+
+            imported = import_bot(settings, packages, logs, give_up)
             manager = FeatureManager(
                 settings,
                 has_file_storage=imported.bot.create_file_storage is not None,
@@ -47,7 +57,7 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
     except StartupError as error:
         if not prints_json:
             raise
-        print(json.dumps({"ok": False, "error": _error(error)}, indent=2, ensure_ascii=False))
+        print(_as_json(error))
         return error.exit_status
     bot = imported.bot
     warnings = [*settings.warnings, *imported.warnings]
@@ -74,23 +84,25 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
 
 
 @contextlib.contextmanager
-def _stdout_to_stderr() -> Iterator[None]:
+def _stdout_to_stderr() -> Iterator[int]:
+    """Yields a descriptor of the real standard output."""
     # The descriptor, not sys.stdout: C code and child processes print too.
     sys.stdout.flush()
     saved = os.dup(1)
     os.dup2(2, 1)
     try:
-        yield
+        yield saved
     finally:
         sys.stdout.flush()
         os.dup2(saved, 1)
         os.close(saved)
 
 
-def _error(error: StartupError) -> dict[str, object]:
-    return {
+def _as_json(error: StartupError) -> str:
+    described = {
         "code": error.code,
         "message": str(error).strip(),
         "frames": list(error.frames),
         "exit_status": error.exit_status,
     }
+    return json.dumps({"ok": False, "error": described}, indent=2, ensure_ascii=False)

@@ -63,7 +63,8 @@ def _count_seconds(activity: str, is_over: threading.Event) -> None:
     # To the terminal itself: the bot may have replaced sys.stderr.
     with contextlib.suppress(OSError):
         while not is_over.wait(PROGRESS_INTERVAL_SECONDS):
-            os.write(2, f"{ERASE_LINE}{activity} ... {time.monotonic() - started:.0f} s".encode())
+            # Back to the line's start: a log line then covers it.
+            os.write(2, f"{ERASE_LINE}{activity} ... {time.monotonic() - started:.0f} s\r".encode())
         os.write(2, ERASE_LINE.encode())
 
 

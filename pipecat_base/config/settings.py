@@ -301,6 +301,13 @@ class StartSettings(SettingsGroup):
         "How long `setup()` and lifespans may take before the start fails",
         unit="seconds",
     )
+    import_timeout: float | None = variable(
+        "PIPECAT_IMPORT_TIMEOUT",
+        None,
+        parsers.positive_seconds,
+        "How long the import of the bot may take before the start fails. Unset: no limit",
+        unit="seconds",
+    )
     readyz_timeout: float = variable(
         "READYZ_TIMEOUT",
         2.0,

@@ -112,7 +112,7 @@ class Process:
         if fork_server is None:
             from pipecat_base.bot.imported import import_bot
 
-            imported = import_bot(settings, packages, logs, is_dev=is_dev)
+            imported = import_bot(settings, packages, logs, self._give_up, is_dev=is_dev)
             self._signals.install()  # again: the bot may have set handlers of its own
             warnings = imported.warnings
 
@@ -198,6 +198,11 @@ class Process:
         else:
             self._capture.print(message)
             self._capture.append("WARNING", message)
+
+    def _give_up(self, error: StartupError) -> NoReturn:
+        """End the process although its main thread does not."""
+        self._print_error(error)
+        os._exit(error.exit_status)
 
     def _print_error(self, error: StartupError) -> None:
         if self._capture is None:

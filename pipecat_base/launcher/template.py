@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import io
+import os
 import socket
 import sys
 import threading
@@ -66,8 +67,7 @@ class TemplateProcess:
             self._import_and_run(channel, standalone=request.standalone)
             status = 0
         except StartupError as error:
-            channel.send(StartupFailed.of(error))
-            channel.flush(1.0)
+            _report(channel, error)
         except BaseException as error:
             logger.opt(exception=True).error(f"A process of the bot failed: {type(error).__name__}")
         finally:
@@ -80,7 +80,12 @@ class TemplateProcess:
                 stream.reconfigure(line_buffering=True, write_through=False)
         # A thread for each core in each worker would be slower than one, and a fork would lose them.
         environment.add_unless_set({"OPENBLAS_NUM_THREADS": "1"})
-        imported = import_bot(self._settings, self._packages, self._logs, is_dev=self._is_dev)
+
+        def give_up(error: StartupError) -> NoReturn:
+            _report(channel, error)
+            os._exit(1)
+
+        imported = import_bot(self._settings, self._packages, self._logs, give_up, is_dev=self._is_dev)
         leave_signals_to_launcher()
         channel.send(_describe(imported))
         if standalone:
@@ -121,6 +126,11 @@ class TemplateProcess:
             logger.opt(exception=True).error(f"A process of the bot failed: {type(error).__name__}")
             exit_process(1)
         exit_process(0)
+
+
+def _report(channel: Channel, error: StartupError) -> None:
+    channel.send(StartupFailed.of(error))
+    channel.flush(1.0)
 
 
 def _describe(imported: Imported) -> messages.BotImported:

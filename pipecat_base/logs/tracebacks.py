@@ -7,6 +7,7 @@ import os
 import sys
 import sysconfig
 import traceback
+from collections.abc import Iterable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -35,9 +36,18 @@ def describe(filename: str, line: int, function: str, project: str) -> str:
 
 
 def users_frames(trace: TracebackType | None, project: str) -> list[str]:
+    return _users(traceback.extract_tb(trace), project)
+
+
+def frames_of_thread(thread_id: int, project: str) -> list[str]:
+    """The user's frames of a running thread, outermost first."""
+    return _users(traceback.extract_stack(sys._current_frames().get(thread_id)), project)
+
+
+def _users(stack: Iterable[traceback.FrameSummary], project: str) -> list[str]:
     frames = [
         describe(frame.filename, frame.lineno or 0, frame.name, project)
-        for frame in traceback.extract_tb(trace)
+        for frame in stack
         if is_users(frame.filename, project)
     ]
     if len(frames) > MAX_USER_FRAMES:

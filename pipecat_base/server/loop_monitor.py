@@ -45,13 +45,14 @@ class LoopMonitor:
             if self._stalled_at is not None:
                 total = time.monotonic() - self._stalled_at
                 self._stalled_at = None
-                _log(f"The event loop runs again after {total:.1f} s")
+                warn_in_thread(f"The event loop runs again after {total:.1f} s")
             return False
         if self._stalled_at is None and seconds > LOG_STALL_SECONDS:
             self._stalled_at = self._beat_at
             where = tracebacks.where_is_thread(self._thread, self._project)
             session_id = _session_of(self._loop)
-            _log(f"The event loop is blocked{f' by {where}' if where else ''}; {self._consequence}", session_id)
+            blocked = f"The event loop is blocked{f' by {where}' if where else ''}; {self._consequence}"
+            warn_in_thread(blocked, session_id)
         return True
 
 
@@ -90,8 +91,8 @@ def _session_of(loop: asyncio.AbstractEventLoop | None) -> str | None:
     return None
 
 
-def _log(message: str, session_id: str | None = None) -> None:
-    # In another thread: the blocked code may hold the logger's lock.
+def warn_in_thread(message: str, session_id: str | None = None) -> None:
+    """Log a warning in another thread: the blocked code may hold the logger's lock."""
     threading.Thread(target=_warn, args=(message, session_id), daemon=True).start()
 
 
