@@ -20,6 +20,7 @@ from pipecat_base.config.hosts import is_local
 from pipecat_base.config.reference import table
 from pipecat_base.config.settings import NAMES, Settings
 from pipecat_base.errors import StartupError
+from pipecat_base.launcher.distributions import Distributions
 from pipecat_base.logs.logger import logger
 from pipecat_base.server import server
 from pipecat_base.server.startup_problem import StartupProblem, bot_error_of
@@ -35,13 +36,19 @@ IGNORED = (".venv", "venv", "node_modules", "__pycache__", ".git", "site-package
 
 
 class Changes:
-    """Watches a folder from construction on: changes during an import count too."""
+    """Watches a folder from construction on: changes during an import count too.
+
+    Attributes:
+        include_packages: An installed package counts too, until the next change.
+    """
 
     def __init__(self, folder: Path) -> None:
         from watchfiles import watch
 
         logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs a count of changes
+        self.include_packages = False
         self._folder = folder
+        self._distributions = Distributions(sys.path)
         self._names: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
@@ -59,7 +66,9 @@ class Changes:
 
     def wait(self) -> str:
         """Block; return the names of the files that change next."""
-        return self._names.get()
+        found = self._names.get()
+        self._begin_attempt()
+        return found
 
     async def next(self) -> str:
         """Return the names of all files that changed since the last call."""
@@ -70,6 +79,7 @@ class Changes:
         found = set(self._names.get().split(", "))
         while not self._names.empty():
             found |= set(self._names.get().split(", "))
+        self._begin_attempt()
         return ", ".join(sorted(found))
 
     def stop(self) -> None:
@@ -80,10 +90,20 @@ class Changes:
     def _watch(self, batches: Iterator[set[tuple[Any, str]]]) -> None:
         for changes in batches:
             self._put(changes)
+            if self.include_packages:
+                self._put_names(self._distributions.take_new())
+
+    def _begin_attempt(self) -> None:
+        """The bot is imported next, with the packages that there are now."""
+        self.include_packages = False
+        self._distributions.forget_new()
 
     def _put(self, changes: set[tuple[Any, str]]) -> None:
-        if changes:
-            self._names.put(", ".join(sorted({os.path.basename(path) for _, path in changes})))
+        self._put_names({os.path.basename(path) for _, path in changes})
+
+    def _put_names(self, names: set[str]) -> None:
+        if names:
+            self._names.put(", ".join(sorted(names)))
             if self._loop is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._changed.set)
 
@@ -142,6 +162,8 @@ class Development:
         )
 
     def print_error(self, error: StartupError) -> None:
+        if self._changes is not None:
+            self._changes.include_packages = True
         print(f"{error.report()}\nWaiting for a change ...", file=sys.stderr, flush=True)
 
     def wait_for_fix(self, error: StartupError) -> None:

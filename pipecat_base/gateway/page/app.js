@@ -74,7 +74,7 @@ function connect() {
   audio = new AudioContext();
   call = new Call(server, microphones);
   call.addEventListener("change", showCall);
-  call.addEventListener("open", () => refresh()); // now it is in the list
+  call.addEventListener("open", () => refresh({ all: true })); // now it is in the list
   call.addEventListener("microphone", ({ detail }) => meters.in.watch(audio, detail));
   call.addEventListener("sound", ({ detail }) => play(detail));
   call.addEventListener("open", () => send(clientReady()));
@@ -219,6 +219,7 @@ function takeTypedKey() {
   server.key = byId("key").value.trim();
   byId("key").value = "";
   byId("key-form").hidden = true;
+  isRefused = false;
 }
 
 async function useKey(event) {
@@ -267,9 +268,11 @@ let inDevelopment = false;
 let shown = ""; // of what the server says it can do
 let failures = 0; // in a row
 let refreshing = null;
+let isRefused = false; // the server would refuse to tell more, and log that, until there is a key
 
 async function refresh({ all = false } = {}) {
   clearTimeout(refreshing);
+  if (isRefused && !all) return;
   refreshing = setTimeout(refresh, inDevelopment ? REFRESH_IN_DEVELOPMENT : REFRESH);
   if (document.visibilityState !== "visible") return;
   const connecting = call?.state === "connecting" ? call : null;
@@ -278,9 +281,11 @@ async function refresh({ all = false } = {}) {
     const { sessions: running, all: areAll } = await server.sessions(call?.sessionId);
     sessions.show(running, call?.state === "ended" ? null : call?.sessionId, areAll);
     failures = 0;
+    isRefused = false;
     // Nothing else tells of a bot that has ended before there is a connection.
     if (connecting && !running.some(({ sessionId }) => sessionId === connecting.sessionId)) connecting.lose();
   } catch (error) {
+    isRefused = error.status === 401 || error.status === 403;
     if (error.status === 401) askForKey(error);
     if (error.answer) showNotice(byId("problem"), error);
     if (error.answer && trouble?.passing) showTrouble(null);

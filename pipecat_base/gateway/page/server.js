@@ -6,6 +6,8 @@ const CLOSING = 3_000; // how long a session whose bot has ended may take to clo
 const KEY = "pipecat-base.key";
 
 export class Server {
+  #publicKey = null; // may not list all sessions: asking again would be refused again
+
   /** For this tab alone. */
   get key() {
     return sessionStorage.getItem(KEY) ?? "";
@@ -23,9 +25,11 @@ export class Server {
   /** All of them; with a public key only our own, if it goes on: `{sessions, all}`. */
   async sessions(own) {
     try {
-      return { sessions: (await this.#ask("GET", "sessions")).sessions ?? [], all: true };
+      if (this.#publicKey !== this.key)
+        return { sessions: (await this.#ask("GET", "sessions")).sessions ?? [], all: true };
     } catch (error) {
       if (error.status !== 403) throw error;
+      this.#publicKey = this.key;
     }
     const ours = own ? await this.#ask("GET", `sessions/${encodeURIComponent(own)}`).catch(() => null) : null;
     return { sessions: ours && ours.state !== "ended" ? [ours] : [], all: false };

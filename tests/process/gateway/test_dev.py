@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,40 @@ SYNTAX_ERROR = {
     "remedy": "Fix that line: async def bot(args:",
     "frames": [],
 }
+
+
+def install(packages: Path, name: str) -> None:
+    """As installers do it: the record comes last."""
+    (packages / f"{name}.py").write_text("number = 7\n")
+    (packages / f"{name}-1.0.dist-info").mkdir(parents=True)
+    (packages / f"{name}-1.0.dist-info" / "METADATA").write_text(f"Name: {name}\nVersion: 1.0\n")
+    (packages / f"{name}-1.0.dist-info" / "RECORD").touch()
+
+
+@pytest.mark.parametrize("from_the_start", [True, False], ids=["at the start", "after a change"])
+def test_a_missing_package_is_noticed_once_it_is_installed(folder: Path, from_the_start: bool) -> None:
+    packages = folder / ".venv" / "lib" / "site-packages"
+    packages.mkdir(parents=True)
+    needs = (
+        "import missing_one, missing_two\nprint('number', missing_two.number, flush=True)\nasync def bot(args): ...\n"
+    )
+    if from_the_start:
+        (folder / "bot.py").write_text(needs)
+    with Launcher(folder, command=("dev", "--reload"), wait=False, PYTHONPATH=str(packages)) as launcher:
+        if not from_the_start:
+            launcher.wait_until_ready()
+            (folder / "bot.py").write_text(needs)
+        launcher.wait_for_log("needs the package missing_one, which is not installed")
+        launcher.wait_for_log("Waiting for a change")
+        install(packages, "missing_one")
+        launcher.wait_for_log("needs the package missing_two, which is not installed")
+        launcher.wait_for_log("Waiting for a change", times=2)
+        install(packages, "missing_two")
+        launcher.wait_for_log("number 7")
+        launcher.wait_until_ready()
+        install(packages, "not_needed")
+        time.sleep(0.5)  # five looks at the folder: nothing is missing any more
+        assert "not_needed" not in launcher.log()
 
 
 def test_an_error_that_is_not_valid_unicode_is_reported(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 import { connected, looks, play } from "./browser.mjs";
 
+const POLLS = 4_500; // the page's polls come every 2 s
+
 await play(async ({ page, given }) => {
   const key = page.getByLabel("API key");
 
@@ -9,6 +11,7 @@ await play(async ({ page, given }) => {
   const asked = await page.locator("#key-form").innerText();
   const red = await page.locator(".notice:visible").count();
   const sessions = await page.locator("#sessions-card").innerText();
+  await page.waitForTimeout(POLLS); // none is made without the key
   const look = await looks(page, given, "key");
   await page.getByRole("button", { name: "Connect" }).click();
   await page.waitForFunction(() => document.activeElement.id === "key");

@@ -84,6 +84,9 @@ def test_a_key_is_asked_for_and_kept_in_the_tab_alone(microphone: str) -> None:
     with gateway(PIPECAT_PUBLIC_API_KEYS="the-right-key") as launcher:
         launcher.http.post("/start", headers={"authorization": "Bearer the-right-key"})  # somebody else's
         seen = drive("key", url=url(launcher), microphone=microphone, key="the-right-key", phone=True)
+        refused = [line.partition(" - ")[2].split(":")[0] for line in launcher.lines("Refused GET ")]
+    # At its opening and with the wrong key; then the list, once, that a public key does not open.
+    assert refused == ["Refused GET /status"] * 2 + ["Refused GET /sessions"], refused
     assert seen["listed"] == 1
     assert "This server asks for one of the keys" in seen["asked"]
     assert seen["red"] == 0  # nothing is wrong yet
