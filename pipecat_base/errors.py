@@ -71,7 +71,11 @@ class BotFunctionMissing(StartupError):
 
 
 class BotFunctionInvalid(StartupError):
-    code, exit_status, meaning = "bot_function_invalid", 18, "`bot` is None, not async, or not a function at all"
+    code, exit_status, meaning = (
+        "bot_function_invalid",
+        18,
+        "`bot` is None, a class or a generator, or no function at all",
+    )
 
 
 class BotArityInvalid(StartupError):

@@ -76,5 +76,5 @@ def import_bot(
             raise
         except Exception as error:  # a bug in the check
             check = compatibility.PipecatCheck((f"The pipecat-ai check did not run ({type(error).__name__}: {error})",))
-    warnings = (*outdated, *check.warnings, *loader.misnamed(bot))
+    warnings = (*outdated, *check.warnings, *loader.misnamed(bot), *loader.nothing_awaitable(bot))
     return Imported(bot, wants_cloud, warnings, check.webrtc_problem)

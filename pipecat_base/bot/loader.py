@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import importlib.util
 import inspect
@@ -11,6 +12,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,10 +30,11 @@ from pipecat_base.errors import (
 from pipecat_base.logs import tracebacks
 from pipecat_base.logs.logger import logger
 
-BotCallable = Callable[[Any], Awaitable[Any]]
+BotCallable = Callable[[Any], Any]
 Hook = Callable[[], Any]
 
 WRITE_BOT = 'Write "async def bot(args)" in it.'
+WRITE_ASYNC = 'A session ends when `bot` returns: write "async def bot(args)", or return what the session must await.'
 
 
 @dataclass(frozen=True)
@@ -122,15 +125,9 @@ def _bot_function(module: ModuleType, file: Path) -> BotCallable:
     if not hasattr(module, "bot"):
         raise BotFunctionMissing(f"{file.name} has no function `bot`; {_functions(module)}.", WRITE_BOT)
     bot = module.bot
-    if not callable(bot) or inspect.isclass(bot):
-        raise BotFunctionInvalid(f"`bot` in {file.name} is {_kind(bot)}, not an async function.", WRITE_BOT)
-    if not is_async(bot):
-        raise BotFunctionInvalid(
-            f"`bot` in {file.name} is {_kind(bot)}, not an async function.",
-            'Write "async def bot(args)" instead of "def bot(args)".'
-            if inspect.isfunction(bot) and not inspect.isasyncgenfunction(bot)
-            else WRITE_BOT,
-        )
+    is_generator = any(map(_is_generator, (bot, getattr(bot, "__call__", None))))  # noqa: B004
+    if not callable(bot) or is_generator or (inspect.isclass(bot) and not issubclass(bot, Awaitable)):
+        raise BotFunctionInvalid(f"`bot` in {file.name} is {kind_of(bot)}, not an async function.", WRITE_BOT)
     if not _accepts(bot, 1):
         raise BotArityInvalid(
             f"`bot` in {file.name} takes {inspect.signature(bot)}, but is called with one positional argument.",
@@ -144,12 +141,11 @@ def _hook(module: ModuleType, file: Path, name: str) -> Hook | None:
     if hook is None or isinstance(hook, ModuleType):
         return None
     if name in NEW_HOOKS and not _is_meant(hook, module):
-        logger.warning(f"`{name}` in {file.name} is {_kind(hook)}, so it is not used as the hook {name}()")
+        logger.warning(f"`{name}` in {file.name} is {kind_of(hook)}, so it is not used as the hook {name}()")
         return None
     remedy = f'Write "def {name}()", or give it another name if it is not the hook.'
-    is_generator = inspect.isasyncgenfunction(hook) or inspect.isgeneratorfunction(hook)
-    if not callable(hook) or inspect.isclass(hook) or is_generator:
-        raise HookInvalid(f"`{name}` in {file.name} is {_kind(hook)}, not a function.", remedy)
+    if not callable(hook) or inspect.isclass(hook) or _is_generator(hook):
+        raise HookInvalid(f"`{name}` in {file.name} is {kind_of(hook)}, not a function.", remedy)
     if name in SYNC_HOOKS and is_async(hook):
         raise HookInvalid(f"`{name}` in {file.name} is async, but is called without await.", remedy)
     if not _accepts(hook, 0):
@@ -176,6 +172,21 @@ def misnamed(bot: Bot) -> tuple[str, ...]:
     )
 
 
+def nothing_awaitable(bot: Bot) -> tuple[str, ...]:
+    """A warning about an ordinary function that can return nothing but None."""
+    function = bot.function
+    if is_async(function) or not inspect.isfunction(function) or inspect.isgeneratorfunction(function):
+        return ()
+    returned = [
+        step if step.opname == "RETURN_CONST" else before
+        for before, step in pairwise(dis.get_instructions(function))
+        if step.opname in ("RETURN_CONST", "RETURN_VALUE")
+    ]
+    if any(step.opname not in ("RETURN_CONST", "LOAD_CONST") or step.argval is not None for step in returned):
+        return ()
+    return (f"`bot` in {bot.file.name} is an ordinary function that returns nothing to await. {WRITE_ASYNC}",)
+
+
 def is_async(function: Any) -> bool:
     """True for async functions, partials and wrappers of one, and objects with an async ``__call__``."""
     while isinstance(function, functools.partial):
@@ -183,6 +194,11 @@ def is_async(function: Any) -> bool:
     if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(inspect.unwrap(function)):
         return True
     return not inspect.isclass(function) and inspect.iscoroutinefunction(getattr(function, "__call__", None))  # noqa: B004
+
+
+def _is_generator(function: Any) -> bool:
+    is_coroutine = getattr(getattr(function, "__code__", None), "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE
+    return not is_coroutine and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function))
 
 
 def _accepts(function: Any, count: int) -> bool:
@@ -211,7 +227,7 @@ def _is_meant(hook: Any, module: ModuleType) -> bool:
     return own or isinstance(hook, functools.partial) or (callable(hook) and is_async(hook))
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
     if value is None:
         return "None"
     if inspect.isclass(value):
@@ -220,6 +236,8 @@ def _kind(value: Any) -> str:
         return "an async generator"
     if inspect.isgeneratorfunction(value):
         return "a generator"
+    if inspect.iscoroutinefunction(value):
+        return "an async function"
     if inspect.isfunction(value):
         return "an ordinary function"
     name = type(value).__name__

@@ -6,11 +6,11 @@ import asyncio
 import inspect
 import os
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipecat_base.bot import dev_credentials, import_errors
+from pipecat_base.bot import dev_credentials, import_errors, loader
 from pipecat_base.bot.arguments import Arguments
 from pipecat_base.logs import tracebacks
 from pipecat_base.logs.escaping import logged, logged_lines
@@ -30,7 +30,7 @@ ABANDONED: set[asyncio.Task[Any]] = set()
 
 @dataclass(frozen=True)
 class BotFunction:
-    """The user's coroutine function, and all that its tasks have in common.
+    """The user's function, and all that its tasks have in common.
 
     Attributes:
         cancel_grace: Seconds until a cancelled bot is abandoned.
@@ -38,7 +38,7 @@ class BotFunction:
         disconnects: Exceptions by which a transport reports that the caller has disconnected.
     """
 
-    function: Callable[[Any], Awaitable[Any]]
+    function: Callable[[Any], Any]
     name: str
     project: str
     cancel_grace: float
@@ -110,6 +110,8 @@ class BotTask:
             result: Any = self._bot.function(arguments)
             if inspect.isawaitable(result):
                 await result
+            else:
+                logger.warning(f"{name} returned {loader.kind_of(result)}: nothing to await. {loader.WRITE_ASYNC}")
         except asyncio.CancelledError:
             return _of(Outcome.CANCELLED)
         except SystemExit as error:
