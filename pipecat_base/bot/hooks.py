@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from pipecat_base.bot.loader import is_async
+from pipecat_base.server.shared_loop import owned_by
 
 T = TypeVar("T")
 
@@ -27,7 +28,8 @@ class TookTooLong(Exception): ...
 async def within(seconds: float, step: Coroutine[Any, Any, T]) -> T:
     """Await a step. Raises TookTooLong after ``seconds``; the step is cancelled but not awaited."""
     # Not wait_for, whose TimeoutError could not be told from one that the user's code raises.
-    task = asyncio.ensure_future(step)
+    with owned_by("the bot's hooks"):
+        task = asyncio.ensure_future(step)
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:
         task.cancel()

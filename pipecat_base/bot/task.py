@@ -15,6 +15,7 @@ from pipecat_base.bot.arguments import Arguments
 from pipecat_base.logs import tracebacks
 from pipecat_base.logs.escaping import logged, logged_lines
 from pipecat_base.logs.logger import logger
+from pipecat_base.server.shared_loop import owned_by
 from pipecat_base.sessions.outcome import MAX_LINE, MESSAGES, BotError, Outcome
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ class BotTask:
         self._session_id = session_id
         self.failure: dict[str, str] | None = None
         self.bot_error: BotError | None = None
-        self.task = asyncio.ensure_future(self._contain(arguments))
+        self._is_cancelled = False
+        with owned_by(session_id):
+            self.task = asyncio.ensure_future(self._contain(arguments))
 
     def result(self) -> Result:
         # A task that is cancelled before its first step never reaches _call().
@@ -80,6 +83,7 @@ class BotTask:
 
     async def cancel(self) -> None:
         bot = self._bot
+        self._is_cancelled = True
         self.task.cancel()
         await asyncio.wait({self.task}, timeout=bot.cancel_grace)
         if self.task.done():
@@ -113,6 +117,8 @@ class BotTask:
             else:
                 logger.warning(f"{name} returned {loader.kind_of(result)}: nothing to await. {loader.WRITE_ASYNC}")
         except asyncio.CancelledError:
+            if not self._is_cancelled:
+                logger.warning(f"{name} was cancelled by its own code; that ends its session only")
             return _of(Outcome.CANCELLED)
         except SystemExit as error:
             if self._bot.is_in_child:

@@ -84,9 +84,10 @@ class Process:
             # Imported here: what this command needs takes half a second.
             from pipecat_base import LAUNCHER
             from pipecat_base.logs.logger import Logs, logger
-            from pipecat_base.server import server
+            from pipecat_base.server import server, shared_loop
             from pipecat_base.server.watchdog import Watchdog
 
+        shared_loop.hide_tasks_of_others()
         logs = Logs(settings.logs.level, self._capture, caller_data=settings.logs.caller_data)
         logs.configure()
         for line in settings.warnings:

@@ -17,6 +17,7 @@ from pipecat_base.config.settings import ServerLimits
 from pipecat_base.errors import PortUnavailable, Refusal
 from pipecat_base.logs.logger import logger
 from pipecat_base.logs.streams import flush_streams
+from pipecat_base.server import shared_loop
 from pipecat_base.server.client_address import ProxyHeaders
 from pipecat_base.server.connections import Connections
 from pipecat_base.server.http import HttpConnection
@@ -127,6 +128,7 @@ def run(main: Coroutine[Any, Any, T], *, event_loop: str) -> T:
     """Run ``main`` to its end on a new loop, even when a task of the bot calls sys.exit()."""
     loop = _new_loop(event_loop)
     _keep_signals(loop)
+    shared_loop.share(loop)
     loop.set_exception_handler(_report_task_error)
     asyncio.set_event_loop(loop)
     try:
@@ -188,18 +190,18 @@ def _keep_signals(loop: asyncio.AbstractEventLoop) -> None:
 def _close(loop: asyncio.AbstractEventLoop) -> None:
     """Cancel what still runs and close the loop within a bound; an abandoned bot may ignore its cancellation."""
     try:
-        tasks = asyncio.all_tasks(loop)
+        tasks = shared_loop.every_task(loop)
         for task in tasks:
             task.cancel()
         if tasks:
             with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 loop.run_until_complete(asyncio.wait(tasks, timeout=1))
-        loop.run_until_complete(asyncio.wait_for(loop.shutdown_asyncgens(), 1))
+        loop.run_until_complete(asyncio.wait_for(type(loop).shutdown_asyncgens(loop), 1))
     except (TimeoutError, RuntimeError):
         pass
     finally:
         asyncio.set_event_loop(None)
-        if not any(not task.done() for task in asyncio.all_tasks(loop)):
+        if not any(not task.done() for task in shared_loop.every_task(loop)):
             loop.close()
 
 
