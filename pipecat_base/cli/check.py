@@ -27,6 +27,7 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
         packages.check(unused=unused(settings.gateway, settings.files))
         with packages.explaining():
             from pipecat_base.api import capabilities
+            from pipecat_base.bot import mounted
             from pipecat_base.bot.arguments import load_types
             from pipecat_base.bot.features import FeatureManager
             from pipecat_base.bot.imported import import_bot
@@ -45,7 +46,8 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
                 output.flush()
                 os._exit(error.exit_status)
 
-            imported = import_bot(settings, packages, logs, give_up)
+            with mounted.absent_modules_accepted() as absent:
+                imported = import_bot(settings, packages, logs, give_up)
             manager = FeatureManager(
                 settings,
                 has_file_storage=imported.bot.create_file_storage is not None,
@@ -61,6 +63,7 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
         return error.exit_status
     bot = imported.bot
     warnings = [*settings.warnings, *imported.warnings]
+    notes = mounted.notes(absent)
     if prints_json:
         result = {
             "ok": True,
@@ -69,6 +72,7 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
                 {"name": f.name, "status": f.status.value, "required": f.required, "reason": f.reason} for f in features
             ],
             "warnings": warnings,
+            "notes": notes,
             "capabilities": json.loads(document),
         }
         print(json.dumps(result, indent=2, ensure_ascii=False))
@@ -77,6 +81,8 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
     print(f"{bot.name} is fine{hooks}")
     for warning in warnings:
         print(f"Warning: {warning}")
+    for note in notes:
+        print(f"Note: {note}")
     for feature in features:
         print(feature.line())
     print(f"{CAPABILITIES}: {document.decode()}")
