@@ -3,32 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipecat_base.bot import installed
+from pipecat_base.bot import installed, missing_modules, module_names, moved_names, project
+from pipecat_base.bot.import_statements import statement_of
 from pipecat_base.errors import BotExited, BotImportFailed, BotRaised, BotSyntaxError, DependencyMissing, StartupError
 from pipecat_base.logs import tracebacks
 
-# Packages that are installed under another name than they are imported.
-DISTRIBUTIONS = {
-    "cv2": "opencv-python-headless",
-    "daily": "daily-python",
-    "dotenv": "python-dotenv",
-    "google": "google-genai",
-    "PIL": "pillow",
-    "pipecat": "pipecat-ai",
-    "yaml": "pyyaml",
-}
 SET_VARIABLE = "Set it: in .env beside the bot (pipecat-base dev), with docker run -e, or where the bot is deployed."
 
 
-def explain(error: BaseException, file: Path) -> StartupError:
-    project = str(file.parent)
-    frames = tracebacks.users_frames(error.__traceback__, project)
+def explain(error: BaseException, file: Path, root: str) -> StartupError:
+    frames = tracebacks.users_frames(error.__traceback__, root)
     at = _line_of(frames) or file.name
     if isinstance(error, SyntaxError):
-        return _syntax(error, file, frames)
+        return _syntax(error, file, root, frames)
     if isinstance(error, SystemExit):
         return BotExited(
             f"{at} called sys.exit({'' if error.code is None else repr(error.code)}) while it was imported.",
@@ -36,26 +27,12 @@ def explain(error: BaseException, file: Path) -> StartupError:
             frames=frames,
         )
     missing = next((e for e in _chain(error) if isinstance(e, ModuleNotFoundError) and e.name), None)
-    extra = installed.missing_extra(missing) if missing is not None else None
-    if missing is not None and extra is not None:
-        package = f"{installed.PIPECAT}[{extra}]"
-        return DependencyMissing(
-            f"{at} needs the package {package}: pipecat is installed without {missing.name}.",
-            f"Add {package} to requirements.txt or pyproject.toml and install again.",
-            frames=frames,
-        )
-    if missing is not None and missing.name is not None:
-        return _missing(missing.name, error, project, at, frames)
+    if missing is not None:
+        reason = "" if isinstance(error, ModuleNotFoundError) else f" ({_one_line(error)})"
+        searched = project.search_path(file, Path(root))
+        return missing_modules.explain(missing, at=at, reason=reason, root=root, searched=searched, frames=frames)
     if isinstance(error, ImportError):
-        extra = installed.missing_extra(error)
-        message, remedy = f"{error}", "Check that name and the installed version."
-        if "relative import" in message:
-            message = _one_line(error)
-            instead = 'write "from helpers import x" instead of "from .helpers import x".'
-            remedy = f"The bot's file is not in a package: {instead}"
-        elif extra is not None:
-            remedy = f"Add {installed.PIPECAT}[{extra}] to requirements.txt or pyproject.toml: it asks for what fits."
-        return BotImportFailed(f"An import in {at} failed: {message}.", remedy, frames=frames)
+        return _import_failed(error, at, frames)
     variable = unset_variable(error)
     if variable is not None:
         return BotRaised(
@@ -79,10 +56,9 @@ def unset_variable(error: BaseException) -> str | None:
     return str(error.args[0]) if trace.tb_frame.f_locals.get("self") is os.environ else None
 
 
-def _syntax(error: SyntaxError, file: Path, frames: list[str]) -> StartupError:
-    project = str(file.parent)
+def _syntax(error: SyntaxError, file: Path, root: str, frames: list[str]) -> StartupError:
     source = error.filename or str(file)
-    if not tracebacks.is_users(source, project):
+    if not tracebacks.is_users(source, root):
         return BotImportFailed(
             f"An import in {_line_of(frames) or file.name} failed: {error.msg} ({source}, line {error.lineno}).",
             "That package does not support this Python; try another version of it.",
@@ -90,28 +66,40 @@ def _syntax(error: SyntaxError, file: Path, frames: list[str]) -> StartupError:
         )
     text = (error.text or "").strip()
     return BotSyntaxError(
-        f"{os.path.relpath(source, project)}, line {error.lineno}: {error.msg}.",
+        f"{os.path.relpath(source, root)}, line {error.lineno}: {error.msg}.",
         f"Fix that line: {text}",
         frames=frames,
     )
 
 
-def _missing(name: str, error: BaseException, project: str, at: str, frames: list[str]) -> StartupError:
-    top = name.partition(".")[0]
-    is_own = os.path.isdir(os.path.join(project, top)) or os.path.isfile(os.path.join(project, f"{top}.py"))
-    if "." in name and (is_own or installed.has(top)):
-        return BotImportFailed(
-            f"An import in {at} failed: {'your project' if is_own else f'the installed {top}'} has no module {name}.",
-            "Check its name and that it was copied." if is_own else "Check its version.",
+def _import_failed(error: ImportError, at: str, frames: list[str]) -> StartupError:
+    statement = statement_of(error)
+    package = module_names.listed_package_of(statement, below=statement.module)
+    if package is not None:  # from google.cloud import speech
+        return DependencyMissing(
+            f"{at} needs the package {package}, which is not installed.",
+            f"Add it {missing_modules.INSTALL}.",
             frames=frames,
         )
-    reason = "" if isinstance(error, ModuleNotFoundError) else f" ({_one_line(error)})"
-    return DependencyMissing(
-        f"{at} needs the package {DISTRIBUTIONS.get(top, top)}, which is not installed{reason}.",
-        "Add it to requirements.txt or pyproject.toml and install again"
-        " (if it is a file of yours, copy it beside the bot).",
-        frames=frames,
-    )
+    extra = installed.missing_extra(error)
+    message, remedy = f"{error}", "Check that name and the installed version."
+    if "relative import" in message:
+        message = _one_line(error)
+        remedy = _absolute(at, frames)
+    elif extra is not None:
+        remedy = f"Add {installed.PIPECAT}[{extra}] to requirements.txt or pyproject.toml: it asks for what fits."
+    elif statement.module.partition(".")[0] == "pipecat":
+        message = message.partition(" (")[0]
+        remedy = moved_names.advice(statement) or remedy
+    return BotImportFailed(f"An import in {at} failed: {message}.", remedy, frames=frames)
+
+
+def _absolute(at: str, frames: list[str]) -> str:
+    """The remedy for an import that is relative in a file without a package."""
+    line = frames[-1].partition(": ")[2] if frames else ""
+    of_module = re.sub(r"^from \.+(?=\w)", "from ", line)
+    instead = re.sub(r"^from \.+ import ", "import ", of_module)
+    return f'{at.partition(":")[0]} is not in a package: write "{instead}" instead of "{line}".'
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import functools
+import importlib
 import importlib.util
 import inspect
 import os
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from pipecat_base.bot import import_errors
+from pipecat_base.bot.project import dotted_name, root, search_path
 from pipecat_base.config.suggestions import nearest
 from pipecat_base.errors import (
     BotArityInvalid,
@@ -26,6 +28,7 @@ from pipecat_base.errors import (
     BotIsFolder,
     BotNotFound,
     HookInvalid,
+    StartupError,
 )
 from pipecat_base.logs import tracebacks
 from pipecat_base.logs.logger import logger
@@ -42,14 +45,11 @@ class Bot:
     file: Path
     module: ModuleType
     function: BotCallable
+    project: str = ""
     setup: Hook | None = None
     teardown: Hook | None = None
     readyz: Hook | None = None
     create_file_storage: Hook | None = None
-
-    @property
-    def project(self) -> str:
-        return str(self.file.parent)
 
     @property
     def name(self) -> str:
@@ -67,19 +67,20 @@ NEW_HOOKS = ("setup", "teardown")
 
 
 def load(path: str) -> Bot:
-    """Import the bot as Python runs a script: its folder comes first on ``sys.path``. Raises StartupError."""
+    """Import the bot as Python runs a script or, if it imports relatively, a module. Raises StartupError."""
     file = _find(path)
-    return validate(_import(file), file)
+    project = root(file)  # before the import: the bot may leave the working directory
+    return validate(_import(file, project), file, str(project))
 
 
-def validate(module: ModuleType, file: Path) -> Bot:
+def validate(module: ModuleType, file: Path, project: str = "") -> Bot:
     function = _bot_function(module, file)
     hooks = {name: _hook(module, file, name) for name in HOOKS}
-    return Bot(file=file, module=module, function=function, **hooks)
+    return Bot(file=file, module=module, function=function, project=project, **hooks)
 
 
 def _find(path: str) -> Path:
-    file = Path(path).absolute()
+    file = Path(os.path.abspath(path))
     if file.is_dir():
         inside = file / "bot.py"
         remedy = f"Name the file: {path.rstrip('/')}/bot.py." if inside.is_file() else "Name a Python file."
@@ -99,10 +100,37 @@ def _find(path: str) -> Path:
     return file
 
 
-def _import(file: Path) -> ModuleType:
-    project = str(file.parent)
-    if sys.path[:1] != [project]:
-        sys.path.insert(0, project)
+def _import(file: Path, project: Path) -> ModuleType:
+    searched = search_path(file, project)
+    sys.path[:] = [*searched, *(entry for entry in sys.path if entry not in searched)]
+    sys.argv = [str(file)]  # the launcher's own options are not the bot's
+    name = dotted_name(file, project)
+    try:
+        return (name and _import_in_package(name, file)) or _import_script(file)
+    except StartupError:
+        raise
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            raise  # a person pressed Ctrl-C
+        raise import_errors.explain(error, file, str(project)) from error
+
+
+def _import_in_package(name: str, file: Path) -> ModuleType | None:
+    """Import the bot under its whole name; None where Python finds another package of that name."""
+    package = name.rpartition(".")[0]
+    above = str(file.parents[name.count(".")])
+    if above not in sys.path:
+        sys.path.append(above)
+    try:
+        found = importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if not f"{package}.".startswith(f"{error.name}."):
+            raise
+        return None
+    return importlib.import_module(name) if str(file.parent) in getattr(found, "__path__", ()) else None
+
+
+def _import_script(file: Path) -> ModuleType:
     # A file named like an imported module (platform.py) must not replace it.
     name = file.stem if file.stem not in sys.modules else "bot"
     spec = importlib.util.spec_from_file_location(name, file)
@@ -110,14 +138,11 @@ def _import(file: Path) -> ModuleType:
         raise BotNotFound(f"{file.name} is not a Python file.", "Its name must end in .py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    sys.argv = [str(file)]  # the launcher's own options are not the bot's
     try:
         spec.loader.exec_module(module)
-    except BaseException as error:
-        if isinstance(error, KeyboardInterrupt) and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            raise  # a person pressed Ctrl-C
+    except BaseException:
         sys.modules.pop(name, None)
-        raise import_errors.explain(error, file) from error
+        raise
     return module
 
 

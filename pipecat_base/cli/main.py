@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import NoReturn
 
 from pipecat_base import __version__
+from pipecat_base.bot.project import root, search_path
 from pipecat_base.cli import output, usage
 from pipecat_base.config import environment, reference
 from pipecat_base.config.container_env import is_service_link
+from pipecat_base.config.env_file import NAME as ENV_FILE
 from pipecat_base.config.env_file import EnvFile
 from pipecat_base.config.settings import NAMES, Settings
 from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupError, startup_errors
@@ -56,7 +58,12 @@ def serve(options: argparse.Namespace) -> int:
 def dev(options: argparse.Namespace) -> int:
     from pipecat_base.launcher.reload import HOST, Development
 
-    development = Development(_folder(options), reload=options.reload)
+    watched = root(_file(options))
+    development = Development(
+        _file(options).parent if watched == Path(os.path.expanduser("~")) else watched,
+        EnvFile(_folder(options)),
+        reload=options.reload,
+    )
     flow_file = None if options.flow is None else Path(options.flow).absolute()
 
     def find_settings() -> Settings:
@@ -80,9 +87,16 @@ def _flow(file: Path) -> str:
     return flow
 
 
-def _folder(options: argparse.Namespace) -> Path:
+def _file(options: argparse.Namespace) -> Path:
     bot = getattr(options, "bot", None) or environment.read().get("PIPECAT_BOT") or "bot.py"
-    return Path(bot).absolute().parent
+    return Path(os.path.abspath(bot))
+
+
+def _folder(options: argparse.Namespace) -> Path:
+    """The folder of ``.env``: the bot's, or the nearest above it in the project that has one."""
+    file = _file(options)
+    folders = map(Path, search_path(file, root(file)))
+    return next((folder for folder in folders if (folder / ENV_FILE).exists()), file.parent)
 
 
 def _not_blank(variables: Mapping[str, str]) -> dict[str, str]:

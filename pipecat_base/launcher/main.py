@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from pipecat_base.bot.packages import Packages, unused
+from pipecat_base.bot.project import root, search_path
 from pipecat_base.config import environment
 from pipecat_base.config.settings import LAUNCHER_SECRETS, Settings, hide_secrets
 from pipecat_base.errors import SettingsInvalid, StartupError
@@ -102,11 +103,13 @@ class Process:
         if development is not None:
             development.watch()
         listener = server.listen(settings.server.host, settings.server.port)
+        bot_file = Path(os.path.abspath(settings.server.bot_file))
+        project = root(bot_file)
         self._watchdog = watchdog = Watchdog(
             listener,
             launcher=LAUNCHER,
             stall_limit=settings.start.event_loop_stall_limit,
-            project=str(Path(settings.server.bot_file).absolute().parent),
+            project=str(project),
             holds=settings.gateway.is_enabled,
         )
         watchdog.start()
@@ -123,7 +126,7 @@ class Process:
             forks = fork_server  # not None in the closure
             template = self._template(forks, settings, watchdog, development)
             # The launcher looks up what is installed, too, and that may be beside the bot.
-            sys.path.append(str(Path(settings.server.bot_file).absolute().parent))
+            sys.path += [folder for folder in search_path(bot_file, project) if folder not in sys.path]
             warnings = tuple(template.imported.warnings)
 
             def make_backend(lifecycle: Lifecycle, event_bus: EventBus) -> Backend:

@@ -116,11 +116,11 @@ class Changes:
 class Development:
     """Development features of a served bot."""
 
-    def __init__(self, folder: Path, *, reload: bool) -> None:
+    def __init__(self, folder: Path, env_file: EnvFile, *, reload: bool) -> None:
         self.reload = reload
         self._folder = folder
         self._changes: Changes | None = None
-        self.env_file = EnvFile(folder)
+        self.env_file = env_file
         self._logged_warnings: tuple[str, ...] = ()
         # A cached file counts as fresh when the source has the same size and was written in the same second.
         sys.dont_write_bytecode = reload or sys.dont_write_bytecode

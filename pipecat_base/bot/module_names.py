@@ -1,0 +1,108 @@
+"""Import names and the packages that have them, where the two differ."""
+
+from __future__ import annotations
+
+from pipecat_base.bot.import_statements import ImportStatement
+
+# The longest match counts: "google.cloud.speech" before "google".
+PACKAGES = {
+    "attr": "attrs",
+    "audioop": "audioop-lts",
+    "azure.cognitiveservices.speech": "azure-cognitiveservices-speech",
+    "bs4": "beautifulsoup4",
+    "camb": "camb-sdk",
+    "Crypto": "pycryptodome",
+    "cv2": "opencv-python-headless",
+    "daily": "daily-python",
+    "dateutil": "python-dateutil",
+    "deepgram": "deepgram-sdk",
+    "discord": "discord.py",
+    "docx": "python-docx",
+    "dotenv": "python-dotenv",
+    "fitz": "pymupdf",
+    "gi": "pygobject",
+    "git": "gitpython",
+    "google": "google-genai",
+    "google.api_core": "google-api-core",
+    "google.auth": "google-auth",
+    "google.cloud": "google-cloud-speech",
+    "google.cloud.aiplatform": "google-cloud-aiplatform",
+    "google.cloud.bigquery": "google-cloud-bigquery",
+    "google.cloud.firestore": "google-cloud-firestore",
+    "google.cloud.logging": "google-cloud-logging",
+    "google.cloud.pubsub": "google-cloud-pubsub",
+    "google.cloud.pubsub_v1": "google-cloud-pubsub",
+    "google.cloud.secretmanager": "google-cloud-secret-manager",
+    "google.cloud.speech": "google-cloud-speech",
+    "google.cloud.speech_v1": "google-cloud-speech",
+    "google.cloud.speech_v2": "google-cloud-speech",
+    "google.cloud.storage": "google-cloud-storage",
+    "google.cloud.texttospeech": "google-cloud-texttospeech",
+    "google.cloud.texttospeech_v1": "google-cloud-texttospeech",
+    "google.cloud.translate": "google-cloud-translate",
+    "google.genai": "google-genai",
+    "google.generativeai": "google-generativeai",
+    "google.oauth2": "google-auth",
+    "google.protobuf": "protobuf",
+    "googleapiclient": "google-api-python-client",
+    "grpc": "grpcio",
+    "jose": "python-jose",
+    "jwt": "pyjwt",
+    "kafka": "kafka-python",
+    "livekit.rtc": "livekit",
+    "livekit.api": "livekit-api",
+    "livekit.agents": "livekit-agents",
+    "magic": "python-magic",
+    "mem0": "mem0ai",
+    "moq": "moq-rs",
+    "multipart": "python-multipart",
+    "MySQLdb": "mysqlclient",
+    "nacl": "pynacl",
+    "OpenSSL": "pyopenssl",
+    "opentelemetry": "opentelemetry-sdk",
+    "opentelemetry.instrumentation": "opentelemetry-instrumentation",
+    "opentelemetry.sdk": "opentelemetry-sdk",
+    "opentelemetry.exporter.otlp.proto.grpc": "opentelemetry-exporter-otlp-proto-grpc",
+    "opentelemetry.exporter.otlp.proto.http": "opentelemetry-exporter-otlp-proto-http",
+    "PIL": "pillow",
+    "pipecat": "pipecat-ai",
+    "pipecat_ai_prebuilt": "pipecat-ai-prebuilt",
+    "pipecat_cli": "pipecat-ai-cli",
+    "pipecat_flows": "pipecat-ai-flows",
+    "pipecat_tail": "pipecat-ai-tail",
+    "pipecat_whisker": "pipecat-ai-whisker",
+    "piper": "piper-tts",
+    "pkg_resources": "setuptools",
+    "psycopg2": "psycopg2-binary",
+    "riva": "nvidia-riva-client",
+    "serial": "pyserial",
+    "simli": "simli-ai",
+    "skimage": "scikit-image",
+    "sklearn": "scikit-learn",
+    "slugify": "python-slugify",
+    "small_webrtc_prebuilt": "pipecat-ai-small-webrtc-prebuilt",
+    "socketio": "python-socketio",
+    "speech_recognition": "speechrecognition",
+    "speechmatics": "speechmatics-agent-stt",
+    "speechmatics.agent_stt": "speechmatics-agent-stt",
+    "speechmatics.batch": "speechmatics-batch",
+    "speechmatics.rt": "speechmatics-rt",
+    "speechmatics.voice": "speechmatics-voice",
+    "strands": "strands-agents",
+    "telegram": "python-telegram-bot",
+    "usb": "pyusb",
+    "whisper": "openai-whisper",
+    "yaml": "pyyaml",
+    "zmq": "pyzmq",
+}
+
+
+def listed_package_of(statement: ImportStatement, *, below: str = "") -> str | None:
+    """The package of the longest part of a name that is listed, and goes beyond ``below``."""
+    for module in statement.modules:
+        parts = module.split(".")
+        names = (".".join(parts[:count]) for count in range(len(parts), below.count(".") + bool(below), -1))
+        found = next((PACKAGES[name] for name in names if name in PACKAGES), None)
+        if found is not None:
+            return found
+    return None
