@@ -144,7 +144,7 @@ class LocalPod:
         if self._webrtc is None:
             return None
         await self._webrtc.load()
-        return await self._webrtc.ice_servers()
+        return await self._webrtc.peers_ice_servers()
 
     def give_ice_servers(self, servers: list[dict[str, Any]] | None) -> None:
         if self._webrtc is not None and servers is not None:

@@ -602,6 +602,13 @@ class WebRTCSettings(SettingsGroup):
         "ICE servers: comma-separated URLs, or a JSON object or array",
         secret=Secret.SHARED,
     )
+    ice_timeout: float = variable(
+        "PIPECAT_ICE_TIMEOUT",
+        0.75,
+        parsers.positive_seconds,
+        "How long an offer waits for STUN and TURN servers. Calls go without a server that does not answer in time",
+        unit="seconds",
+    )
     ice_deny: tuple[parsers.Network, ...] = variable(
         "PIPECAT_ICE_DENY",
         (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 import threading
+import time
 from types import TracebackType
 from typing import Any
 
@@ -14,12 +15,17 @@ REALM, NONCE = "test", b"n0nce"
 
 
 class StunServer:
-    """Answers on a UDP port of its own; ``loses`` so many requests first, and remembers methods in ``asked``."""
+    """Answers on a UDP port of its own, after ``delay``; ``loses`` so many requests first, and remembers ``asked``.
+
+    It answers only ``hosts``, unless these are None.
+    """
 
     username, credential = "user", "s3cr3t-credential"
 
-    def __init__(self, *, loses: int = 0) -> None:
-        self._loses = loses
+    def __init__(self, *, loses: int = 0, delay: float = 0, hosts: tuple[str, ...] | None = None) -> None:
+        self.loses = loses
+        self._delay = delay
+        self._hosts = hosts
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])
@@ -43,7 +49,8 @@ class StunServer:
                 return
             request = stun.parse_message(data)
             self.asked.append(request.message_method)
-            if len(self.asked) > self._loses:
+            if len(self.asked) > self.loses and (self._hosts is None or address[0] in self._hosts):
+                time.sleep(self._delay)
                 self._socket.sendto(b"noise", address)  # whoever asks has to bear that
                 self._socket.sendto(bytes(self._answer(request, address)), address)
 

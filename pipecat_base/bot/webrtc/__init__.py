@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -56,14 +56,13 @@ class WebRTC:
         if not (self._settings.ice_servers or self._settings.ice_config_url):
             return None
         await self.load()
-        return await self.ice_servers()
-
-    async def ice_servers(self) -> list[dict[str, Any]]:
-        """ICE servers of the peers, in the same form; requires :meth:`load`."""
         assert self._ice is not None
-        names = ("urls", "username", "credential")
-        servers = [{name: getattr(server, name, None) for name in names} for server in await self._ice.get()]
-        return [{name: value for name, value in server.items() if value} for server in servers]
+        return _as_dicts(await self._ice.get())
+
+    async def peers_ice_servers(self) -> list[dict[str, Any]]:
+        """ICE servers of the peers here, which all answer, in the same form; requires :meth:`load`."""
+        assert self._ice is not None
+        return _as_dicts(await self._ice.answering())
 
     def close(self) -> None:
         if self._ice is not None:
@@ -72,15 +71,20 @@ class WebRTC:
     def _build(self) -> WebRTCServices:
         from pipecat_base.bot.webrtc import offers
         from pipecat_base.bot.webrtc.connections import PeerConnections
+        from pipecat_base.bot.webrtc.gathering import limit_gathering
         from pipecat_base.bot.webrtc.ice import IceServers
+        from pipecat_base.bot.webrtc.server_watch import AnsweringServers
         from pipecat_base.bot.webrtc.sessions import WebRTCSessions
 
         settings = self._settings
+        limit_gathering(settings.ice_timeout)
         self._ice = ice = IceServers(
             settings.ice_servers,
             settings.ice_config_url,
             default_url=self._default_ice_config_url,
             given=lambda: self.given_ice_servers,
+            timeout=settings.ice_timeout,
+            answering=AnsweringServers(settings.ice_timeout),
         )
         if self.given_ice_servers is None:
             ice.prefetch()
@@ -95,3 +99,8 @@ class WebRTC:
             self._registry, self._runner, self._arguments, peers, offer_timeout=settings.offer_timeout
         )
         return WebRTCServices(sessions, peers, offers.parse_offer, offers.parse_trickle)
+
+
+def _as_dicts(servers: Sequence[Any]) -> list[dict[str, Any]]:
+    fields = [{name: getattr(server, name, None) for name in ("urls", "username", "credential")} for server in servers]
+    return [{name: value for name, value in server.items() if value} for server in fields]

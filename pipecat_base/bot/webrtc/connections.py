@@ -195,7 +195,7 @@ class PeerConnections:
         Raises:
             Malformed: aiortc cannot answer it. Nothing is left behind.
         """
-        connection = SmallWebRTCConnection(ice_servers=await self._ice.get())
+        connection = SmallWebRTCConnection(ice_servers=await self._ice.answering())
         peer = PeerConnection(connection, Destinations(self._denied, loopback=caller.is_local), **self._timeouts)
         try:
             await peer.answer(offer)

@@ -1,7 +1,8 @@
 """STUN and TURN servers of peer connections.
 
 They are those of ``PIPECAT_ICE_SERVERS``, else of ``ICE_CONFIG_URL``, else a public STUN server. The URL is fetched
-early and again in the background; while that fails, the last good response is used. No offer waits long for it.
+early and again in the background; while that fails, the last good response is used. No offer waits long for it, nor
+for a server that does not answer.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from typing import Any
 from aiortc.rtcicetransport import parse_stun_turn_uri
 from pipecat.transports.smallwebrtc.connection import IceServer
 
+from pipecat_base.bot.webrtc.server_watch import AnsweringServers
+from pipecat_base.config.settings import WebRTCSettings
 from pipecat_base.http_client import bounded_session
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.transports import PUBLIC_STUN
 
 REFRESH_SECONDS = 300.0  # TURN credentials live for hours, an address may change sooner
 FETCH_TIMEOUT_SECONDS = 10.0
-FIRST_FETCH_WAIT_SECONDS = 2.0  # of an offer
 RETRY_SECONDS = 10.0
 
 Fetch = Callable[[str], Any]
@@ -33,6 +35,8 @@ class IceServers:
     Args:
         default_url: Used without ``url``; a failure is logged at DEBUG only.
         given: Servers that another process has found, which are used before all others.
+        timeout: How long an offer waits for the first fetch, and for the first probe of each server.
+        answering: Probes the servers, unless another process does.
     """
 
     def __init__(
@@ -43,12 +47,16 @@ class IceServers:
         default_url: str | None = None,
         given: Callable[[], list[dict[str, Any]] | None] = lambda: None,
         fetch: Fetch | None = None,
+        timeout: float = WebRTCSettings.ice_timeout,
+        answering: AnsweringServers | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url = (url or default_url) if configured is None else None
         self._is_default = url is None
         self._given = given
         self._fetch = fetch or _fetch
+        self._timeout = timeout
+        self._answering = answering
         self._clock = clock
         self._good_until = 0.0
         self._fetching: asyncio.Task[None] | None = None
@@ -57,20 +65,29 @@ class IceServers:
         self._servers = _configured(configured) if configured else [IceServer(urls=PUBLIC_STUN)]
 
     async def get(self) -> list[IceServer]:
-        """The servers for a connection; waits up to FIRST_FETCH_WAIT_SECONDS for the first fetch."""
+        """All servers, for clients; waits up to ``timeout`` for the first fetch."""
         given = self._given()
         if given is not None:
             return [IceServer(**server) for server in given]
         if self._url is not None and self._clock() >= self._good_until:
             fetching = self.prefetch()
             if not self._fetched_once and fetching is not None:
-                await asyncio.wait({fetching}, timeout=FIRST_FETCH_WAIT_SECONDS)
+                await asyncio.wait({fetching}, timeout=self._timeout)
                 # Only the first offer waits for the first fetch.
                 self._fetched_once = True
         return self._servers
 
+    async def answering(self) -> list[IceServer]:
+        """Servers for a connection of our own, without those that do not answer."""
+        end = time.monotonic() + self._timeout
+        servers = await self.get()
+        if self._answering is None or self._given() is not None:
+            return servers
+        return await self._answering.choose(servers, timeout=max(0, end - time.monotonic()))
+
     def prefetch(self) -> asyncio.Task[None] | None:
-        """Start a fetch, unless one is running or not needed."""
+        """Start a fetch, unless one is running or not needed, and probes."""
+        self._probe()
         if self._url is None or self._clock() < self._good_until:
             return None
         if self._fetching is None or self._fetching.done():
@@ -80,6 +97,12 @@ class IceServers:
     def close(self) -> None:
         if self._fetching is not None:
             self._fetching.cancel()
+        if self._answering is not None:
+            self._answering.close()
+
+    def _probe(self) -> None:
+        if self._answering is not None:
+            self._answering.watch(self._servers)
 
     @property
     def _name(self) -> str:
@@ -106,6 +129,7 @@ class IceServers:
                 logger.info(f"{self._name} gives ICE servers again")
             self._servers, self._failed = servers, False
             self._good_until = self._clock() + REFRESH_SECONDS
+            self._probe()
         finally:
             self._fetched_once = True
 

@@ -10,18 +10,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aioice.stun import Method
+from pipecat.transports.smallwebrtc.connection import IceServer
 
+from pipecat_base.bot.webrtc import probe
 from pipecat_base.cli import doctor
 from pipecat_base.cli.doctor import checks, ice
-from pipecat_base.cli.doctor.checks import Check, Finding, FindingStatus, ok, problem
+from pipecat_base.cli.doctor.checks import Check, Finding, FindingStatus, ok, problem, warning
 from pipecat_base.config.settings import Settings
 from tests.support.launchers import Launcher, free_port, run, until
 from tests.support.stun import StunServer
@@ -198,38 +201,64 @@ def test_an_ice_url_that_hangs_delays_no_other_check(folder: Path) -> None:
     assert found["port"][0]["status"] == "ok"
 
 
+def stun(port: int, failure: Callable[[str, str, str], Finding] = problem, timeout: float = 0.75) -> Finding:
+    server = IceServer(urls=f"stun:127.0.0.1:{port}")
+    (finding,) = ice.examine(server, timeout, partial(failure, "stun"))
+    return finding
+
+
 def test_a_lost_stun_request_is_sent_again() -> None:
     with StunServer(loses=2) as server:
-        (finding,) = ice.stun("stun:here", "127.0.0.1", server.port, is_chosen=True)
+        finding = stun(server.port, timeout=5)
     assert finding.status is FindingStatus.OK, finding
     assert len(server.asked) == 3
 
 
-@pytest.mark.parametrize(("is_chosen", "status"), [(True, FindingStatus.PROBLEM), (False, FindingStatus.WARNING)])
+@pytest.mark.parametrize("failure", [problem, warning])
 def test_a_stun_server_that_does_not_answer(
-    monkeypatch: pytest.MonkeyPatch, is_chosen: bool, status: FindingStatus
+    monkeypatch: pytest.MonkeyPatch, failure: Callable[[str, str, str], Finding]
 ) -> None:
-    monkeypatch.setattr(ice, "STUN_TIMEOUT_SECONDS", 0.6)
+    monkeypatch.setattr(probe, "STUN_TIMEOUT_SECONDS", 0.6)
+    status = failure("", "", "").status
     with StunServer(loses=100) as silent:
-        (dead,) = ice.stun("stun:there", "127.0.0.1", silent.port, is_chosen=is_chosen)
-    assert (dead.status, dead.text) == (status, "stun:there does not answer over UDP within 0.6 s")
+        dead = stun(silent.port, failure)
+    assert (dead.status, dead.text) == (status, f"stun:127.0.0.1:{silent.port} does not answer over UDP within 0.6 s")
     assert "TURN server" in dead.fix
-    (closed,) = ice.stun("stun:there", "127.0.0.1", free_port(), is_chosen=is_chosen)
-    assert (closed.status, closed.text) == (status, "stun:there does not answer over UDP: Connection refused")
+    port = free_port()
+    closed = stun(port, failure)
+    assert (closed.status, closed.text) == (
+        status,
+        f"stun:127.0.0.1:{port} does not answer over UDP: Connection refused",
+    )
+
+
+def test_a_server_that_is_slower_than_calls_wait_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "RETRY_SECONDS", 0.1)
+    with StunServer(delay=0.3) as slow:
+        finding = stun(slow.port, timeout=0.2)
+    assert finding.status is FindingStatus.PROBLEM
+    assert finding.text == f"stun:127.0.0.1:{slow.port} answers after 0.3 s, and calls wait for 0.2 s"
+    assert finding.fix.startswith("Raise PIPECAT_ICE_TIMEOUT")
 
 
 def turn(port: int, credential: str | None = StunServer.credential, transport: str = "udp") -> Finding:
-    parsed = {"scheme": "turn", "host": "127.0.0.1", "port": port, "transport": transport}
-    (finding,) = ice.turn("turn:there", parsed, "user", credential)
+    server = IceServer(
+        urls=f"turn:127.0.0.1:{port}?transport={transport}", username="user", credential=credential or ""
+    )
+    (finding,) = ice.examine(server, 0.75, partial(problem, "turn"))
     return finding
 
 
 def test_a_turn_server_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ice, "TURN_TIMEOUT_SECONDS", 0.6)
+    monkeypatch.setattr(probe, "TURN_TIMEOUT_SECONDS", 0.6)
     with StunServer(loses=100) as silent:
-        assert status_and_text(turn(silent.port)) == ("problem", "turn:there does not answer within 0.6 s")
-    assert status_and_text(turn(free_port(), transport="tcp"))[1].startswith("turn:there: ")
-    assert status_and_text(turn(1, None)) == ("problem", "turn:there has no username or no credential")
+        finding = turn(silent.port)
+    url = f"turn:127.0.0.1:{silent.port}?transport=udp"
+    assert status_and_text(finding) == ("problem", f"{url} does not answer within 0.6 s")
+    port = free_port()
+    assert status_and_text(turn(port, transport="tcp"))[1].startswith(f"turn:127.0.0.1:{port}?transport=tcp: ")
+    lacking = "turn:127.0.0.1:1?transport=udp has no username or no credential"
+    assert status_and_text(turn(1, None)) == ("problem", lacking)
 
 
 @pytest.mark.skipif(shutil.which("turnserver") is None, reason="this machine lacks coturn: apt-get install coturn")
@@ -246,11 +275,11 @@ def test_coturn_is_a_turn_server(tmp_path: Path, transport: str) -> None:
         good = turn(port, transport=transport)
         assert (good.status, good.text) == (
             FindingStatus.OK,
-            "turn:there takes the credentials and relays at 127.0.0.1",
+            f"turn:127.0.0.1:{port}?transport={transport} takes the credentials and relays at 127.0.0.1",
         )
         assert status_and_text(turn(port, "wrong", transport)) == (
             "problem",
-            "turn:there refuses an allocation: 401 Unauthorized",
+            f"turn:127.0.0.1:{port}?transport={transport} refuses an allocation: 401 Unauthorized",
         )
     finally:
         server.kill()

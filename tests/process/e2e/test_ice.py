@@ -1,4 +1,4 @@
-"""ICE_CONFIG_URL over real HTTP: fetched once, before it is needed, and never in an offer's way."""
+"""ICE_CONFIG_URL over real HTTP, STUN and TURN servers over real UDP: none is in an offer's way."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from aioice.stun import Class, Message, Method, parse_message
 
 from tests.support.launchers import ROOT, Launcher, measured, until
 from tests.support.offers import SDP, wait_for_offer
+from tests.support.stun import StunServer
 
+WEBRTC_BOT = ROOT / "examples" / "echo"  # has aiortc imported at the start
 OFFER = {"sdp": SDP, "type": "offer", "requestData": {"do": "return"}}
 
 
@@ -170,11 +172,68 @@ def test_a_url_that_hangs_delays_only_the_first_offer_and_the_stop_not_at_all() 
                 usual = seconds()
             with measured() as seconds:
                 offer(launcher)
-                # A fetch gives up after 10 s; an offer waits for it 2 s at most, and once.
-                assert 1.9 < seconds() < usual + 4
+                # A fetch gives up after 10 s; an offer waits for it PIPECAT_ICE_TIMEOUT at most, and once.
+                assert 0.7 < seconds() < usual + 2
             with measured() as seconds:
                 offer(launcher, 3)
-                assert seconds() < 1.9 + 3 * usual
+                assert seconds() < 0.7 + 3 * usual
             with measured() as seconds:
                 assert launcher.stop() == 0
                 assert seconds() < 5
+
+
+@pytest.fixture(scope="module")
+def silent() -> Iterator[StunServer]:
+    with StunServer(loses=10**9) as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "url", ["stun:127.0.0.1:{port}", "turn:127.0.0.1:{port}", "turn:127.0.0.1:{tcp_port}?transport=tcp"]
+)
+def test_a_server_that_does_not_answer_delays_no_offer_and_is_named_once(silent: StunServer, url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent_tcp:
+        url = url.format(port=silent.port, tcp_port=silent_tcp.getsockname()[1])
+        servers = json.dumps([{"urls": url, "username": "user", "credential": "s3cr3t-credential"}])
+        with Launcher(WEBRTC_BOT, PIPECAT_ICE_SERVERS=servers) as launcher:
+            offer(launcher)
+            for _ in range(3):
+                with measured() as seconds:
+                    offer(launcher)
+                    assert seconds() < 1
+            until(lambda: launcher.lines(url), "the warning")
+            with measured() as seconds:
+                offer(launcher, 4)
+                assert seconds() < 1, "it is left out"
+            (line,) = launcher.lines(url)
+            assert "WARNING" in line
+            assert "does not answer" in line
+            assert "s3cr3t" not in launcher.log()
+
+
+def test_a_server_that_falls_silent_delays_no_offer_for_more_than_the_timeout() -> None:
+    with (
+        StunServer() as server,
+        Launcher(WEBRTC_BOT, PIPECAT_ICE_SERVERS=f"stun:127.0.0.1:{server.port}") as launcher,
+    ):
+        offer(launcher)
+        server.loses = 10**9
+        for _ in range(2):
+            with measured() as seconds:
+                offer(launcher)
+                assert seconds() < 1
+
+
+def test_a_server_that_answers_is_used_although_one_before_it_does_not(silent: StunServer, stun: int) -> None:
+    servers = f"stun:127.0.0.1:{silent.port},stun:127.0.0.1:{stun}"
+    with Launcher(WEBRTC_BOT, PIPECAT_ICE_SERVERS=servers) as launcher:
+        assert "192.0.2.7" in launcher.http.post("/api/offer", json=OFFER).json()["sdp"]
+
+
+def test_clients_are_given_servers_that_do_not_answer_this_machine(silent: StunServer) -> None:
+    url = f"stun:127.0.0.1:{silent.port}"
+    with Launcher("gateway", PIPECAT_GATEWAY="1", PIPECAT_ICE_SERVERS=url) as launcher:
+        for _ in range(2):
+            answer = launcher.http.post("/start", json={"transport": "webrtc"})
+            assert answer.json()["iceConfig"] == {"iceServers": [{"urls": url}]}
+            until(lambda: launcher.lines(f"{url} does not answer"), "the probe")

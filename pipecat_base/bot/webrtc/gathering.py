@@ -1,0 +1,105 @@
+"""Gathering of this machine's own ICE candidates, in a bounded time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from aioice import stun, turn
+from aioice.candidate import Candidate, candidate_foundation, candidate_priority
+from aioice.ice import Connection, StunProtocol
+from aiortc import rtcicetransport
+
+OTHER_INTERFACES_SECONDS = 0.05
+"""At least this long after the first interface has its public address, the others may still learn theirs."""
+
+
+def limit_gathering(seconds: float) -> None:
+    """Bound the gathering of all of aiortc's connections; it has no parameter for this."""
+    rtcicetransport.Connection = partial(BoundedConnection, seconds=seconds)
+
+
+class BoundedConnection(Connection):
+    """Gathers for ``seconds`` at most, where aioice takes five; a name is resolved once for all interfaces."""
+
+    def __init__(self, *args: Any, seconds: float, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._seconds = seconds
+
+    async def get_component_candidates(
+        self, component: int, addresses: list[str], timeout: float = 0
+    ) -> list[Candidate]:
+        hosts = [protocol for address in addresses if (protocol := await self._bind(component, address))]
+        self._protocols += hosts
+        relayed = super().get_component_candidates(component, [], timeout=self._seconds)  # type: ignore[arg-type]
+        reflexive, others = await asyncio.gather(self._reflexive(hosts), relayed)
+        return [*(protocol.local_candidate for protocol in hosts), *reflexive, *others]
+
+    async def _bind(self, component: int, address: str) -> StunProtocol | None:
+        loop = asyncio.get_running_loop()
+        try:
+            transport, protocol = await loop.create_datagram_endpoint(
+                lambda: StunProtocol(self), local_addr=(address, 0)
+            )
+        except OSError:  # the address has gone, or is not ready
+            return None
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, turn.UDP_SOCKET_BUFFER_SIZE)
+        host, port = transport.get_extra_info("sockname")[:2]
+        protocol.local_candidate = _candidate("host", component, host, port)
+        return protocol
+
+    async def _reflexive(self, hosts: Sequence[StunProtocol]) -> list[Candidate]:
+        """Request the public address of each interface; those without a way out, as Docker's bridges, have none."""
+        if self.stun_server is None:
+            return []
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        found: list[Candidate] = []
+
+        async def request(host: StunProtocol, server: tuple[str, int], limit: asyncio.Timeout) -> None:
+            with contextlib.suppress(stun.TransactionError, KeyError):
+                found.append(await _reflexive_candidate(host, server))
+                end = loop.time() + (loop.time() - began) + OTHER_INTERFACES_SECONDS
+                limit.reschedule(min(end, limit.when() or end))
+
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(self._seconds) as limit:
+                server = await _resolve(*self.stun_server)
+                async with asyncio.TaskGroup() as group:
+                    for host in hosts:
+                        if ":" not in host.local_candidate.host:  # as aioice: IPv4 only
+                            group.create_task(request(host, server, limit))
+        return found
+
+
+async def _resolve(host: str, port: int) -> tuple[str, int]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, family=socket.AF_INET, type=socket.SOCK_DGRAM)
+    address, number = found[0][4][:2]
+    return str(address), int(number)
+
+
+async def _reflexive_candidate(host: StunProtocol, server: tuple[str, int]) -> Candidate:
+    response, _ = await host.request(stun.Message(stun.Method.BINDING, stun.Class.REQUEST), server)
+    local = host.local_candidate
+    address, port = response.attributes["XOR-MAPPED-ADDRESS"]
+    return _candidate("srflx", local.component, address, port, related=(local.host, local.port))
+
+
+def _candidate(
+    kind: str, component: int, host: str, port: int, *, related: tuple[str | None, int | None] = (None, None)
+) -> Candidate:
+    return Candidate(
+        foundation=candidate_foundation(kind, "udp", related[0] or host),
+        component=component,
+        transport="udp",
+        priority=candidate_priority(component, kind),
+        host=host,
+        port=port,
+        type=kind,
+        related_address=related[0],
+        related_port=related[1],
+    )
