@@ -159,6 +159,14 @@ class ServerLimits(SettingsGroup):
         "How long a request's head may take to arrive; then 408",
         unit="seconds",
     )
+    keep_alive: float = variable(
+        "PIPECAT_KEEP_ALIVE",
+        75.0,
+        parsers.positive_seconds,
+        "How long a connection may be idle between two requests. A load balancer in front must give up its idle"
+        " connections sooner: most do so after 60 s",
+        unit="seconds",
+    )
     body_timeout: float = variable(
         "PIPECAT_BODY_TIMEOUT",
         120.0,

@@ -69,7 +69,7 @@ class Server(uvicorn.Server):
         ws: Any = None,
         on_refusal: Callable[[Refusal], None] = lambda refusal: None,
     ) -> None:
-        super().__init__(uvicorn_config(app))
+        super().__init__(uvicorn_config(app, keep_alive=limits.keep_alive))
         connections = Connections(limits, self.server_state.connections, on_refusal)
         self.config.http, self.config.ws = protocols(connections, ws)
         self._connections = connections
@@ -110,12 +110,13 @@ def protocols(connections: Connections, ws: Any = None) -> tuple[Any, Any]:
     return partial(HttpConnection, connections=connections), ws or partial(WebSocketConnection, connections=connections)
 
 
-def uvicorn_config(app: Any) -> uvicorn.Config:
+def uvicorn_config(app: Any, *, keep_alive: float = 0) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
+        timeout_keep_alive=keep_alive,  # type: ignore[arg-type]
         timeout_graceful_shutdown=FINAL_REQUESTS_SECONDS,
         server_header=False,
         proxy_headers=False,
