@@ -26,6 +26,7 @@ from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import SessionRequest, SessionSlot
 from pipecat_base.sessions.registry import Session, SessionState
 from pipecat_base.sessions.transports import Caller, TransportKind, WebSocketTransport, WhatsAppCall
+from pipecat_base.workers.fork_hazards import listening_addresses
 from pipecat_base.workers.fork_server import leave_signals_to_launcher
 from pipecat_base.workers.http_proxy import NO_HOST
 from pipecat_base.workers.ipc.channel import Channel
@@ -132,7 +133,7 @@ class MessageHandler:
             self._channel.send(StartupFailed.of(error))
             await asyncio.sleep(0)
             return
-        self._channel.send(WorkerIdle(self._pod.takes_files))
+        self._channel.send(WorkerIdle(self._pod.takes_files, listening_addresses()))
         await self._closing.wait()
         if self._pod.registry.cancel_all(Outcome.DRAINED):  # the launcher has ended
             await self._pod.registry.until_empty(ORPHANED_SESSION_TIMEOUT_SECONDS)

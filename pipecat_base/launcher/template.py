@@ -8,7 +8,6 @@ import io
 import os
 import socket
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -18,12 +17,15 @@ from pipecat_base.bot import installed
 from pipecat_base.bot.assembly import import_for_sessions
 from pipecat_base.bot.imported import Imported, import_bot
 from pipecat_base.bot.packages import Packages
+from pipecat_base.bot.random_generators import reseed
 from pipecat_base.bot.web_app import bots_app, bots_routes
 from pipecat_base.config import environment
 from pipecat_base.config.settings import LAUNCHER_SECRETS, Settings, hide_secrets
 from pipecat_base.errors import StartupError
 from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.server.paths import LAUNCHER_PATHS
+from pipecat_base.sessions.outcome import MAX_LINE
+from pipecat_base.workers.fork_hazards import fork_hazards, open_descriptors
 from pipecat_base.workers.fork_server import ForkServer, exit_process, forget_exit_handlers, leave_signals_to_launcher
 from pipecat_base.workers.ipc import messages
 from pipecat_base.workers.ipc.channel import Channel
@@ -31,6 +33,7 @@ from pipecat_base.workers.ipc.messages import Fork, Message, StartupFailed, Warm
 
 OOM_SCORE_INCREMENT = 300
 """Added for workers: where memory runs out, the kernel kills a call, not the launcher."""
+MAX_HAZARDS = 10
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
@@ -85,9 +88,10 @@ class TemplateProcess:
             _report(channel, error)
             os._exit(1)
 
+        before = open_descriptors()
         imported = import_bot(self._settings, self._packages, self._logs, give_up, is_dev=self._is_dev)
         leave_signals_to_launcher()
-        channel.send(_describe(imported))
+        channel.send(_describe(imported, fork_hazards(before)))
         if standalone:
             self._be_worker(channel, imported)
             return
@@ -105,6 +109,7 @@ class TemplateProcess:
         def run_worker(sock: socket.socket, request: Fork) -> NoReturn:
             forget_exit_handlers()
             with contextlib.suppress(BaseException):
+                reseed(imported.bot.project)
                 self._be_worker(Channel(sock), imported)
             exit_process(1)
 
@@ -118,8 +123,6 @@ class TemplateProcess:
             score = min(1000, int(file.read()) + OOM_SCORE_INCREMENT)
             file.seek(0)
             file.write(str(score))
-        if "numpy" in sys.modules:  # random is reseeded by Python itself
-            sys.modules["numpy"].random.seed()
         try:
             self._work(channel, self._settings, imported, self._logs)
         except BaseException as error:
@@ -133,13 +136,9 @@ def _report(channel: Channel, error: StartupError) -> None:
     channel.flush(1.0)
 
 
-def _describe(imported: Imported) -> messages.BotImported:
+def _describe(imported: Imported, hazards: list[str]) -> messages.BotImported:
     bot = imported.bot
     problem = imported.webrtc_problem if installed.has(*installed.WEBRTC) else installed.NO_WEBRTC
-    main = threading.main_thread()
-    other_threads = [
-        thread.name for thread in threading.enumerate() if thread is not main and thread.name != "bot.jsonl"
-    ]
     return messages.BotImported(
         name=bot.name,
         file=bot.file.name,
@@ -149,7 +148,7 @@ def _describe(imported: Imported) -> messages.BotImported:
         has_readyz=bot.readyz is not None,
         has_app=bots_app() is not None,
         routes=_listed(bots_routes()),
-        threads=other_threads,
+        fork_hazards=[hazard[:MAX_LINE] for hazard in hazards[:MAX_HAZARDS]],
     )
 
 

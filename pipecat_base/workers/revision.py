@@ -79,10 +79,12 @@ class Revision:
     async def open(self) -> None:
         """Start the control worker, then keep workers idle; raises StartupError."""
         self._template.attach()
-        threads = ", ".join(self.imported.threads)
-        if self._start == "auto" and threads:
-            self._use_spawn(f"the bot's import has left threads running ({threads})")
+        self._heed_hazards(", ".join(self.imported.fork_hazards))
+        if self._start == "spawn":
+            await self._close_template()  # its memory, ports and connections are for the workers now
         self.control_worker = await self._start_control_worker()
+        if addresses := self.control_worker.idle.result().listens_on:
+            await self._try_second_worker(", ".join(addresses))
         self._start_task(self._keep_control_worker())
         self._start_task(self._keep_idle())
 
@@ -245,6 +247,27 @@ class Revision:
                 waiting.set_result(worker)
                 return
         self._idle.append(worker)
+
+    def _heed_hazards(self, hazards: str) -> None:
+        """Spawn, unless told to fork, where forked processes would share what the bot's import has made, or lose it."""
+        if hazards and self._start == "auto":
+            self._use_spawn(
+                f"a fork would share or lose what the bot's import has made ({hazards}); make it in setup()"
+            )
+        elif hazards and self._start == "fork":
+            logger.warning(
+                f"PIPECAT_PROCESS_START=fork: calls share or lose what the bot's import has made ({hazards})"
+            )
+
+    async def _try_second_worker(self, addresses: str) -> None:
+        """Fail at the start, not at each call, where only one process can listen on an address."""
+        try:
+            self._add_idle(await self._start_worker())
+        except (WorkerDied, StartupError) as error:
+            raise SetupFailed(
+                f"The bot listens on {addresses} in each process, which works in the first process only: {error}",
+                "Listen on port 0, or leave PIPECAT_ISOLATION unset; PIPECAT_METRICS_PORT serves metrics of all calls.",
+            ) from None
 
     def _use_spawn(self, reason: str) -> None:
         logger.warning(f"Falling back to PIPECAT_PROCESS_START=spawn: {reason}")

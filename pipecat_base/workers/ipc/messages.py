@@ -94,7 +94,7 @@ class BotImported(Message):
     has_readyz: bool
     has_app: bool
     routes: list[tuple[str, list[str] | None, str]]
-    threads: list[str]
+    fork_hazards: list[str]
 
 
 @dataclass(frozen=True)
@@ -258,9 +258,10 @@ class LoopStarted(Message):
 
 @dataclass(frozen=True)
 class WorkerIdle(Message):
-    max_bytes = SMALL
+    max_bytes = LARGE
 
     takes_files: bool
+    listens_on: list[str]
 
 
 @dataclass(frozen=True)

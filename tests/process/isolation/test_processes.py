@@ -408,13 +408,3 @@ def test_uploads_of_a_call_that_crashed_are_deleted(tmp_path: Path, start: str) 
         call.send("die")
         assert close_code(call) == 1011
         until(lambda: not [path for path in folder.rglob("*") if path.is_file()], "the file's end")
-
-
-def test_a_bot_whose_import_leaves_a_thread_is_not_forked(tmp_path: Path) -> None:
-    thread = "threading.Thread(target=time.sleep, args=(99,), name='mine', daemon=True).start()"
-    bot = f"import threading, time\n{thread}\n{SILENT}"
-    with launch(tmp_path, bot) as launcher:
-        launcher.wait_for_log(
-            "Falling back to PIPECAT_PROCESS_START=spawn: the bot's import has left threads running (mine)"
-        )
-        assert launcher.http.post("/bot", json={}).status_code == 200
