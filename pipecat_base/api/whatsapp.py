@@ -39,13 +39,19 @@ class WhatsAppRoutes:
 
     async def post(self, request: Request) -> JSONResponse:
         """Answers 200 to every signed webhook: Meta would redeliver it after any other status."""
+        session_id = requests.session_id(request)
+        try:
+            return await self._answer(request, session_id)
+        finally:
+            self._whatsapp.release(session_id)  # unless a call has taken the session over
+
+    async def _answer(self, request: Request, session_id: str) -> JSONResponse:
         signature = request.headers.get(webhook.SIGNATURE)
         if not signature:
             raise SignatureMissing("This request has no signature.", field=webhook.SIGNATURE)
         body = await requests.raw_body(request, self._max_body_bytes)
         webhook.check_signature(self._app_secret, body, signature)
         content = await requests.parse(body)
-        session_id = requests.session_id(request)
         max_seconds = requests.max_seconds(request, session_id)
         answering: list[asyncio.Future[None]] = []
         for event in webhook.events(content):

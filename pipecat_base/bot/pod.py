@@ -78,7 +78,7 @@ class LocalPod:
         self._expects_webrtc = expects_webrtc
         self._features = features
         self._spans = spans
-        self._reservations = SlotReservations(registry)
+        self._reservations: SlotReservations[LocalSlot] = SlotReservations(registry)
 
     @property
     def takes_files(self) -> bool:
@@ -114,6 +114,9 @@ class LocalPod:
 
     def reserve(self, request: SessionRequest) -> AbstractAsyncContextManager[LocalSlot]:
         return self._reservations.reserve(request, lambda session: LocalSlot(self, session))
+
+    def take_over(self, session_id: str) -> LocalSlot | None:
+        return self._reservations.take_over(session_id)
 
     async def offer(self, request: SessionRequest, content: Any) -> dict[str, str]:
         parts = await self.webrtc().load()
@@ -169,6 +172,7 @@ class LocalSlot(HeldSlot):
         super().__init__(pod.registry, session)
         self._pod = pod
         self._peer: PeerConnection | None = None
+        self._call: WhatsAppCall | None = None
 
     async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
         pod, session = self._pod, self.session
@@ -222,17 +226,29 @@ class LocalSlot(HeldSlot):
 
         assert self._peer is not None, "pick_up() comes before run()"
         pod, session_id = self._pod, self.session.id
-        if isinstance(call.fields.get("id"), str):
-            pod.runner.emit(session_id, "caller", {"provider": "whatsapp", "call_id": call.fields["id"]})
+        self._emit_whatsapp(call)
         connection = {"webrtc_connection": self._peer.connection}
         arguments = await pod.arguments.build("webrtc", session_id, whatsapp.body_of(call.fields), connection)
         return await run_on_peer(pod.runner, self.session, arguments, self._peer)
 
+    def _emit_whatsapp(self, call: WhatsAppCall) -> None:
+        if isinstance(call.fields.get("id"), str):
+            self._pod.runner.emit(self.session.id, "caller", {"provider": "whatsapp", "call_id": call.fields["id"]})
+
     async def pick_up(self, call: WhatsAppCall) -> str:
         whatsapp.body_of(call.fields)  # refuses a malformed call before a peer is opened
         parts = await self._pod.webrtc().load()
+        parts.sessions.expect_call(self.session.id)
+        self._call = call
         self._peer = await parts.peers.open(parts.parse_offer(call.offer))
         return str(self._peer.connection.get_answer()["sdp"])
+
+    async def _connect(self) -> None:
+        assert self._call is not None, "pick_up() comes before connect()"
+        assert self._peer is not None
+        self._emit_whatsapp(self._call)
+        sessions = (await self._pod.webrtc().load()).sessions
+        await sessions.connect(self.session.id, self._peer, whatsapp.body_of(self._call.fields))
 
     async def hang_up(self) -> None:
         if self._peer is not None:

@@ -37,6 +37,7 @@ from pipecat_base.workers.ipc.messages import (
     Cancel,
     CheckReadiness,
     Close,
+    ConnectCall,
     DeleteUploads,
     GetCapabilities,
     GetIceServers,
@@ -174,6 +175,8 @@ class MessageHandler:
                 self._cancelled[message.session_id] = outcome
         elif isinstance(message, CallerLeft) and message.session_id in self._slots:
             self._slots[message.session_id].on_disconnect()
+        elif isinstance(message, ConnectCall) and message.session_id in self._slots:
+            self._start_task(self._slots[message.session_id].connect())
         elif isinstance(message, HangUp) and message.session_id in self._slots:
             self._start_task(self._slots[message.session_id].hang_up())
         elif isinstance(message, LogFeatures):
@@ -279,13 +282,16 @@ class MessageHandler:
     async def _pick_up(self, request: PickUp) -> Any:
         """Reply with the SDP, and keep the slot until the call is run or over."""
         self._pod.give_ice_servers(request.ice)
-        call = WorkerCall()
-        self._start_task(self._keep_call(request, call))
-        return await call.sdp
-
-    async def _keep_call(self, request: PickUp, call: WorkerCall) -> None:
         transport = transport_from(request.transport)
         assert isinstance(transport, WhatsAppCall)
+        if request.session_id in self._slots:  # the call takes a session over that waits for its offer
+            with session_log_context(request.session_id):
+                return await self._slots[request.session_id].pick_up(transport)
+        call = WorkerCall()
+        self._start_task(self._keep_call(request, transport, call))
+        return await call.sdp
+
+    async def _keep_call(self, request: PickUp, transport: WhatsAppCall, call: WorkerCall) -> None:
         session_id = request.session_id
         session_request = SessionRequest(
             session_id, TransportKind.WHATSAPP, request.max_seconds, caller=Caller(*request.caller)

@@ -56,6 +56,15 @@ class SessionSlot(Protocol):
     async def wait(self, *events: asyncio.Future[Any]) -> Outcome | None:
         """Keep the slot until the first of ``events`` is done; an outcome if the session ended instead."""
 
+    async def until_waiting(self) -> None:
+        """Wait until the run of a slot from :meth:`Pod.take_over` is ready for a call, or raise UnknownSession."""
+
+    async def connect(self) -> None:
+        """Give the call of :meth:`pick_up` to the run that waits in this slot; returns at the session's end."""
+
+    def end(self, outcome: Outcome) -> None:
+        """Request the session's end."""
+
     async def until_ended(self) -> None:
         """Wait for the end of the run that :meth:`start` began."""
 
@@ -89,6 +98,9 @@ class Pod(Protocol):
 
     def reserve(self, request: SessionRequest) -> AbstractAsyncContextManager[SessionSlot]:
         """Hold a slot; leaving the scope always frees it. Raises Refusal if the session is not admitted."""
+
+    def take_over(self, session_id: str) -> SessionSlot | None:
+        """The slot of a session that waits for its offer, for a call that comes instead; None without one."""
 
     async def offer(self, request: SessionRequest, content: Any) -> dict[str, str]:
         """Answer a client's WebRTC offer with ``{sdp, type, pc_id}``.

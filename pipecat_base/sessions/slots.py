@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-from pipecat_base.errors import Refusal
+from pipecat_base.errors import Refusal, UnknownSession
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import Outcome, Report
 from pipecat_base.sessions.pod import SessionRequest
 from pipecat_base.sessions.registry import Closer, Session, SessionRegistry, SessionState
-from pipecat_base.sessions.transports import Transport
+from pipecat_base.sessions.transports import Transport, TransportKind
 
 
 class HeldSlot:
@@ -21,6 +21,7 @@ class HeldSlot:
         self._registry = registry
         self.background_run: asyncio.Task[Report] | None = None  # keeps the slot after the scope
         self._disconnected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._is_taken_over = False
 
     async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
         raise NotImplementedError  # subclasses run the bot
@@ -46,6 +47,38 @@ class HeldSlot:
         if self.background_run is not None:
             await asyncio.wait({self.background_run})
 
+    def take_over(self) -> bool:
+        """Claim the run that waits for its offer; False without one, or if another call has it."""
+        session = self.session
+        waits = session.state in (SessionState.ADMITTED, SessionState.WAITING) and not session.stop.done()
+        # One that is evictable waits for the client of POST /start.
+        if session.transport is not TransportKind.WEBRTC or session.is_evictable or not waits or self._is_taken_over:
+            return False
+        self._is_taken_over = True
+        return True
+
+    async def until_waiting(self) -> None:
+        while self.session.state is SessionState.ADMITTED:
+            await self._registry.changed()
+        if not self._is_active:
+            raise UnknownSession(self.session.id, "The session that waited for this call has ended.")
+
+    async def connect(self) -> None:
+        await self._connect()
+        while self._is_active:
+            await self._registry.changed()
+
+    async def _connect(self) -> None:
+        raise NotImplementedError  # subclasses reach the run
+
+    def end(self, outcome: Outcome) -> None:
+        if self._is_active:
+            self._registry.cancel(self.session.id, outcome)
+
+    @property
+    def _is_active(self) -> bool:
+        return self._registry.get(self.session.id) is self.session
+
     def add_closer(self, closer: Closer) -> None:
         self.session.add_closer(closer)
 
@@ -57,10 +90,15 @@ class HeldSlot:
 P = TypeVar("P", bound=HeldSlot)
 
 
-class SlotReservations:
+class SlotReservations(Generic[P]):
     def __init__(self, registry: SessionRegistry) -> None:
         self._registry = registry
         self._background: set[asyncio.Task[None]] = set()
+        self._held: dict[str, P] = {}
+
+    def take_over(self, session_id: str) -> P | None:
+        slot = self._held.get(session_id)
+        return slot if slot is not None and slot.take_over() else None
 
     @contextlib.asynccontextmanager
     async def reserve(self, request: SessionRequest, slot_for: Callable[[Session], P]) -> AsyncIterator[P]:
@@ -74,6 +112,8 @@ class SlotReservations:
                 caller=request.caller,
             )
             slot = slot_for(await stack.enter_async_context(admission))
+            self._held[request.session_id] = slot
+            stack.callback(self._held.pop, request.session_id)
             try:
                 yield slot
             finally:

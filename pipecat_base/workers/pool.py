@@ -76,7 +76,7 @@ class WorkerPool:
         self._revision = Revision(self._fork_client, template, start, limits, on_event=self._on_event)
         self._old: set[Revision] = set()
         self._is_open = False
-        self._reservations = SlotReservations(registry)
+        self._reservations: SlotReservations[WorkerSlot] = SlotReservations(registry)
         self._leases: dict[str, WorkerLease] = {}
         self._peers: dict[str, tuple[WorkerLease, str]] = {}
         """Lease and connection id in the worker, by the connection id that the client knows."""
@@ -151,6 +151,9 @@ class WorkerPool:
 
     def reserve(self, request: SessionRequest) -> AbstractAsyncContextManager[WorkerSlot]:
         return self._reservations.reserve(request, lambda session: WorkerSlot(self, session))
+
+    def take_over(self, session_id: str) -> WorkerSlot | None:
+        return self._reservations.take_over(session_id)
 
     async def take(self, session: Session) -> WorkerLease:
         since = time.monotonic()

@@ -203,8 +203,9 @@ class WorkerSlot(HeldSlot):
         handoff.close(code, reason, was_accepted=self._was_accepted.done())
 
     async def pick_up(self, call: WhatsAppCall) -> str:
-        worker = (await self.take_worker()).worker
-        session = self.session
+        lease = await self.take_worker()
+        lease.offers += 1  # a reload does not end its session
+        worker, session = lease.worker, self.session
         try:
             sdp: str = await worker.request(
                 messages.PickUp,
@@ -218,6 +219,9 @@ class WorkerSlot(HeldSlot):
             how = error if isinstance(error, WorkerDied) else "failed"
             raise NotReached(f"The bot's process {how}.", session_id=session.id) from None
         return sdp
+
+    async def _connect(self) -> None:
+        self._send(messages.ConnectCall(self.session.id))
 
     async def hang_up(self) -> None:
         self._send(messages.HangUp(self.session.id))

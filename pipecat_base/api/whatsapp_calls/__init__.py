@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipecat_base.bot.lazy_import import LazyImport
+from pipecat_base.logs.logger import logger
+from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import Pod
 
 if TYPE_CHECKING:
@@ -19,6 +21,13 @@ class WhatsApp:
         self._phone_number_id = phone_number_id
         self._pod = pod
         self._calls = LazyImport("WhatsApp", "pipecat_base.api.whatsapp_calls.calls", self._build)
+
+    def release(self, session_id: str) -> None:
+        """End the session of this id if it still waits for a call."""
+        slot = self._pod.take_over(session_id)
+        if slot is not None:
+            logger.warning("WhatsApp: the session ends, because its webhook brought no call")
+            slot.end(Outcome.CANCELLED)
 
     async def load(self) -> OpenCalls:
         """Raises NotSupported if an installed package cannot be imported."""

@@ -1,10 +1,14 @@
-"""WhatsApp calls: answers each call once, runs it as a session, and ends it at Meta."""
+"""WhatsApp calls: answers each call once, runs it as a session, and ends it at Meta.
+
+A call with the id of a session that waits for its offer takes that session over: the platform requests ``/bot`` first.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -43,17 +47,19 @@ class OpenCalls:
     def connect(self, session_id: str, event: Connect, *, max_seconds: float | None) -> asyncio.Future[None]:
         """Answer a call and run the bot on it. The future is done once the call is answered, or cannot be."""
         settled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if session_id in self._session_ids():
+        if event.call_id in self._known:
+            with logger.contextualize(session_id=session_id):
+                logger.info("WhatsApp: ignored a call that was delivered again, or after its end")
+            settled.set_result(None)
+            return settled
+        waiting = self._pod.take_over(session_id)
+        if waiting is None and session_id in self._session_ids():
             session_id = str(uuid.uuid4())  # several calls in one webhook, or in one pod
         with logger.contextualize(session_id=session_id):
-            if event.call_id in self._known:
-                logger.info("WhatsApp: ignored a call that was delivered again, or after its end")
-                settled.set_result(None)
-                return settled
             self._remember(event.call_id)
             # Stored at once: the call's end may arrive before the next step.
             call = self._calls[event.call_id] = OpenCall(event.call_id, session_id)
-            self._start(self._conduct(call, event, max_seconds, settled))
+            self._start(self._conduct(call, event, waiting, max_seconds, settled))
         return settled
 
     def terminate(self, call_id: str) -> None:
@@ -83,15 +89,21 @@ class OpenCalls:
             del self._known[next(iter(self._known))]
 
     async def _conduct(
-        self, call: OpenCall, event: Connect, max_seconds: float | None, settled: asyncio.Future[None]
+        self,
+        call: OpenCall,
+        event: Connect,
+        waiting: SessionSlot | None,
+        max_seconds: float | None,
+        settled: asyncio.Future[None],
     ) -> None:
+        request = SessionRequest(call.session_id, TransportKind.WHATSAPP, max_seconds)
         try:
-            async with self._pod.reserve(SessionRequest(call.session_id, TransportKind.WHATSAPP, max_seconds)) as slot:
+            async with self._pod.reserve(request) if waiting is None else _taken_over(waiting, call) as slot:
                 slot.add_closer(partial(self._end, call))
                 offer = WhatsAppCall(event.offer, event.fields)
                 if await self._answer(slot, call, offer, event.caller):
                     settled.set_result(None)
-                    await slot.run(offer, None)
+                    await (slot.run(offer, None) if waiting is None else slot.connect())
         except Refusal as refusal:
             logger.warning(f"WhatsApp call declined: {refusal.code}: {refusal.message}")
             await self._end(call)
@@ -144,6 +156,16 @@ class OpenCalls:
             await (self._graph.terminate(call.id) if call.accepted else self._graph.reject(call.id))
         except GraphError as error:
             logger.log("DEBUG" if call.failed else "WARNING", f"WhatsApp: the call could not be ended there: {error}")
+
+
+@asynccontextmanager
+async def _taken_over(slot: SessionSlot, call: OpenCall) -> AsyncIterator[SessionSlot]:
+    """Whatever becomes of the call, its session does not wait for another one."""
+    try:
+        await slot.until_waiting()
+        yield slot
+    finally:
+        slot.end(Outcome.DISCONNECTED if call.hung_up.done() else Outcome.CANCELLED)
 
 
 def only_sha256(sdp: str) -> str:

@@ -1,8 +1,8 @@
 """WebRTC sessions: each waits for an offer, and runs the bot on one peer after the other.
 
-A session begins with an offer, or with the platform's ``POST /bot``, and then waits for the offer with its id. Another
-offer for it (the page was reloaded) takes over: the old peer is closed, and the bot starts again on the new one, with
-the same session and body.
+A session begins with an offer, or with the platform's ``POST /bot``, and then waits for the offer with its id, or for a
+WhatsApp call that takes it over. Another offer for it (the page was reloaded) takes over: the old peer is closed, and
+the bot starts again on the new one, with the same session and body.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class WebRTCSession:
     task: asyncio.Task[None] | None = None  # of a session that began with an offer
     offers: int = 0
     pending_offers: int = 0  # which are being answered
+    expects_call: bool = False  # one is being answered: if that fails, the session is ended
     latest_offer: int = 0  # the number of the one that the last peer came from
     next_peer: asyncio.Future[PeerConnection] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -83,6 +84,8 @@ class WebRTCSessions:
         webrtc = self._sessions[session.id] = WebRTCSession(body, flow_config)
         try:
             outcome = await self._registry.wait(session, webrtc.next_peer, caller_left, timeout=self._offer_timeout)
+            if outcome is None and webrtc.expects_call:
+                outcome = await self._registry.wait(session, webrtc.next_peer, caller_left, timeout=None)
             if outcome is not None:
                 return Report(outcome, "The session ended before an offer came.", 0.0)
             if not webrtc.next_peer.done():
@@ -95,6 +98,22 @@ class WebRTCSessions:
     def has(self, session_id: str) -> bool:
         """True while a session waits for an offer or has a peer."""
         return session_id in self._sessions
+
+    def expect_call(self, session_id: str) -> None:
+        """Keep a session that waits: a call that takes it over is being answered."""
+        if session_id in self._sessions:
+            self._sessions[session_id].expects_call = True
+
+    async def connect(self, session_id: str, peer: PeerConnection, body: Any) -> None:
+        """Run the session that waits on the peer of a call; closes the peer if the session has ended."""
+        webrtc = self._sessions.get(session_id)
+        if webrtc is None:
+            await self._peers.close(peer)
+            return
+        webrtc.body = body
+        superseded = webrtc.set_next_peer(peer)
+        if superseded is not None:
+            await self._peers.close(superseded)
 
     async def offer(
         self, session_id: str, offer: Offer, *, max_seconds: float | None, caller: Caller

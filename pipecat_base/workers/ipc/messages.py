@@ -173,7 +173,7 @@ class AddCandidates(Request):
 
 @dataclass(frozen=True)
 class PickUp(Request):
-    """Reply: the SDP of the answer. The session then waits for :class:`Run`."""
+    """Reply: the SDP of the answer. The session then waits for :class:`Run`, or runs already: :class:`ConnectCall`."""
 
     session_id: str
     max_seconds: float | None
@@ -214,6 +214,11 @@ class DeleteUploads(Request):
 
 @dataclass(frozen=True)
 class HangUp(Message):
+    session_id: str
+
+
+@dataclass(frozen=True)
+class ConnectCall(Message):
     session_id: str
 
 

@@ -19,7 +19,14 @@ def say(**things):
 
 async def bot(args):
     call = args.body
-    say(type=type(args).__name__, session=args.session_id, body=type(call).__name__, id=call.id, caller=call.from_)
+    say(
+        type=type(args).__name__,
+        session=args.session_id,
+        body=type(call).__name__,
+        id=call.id,
+        caller=call.from_,
+        flow=args.flow_config,
+    )
     try:
         if DO == "echo":
             await echo.bot(args)
