@@ -56,7 +56,7 @@ def close_codes() -> Iterator[str]:
 def commands() -> Iterator[str]:
     """Every command with its options."""
     for name, parser in cli.commands().items():
-        actions = [action for action in parser._actions if action.dest != "help"]
+        actions = [action for action in parser._actions if action.dest != "help" and action.help != argparse.SUPPRESS]
         words = [f"[{_invocation(a)}]" if a.option_strings or a.nargs == "?" else _invocation(a) for a in actions]
         yield f"## {name}\n\n{parser.description}"
         yield f"```text\n{' '.join([f'pipecat-base {name}', *words])}\n```"

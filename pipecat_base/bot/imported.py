@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipecat_base.bot import advisories, compatibility, dev_credentials, loader
+from pipecat_base.bot import advisories, compatibility, dev_credentials, loader, runner_module
 from pipecat_base.bot.arguments import CLOUD
 from pipecat_base.bot.import_watch import GiveUp, watching
 from pipecat_base.bot.loader import Bot
@@ -45,8 +45,10 @@ def import_bot(
     if settings.telemetry.observers:
         environment.append_setup_file(os.path.join(os.path.dirname(__file__), "observers.py"))
     has_pipecat = compatibility.require_release()
+    replaced: list[str] = []
     if is_dev:
         dev_credentials.provide()
+        replaced += runner_module.set_local()
     try:
         file = Path(settings.server.bot_file).absolute()
         with logs.guard(), packages.explaining(), watching(file, settings.start.import_timeout, give_up):
@@ -54,6 +56,9 @@ def import_bot(
     except StartupError as error:
         compatibility.raise_if_pipecat_is_broken(error)
         raise
+    if is_dev:
+        list(runner_module.set_local())  # again: the bot may have read .env
+    runner_module.tell_address(settings.server)
     uses_pipecat = has_pipecat and ("pipecat" in sys.modules or loader.mentions(bot.project, PIPECAT_IN_SOURCES))
     if is_dev and uses_pipecat:
         with logs.unchanged():
@@ -76,5 +81,6 @@ def import_bot(
             raise
         except Exception as error:  # a bug in the check
             check = compatibility.PipecatCheck((f"The pipecat-ai check did not run ({type(error).__name__}: {error})",))
-    warnings = (*outdated, *check.warnings, *loader.misnamed(bot), *loader.nothing_awaitable(bot))
+    misused = (*loader.misnamed(bot), *loader.nothing_awaitable(bot), *runner_module.warnings())
+    warnings = (*replaced, *outdated, *check.warnings, *misused)
     return Imported(bot, wants_cloud, warnings, check.webrtc_problem)

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from pipecat_base import __version__
 from pipecat_base.bot.project import root, search_path
-from pipecat_base.cli import output, usage
+from pipecat_base.cli import output, runner_options, usage
 from pipecat_base.config import environment, reference
 from pipecat_base.config.container_env import is_service_link
 from pipecat_base.config.env_file import NAME as ENV_FILE
@@ -68,8 +68,12 @@ def dev(options: argparse.Namespace) -> int:
 
     def find_settings() -> Settings:
         development.env_file.read()
+        runner_options.require(options, environment.read())
+        given = runner_options.variables(options)
         defaults = {"PIPECAT_HOST": HOST, "PIPECAT_LOG_LEVEL": "INFO", **_not_blank(environment.read())}
-        settings = _settings(options, {**defaults, "PIPECAT_GATEWAY": "1"}, development.env_file)
+        variables = {**defaults, "PIPECAT_GATEWAY": "1", **{name: value for name, (value, _) in given.items()}}
+        shown_as = {name: option for name, (_, option) in given.items()}
+        settings = _settings(options, variables, development.env_file, shown_as)
         return dataclasses.replace(settings, flow_config=None if flow_file is None else _flow(flow_file))
 
     return Process(options.site).serve(find_settings, development)
@@ -193,10 +197,14 @@ def commands() -> dict[str, argparse.ArgumentParser]:
 
 
 def _settings(
-    options: argparse.Namespace, variables: Mapping[str, str] | None = None, env_file: EnvFile | None = None
+    options: argparse.Namespace,
+    variables: Mapping[str, str] | None = None,
+    env_file: EnvFile | None = None,
+    shown: Mapping[str, str] | None = None,
 ) -> Settings:
     variables = dict(environment.read() if variables is None else variables)
     shown_as = {name: f"{where}: {name}" for name, where in env_file.names.items()} if env_file is not None else {}
+    shown_as |= shown or {}
     for variable, option in OPTION_OF_VARIABLE.items():
         if option in options:
             variables[variable] = str(getattr(options, option))
@@ -245,6 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     developer.add_argument(
         "--flow", metavar="FILE", default=None, help="flow config of every session that brings none (args.flow_config)"
     )
+    runner_options.add(developer)
 
     checker = _command(commands, "check", check, common)
     checker.add_argument("--json", action="store_true", help="print one JSON object")

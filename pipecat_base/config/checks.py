@@ -76,8 +76,8 @@ def _wrong_for_a_gateway(settings: Settings) -> Iterator[str]:
         )
     if gateway.serves_this_machine_only and gateway.public_url is not None:
         yield (
-            "PIPECAT_PUBLIC_API_KEYS: not set, and PIPECAT_PUBLIC_URL says that others reach this gateway; set keys "
-            "or say --insecure (PIPECAT_INSECURE)"
+            "PIPECAT_PUBLIC_API_KEYS: not set, and PIPECAT_PUBLIC_URL (--proxy) says that others reach this gateway;"
+            " set keys or say --insecure (PIPECAT_INSECURE)"
         )
     if providers.telnyx_public_key is not None and _decoded_length(providers.telnyx_public_key) != 32:
         yield "TELNYX_PUBLIC_KEY: the value is not a public key (base64 of 32 bytes)"
@@ -85,6 +85,12 @@ def _wrong_for_a_gateway(settings: Settings) -> Iterator[str]:
         yield "PINLESS_HMAC_SECRET: the value is not base64"
     if not providers.daily_api_url.startswith(("http://", "https://")):
         yield f"DAILY_API_URL: {json.dumps(providers.daily_api_url)} is not an HTTP address (http://host:port/path)"
+    for name, url in (
+        ("DAILY_ROOM_URL", providers.daily_room_url),
+        ("DAILY_SAMPLE_ROOM_URL", providers.daily_sample_room_url),
+    ):
+        if url is not None and not url.startswith(("http://", "https://")):
+            yield f"{name}: {json.dumps(url)} is not a room's address (https://your-domain.daily.co/room)"
 
 
 def _decoded_length(value: str) -> int:

@@ -544,6 +544,15 @@ class ProviderSettings(SettingsGroup):
         "DAILY_API_KEY", None, parsers.secret, "Lets the gateway make Daily rooms", secret=Secret.SHARED
     )
     daily_api_url: str = variable("DAILY_API_URL", "https://api.daily.co/v1", parsers.secret, "Daily's REST API")
+    daily_room_url: str | None = variable(
+        "DAILY_ROOM_URL",
+        None,
+        parsers.secret,
+        "One Daily room for all sessions of `/start`. Unset: one for each",
+    )
+    daily_sample_room_url: str | None = variable(
+        "DAILY_SAMPLE_ROOM_URL", None, parsers.secret, "The name of `DAILY_ROOM_URL` in older releases of pipecat"
+    )
     dialin_secret: str | None = variable(
         "PINLESS_HMAC_SECRET",
         None,

@@ -65,7 +65,12 @@ def gateway_routes(
     """
     telephony.require(settings.providers)
     addresses = Addresses(settings.gateway.public_url)
-    daily = Daily(settings.providers.daily_api_key, settings.providers.daily_api_url, settings.sessions.max_seconds)
+    daily = Daily(
+        settings.providers.daily_api_key,
+        settings.providers.daily_api_url,
+        settings.sessions.max_seconds,
+        room_url=settings.providers.daily_room_url or settings.providers.daily_sample_room_url,
+    )
     stream_path = streams.StreamPath(settings.gateway, settings.providers, tokens)
     starts = StartRoutes(
         pod,

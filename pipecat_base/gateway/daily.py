@@ -24,10 +24,21 @@ DAILY_TIMEOUT_SECONDS = 20.0
 class Room:
     url: str
     token: str  # an owner's, for bot and caller alike, as in pipecat's runner
+    is_fixed: bool = False  # not made for this session, and not deleted
 
 
 class Daily:
-    def __init__(self, api_key: str | None, api_url: str, max_session_seconds: float | None = None) -> None:
+    """With a ``room_url``, all sessions are in that room; only calls from phones (SIP) get one of their own."""
+
+    def __init__(
+        self,
+        api_key: str | None,
+        api_url: str,
+        max_session_seconds: float | None = None,
+        *,
+        room_url: str | None = None,
+    ) -> None:
+        self.room_url = room_url
         self._max_room_seconds = max(ROOM_HOURS * 3600, max_session_seconds or 0)
         self.api_key = api_key
         self.api_url = api_url.rstrip("/")
@@ -39,10 +50,15 @@ class Daily:
             room_properties = _checked(daily.DailyRoomProperties, {**expires, **properties}, "dailyRoomProperties")
             self._bound(room_properties)
             tokens = _checked(daily.DailyMeetingTokenProperties, token_properties, "dailyMeetingTokenProperties")
+            params = daily.DailyMeetingTokenParams(properties=tokens)
+            if self.room_url is not None and room_properties.sip is None:
+                if properties:
+                    logger.warning("Daily: dailyRoomProperties are not used: DAILY_ROOM_URL names the room")
+                token = await helper.get_token(self.room_url, expiry_time=ROOM_HOURS * 3600, params=params)
+                return Room(self.room_url, token, is_fixed=True)
             name = f"pipecat-{uuid.uuid4().hex[:12]}"
             room = await helper.create_room(daily.DailyRoomParams(name=name, properties=room_properties))
             try:
-                params = daily.DailyMeetingTokenParams(properties=tokens)
                 token = await helper.get_token(room.url, expiry_time=ROOM_HOURS * 3600, params=params)
             except BaseException:
                 await _quietly(helper.delete_room_by_url(room.url))
@@ -67,8 +83,9 @@ class Daily:
         try:
             yield
         except BaseException:
-            async with self._helper() as (helper, _):
-                await _quietly(helper.delete_room_by_url(room.url))
+            if not room.is_fixed:
+                async with self._helper() as (helper, _):
+                    await _quietly(helper.delete_room_by_url(room.url))
             raise
 
     @contextlib.asynccontextmanager

@@ -137,7 +137,7 @@ class StartRoutes:
         self._check_names(content, session_id)
         start = Start(request, session_id, fields, f"{prefix}/sessions/{session_id}")
         transport = fields.transport or ("daily" if fields.createDailyRoom else default)
-        if transport == "daily" and not fields.createDailyRoom:
+        if transport == "daily" and not fields.createDailyRoom and self._daily.room_url is None:
             transport = "plain"
         if transport in self._deferred:
             answer = await self._prepare(transport, start)

@@ -153,6 +153,39 @@ def test_a_session_whose_room_was_being_made_at_sigterm_has_its_call(daily: Dail
         assert "Traceback" not in launcher.log()
 
 
+@pytest.mark.parametrize("name", ["DAILY_ROOM_URL", "DAILY_SAMPLE_ROOM_URL"])
+@pytest.mark.parametrize("asked", [{"createDailyRoom": True}, {"transport": "daily", "createDailyRoom": False}])
+def test_a_fixed_daily_room_is_every_sessions(daily: DailyApi, name: str, asked: dict[str, Any]) -> None:
+    fixed = "https://example.daily.co/fixed"
+    variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url, name: fixed}
+    made = len(daily.rooms)
+    with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
+        answer = launcher.http.post("/start", json={**asked, "dailyRoomProperties": {"max_participants": 2}})
+        started = answer.json()
+        assert (answer.status_code, started["dailyRoom"]) == (200, fixed)
+        told = launcher.arguments(started["sessionId"])
+        assert (told["room_url"], told["token"]) == (fixed, started["dailyToken"])
+        launcher.wait_for_log("dailyRoomProperties are not used: DAILY_ROOM_URL names the room")
+    assert (daily.tokens[-1]["room_name"], len(daily.rooms)) == ("fixed", made)
+
+
+def test_a_call_from_a_phone_has_a_room_of_its_own_beside_a_fixed_one(daily: DailyApi) -> None:
+    fixed = "https://example.daily.co/fixed"
+    variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url, "DAILY_ROOM_URL": fixed}
+    call = {"From": "+15550001", "To": "+15550002", "callId": "1", "callDomain": "2"}
+    with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
+        assert launcher.http.post("/daily-dialin-webhook", json=call).json()["dailyRoom"] != fixed
+
+
+def test_a_fixed_daily_room_survives_a_session_that_does_not_start(daily: DailyApi) -> None:
+    variables: dict[str, Any] = {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url}
+    daily.token_failure = 500
+    deleted = len(daily.deleted)
+    with Launcher("gateway", PIPECAT_GATEWAY="1", DAILY_ROOM_URL="https://e.daily.co/fixed", **variables) as launcher:
+        assert launcher.http.post("/start", json={"createDailyRoom": True}).status_code == 502
+    assert len(daily.deleted) == deleted
+
+
 def test_a_daily_room_needs_a_key() -> None:
     with Launcher("gateway", PIPECAT_GATEWAY="1") as launcher:
         answer = launcher.http.post("/start", json={"createDailyRoom": True})
