@@ -7,8 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipecat_base.bot import installed, missing_modules, module_names, moved_names, project
-from pipecat_base.bot.import_statements import statement_of
+from pipecat_base.bot import installed, project
 from pipecat_base.errors import BotExited, BotImportFailed, BotRaised, BotSyntaxError, DependencyMissing, StartupError
 from pipecat_base.logs import tracebacks
 
@@ -28,6 +27,8 @@ def explain(error: BaseException, file: Path, root: str) -> StartupError:
         )
     missing = next((e for e in _chain(error) if isinstance(e, ModuleNotFoundError) and e.name), None)
     if missing is not None:
+        from pipecat_base.bot import missing_modules  # only needed here: a start should not wait for it
+
         reason = "" if isinstance(error, ModuleNotFoundError) else f" ({_one_line(error)})"
         searched = project.search_path(file, Path(root))
         return missing_modules.explain(missing, at=at, reason=reason, root=root, searched=searched, frames=frames)
@@ -73,15 +74,18 @@ def _syntax(error: SyntaxError, file: Path, root: str, frames: list[str]) -> Sta
 
 
 def _import_failed(error: ImportError, at: str, frames: list[str]) -> StartupError:
+    from pipecat_base.bot import missing_modules, module_names, moved_names
+    from pipecat_base.bot.import_statements import statement_of
+
     statement = statement_of(error)
+    extra = installed.missing_extra(error)
     package = module_names.listed_package_of(statement, below=statement.module)
-    if package is not None:  # from google.cloud import speech
+    if package is not None and extra is None:  # from google.cloud import speech
         return DependencyMissing(
             f"{at} needs the package {package}, which is not installed.",
             f"Add it {missing_modules.INSTALL}.",
             frames=frames,
         )
-    extra = installed.missing_extra(error)
     message, remedy = f"{error}", "Check that name and the installed version."
     if "relative import" in message:
         message = _one_line(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import socket
@@ -16,6 +17,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from pipecat_base.gateway.daily import Daily, Room
 from tests.process.gateway.conftest import sessions
 from tests.support.callers import arguments
 from tests.support.daily_api import DailyApi
@@ -175,6 +177,16 @@ def test_a_call_from_a_phone_has_a_room_of_its_own_beside_a_fixed_one(daily: Dai
     call = {"From": "+15550001", "To": "+15550002", "callId": "1", "callDomain": "2"}
     with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:
         assert launcher.http.post("/daily-dialin-webhook", json=call).json()["dailyRoom"] != fixed
+
+
+def test_a_fixed_daily_room_is_not_deleted_when_a_session_fails(daily: DailyApi) -> None:
+    async def fail() -> None:
+        async with Daily(daily.key, daily.url).deleting_on_failure(Room(f"{daily.url}/fixed", "t", is_fixed=True)):
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        asyncio.run(fail())
+    assert daily.deleted == []
 
 
 def test_a_fixed_daily_room_survives_a_session_that_does_not_start(daily: DailyApi) -> None:
