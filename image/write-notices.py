@@ -18,7 +18,7 @@ RULE = "=" * 80
 
 def main() -> None:
     """One section a package, by name."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("output", type=Path)
     parser.add_argument("--locks", type=Path, nargs="+", required=True)
     parser.add_argument("--folders", nargs="+", required=True)

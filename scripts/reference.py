@@ -148,7 +148,7 @@ def current(page: str) -> str:
 
 def main() -> int:
     """Write the pages; 1 where one was not current."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--check", action="store_true", help="write nothing")
     is_check = parser.parse_args().check
     pages = {path: path.read_text() for path in sorted(FOLDER.glob("*.md"))}
