@@ -329,8 +329,11 @@ class PodTokenMissing(Refusal):
 
 class NotSupported(Refusal):
     code, status = "not_supported", 501
-    meaning = "This transport, or Daily, is not installed or not configured here."
-    advice = "Read the message: it names the package or the setting."
+    meaning = (
+        "This transport, or Daily, is not installed or not configured here. Or only Pipecat Cloud has this part of"
+        " its API."
+    )
+    advice = "Read the message: it names the package or the setting, or what a gateway has instead."
 
 
 class KeyMissing(Refusal):

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from pipecat_base.bot.arguments import Arguments
+from pipecat_base.bot.resources import ResourceMonitor
 from pipecat_base.bot.spans import Spans
 from pipecat_base.bot.task import BotFunction, BotTask
 from pipecat_base.logs.logger import logger
@@ -63,6 +64,7 @@ class BotRunner:
             if self._session_info and session.report is None:
                 context.emit("session_info", self._session_info)
             bot_task = BotTask(self._bot, session.id, arguments)
+            resources = ResourceMonitor(lambda used: self.emit(session.id, "resources", used))
             try:
                 waited: set[asyncio.Future[Any]] = {bot_task.task, session.stop, *([until] if until else [])}
                 await asyncio.wait(waited, timeout=seconds_left, return_when=asyncio.FIRST_COMPLETED)
@@ -78,6 +80,8 @@ class BotRunner:
                 session.outcome = Outcome.CANCELLED
                 await bot_task.cancel()
                 raise
+            finally:
+                resources.close()
             session.outcome = outcome
             seconds = time.monotonic() - started
             level = "WARNING" if outcome is Outcome.FAILED else "INFO"

@@ -20,6 +20,7 @@ from pipecat_base.auth.keys import Keys
 from pipecat_base.config.settings import Settings
 from pipecat_base.errors import Refusal, UnknownAgent
 from pipecat_base.gateway import error_format, pages
+from pipecat_base.gateway.cloud_api.routes import READ_BY_PROGRAMS
 from pipecat_base.gateway.dispatcher import Dispatcher
 from pipecat_base.gateway.start import SESSION_ID_FIELD
 from pipecat_base.server.error_responses import client_disconnected, refuse
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from pipecat_base.gateway.assembly import GatewayRoutes
 
 OPENAPI = "/v1/openapi.json"  # "/openapi.json" is the bot's
-POLLED = ("/", "/page/", pages.CLIENT, "/sessions", "/status")  # the page, its files, its requests every two seconds
+# The page, its files, its requests every two seconds.
+POLLED = ("/", "/page/", pages.CLIENT, "/sessions", "/status", *READ_BY_PROGRAMS)
 
 
 def build(routes: GatewayRoutes, pod: Pod, settings: Settings, direct: ASGIApp, keys: Keys) -> ASGIApp:
@@ -54,14 +56,14 @@ def build(routes: GatewayRoutes, pod: Pod, settings: Settings, direct: ASGIApp, 
         app.include_router(router, dependencies=[bearer, Depends(keys.check_private), *named])
     for router in routes.for_clients:
         app.include_router(router, dependencies=[bearer, Depends(keys.check), *named])
+    for router in routes.refusing:
+        app.include_router(router, dependencies=[bearer, Depends(keys.check_private)])
     for router in routes.signed:
         app.include_router(router, dependencies=named)
     app.router.routes += routes.open
     # Not app.router.routes: FastAPI may hide there the routes of a router.
-    ours = [
-        *(route for router in (*routes.for_managers, *routes.for_clients, *routes.signed) for route in router.routes),
-        *routes.open,
-    ]
+    routers = (*routes.for_managers, *routes.for_clients, *routes.refusing, *routes.signed)
+    ours = [*(route for router in routers for route in router.routes), *routes.open]
     warn_of_clashes(ours, pod.about.routes)
     app.router.default = direct
     all_routes = list(app.router.routes)

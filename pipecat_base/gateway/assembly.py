@@ -17,7 +17,10 @@ from pipecat_base.bot.features import FeatureManager
 from pipecat_base.config.settings import Settings
 from pipecat_base.gateway import pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
-from pipecat_base.gateway.cloud_api import CloudApi
+from pipecat_base.gateway.cloud_api.agent import CloudAgent
+from pipecat_base.gateway.cloud_api.logs import CloudLogs
+from pipecat_base.gateway.cloud_api.routes import CloudApi
+from pipecat_base.gateway.cloud_api.sessions import CloudSessions
 from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.pending_sessions import PendingSessions
 from pipecat_base.gateway.session_api import SessionApi
@@ -26,6 +29,7 @@ from pipecat_base.gateway.status import StatusRoute
 from pipecat_base.gateway.webhooks import Webhooks
 from pipecat_base.server.lifecycle import Lifecycle
 from pipecat_base.sessions.pod import Pod
+from pipecat_base.telemetry.resources import ResourceSeries
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class GatewayRoutes:
 
     for_managers: list[APIRouter]
     for_clients: list[APIRouter]
+    refusing: list[APIRouter]
+    """For managers too, after every other route."""
     signed: list[APIRouter]
     open: list[BaseRoute]
 
@@ -50,6 +56,7 @@ def gateway_routes(
     has_uploads: bool,
     tokens: Tokens | None,
     report_of: Callable[[str], Mapping[str, Any] | None],
+    resources_of: Callable[[str], ResourceSeries | None],
     shows_bot_errors: bool,
     is_dev: bool,
 ) -> GatewayRoutes:
@@ -60,6 +67,7 @@ def gateway_routes(
         direct: The same routes, behind their own checks.
         tokens: Required by the pod's WebSockets; None if they require none.
         report_of: Gives the report of a session that ended recently.
+        resources_of: Gives what a session uses, or used if it ended recently.
         shows_bot_errors: True in development: callers may see the bot's exceptions.
         is_dev: Unknown fields of `/start` are refused.
     """
@@ -120,19 +128,21 @@ def gateway_routes(
     )
     name = settings.gateway.agent_name or PurePath(pod.about.file).stem
     cloud_api = CloudApi(
-        lifecycle,
-        pod.registry,
-        name=name,
-        log_folder=settings.logs.folder,
-        shows_log=settings.gateway.has_keys or settings.gateway.serves_this_machine_only,
+        CloudAgent(lifecycle, pod.registry, name=name, max_session_seconds=settings.sessions.max_seconds),
+        CloudSessions(pod.registry, name, resources_of),
+        CloudLogs(
+            settings.logs.folder,
+            is_shown=settings.gateway.has_keys or settings.gateway.serves_this_machine_only,
+        ),
         stop=session_api.stop,
     )
 
     for_managers = [session_api.management(), cloud_api.management()]
     for_clients = [starts.router(), session_api.router(), status.router(), cloud_api.router()]
+    refusing = [cloud_api.refusals()]
     signed = [phones.router(), webhooks.router()]
     others = pages.routes()
     others += streams.routes(
         inside, direct, phones, pending_sessions, tokens=tokens, agent_name=settings.gateway.agent_name
     )
-    return GatewayRoutes(for_managers, for_clients, signed, others)
+    return GatewayRoutes(for_managers, for_clients, refusing, signed, others)

@@ -144,6 +144,7 @@ def _entrance(
         has_uploads=has_uploads,
         tokens=tokens,
         report_of=lambda session_id: None if telemetry.reports is None else telemetry.reports.get(session_id),
+        resources_of=lambda session_id: None if telemetry.resources is None else telemetry.resources.get(session_id),
         shows_bot_errors=shows_bot_errors,
         is_dev=is_dev,
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from pipecat_base.server.metrics_server import MetricsServer
     from pipecat_base.telemetry.metrics import Metrics
     from pipecat_base.telemetry.reports import Reports
+    from pipecat_base.telemetry.resources import ResourceHistory
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Telemetry:
     metrics: Metrics | None = None
     metrics_server: MetricsServer | None = None
     reports: Reports | None = None
+    resources: ResourceHistory | None = None
 
     def close(self, within: float) -> None:
         """Let every sink finish, and answer no more scrapes; blocks for at most ``within`` seconds."""
@@ -45,6 +47,7 @@ def telemetry(settings: Settings) -> Telemetry:
     metrics: Metrics | None = None
     metrics_server: MetricsServer | None = None
     reports: Reports | None = None
+    resources: ResourceHistory | None = None
     if settings.telemetry.metrics_port is not None:
         from pipecat_base.server.metrics_server import MetricsServer
         from pipecat_base.telemetry.metrics import Metrics
@@ -74,8 +77,13 @@ def telemetry(settings: Settings) -> Telemetry:
                 [f"PIPECAT_REPORTS_DIR: {settings.telemetry.reports_dir} cannot be written ({error.strerror})"]
             ) from None
         sinks.append(reports)
+    if settings.gateway.is_enabled:
+        from pipecat_base.telemetry.resources import ResourceHistory
+
+        resources = ResourceHistory()
+        sinks.append(resources)
     if settings.telemetry.event_publisher is not None:
         from pipecat_base.telemetry.event_publisher import EventPublisher
 
         sinks.append(EventPublisher(settings.telemetry.event_publisher, content=not settings.telemetry.exclude_content))
-    return Telemetry(EventBus(sinks), metrics, metrics_server, reports)
+    return Telemetry(EventBus(sinks), metrics, metrics_server, reports, resources)

@@ -9,11 +9,15 @@ from typing import Any
 
 from pipecat_base.server.limits import LINGER_SECONDS, MAX_DISCARDED_BYTES, MAX_PARSE_BYTES, PARSE_TURN_SECONDS
 
+HEAD_START = b"HTTP/1."
+
 
 class BoundedReader:
     """Feeds a parser at most MAX_PARSE_BYTES at a time and PARSE_TURN_SECONDS per turn of the event loop.
 
-    Stands in for the transport where uvicorn's flow control pauses and resumes reading.
+    Stands in for the transport where uvicorn pauses and resumes reading, and where it writes. A response's head leaves
+    with the start of its body, in one packet, if that follows in the same turn of the event loop: the command line of
+    Pipecat Cloud loses a body that comes later (``agent deployments``).
     """
 
     def __init__(self, transport: asyncio.Transport, parse: Callable[[bytes], None]) -> None:
@@ -28,6 +32,7 @@ class BoundedReader:
         self._discarded = 0
         self._write_timeout: asyncio.TimerHandle | None = None
         self._is_detached = False
+        self._head = b""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.transport, name)
@@ -65,6 +70,22 @@ class BoundedReader:
     def resume_reading(self) -> None:
         self.release("flow")
 
+    def write(self, data: bytes) -> None:
+        if not self._head and data.startswith(HEAD_START):
+            self._head = data
+            self._loop.call_soon(self._write_head)
+        else:
+            self._head, head = b"", self._head
+            self.transport.write(head + data if head else data)
+
+    def close(self) -> None:
+        self._write_head()
+        self.transport.close()
+
+    def _write_head(self) -> None:
+        if self._head:
+            self.write(b"")
+
     def start_write_timeout(self, seconds: float) -> None:
         """Abort the connection unless the peer starts to read within ``seconds``."""
         self._write_timeout = self._loop.call_later(seconds, self.transport.abort)
@@ -76,6 +97,7 @@ class BoundedReader:
 
     def detach(self) -> bytes:
         """Hand the transport to another protocol; returns the bytes that were read but not parsed."""
+        self._write_head()
         self._reasons.clear()
         self._set_reading(True)
         self._is_detached = True
@@ -94,7 +116,7 @@ class BoundedReader:
         """Close; output that the peer has not read within LINGER_SECONDS is dropped."""
         self.stop()
         if not self.transport.is_closing():
-            self.transport.close()
+            self.close()
         self._loop.call_later(LINGER_SECONDS, self.transport.abort)
 
     def close_gently(self) -> None:
@@ -104,6 +126,7 @@ class BoundedReader:
         self._set_reading(True)
         if self.transport.is_closing():
             return
+        self._write_head()
         try:
             self.transport.write_eof()
         except OSError:  # the peer has reset the connection, and the loop does not know yet

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from enum import Enum
@@ -48,7 +48,7 @@ class Session:
     is_evictable: bool = False  # while it waits for its peer, to a session whose peer is there
     report: Report | None = None  # of its bot's last run
     admitted_at: float = field(default_factory=time.monotonic)
-    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    entered: dict[SessionState, datetime] = field(default_factory=dict)  # when it first entered each state
     _stop: asyncio.Future[Outcome] = field(default_factory=_future, repr=False)
     _closers: list[Closer] = field(default_factory=list, repr=False)
     _first_run_at: float | None = field(default=None, repr=False)
@@ -78,8 +78,8 @@ class PastSession:
     id: str
     transport: TransportKind
     report: Report
-    started_at: datetime
-    ended_at: datetime
+    entered: Mapping[SessionState, datetime]
+    refusal: type[Refusal] | None  # what ended it before its bot ran
 
 
 class SessionRegistry:
@@ -245,7 +245,7 @@ class SessionRegistry:
         session.report = report if self._keeps_bot_errors else replace(report, bot_error=None)
         report = session.report
         self._past[session.id] = PastSession(
-            session.id, session.transport, report, session.started_at, datetime.now(UTC)
+            session.id, session.transport, report, session.entered, None if refused is None else type(refused)
         )
         self._past.move_to_end(session.id)
         if len(self._past) > MAX_REPORTS:
@@ -253,6 +253,7 @@ class SessionRegistry:
 
     def enter(self, session: Session, state: SessionState) -> None:
         session.state = state
+        session.entered.setdefault(state, datetime.now(UTC))
         self._change.set()
         self._change = asyncio.Event()
         for listener in self._listeners:

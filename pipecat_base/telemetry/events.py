@@ -127,6 +127,10 @@ EVENT_KINDS: Mapping[str, EventKind] = {
         "Resources that the session's process used; `shared`: one process runs all sessions, and these are the sums",
         {"cpu_secs": number, "peak_memory_bytes": number, "shared": truth},
     ),
+    "resources": EventKind(
+        "What the session's process uses, emitted every five seconds: CPU since the last such event, and memory",
+        {"cpu_millicores": number, "memory_bytes": number},
+    ),
     "process_wait": EventKind("A session got its process; `wait_secs` is how long it waited", {"wait_secs": number}),
     "failure": EventKind(
         "The session's bot or its process failed; `where` is the bot's own line",

@@ -12,6 +12,8 @@ from tests.support.launchers import PATIENCE, ROOT, Launcher, environment
 
 ENVIRONMENT = Path(os.environ.get("CLIENTS_VENV", ROOT / ".venv" / "clients"))
 KEY = "pk_test"
+PERSONAL_TOKEN = "pcc_pat_test"
+"""A private key in the form that ``auth use-pat`` takes."""
 START_SESSION = Path(__file__).parent / "start_session.py"
 
 
@@ -22,7 +24,7 @@ def variables(home: Path, **more: str) -> dict[str, str]:
 
 
 def run(
-    program: str, *arguments: str, home: Path, timeout: float = PATIENCE, **more: str
+    program: str, *arguments: str, home: Path, timeout: float = PATIENCE, stdin: str = "", **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Run one to its end, in an empty folder."""
     return subprocess.run(
@@ -31,6 +33,7 @@ def run(
         env=variables(home, **more),
         capture_output=True,
         text=True,
+        input=stdin,
         timeout=timeout,
     )
 
@@ -42,7 +45,7 @@ def host(launcher: Launcher) -> str:
 def cloud(launcher: Launcher, *arguments: str, home: Path, **more: Any) -> subprocess.CompletedProcess[str]:
     """``pipecat cloud …`` of somebody whose token is the gateway's key."""
     login: dict[str, Any] = {"PIPECAT_API_HOST": host(launcher), "PIPECAT_TOKEN": KEY, "PIPECAT_ORG": "my-org"}
-    return run("pipecat", "cloud", *arguments, home=home, **login, **more)
+    return run("pipecat", "cloud", *arguments, home=home, **{**login, **more})
 
 
 def start_session(launcher: Launcher, agent: str = "my-agent", key: str = KEY, *, home: Path, **params: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.compat.clients.clients import ENVIRONMENT, KEY
+from tests.compat.clients.clients import ENVIRONMENT, KEY, PERSONAL_TOKEN
 from tests.process.gateway.conftest import stop_all
 from tests.support.daily_api import DailyApi
 from tests.support.launchers import Launcher
@@ -27,7 +27,11 @@ def home(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def shared(daily: DailyApi, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    variables: dict[str, Any] = {"PIPECAT_PRIVATE_API_KEYS": KEY, "PIPECAT_AGENT_NAME": "my-agent", "MAX_SESSIONS": "1"}
+    variables: dict[str, Any] = {
+        "PIPECAT_PRIVATE_API_KEYS": f"{KEY},{PERSONAL_TOKEN}",
+        "PIPECAT_AGENT_NAME": "my-agent",
+        "MAX_SESSIONS": "1",
+    }
     variables |= {"DAILY_API_KEY": daily.key, "DAILY_API_URL": daily.url}
     variables["PCC_LOG_DIR"] = str(tmp_path_factory.mktemp("logs"))
     with Launcher("gateway", PIPECAT_GATEWAY="1", **variables) as launcher:

@@ -1,0 +1,1 @@
+"""Pipecat Cloud's API: an organization of one agent, in one region, with one deployment."""
