@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,9 +17,9 @@ COMMANDS = ["", *usage.COMMANDS]
 ENDING = ["init", "check", "check --json", "doctor", "token", "settings", "errors"]
 
 
-OPTIMIZED = {"PYTHONOPTIMIZE": "2"}
+OPTIMIZED: dict[str, Any] = {"PYTHONOPTIMIZE": "2"}
 """Drops what 1 does, and docstrings."""
-TWILIO = {"TWILIO_ACCOUNT_SID": "AC0", "TWILIO_AUTH_TOKEN": "stand-in"}
+TWILIO: dict[str, Any] = {"TWILIO_ACCOUNT_SID": "AC0", "TWILIO_AUTH_TOKEN": "stand-in"}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -44,7 +44,7 @@ def test_a_silent_server_takes_the_timeout_however_many_interfaces_there_are(kin
 def test_interfaces_without_a_way_out_do_not_hold_up_those_that_have_one() -> None:
     with StunServer(hosts=("127.0.0.7",)) as stun:
         seconds, candidates = gather(LOOPBACKS, seconds=5, stun_server=("127.0.0.1", stun.port))
-    assert seconds < 1
+    assert seconds < 3
     assert [candidate.related_address for candidate in candidates if candidate.type == "srflx"] == ["127.0.0.7"]
 
 
