@@ -10,11 +10,11 @@ from pipecat_base.errors import NotSupported
 from pipecat_base.gateway.cloud_api.names import HERE
 
 NAME = "This gateway"
-SERVER = "A gateway serves one bot, in one region: "
+ONE_BOT = "A gateway serves one bot, in one region: "
 REASONS = {
-    "services": f"{SERVER}deploy, change or delete the server or container that it runs in.",
-    "regions": f"{SERVER}there are no others to register or delete.",
-    "properties": f"{SERVER}there is nothing to set.",
+    "services": f"{ONE_BOT}deploy, change or delete the server or container that it runs in.",
+    "regions": f"{ONE_BOT}there are no others to register or delete.",
+    "properties": f"{ONE_BOT}there is nothing to set.",
     "apiKeys": "A gateway's keys are in its settings: PIPECAT_PUBLIC_API_KEYS and PIPECAT_PRIVATE_API_KEYS.",
     "daily": "A gateway does not show its DAILY_API_KEY.",
     "secrets": "A gateway keeps no secrets: the bot reads them from the environment of the gateway's process.",
