@@ -349,6 +349,12 @@ class ShutdownSettings(SettingsGroup):
         "After SIGTERM, keep answering at least this long so that load balancers notice. Not after Ctrl-C",
         unit="seconds",
     )
+    takes_calls: bool = variable(
+        "DRAIN_TAKES_CALLS",
+        False,
+        parsers.boolean,
+        "Take new calls during `DRAIN_NOTICE` too, where no other pod can: load balancers still send them here",
+    )
     teardown_timeout: float = variable(
         "TEARDOWN_TIMEOUT",
         10.0,

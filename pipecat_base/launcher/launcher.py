@@ -254,7 +254,7 @@ class Launcher:
     def _on_signal(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
         """Runs in the signal handler: only what is safe there."""
         settings = self._settings
-        self._lifecycle.drain()
+        self._lifecycle.drain(takes_sessions=count == 1 and settings.shutdown.takes_calls)
         if count == 1:
             bounds = settings.shutdown.timeout + settings.sessions.cancel_grace + CLOSE_TIMEOUT + self._ending_seconds()
             self._watchdog.set_deadline(
@@ -277,9 +277,10 @@ class Launcher:
             self._end_waiting()
         again = " (Ctrl-C again to stop now)" if signals.interactive else ""
         running = f"sessions running: {len(self._registry)}, up to {settings.shutdown.timeout:g} s{again}"
-        logger.info(f"Draining: {running if len(self._registry) else 'no sessions'}")
         deadline = signals.at + settings.shutdown.timeout
         notice = 0.0 if signals.interactive else min(settings.shutdown.drain_notice, settings.shutdown.timeout)
+        taken = f"; new calls are taken for {notice:g} s" if settings.shutdown.takes_calls and notice else ""
+        logger.info(f"Draining: {running if len(self._registry) else 'no sessions'}{taken}")
         if await self._until_second_signal(self._wait_for_end(deadline, signals.at + notice)):
             return False
         ended = self._registry.cancel_all(Outcome.DRAINED)
@@ -298,6 +299,9 @@ class Launcher:
                 self._registry.cancel(session.id, Outcome.DRAINED)
 
     async def _wait_for_end(self, deadline: float, notice_until: float) -> bool:
+        if self._settings.shutdown.takes_calls:
+            await asyncio.sleep(max(0.0, notice_until - time.monotonic()))
+            self._lifecycle.drain()
         ended = await self._registry.until_empty(max(0.0, deadline - time.monotonic()))
         if ended:
             await asyncio.sleep(max(0.0, notice_until - time.monotonic()))

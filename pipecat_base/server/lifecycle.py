@@ -12,7 +12,7 @@ class LifecycleState(Enum):
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
-    """Running sessions continue, new ones are refused with 503, everything else is served."""
+    """Running sessions continue, new ones are refused with 503 (DRAIN_TAKES_CALLS: later), all else is served."""
     STOPPED = "stopped"
     FAILED = "failed"
 
@@ -22,6 +22,7 @@ class Lifecycle:
 
     def __init__(self) -> None:
         self.state = LifecycleState.STARTING
+        self._takes_sessions = False
         self.problem: StartupProblem | None = None
         """Reason why the newest code is not running; None while it is."""
 
@@ -29,7 +30,9 @@ class Lifecycle:
         if self.state is LifecycleState.STARTING:
             self.state = LifecycleState.READY
 
-    def drain(self) -> None:
+    def drain(self, *, takes_sessions: bool = False) -> None:
+        """Drain; ``takes_sessions`` until the next call without it."""
+        self._takes_sessions = takes_sessions
         if self.state in (LifecycleState.STARTING, LifecycleState.READY):
             self.state = LifecycleState.DRAINING
 
@@ -42,7 +45,8 @@ class Lifecycle:
             self.state = LifecycleState.FAILED
 
     def refusal(self) -> Refusal | None:
-        if self.state is LifecycleState.READY:
+        is_last_call = self.state is LifecycleState.DRAINING and self._takes_sessions
+        if self.state is LifecycleState.READY or is_last_call:
             return None
         if self.state is LifecycleState.STARTING:
             return Starting("The bot is still starting.")

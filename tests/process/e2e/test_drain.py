@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
 from tests.support.callers import close_code, dial, encode, post, probe
-from tests.support.launchers import ISOLATION, Launcher, in_one_process, measured
+from tests.support.launchers import ISOLATION, Launcher, in_one_process, measured, until
 
 LOOPS = ["asyncio", "uvloop"]
 
@@ -190,6 +190,48 @@ def test_idle_it_keeps_answering_until_load_balancers_have_noticed() -> None:
         assert post(launcher).status_code == 503
         assert launcher.wait() == 0
         assert 1 <= seconds() < 3
+
+
+@pytest.mark.parametrize("gateway", ["0", "1"], ids=["pod", "gateway"])
+def test_calls_are_taken_during_the_notice_where_the_setting_says_so(gateway: str) -> None:
+    variables: dict[str, Any] = {"DRAIN_NOTICE": "2", "DRAIN_TAKES_CALLS": "1", "PIPECAT_GATEWAY": gateway}
+    with Launcher("obedient", **variables) as launcher, measured() as seconds:
+        launcher.signal()
+        launcher.wait_for_log("Draining: no sessions; new calls are taken for 2 s")
+        assert probe(launcher, "/readyz").status_code == 503
+        assert post(launcher, {}).status_code == 200
+        with dial(launcher, {"do": "echo"}) as websocket:
+            until(lambda: post(launcher, {}).status_code == 503, "the end of the notice")
+            assert 2 <= seconds() < 6
+            websocket.send("still there")
+            assert websocket.recv(timeout=10) == "still there"
+        assert launcher.wait() == 0
+
+
+def test_a_call_taken_during_the_notice_ends_at_the_deadline_of_all_others() -> None:
+    variables: dict[str, Any] = {"DRAIN_NOTICE": "1", "DRAIN_TAKES_CALLS": "1", "SHUTDOWN_TIMEOUT": "2"}
+    with Launcher("obedient", **variables) as launcher, measured() as seconds:
+        launcher.signal()
+        launcher.wait_for_log("Draining")
+        with dial(launcher, {"do": "receive"}) as websocket:
+            assert close_code(websocket) == 1001
+            assert 2 <= seconds() < 6
+        assert launcher.wait() == 0
+
+
+def test_no_call_is_taken_after_ctrl_c_or_a_second_signal() -> None:
+    variables: dict[str, Any] = {"DRAIN_NOTICE": "20", "DRAIN_TAKES_CALLS": "1"}
+    with Launcher("obedient", **variables) as launcher, dial(launcher, {"do": "receive"}):
+        launcher.wait_for_log("Session started")
+        launcher.signal(signal.SIGINT)
+        launcher.wait_for_log("Draining: sessions running: 1")
+        assert post(launcher, {}).status_code == 503
+    with Launcher("obedient", **variables) as launcher, measured() as seconds:
+        launcher.signal()
+        launcher.wait_for_log("Draining")
+        launcher.signal()
+        assert launcher.wait() == 128 + signal.SIGTERM
+        assert seconds() < 6
 
 
 def test_the_notice_to_load_balancers_is_no_longer_than_the_deadline() -> None:
