@@ -40,8 +40,6 @@ def absent_modules_accepted() -> Iterator[list[str]]:
             yield finder.found
         finally:
             sys.meta_path.remove(finder)
-            for name in [name for name in sys.modules if name.partition(".")[0] in finder.found]:
-                del sys.modules[name]
             environment.remove(finder.set)
 
 

@@ -182,9 +182,9 @@ def test_a_call_from_a_phone_has_a_room_of_its_own_beside_a_fixed_one(daily: Dai
 def test_a_fixed_daily_room_is_not_deleted_when_a_session_fails(daily: DailyApi) -> None:
     async def fail() -> None:
         async with Daily(daily.key, daily.url).deleting_on_failure(Room(f"{daily.url}/fixed", "t", is_fixed=True)):
-            raise ValueError("the session failed")
+            raise ZeroDivisionError
 
-    with pytest.raises(ValueError, match="the session failed"):
+    with pytest.raises(ZeroDivisionError):
         asyncio.run(fail())
     assert daily.deleted == []
 

@@ -100,6 +100,10 @@ def test_a_missing_module_is_named_by_its_package(tmp_path: Path, line: str, pac
             'Write "from pipecat.processors.aggregators.llm_context import LLMContext"'
             ' and "from pipecat.frames.frames import LLMContextFrame".',
         ),
+        (
+            "from pipecat.services.openai_realtime_beta import SessionProperties, TurnDetection",
+            'Write "from pipecat.services.openai.realtime.events import SessionProperties, TurnDetection".',
+        ),
         ("from pipecat.runner.types import RunnerArgument", "Is RunnerArguments meant?"),
         ("from pipecat.runner.types import NoSuchArguments", "has NoSuchArguments: another release may have it."),
         ("import pipecat.no_such_module", "Check its version."),
