@@ -57,7 +57,7 @@ def import_bot(
         compatibility.raise_if_pipecat_is_broken(error)
         raise
     if is_dev:
-        list(runner_module.set_local())  # again: the bot may have read .env
+        runner_module.set_local()  # again: the bot may have read .env
     runner_module.tell_address(settings.server)
     uses_pipecat = has_pipecat and ("pipecat" in sys.modules or loader.mentions(bot.project, PIPECAT_IN_SOURCES))
     if is_dev and uses_pipecat:

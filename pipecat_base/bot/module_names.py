@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from pipecat_base.bot.import_statements import ImportStatement
 
 # The longest match counts: "google.cloud.speech" before "google".
@@ -25,21 +27,7 @@ PACKAGES = {
     "google": "google-genai",
     "google.api_core": "google-api-core",
     "google.auth": "google-auth",
-    "google.cloud": "google-cloud-speech",
-    "google.cloud.aiplatform": "google-cloud-aiplatform",
-    "google.cloud.bigquery": "google-cloud-bigquery",
-    "google.cloud.firestore": "google-cloud-firestore",
-    "google.cloud.logging": "google-cloud-logging",
-    "google.cloud.pubsub": "google-cloud-pubsub",
-    "google.cloud.pubsub_v1": "google-cloud-pubsub",
     "google.cloud.secretmanager": "google-cloud-secret-manager",
-    "google.cloud.speech": "google-cloud-speech",
-    "google.cloud.speech_v1": "google-cloud-speech",
-    "google.cloud.speech_v2": "google-cloud-speech",
-    "google.cloud.storage": "google-cloud-storage",
-    "google.cloud.texttospeech": "google-cloud-texttospeech",
-    "google.cloud.texttospeech_v1": "google-cloud-texttospeech",
-    "google.cloud.translate": "google-cloud-translate",
     "google.genai": "google-genai",
     "google.generativeai": "google-generativeai",
     "google.oauth2": "google-auth",
@@ -97,12 +85,19 @@ PACKAGES = {
 }
 
 
+GOOGLE_CLOUD = re.compile(r"google\.cloud\.([a-z]+)")
+
+
 def listed_package_of(statement: ImportStatement, *, below: str = "") -> str | None:
     """The package of the longest part of a name that is listed, and goes beyond ``below``."""
-    for module in statement.modules:
-        parts = module.split(".")
-        names = (".".join(parts[:count]) for count in range(len(parts), below.count(".") + bool(below), -1))
-        found = next((PACKAGES[name] for name in names if name in PACKAGES), None)
-        if found is not None:
-            return found
-    return None
+    return next(filter(None, (_listed(module, below) for module in statement.modules)), None)
+
+
+def _listed(module: str, below: str) -> str | None:
+    parts = module.split(".")
+    names = [".".join(parts[:count]) for count in range(len(parts), below.count(".") + bool(below), -1)]
+    found = next((name for name in names if name in PACKAGES), None)
+    of_google = GOOGLE_CLOUD.match(module)  # google.cloud.speech_v2: google-cloud-speech
+    if of_google is not None and found in (None, "google"):
+        return f"google-cloud-{of_google[1]}"
+    return None if found is None else PACKAGES[found]

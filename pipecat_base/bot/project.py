@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-RELATIVE_IMPORT = re.compile(rb"^\s*from\s+(\.+)", re.MULTILINE)
+RELATIVE_IMPORT = re.compile(rb"^\s*from\s+(\.+)[\w.]*\s+import\b", re.MULTILINE)
 NOT_SOURCES = ("node_modules", "site-packages", "__pycache__")
 MAX_DEPTH = 4
 MAX_FOLDERS = 1000

@@ -14,12 +14,13 @@ LOCAL = {"ENV": "local"}
 FASTAPIS_OWN = ("/openapi.json", "/docs", "/docs/oauth2-redirect", "/redoc")
 
 
-def set_local() -> Iterator[str]:
-    """Set ENV for ``dev``, also over another value, as the runner does. Yields a warning in that case."""
+def set_local() -> list[str]:
+    """Set ENV for ``dev``, also over another value, as the runner does; that is worth a warning."""
     before = environment.read().get("ENV", "").strip()
     environment.add(LOCAL)
-    if before not in ("", "local"):
-        yield f"ENV: dev sets it to local, as pipecat's runner does, in place of {before}"
+    if before in ("", "local"):
+        return []
+    return [f"ENV: dev sets it to local, as pipecat's runner does, in place of {before}"]
 
 
 def tell_address(server: ServerSettings) -> None:

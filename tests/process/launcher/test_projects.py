@@ -68,6 +68,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
         ),
         ("bot.py", {"bot.py": "from .helpers import x\n", "__init__.py": "", "helpers.py": "x = 1\n"}),
         ("bot.py", {"bot.py": "import helpers, bot\n", "__init__.py": "1 / 0\n", "helpers.py": ""}),
+        ("a/bot.py", {"a/bot.py": '"""Counts\nfrom ... to\n"""\nimport x\n', "a/__init__.py": "1 / 0\n", "a/x.py": ""}),
         (
             "pkg/bot.py",
             {"pkg/__init__.py": "from .bot import bot\n", "pkg/bot.py": "from .x import y\n", "pkg/x.py": "y = 1\n"},

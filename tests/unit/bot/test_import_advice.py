@@ -39,6 +39,8 @@ def explained(tmp_path: Path, line: str) -> StartupError:
         ("from google.cloud import texttospeech", "google-cloud-texttospeech"),
         ("from google.cloud import firestore", "google-cloud-firestore"),
         ("import google.cloud.speech_v2", "google-cloud-speech"),
+        ("from google.cloud import vision", "google-cloud-vision"),
+        ("from google.cloud import secretmanager", "google-cloud-secret-manager"),
         ("from azure.cognitiveservices.speech import SpeechConfig", "azure-cognitiveservices-speech"),
         ("import azure.cognitiveservices.speech as speechsdk", "azure-cognitiveservices-speech"),
         ("from livekit import rtc", "livekit"),
