@@ -14,10 +14,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from pipecat_base.config import environment
+from pipecat_base.logs import streams
 from pipecat_base.logs.caller_data import hide_caller_data
 from pipecat_base.logs.escaping import LONGEST_LINE, logged, logged_lines
 from pipecat_base.logs.redaction import Redaction
@@ -25,6 +25,8 @@ from pipecat_base.logs.redaction import Redaction
 with environment.without_default_log_sink():
     # Every module imports the logger from here, so that this is the first import of loguru.
     from loguru import logger as logger
+
+_add_sink: Any = type(logger).add
 
 if TYPE_CHECKING:
     from loguru import Message, Record
@@ -60,9 +62,9 @@ class _SinkWatch:
 
     def add(self, sink: Any, **options: Any) -> int:
         """Like ``logger.add``; a plain console sink that replaces ours has our format from its first line on."""
-        console, plain = _is_console(sink), not any(options.get(name) for name in ("format", "filter", "serialize"))
+        console, plain = _is_console(sink), _is_plain(options)
         if console and plain and self._logs._console in self.removed:
-            sink_id = self._logs._add_console(self._add)
+            sink_id = self._logs._add_console()
         else:
             sink_id = self._add(sink, **options)
         self.added[sink_id] = _AddedSink(console, plain)
@@ -86,24 +88,25 @@ class Logs:
         self._redaction = Redaction()
         self._console: int | None = None
         self._jsonl_sink: int | None = None
+        self._sinks: set[int] = set()
+        self._made: set[int] = set()  # of these, the launcher's
+        self._consoles_of_calls: set[int] = set()
+        self._is_importing = False
         self._handler = LoguruHandler()
         self._import_lock = threading.RLock()
 
     def configure(self) -> None:
         logger.remove()
         _patch_first(_escape if self._caller_data else _both(hide_caller_data, _escape))
+        self._keep_sinks()
         self._console = self._add_console()
         if self._capture is not None and self._capture.records is not None and self._level != "NONE":
             self._jsonl_sink = self._add(self._write_to_jsonl, "{message}")
-            self._keep_jsonl_sink()
-        logging.captureWarnings(True)
-        # Independent of the root logger, where the bot's own handlers would log warnings a second time.
-        logging.getLogger("py.warnings").addHandler(self._handler)
-        logging.getLogger("py.warnings").propagate = False
+        streams.keep_open()
+        self._take_warnings()
         root = logging.getLogger()
         root.setLevel(self._standard_level())
-        # Not a handler of the root yet: with one there, basicConfig() in the bot would ignore its level=.
-        logging.lastResort = self._handler
+        root.addHandler = self._add_to_root  # type: ignore[method-assign, assignment]
         self._quieten()
         for name in _REQUEST_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
@@ -119,6 +122,9 @@ class Logs:
     @contextlib.contextmanager
     def of_session(self, session_id: str) -> Iterator[None]:
         """Context of a session's bot: its log lines, and its printed lines in bot.jsonl, get the session's id."""
+        streams.restore()
+        self._take_warnings()
+        self._adopt_standard_logging()
         capture = contextlib.nullcontext() if self._capture is None else self._capture.of_session(session_id)
         with logger.contextualize(session_id=session_id), capture:
             yield
@@ -127,9 +133,11 @@ class Logs:
     def guard(self) -> Iterator[None]:
         """Context of the bot's import, which may set up logging: restores the launcher's sinks afterwards."""
         watch = _SinkWatch(self)
+        self._is_importing = True
         with _replaced(watch.add, watch.remove):
             yield
         self._restore(watch)
+        self._is_importing = False
         self._adopt_standard_logging()
 
     @contextlib.contextmanager
@@ -162,21 +170,27 @@ class Logs:
             _remove(sink_id)
         self._console = self._add_console()
 
-    def _add_console(self, add: Any = None) -> int:
+    def _add_console(self) -> int:
         if self._level == "NONE":
             # A silent sink: bots remove sink 0, which fails when there is none.
-            return int((add or logger.add)(_discard, level=sys.maxsize))
+            return self._add(_discard, "", level=sys.maxsize)
         if self._capture is not None and self._capture.as_json:
-            return self._add(self._write_json, "{message}", add)
-        return self._add(_RedactedConsole(self._uncaptured(sys.stderr), self._redaction), _console_format, add)
+            return self._add(self._write_json, "{message}")
+        return self._add(_RedactedConsole(self._console_stream(), self._redaction), _console_format)
 
-    def _add(self, sink: Any, format_: Any, add: Any = None) -> int:
+    def _add(self, sink: Any, format_: Any, **options: Any) -> int:
         # diagnose would print the values of variables, and so secrets, in tracebacks.
-        options: dict[str, Any] = {"level": self._level, "backtrace": False, "diagnose": False, "filter": _is_not_noise}
-        return int((add or logger.add)(sink, format=format_, **options))
+        options = {"level": self._level, "backtrace": False, "diagnose": False, "filter": _is_not_noise, **options}
+        sink_id = int(_add_sink(logger, sink, format=format_, **options))
+        self._made.add(sink_id)
+        self._sinks.add(sink_id)
+        return sink_id
 
     def _uncaptured(self, stream: Any) -> Any:
         return stream if self._capture is None else self._capture.original(stream)
+
+    def _console_stream(self) -> TextIO:
+        return streams.own_stderr() if self._capture is None else self._capture.original(sys.stderr)
 
     def _write_json(self, message: Message) -> None:
         assert self._capture is not None
@@ -196,21 +210,39 @@ class Logs:
         text = self._redaction(session_id, _escape_traceback(record, str(message)).rstrip("\n"))
         return self._capture.log_line(text, level=record["level"].name, session_id=session_id, at=record["time"])
 
-    def _keep_jsonl_sink(self) -> None:
-        """Restore the bot.jsonl sink after every ``logger.remove()`` of the bot or of a library it imports."""
+    def _keep_sinks(self) -> None:
+        """Let no ``logger.remove()`` take the launcher's sinks away; only an import may replace the console's."""
         kind: Any = type(logger)  # the type of what bind() and opt() return, too
-        add, remove = kind.add, kind.remove
+        add, remove = _add_sink, kind.remove
 
-        def add_uncaptured(this: Any, sink: Any, *args: Any, **options: Any) -> int:
-            # Through the captured console, bot.jsonl would get log lines a second time, as printed output.
-            return int(add(this, self._uncaptured(sink) if _is_console(sink) else sink, *args, **options))
+        def add_sink(this: Any, sink: Any, *args: Any, **options: Any) -> int:
+            if _is_console(sink) and not self._is_importing:
+                if self._console is not None and _is_plain(options):
+                    return self._console
+                sink_id = int(add(this, self._uncaptured(sink), *args, **options))
+                self._consoles_of_calls.add(sink_id)
+            else:
+                # Through the captured console, bot.jsonl would get log lines a second time, as printed output.
+                sink_id = int(add(this, self._uncaptured(sink) if _is_console(sink) else sink, *args, **options))
+            self._sinks.add(sink_id)
+            return sink_id
 
-        def remove_others(this: Any, handler_id: int | None = None) -> None:
-            remove(this, handler_id)
-            if handler_id in (None, self._jsonl_sink):
-                self._jsonl_sink = self._add(self._write_to_jsonl, "{message}", partial(add, logger))
+        def remove_sink(this: Any, handler_id: int | None = None) -> None:
+            kept = {self._jsonl_sink} if self._is_importing else {self._jsonl_sink, self._console}
+            if handler_id is None:
+                removed = self._sinks - kept
+            elif handler_id in kept or (handler_id in self._made and handler_id not in self._sinks):
+                removed = set(self._consoles_of_calls)  # or every call would add one
+            else:
+                removed = {handler_id}
+            for sink_id in removed:
+                remove(this, sink_id)
+            self._sinks -= removed
+            self._consoles_of_calls -= removed
+            if self._console is None and not self._is_importing and not self._sinks - {self._jsonl_sink}:
+                self._console = self._add_console()
 
-        kind.add, kind.remove = add_uncaptured, remove_others
+        kind.add, kind.remove = add_sink, remove_sink
 
     def _quieten(self) -> None:
         # aioice logs every candidate pair of every call at INFO.
@@ -221,6 +253,20 @@ class Logs:
         # DEBUG of every library would drown the bot's own lines; a bot can still set the root's level.
         levels = {"TRACE": logging.DEBUG, "NONE": logging.CRITICAL + 1, "WARNING": logging.WARNING}
         return {**levels, "ERROR": logging.ERROR}.get(self._level, logging.INFO)
+
+    def _take_warnings(self) -> None:
+        logging.captureWarnings(True)
+        warnings = logging.getLogger("py.warnings")
+        # Independent of the root logger, where the bot's own handlers would log warnings a second time.
+        warnings.addHandler(self._handler)
+        warnings.propagate = warnings.disabled = False
+        # Not a handler of the root yet: with one there, basicConfig() in the bot would ignore its level=.
+        logging.lastResort = self._handler
+
+    def _add_to_root(self, handler: logging.Handler) -> None:
+        logging.Logger.addHandler(logging.getLogger(), handler)
+        if not self._is_importing and handler is not self._handler:
+            self._adopt_standard_logging()
 
     def _adopt_standard_logging(self) -> None:
         root = logging.getLogger()
@@ -369,6 +415,10 @@ def _is_bridge(handler: logging.Handler) -> bool:
     if not inspect.isfunction(emit):
         return False
     return any(emit.__globals__.get(name) is logger for name in emit.__code__.co_names)
+
+
+def _is_plain(options: dict[str, Any]) -> bool:
+    return not any(options.get(name) for name in ("format", "filter", "serialize"))
 
 
 def _is_console(sink: Any) -> bool:
