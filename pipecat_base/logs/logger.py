@@ -196,19 +196,21 @@ class Logs:
         assert self._capture is not None
         stream = self._capture.original(sys.stderr)
         with contextlib.suppress(BrokenPipeError):  # the reader has closed it
-            stream.write(f"{self._json_line(message)}\n")
+            stream.write(f"{self._json_line(message, is_console=True)}\n")
 
     def _write_to_jsonl(self, message: Message) -> None:
         assert self._capture is not None
         assert self._capture.records is not None
-        self._capture.records.append(self._json_line(message))
+        self._capture.records.append(self._json_line(message, is_console=False))
 
-    def _json_line(self, message: Message) -> str:
+    def _json_line(self, message: Message, *, is_console: bool) -> str:
         assert self._capture is not None
         record = message.record
         session_id = _session_of(record)
         text = self._redaction(session_id, _escape_traceback(record, str(message)).rstrip("\n"))
-        return self._capture.log_line(text, level=record["level"].name, session_id=session_id, at=record["time"])
+        return self._capture.log_line(
+            text, level=record["level"].name, session_id=session_id, at=record["time"], is_console=is_console
+        )
 
     def _keep_sinks(self) -> None:
         """Let no ``logger.remove()`` take the launcher's sinks away; only an import may replace the console's."""

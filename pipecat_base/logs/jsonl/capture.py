@@ -80,8 +80,10 @@ class OutputCapture:
         finally:
             self._session.end(session_id)
 
-    def log_line(self, message: str, *, level: str, session_id: str | None, at: datetime.datetime) -> str:
-        return json_line("app", message, level=level, session_id=session_id, at=at)
+    def log_line(
+        self, message: str, *, level: str, session_id: str | None, at: datetime.datetime, is_console: bool
+    ) -> str:
+        return json_line("app", message, level=level, session_id=session_id, at=at, is_console=is_console)
 
     def append(self, level: str, message: str) -> None:
         """Write one log line. Safe in a signal handler, and just before ``os._exit``."""
@@ -90,7 +92,7 @@ class OutputCapture:
 
     def print(self, text: str) -> None:
         """Like :meth:`append`, to the uncaptured standard error."""
-        write_line(self._saved[2], json_line("app", text, level="WARNING") if self.as_json else text)
+        write_line(self._saved[2], json_line("app", text, level="WARNING", is_console=True) if self.as_json else text)
 
     def close(self) -> None:
         """Restore the streams, and wait until the tee process has written everything."""

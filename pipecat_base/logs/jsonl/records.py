@@ -21,6 +21,12 @@ MAX_BYTES = 64_000_000
 # JSON does not escape these, but some readers take them for the end of a line.
 LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 NOT_SERIALIZED = "<pcc_structured_logs: serialization failed>"
+# https://cloud.google.com/logging/docs/reference/v2/rest/v2/LogEntry#LogSeverity
+SEVERITIES: dict[str | None, str] = {
+    "TRACE": "DEBUG",
+    "SUCCESS": "INFO",
+    **{name: name for name in ("DEBUG", "INFO", "NOTICE", "WARNING", "ERROR", "CRITICAL", "ALERT", "EMERGENCY")},
+}
 COMPLAINT_INTERVAL_SECONDS = 60.0
 
 
@@ -31,8 +37,12 @@ def json_line(
     level: str | None = None,
     session_id: str | None = None,
     at: datetime.datetime | None = None,
+    is_console: bool = False,
 ) -> str:
-    """A line of the file, without its end; the stream is ``app`` (log lines), ``stdout`` or ``stderr``."""
+    """A line of the file, without its end; the stream is ``app`` (log lines), ``stdout`` or ``stderr``.
+
+    One of the console has Google Cloud's names of level and line too.
+    """
     fields = {"@timestamp": (at or datetime.datetime.now()).astimezone().isoformat(timespec="microseconds")}
     fields["stream"] = stream
     if level is not None:
@@ -41,11 +51,14 @@ def json_line(
         fields["session_id"] = session_id
     fields["line"] = line
     try:
+        if is_console:
+            fields |= {"severity": SEVERITIES.get(level, "DEFAULT"), "message": line}
         encoded = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     except (TypeError, ValueError):  # the bot has set a level or an id of another type
         known = {"session_id": session_id} if isinstance(session_id, str) else {}
         fields = {"@timestamp": fields["@timestamp"], "stream": stream, "level": "ERROR", **known}
-        encoded = json.dumps({**fields, "line": NOT_SERIALIZED}, separators=(",", ":"))
+        google = {"severity": "ERROR", "message": NOT_SERIALIZED} if is_console else {}
+        encoded = json.dumps({**fields, "line": NOT_SERIALIZED, **google}, separators=(",", ":"))
     return encoded.translate(LINE_ENDS)
 
 

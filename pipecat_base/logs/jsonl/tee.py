@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import select
 from collections.abc import Iterator
@@ -75,10 +76,11 @@ def copy_output(streams: list[TeeStream], records: Records | None, session: Curr
                 lines = splitters[source].rest()
             session_id = session.read()
             for line in lines:
-                encoded = json_line(stream.name, line, session_id=session_id)
+                at = datetime.datetime.now()
                 if records is not None:
-                    records.append(encoded)
+                    records.append(json_line(stream.name, line, session_id=session_id, at=at))
                 if as_json:
+                    encoded = json_line(stream.name, line, session_id=session_id, at=at, is_console=True)
                     _write(stream.target, f"{encoded}\n".encode(errors="backslashreplace"))
 
 

@@ -548,6 +548,8 @@ def test_what_is_no_json_is_a_record_of_its_own() -> None:
     found = json.loads(json_line("app", "line", level=level, session_id="s"))
     assert (found["level"], found["line"]) == ("ERROR", "<pcc_structured_logs: serialization failed>")
     assert found["session_id"] == "s"
+    found = json.loads(json_line("app", "line", level=level, is_console=True))
+    assert (found["severity"], found["message"]) == (found["level"], found["line"])
 
 
 def test_lines_come_out_however_they_come_in() -> None:

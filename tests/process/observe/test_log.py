@@ -32,14 +32,40 @@ def test_as_json_every_line_is_an_object_also_printed_ones() -> None:
     assert (warning["level"], warning["session_id"]) == ("WARNING", "s-1")
     assert all(entry["@timestamp"] for entry in found)
     assert found[-1]["line"] == "Stopped"
+    assert all(entry["message"] == entry["line"] for entry in found)
+    assert [entry["severity"] for entry in (printed, failure, warning)] == ["DEFAULT", "ERROR", "WARNING"]
+
+
+def test_as_json_each_level_has_a_severity_of_google_clouds(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "import logging\nfrom loguru import logger\nlogger.level('LOUD', no=45)\nasync def bot(args):\n"
+        "    for level in ('TRACE', 'DEBUG', 'INFO', 'SUCCESS', 'WARNING', 'ERROR', 'CRITICAL', 'LOUD'):\n"
+        "        logger.log(level, f'at {level}')\n    logging.log(35, 'at 35')\n"
+    )
+    logs = tmp_path / "logs"
+    variables: dict[str, Any] = {"PIPECAT_LOG_FORMAT": "json", "PIPECAT_LOG_LEVEL": "TRACE", "PCC_LOG_DIR": str(logs)}
+    with Launcher(tmp_path, **variables) as launcher:
+        launcher.post({})
+        launcher.wait_for_log("at 35")
+        found = {entry["message"]: entry["severity"] for entry in entries(launcher)}
+    assert {line.removeprefix("at "): found[line] for line in found if line.startswith("at ")} == {
+        **{level: level for level in ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")},
+        "TRACE": "DEBUG",
+        "SUCCESS": "INFO",
+        "LOUD": "DEFAULT",
+        "35": "DEFAULT",
+    }
+    # The platform's file has its own fields only.
+    recorded = [json.loads(line) for line in (logs / "bot.jsonl").read_text().splitlines()]
+    assert {name for entry in recorded for name in entry} == {"@timestamp", "stream", "level", "session_id", "line"}
 
 
 def test_as_json_a_failed_start_is_an_object_too(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text("import nothing_of_this_name\n")
     ended = run("serve", cwd=tmp_path, PIPECAT_LOG_FORMAT="json")
     assert ended.returncode != 0
-    lines = [json.loads(line)["line"] for line in ended.stderr.splitlines()]
-    assert any("nothing_of_this_name" in line for line in lines)
+    found = [json.loads(line) for line in ended.stderr.splitlines()]
+    assert any("nothing_of_this_name" in entry["line"] == entry["message"] for entry in found)
 
 
 def test_json_lines_stay_in_the_output_if_the_folder_cannot_be_used() -> None:
