@@ -7,7 +7,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipecat_base.bot import advisories, compatibility, dev_credentials, loader, runner_module
+from pipecat_base.bot import advisories, compatibility, dev_credentials, loader, runner_module, served_transports
 from pipecat_base.bot.arguments import CLOUD
 from pipecat_base.bot.import_watch import GiveUp, watching
 from pipecat_base.bot.loader import Bot
@@ -83,4 +83,6 @@ def import_bot(
             check = compatibility.PipecatCheck((f"The pipecat-ai check did not run ({type(error).__name__}: {error})",))
     misused = (*loader.misnamed(bot), *loader.nothing_awaitable(bot), *runner_module.warnings())
     warnings = (*replaced, *outdated, *check.warnings, *misused)
+    if is_dev:
+        warnings += tuple(served_transports.warnings(bot, settings.gateway, settings.providers))
     return Imported(bot, wants_cloud, warnings, check.webrtc_problem)

@@ -17,6 +17,7 @@ WHATSAPP = (*WEBRTC, "pipecat.transports.whatsapp.api")
 DAILY = ("daily", "pipecat")
 LIVEKIT = ("livekit",)
 MOQ = ("moq", "cryptography")
+OF_TRANSPORTS = {"webrtc": WEBRTC, "daily": DAILY, "livekit": LIVEKIT, "moq": MOQ}
 NO_WEBRTC = "WebRTC is not installed here: pip install pipecat-ai[webrtc]."
 
 

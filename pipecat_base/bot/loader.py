@@ -271,8 +271,13 @@ def kind_of(value: Any) -> str:
 
 def mentions(project: str, pattern: bytes) -> bool:
     """Search the imported source files of the project, so that slow imports are made early for bots that want them."""
+    return any(_matches(file, pattern) for file in sources(project))
+
+
+def sources(project: str) -> list[str]:
+    """The imported source files of the project."""
     files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
-    return any(_matches(file, pattern) for file in files if file and tracebacks.is_users(file, project))
+    return [file for file in files if file and tracebacks.is_users(file, project)]
 
 
 def _matches(file: str, pattern: bytes) -> bool:

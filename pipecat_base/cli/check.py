@@ -27,7 +27,7 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
         packages.check(unused=unused(settings.gateway, settings.files))
         with packages.explaining():
             from pipecat_base.api import capabilities
-            from pipecat_base.bot import mounted
+            from pipecat_base.bot import mounted, served_transports
             from pipecat_base.bot.arguments import load_types
             from pipecat_base.bot.features import FeatureManager
             from pipecat_base.bot.imported import import_bot
@@ -62,7 +62,8 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
         print(_as_json(error))
         return error.exit_status
     bot = imported.bot
-    warnings = [*settings.warnings, *imported.warnings]
+    found = served_transports.warnings(bot, settings.gateway, settings.providers)
+    warnings = [*settings.warnings, *imported.warnings, *found]
     notes = mounted.notes(absent)
     if prints_json:
         result = {

@@ -24,7 +24,13 @@ from pipecat_base.errors import OTHER_EXIT_STATUSES, SettingsInvalid, StartupErr
 from pipecat_base.launcher.main import Process
 from pipecat_base.server.paths import PHONES
 
-OPTION_OF_VARIABLE = {"PIPECAT_BOT": "bot", "PORT": "port", "PIPECAT_HOST": "host", "PIPECAT_INSECURE": "insecure"}
+OPTION_OF_VARIABLE = {
+    "PIPECAT_BOT": "bot",
+    "PORT": "port",
+    "PIPECAT_HOST": "host",
+    "PIPECAT_INSECURE": "insecure",
+    "PIPECAT_DEFAULT_TRANSPORT": "transport",
+}
 DEFAULT_PORT = 8080
 MAX_TAIL_SECONDS = 3600
 
@@ -250,6 +256,13 @@ def _parser() -> argparse.ArgumentParser:
     _command(commands, "serve", serve, common)
     developer = _command(commands, "dev", dev, common)
     developer.add_argument("--reload", action="store_true", default=False, help="reload the bot when it changes")
+    developer.add_argument(
+        "-t",
+        "--transport",
+        metavar="NAME",
+        default=argparse.SUPPRESS,
+        help="transport of a POST /start that names none (PIPECAT_DEFAULT_TRANSPORT; webrtc)",
+    )
     developer.add_argument(
         "--flow", metavar="FILE", default=None, help="flow config of every session that brings none (args.flow_config)"
     )

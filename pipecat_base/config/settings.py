@@ -19,6 +19,7 @@ LOG_LEVELS = ("TRACE", "DEBUG", "INFO", "WARNING", "ERROR", "NONE")
 EVENT_LOOPS = ("auto", "asyncio", "uvloop")
 ISOLATIONS = ("none", "process")
 LOG_FORMATS = ("text", "json")
+START_TRANSPORTS = ("webrtc", "daily", "livekit", "moq", "websocket", "twilio", "telnyx", "plivo", "exotel")
 PROCESS_STARTS = ("auto", "fork", "spawn")
 WEBSOCKET_AUTHS = ("none", "token")
 PASSED_THROUGH = "read by your bot or by pipecat"
@@ -286,6 +287,13 @@ class GatewaySettings(SettingsGroup):
         None,
         parsers.url,
         "The address at which callers reach the gateway. Unset: taken from each request's headers",
+    )
+
+    default_transport: str | None = variable(
+        "PIPECAT_DEFAULT_TRANSPORT",
+        None,
+        parsers.choice(START_TRANSPORTS, str.lower),
+        "Transport of a `POST /start` that names none, as `-t` of pipecat's runner. Unset: webrtc",
     )
 
     @property

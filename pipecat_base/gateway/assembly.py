@@ -89,6 +89,7 @@ def gateway_routes(
         max_body_bytes=settings.limits.max_body_bytes,
         tokens=tokens,
         stream_path=stream_path.without_token,
+        default_transport=settings.gateway.default_transport,
         is_dev=is_dev,
     )
     features = FeatureManager(settings, has_file_storage=pod.about.has_file_storage)

@@ -18,6 +18,7 @@ from pipecat_base.api import requests
 from pipecat_base.api.flow_config import is_flow
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.bot import installed
+from pipecat_base.bot.served_transports import DEFAULT_TRANSPORT
 from pipecat_base.config.settings import ProviderSettings
 from pipecat_base.config.suggestions import nearest
 from pipecat_base.errors import Malformed, NotRunning
@@ -34,12 +35,6 @@ from pipecat_base.sessions.pod import Pod, SessionRequest, SessionSlot
 from pipecat_base.sessions.transports import PUBLIC_STUN, DailyRoom, NoTransport, PendingWebRTC, TransportKind
 
 SESSION_ID_FIELD = "sessionId"  # a field of the response; also a header in Pipecat Cloud's documentation
-PACKAGES = {
-    "webrtc": installed.WEBRTC,
-    "daily": installed.DAILY,
-    "livekit": installed.LIVEKIT,
-    "moq": installed.MOQ,
-}
 MOQ_READY_SECONDS = 15.0  # as in pipecat's runner
 MAX_NAMES_LOGGED, MAX_NAME_LENGTH = 5, 60
 
@@ -88,9 +83,11 @@ class StartRoutes:
         max_body_bytes: int,
         tokens: Tokens | None,
         stream_path: Callable[[str], str],  # by provider, without a token
+        default_transport: str | None = None,
         is_dev: bool = False,
     ) -> None:
         self._pod = pod
+        self._default_transport = default_transport or DEFAULT_TRANSPORT
         self._is_dev = is_dev
         self._providers = providers
         self._max_body_bytes = max_body_bytes
@@ -112,7 +109,11 @@ class StartRoutes:
 
     @property
     def transports(self) -> list[str]:
-        return [name for name in (*self._immediate, *self._deferred) if installed.has(*PACKAGES.get(name, ()))]
+        return [
+            name
+            for name in (*self._immediate, *self._deferred)
+            if installed.has(*installed.OF_TRANSPORTS.get(name, ()))
+        ]
 
     def router(self) -> APIRouter:
         router = APIRouter(tags=["start"])
@@ -123,8 +124,8 @@ class StartRoutes:
         return router
 
     async def start(self, request: Request) -> JSONResponse:
-        """Default transport: WebRTC, as in pipecat's runner."""
-        return await self._start(request, "", "webrtc")
+        """Default transport: PIPECAT_DEFAULT_TRANSPORT, as ``-t`` of pipecat's runner."""
+        return await self._start(request, "", self._default_transport)
 
     async def start_agent(self, request: Request, agent: str) -> JSONResponse:
         """Default transport: none, as in Pipecat Cloud."""
