@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from starlette.requests import Request
@@ -24,11 +25,11 @@ ANSWER_WAIT_SECONDS = 4.0  # Meta redelivers a webhook that is not acknowledged 
 
 class WhatsAppRoutes:
     def __init__(
-        self, whatsapp: WhatsApp, *, app_secret: str, verification_token: str | None, max_body_bytes: int
+        self, whatsapp: WhatsApp, *, app_secret: str, verification_tokens: Sequence[str], max_body_bytes: int
     ) -> None:
         self._whatsapp = whatsapp
         self._app_secret = app_secret
-        self._verification_token = verification_token
+        self._verification_tokens = verification_tokens
         self._max_body_bytes = max_body_bytes
 
     def routes(self) -> list[Route]:
@@ -70,11 +71,13 @@ class WhatsAppRoutes:
     async def get(self, request: Request) -> PlainTextResponse:
         """Answers with the challenge (developers.facebook.com/docs/graph-api/webhooks/getting-started)."""
         query = request.query_params
-        expected, given = self._verification_token, query.get("hub.verify_token", "")
-        if expected is None:
+        given = query.get("hub.verify_token", "").encode()
+        if not self._verification_tokens:
             raise Unauthorized("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set here.")
         if query.get("hub.mode") != "subscribe":
             raise Unauthorized("Not subscribe.", field="hub.mode")
-        if not hmac.compare_digest(given.encode(), expected.encode()):
-            raise Unauthorized("Not the value of WHATSAPP_WEBHOOK_VERIFICATION_TOKEN.", field="hub.verify_token")
+        if not any(hmac.compare_digest(given, expected.encode()) for expected in self._verification_tokens):
+            raise Unauthorized(
+                "Not the value of WHATSAPP_WEBHOOK_VERIFICATION_TOKEN, nor a public API key.", field="hub.verify_token"
+            )
         return PlainTextResponse(query.get("hub.challenge", ""))

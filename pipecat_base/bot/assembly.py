@@ -130,6 +130,7 @@ def local_pod(
         expects_webrtc=lambda: loader.mentions(bot.project, SPEAKS_OF_WEBRTC),
         hide=logs.hide,
         spans=spans,
+        agent_name=settings.gateway.agent_name if settings.gateway.is_enabled else None,
     )
 
 

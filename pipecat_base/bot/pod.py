@@ -48,6 +48,7 @@ class LocalPod:
     Args:
         webrtc: None if it is not installed, or its arguments cannot be built.
         hide: Called with a session's id and a URL that no log line of the session may show.
+        agent_name: Calls that Twilio says are for another agent are ended; None takes them all.
     """
 
     def __init__(
@@ -65,12 +66,14 @@ class LocalPod:
         features: Callable[[], FeatureManager],
         hide: Callable[[str, str], None],
         spans: Spans,
+        agent_name: str | None = None,
     ) -> None:
         self.about = about
         self.registry = registry
         self.runner = runner
         self.arguments = arguments
         self.hide = hide
+        self.agent_name = agent_name
         self._lifespan = lifespan
         self._readiness = readiness
         self._webrtc = webrtc
@@ -217,7 +220,10 @@ class LocalSlot(HeldSlot):
         self.session.add_closer(lambda outcome: websocket.close(socket, outcome))
         return await self._pod.runner.run(self.session, arguments)
 
-    def _emit_caller(self, call: Mapping[str, str]) -> None:
+    def _emit_caller(self, call: Mapping[str, str], agent: str) -> None:
+        if agent and self._pod.agent_name not in (None, agent):
+            logger.error(f"The call is ended: {websocket.SERVICE_HOST} names another agent than PIPECAT_AGENT_NAME")
+            self._registry.cancel(self.session.id)
         logger.info(f"The call is {call['provider']}'s {call['call_id']}")
         self._pod.runner.emit(self.session.id, "caller", call)
 

@@ -15,6 +15,7 @@ from pipecat_base.sessions.outcome import CLOSE_CODES, Outcome
 FIRST_MESSAGES = 3
 MAX_START_CHARACTERS = 65536
 MAX_CALL_ID_CHARACTERS = 256
+SERVICE_HOST = "_pipecatCloudServiceHost"  # a <Parameter> in TwiML, because Twilio drops the query serviceHost
 # By provider, the path of its id of the call in its message "start".
 CALL_IDS = (
     ("twilio", ("start", "callSid")),
@@ -24,8 +25,8 @@ CALL_IDS = (
 )
 
 
-def watch_for_call_id(websocket: WebSocket, on_call: Callable[[dict[str, str]], None]) -> None:
-    """Call ``on_call`` with ``provider`` and ``call_id`` when the bot reads the message that has them."""
+def watch_for_call_id(websocket: WebSocket, on_call: Callable[[dict[str, str], str], None]) -> None:
+    """Call ``on_call`` with ``provider`` and ``call_id``, and the agent or "", when the bot reads their message."""
     receive, left = websocket._receive, FIRST_MESSAGES
 
     async def receive_and_search() -> Message:
@@ -34,7 +35,7 @@ def watch_for_call_id(websocket: WebSocket, on_call: Callable[[dict[str, str]], 
         left -= 1
         found = call_in(message.get("text"))
         if found is not None:
-            on_call(found)
+            on_call(found, agent_in(message["text"]))
         if (found is not None or left == 0) and websocket._receive is receive_and_search:
             websocket._receive = receive  # adds no cost to audio
         return message
@@ -63,6 +64,14 @@ def call_in(text: Any) -> dict[str, str] | None:
         if isinstance(found, str) and found.isprintable() and len(found) <= MAX_CALL_ID_CHARACTERS:
             return {"provider": provider, "call_id": found}
     return None
+
+
+def agent_in(start: str) -> str:
+    """The agent that a call is for, of Twilio's parameter ``AGENT.ORGANIZATION``; "" if it names none."""
+    found: Any = json.loads(start)
+    for name in ("start", "customParameters", SERVICE_HOST):
+        found = found.get(name) if isinstance(found, dict) else None
+    return found.partition(".")[0] if isinstance(found, str) else ""
 
 
 async def close(websocket: WebSocket, outcome: Outcome) -> None:

@@ -18,6 +18,16 @@ from pipecat_base.logs.logger import logger
 
 ROOM_HOURS = 4.0  # until a room and its tokens expire, as in pipecat's runner
 DAILY_TIMEOUT_SECONDS = 20.0
+# In a call's settings, a name that bots read, and another spelling of it: the documentation's, or Daily's webhook's.
+SPELLINGS = (
+    ("From", "from"),
+    ("from", "From"),
+    ("To", "to"),
+    ("to", "To"),
+    ("call_id", "callId"),
+    ("call_domain", "callDomain"),
+    ("sip_headers", "sipHeaders"),
+)
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,21 @@ class Daily:
     async def create_for_phone(self, caller: str) -> Room:
         sip = {"display_name": caller, "video": False, "sip_mode": "dial-in", "num_endpoints": 1}
         return await self.create({"sip": sip, "start_video_off": True}, {}, hidden=caller)
+
+    def complete_dialin(self, body: Any) -> Any:
+        """Fill in what pipecat needs of a dial-in call, where a webhook of the user's own has started it."""
+        if not isinstance(body, dict) or not isinstance(body.get("dialin_settings"), dict):
+            return body
+        call = dict(body["dialin_settings"])
+        for name, other in SPELLINGS:
+            if call.get(name) is None and call.get(other) is not None:
+                call[name] = call[other]
+        filled = {**body, "dialin_settings": call, "daily_api_url": body.get("daily_api_url") or self.api_url}
+        api_key = body.get("daily_api_key") or self.api_key
+        if api_key is None:
+            logger.warning("The bot cannot take this dial-in call: its body has no daily_api_key; set DAILY_API_KEY")
+            return filled
+        return {**filled, "daily_api_key": api_key}
 
     def _bound(self, room: Any) -> None:
         """Make the room expire and eject everyone: otherwise it would cost money long after its call."""

@@ -136,6 +136,8 @@ class StartRoutes:
         fields = _parsed(content)
         session_id = str(uuid.uuid4())
         self._check_names(content, session_id)
+        with logger.contextualize(session_id=session_id):
+            fields.body = self._daily.complete_dialin(fields.body)
         start = Start(request, session_id, fields, f"{prefix}/sessions/{session_id}")
         transport = fields.transport or ("daily" if fields.createDailyRoom else default)
         if transport == "daily" and not fields.createDailyRoom and self._daily.room_url is None:

@@ -76,7 +76,7 @@ def frontend(
         routes += WhatsAppRoutes(
             calls,
             app_secret=settings.whatsapp.app_secret or "",
-            verification_token=settings.whatsapp.verification_token,
+            verification_tokens=_verification_tokens(settings),
             max_body_bytes=settings.limits.max_body_bytes,
         ).routes()
     missing = assembly.missing_routes(settings, pod.about, takes_whatsapp=calls is not None)
@@ -96,6 +96,12 @@ def frontend(
         is_dev=is_dev,
     )
     return Frontend(calls, entrance, tokens, pending_sessions)
+
+
+def _verification_tokens(settings: Settings) -> tuple[str, ...]:
+    """Texts with which Meta may verify the webhook; on the platform it is the public API key."""
+    own = settings.whatsapp.verification_token
+    return settings.gateway.public_api_keys if own is None else (own, *settings.gateway.public_api_keys)
 
 
 def _entrance(

@@ -248,7 +248,11 @@ class Launcher:
             )
         ):
             logger.warning(assembly.why_no_whatsapp(settings))
-        elif self._frontend.whatsapp is not None and settings.whatsapp.verification_token is None:
+        elif (
+            self._frontend.whatsapp is not None
+            and settings.whatsapp.verification_token is None
+            and not settings.gateway.public_api_keys
+        ):
             logger.warning("WHATSAPP_WEBHOOK_VERIFICATION_TOKEN is not set: Meta cannot verify this webhook")
 
     def _on_signal(self, count: int, loop: asyncio.AbstractEventLoop) -> None:
