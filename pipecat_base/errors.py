@@ -309,6 +309,12 @@ class NoProcess(Refusal):
     advice = "Retry. If it persists, raise `PIPECAT_IDLE_PROCESSES`, or make `setup()` faster."
 
 
+class NoUdpPort(Refusal):
+    code, status, retry_after, log_level = "no_udp_port", 503, 5, "WARNING"
+    meaning = "All ports of `PIPECAT_UDP_PORTS` are in use."
+    advice = "Retry later or on another pod; permit more ports, or set `MAX_SESSIONS` to their number."
+
+
 class NotReached(Refusal):
     code, status = "not_reached", 502
     meaning = "Daily did not respond or created no room, or the bot's process ended before it responded."

@@ -214,7 +214,7 @@ class LocalSlot(HeldSlot):
         arguments = await self._pod.arguments.build(
             "websocket", self.session.id, body, {"websocket": socket}, transport_type=kind, flow_config=flow_config
         )
-        await socket.accept()
+        await websocket.accept(socket)
         if kind is None:
             websocket.watch_for_call_id(socket, self._emit_caller)
         self.session.add_closer(lambda outcome: websocket.close(socket, outcome))

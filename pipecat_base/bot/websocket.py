@@ -9,6 +9,7 @@ from typing import Any
 from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.outcome import CLOSE_CODES, Outcome
 
 # Phone providers send their id of the call in one of the first messages.
@@ -23,6 +24,21 @@ CALL_IDS = (
     ("plivo", ("start", "callId")),
     ("exotel", ("start", "call_sid")),
 )
+
+
+async def accept(websocket: WebSocket) -> None:
+    """Accept with the first subprotocol that the client offers: browsers close a connection that names none of theirs.
+
+    The bot may accept again, as in an app of its own.
+    """
+    chosen = next(filter(None, websocket.scope.get("subprotocols", ())), None)
+    await websocket.accept(subprotocol=chosen)
+
+    async def accept_again(subprotocol: str | None = None, headers: Any = None) -> None:
+        if subprotocol not in (None, chosen):
+            logger.warning(f"The bot accepts subprotocol {subprotocol!r}, but the launcher has accepted {chosen!r}")
+
+    websocket.accept = accept_again  # type: ignore[method-assign]
 
 
 def watch_for_call_id(websocket: WebSocket, on_call: Callable[[dict[str, str], str], None]) -> None:

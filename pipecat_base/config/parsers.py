@@ -146,6 +146,19 @@ def path_list(value: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in value.split(os.pathsep) if part.strip())
 
 
+def port_range(value: str) -> tuple[int, int]:
+    """The first and the last port."""
+    first, dash, last = value.strip().partition("-")
+    words = "is not a range of ports (40000-40100)"
+    try:
+        found = port(first), port(last if dash else first)
+    except ValueError:
+        raise ValueError(words) from None
+    if found[0] > found[1]:
+        raise ValueError(words)
+    return found
+
+
 port = integer(1, 65535, "is not a port (1–65535)")
 count = integer(1, None, "is not a whole number (1 or more)")
 size = integer(1, None, "is not a number of bytes (1 or more)")

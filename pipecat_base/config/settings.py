@@ -168,6 +168,14 @@ class ServerLimits(SettingsGroup):
         " connections sooner: most do so after 60 s",
         unit="seconds",
     )
+    websocket_ping: float = variable(
+        "PIPECAT_WEBSOCKET_PING",
+        20.0,
+        parsers.seconds,
+        "How often WebSockets are pinged. A peer that sends nothing for as long after a ping, neither a pong nor audio,"
+        " counts as gone. 0: never",
+        unit="seconds",
+    )
     body_timeout: float = variable(
         "PIPECAT_BODY_TIMEOUT",
         120.0,
@@ -639,6 +647,12 @@ class WebRTCSettings(SettingsGroup):
         parsers.positive_seconds,
         "How long an offer waits for STUN and TURN servers. Calls go without a server that does not answer in time",
         unit="seconds",
+    )
+    udp_ports: tuple[int, int] | None = variable(
+        "PIPECAT_UDP_PORTS",
+        None,
+        parsers.port_range,
+        "UDP ports for WebRTC, for firewalls: `40000-40100`. Each call takes one. Unset: any free port",
     )
     ice_deny: tuple[parsers.Network, ...] = variable(
         "PIPECAT_ICE_DENY",

@@ -41,6 +41,10 @@ class BoundedReader:
     def is_scheduled(self) -> bool:
         return self._scheduled is not None
 
+    @property
+    def is_held(self) -> bool:
+        return bool(self._reasons or self._waiting)
+
     def feed(self, data: bytes) -> None:
         if not (self._waiting or self._reasons) and len(data) <= MAX_PARSE_BYTES:
             self._parse(data)

@@ -43,7 +43,7 @@ CLOSES = {
     1007: "a text message that is not UTF-8",
     1008: "more frames than `PIPECAT_MAX_FRAMES_PER_SECOND`, or more than 1024 frames in one message",
     1009: "a message of more than 16 MiB",
-    1011: "the peer did not answer a ping within 20 seconds, or the WebSocket could not be served",
+    1011: "the peer sent nothing for `PIPECAT_WEBSOCKET_PING` after a ping, or the WebSocket could not be served",
     1012: "the launcher ended before the session could close it",
     1013: "unfinished requests and messages fill `PIPECAT_MAX_UNFINISHED_BYTES`; retry",
 }
@@ -145,6 +145,7 @@ class WebSocketConnection(asyncio.Protocol):
         if not self._buffer_budget.add(len(piece)):
             self._fail(TRY_AGAIN_LATER, "unfinished messages fill PIPECAT_MAX_UNFINISHED_BYTES")
             return
+        self._ping = None  # not only a pong shows that the peer is there
         self._protocol.receive_data(piece)
         frames = 0
         for event in self._protocol.events_received():
@@ -193,8 +194,6 @@ class WebSocketConnection(asyncio.Protocol):
             self._flush()  # the pong
             if not self._writable.is_set():
                 self._reader.hold("pongs")
-        elif bytes(frame.data) == self._ping:
-            self._ping = None  # answered
 
     def _on_data(self, frame: Frame) -> None:
         if frame.opcode is not CONTINUATION:
@@ -380,7 +379,7 @@ class WebSocketConnection(asyncio.Protocol):
     # Keepalive.
 
     def _schedule_ping(self) -> None:
-        interval = self._config.ws_ping_interval
+        interval = self._connections.limits.websocket_ping
         if interval:
             self._timer = self._loop.call_later(interval, self._send_ping)
 
@@ -390,13 +389,10 @@ class WebSocketConnection(asyncio.Protocol):
         self._ping = os.urandom(4)
         self._protocol.send_ping(self._ping)
         self._flush()
-        if self._config.ws_ping_timeout:
-            self._timer = self._loop.call_later(self._config.ws_ping_timeout, self._on_no_pong)
-        else:
-            self._schedule_ping()
+        self._timer = self._loop.call_later(self._connections.limits.websocket_ping, self._on_no_pong)
 
     def _on_no_pong(self) -> None:
-        if self._ping is None:
+        if self._ping is None or self._reader.is_held:  # the peer's input may wait until the application receives it
             self._schedule_ping()
             return
         self._close(INTERNAL_ERROR, "keepalive ping timeout")

@@ -77,7 +77,7 @@ class WebRTC:
         from pipecat_base.bot.webrtc.sessions import WebRTCSessions
 
         settings = self._settings
-        limit_gathering(settings.ice_timeout)
+        limit_gathering(settings.ice_timeout, settings.udp_ports)
         self._ice = ice = IceServers(
             settings.ice_servers,
             settings.ice_config_url,

@@ -77,11 +77,19 @@ class PeerConnection:
             raise UnknownPeer("This connection's call has ended.", field="pc_id")
 
     async def trickle(self, candidates: Sequence[RTCIceCandidate | None]) -> None:
+        """Add candidates. Raises the first failure if none could be added."""
+        failures: list[Exception] = []
         for candidate in candidates:
-            if candidate is None or self._destinations.accepts(candidate):
-                await self.connection.add_ice_candidate(candidate)
-            else:
+            if candidate is not None and not self._destinations.accepts(candidate):
                 logger.debug("An ICE candidate was ignored")
+                continue
+            try:
+                await self.connection.add_ice_candidate(candidate)
+            except Exception as error:
+                logger.debug(f"An ICE candidate was ignored: {type(error).__name__}")
+                failures.append(error)
+        if failures and len(failures) == len(candidates):
+            raise failures[0]
 
     async def measure(self, emit: Emit) -> None:
         """Emit an event when the peer has connected, and statistics from then on."""
@@ -194,12 +202,13 @@ class PeerConnections:
 
         Raises:
             Malformed: aiortc cannot answer it. Nothing is left behind.
+            NoUdpPort: all that are permitted are in use.
         """
         connection = SmallWebRTCConnection(ice_servers=await self._ice.answering())
         peer = PeerConnection(connection, Destinations(self._denied, loopback=caller.is_local), **self._timeouts)
         try:
             await peer.answer(offer)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, Refusal):
             await peer.close()
             raise
         except Exception as error:

@@ -1,11 +1,13 @@
-"""Gathering of this machine's own ICE candidates, in a bounded time."""
+"""Gathering of this machine's own ICE candidates, in a bounded time and on permitted ports."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import random
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,21 +16,24 @@ from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 from aioice.ice import Connection, StunProtocol
 from aiortc import rtcicetransport
 
+from pipecat_base.errors import NoUdpPort
+
 OTHER_INTERFACES_SECONDS = 0.05
 """At least this long after the first interface has its public address, the others may still learn theirs."""
 
 
-def limit_gathering(seconds: float) -> None:
+def limit_gathering(seconds: float, ports: tuple[int, int] | None) -> None:
     """Bound the gathering of all of aiortc's connections; it has no parameter for this."""
-    rtcicetransport.Connection = partial(BoundedConnection, seconds=seconds)
+    rtcicetransport.Connection = partial(BoundedConnection, seconds=seconds, ports=ports)
 
 
 class BoundedConnection(Connection):
     """Gathers for ``seconds`` at most, where aioice takes five; a name is resolved once for all interfaces."""
 
-    def __init__(self, *args: Any, seconds: float, **options: Any) -> None:
+    def __init__(self, *args: Any, seconds: float, ports: tuple[int, int] | None = None, **options: Any) -> None:
         super().__init__(*args, **options)
         self._seconds = seconds
+        self._ports = ports
 
     async def get_component_candidates(
         self, component: int, addresses: list[str], timeout: float = 0
@@ -37,15 +42,22 @@ class BoundedConnection(Connection):
         self._protocols += hosts
         relayed = super().get_component_candidates(component, [], timeout=self._seconds)  # type: ignore[arg-type]
         reflexive, others = await asyncio.gather(self._reflexive(hosts), relayed)
+        if addresses and self._ports is not None and not (hosts or others):
+            raise NoUdpPort("All ports of PIPECAT_UDP_PORTS ({}-{}) are in use.".format(*self._ports))
         return [*(protocol.local_candidate for protocol in hosts), *reflexive, *others]
 
     async def _bind(self, component: int, address: str) -> StunProtocol | None:
         loop = asyncio.get_running_loop()
-        try:
-            transport, protocol = await loop.create_datagram_endpoint(
-                lambda: StunProtocol(self), local_addr=(address, 0)
-            )
-        except OSError:  # the address has gone, or is not ready
+        for number in _shuffled(self._ports):
+            try:
+                transport, protocol = await loop.create_datagram_endpoint(
+                    lambda: StunProtocol(self), local_addr=(address, number)
+                )
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:  # the address has gone, or is not ready
+                    return None
+        else:
             return None
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, turn.UDP_SOCKET_BUFFER_SIZE)
         host, port = transport.get_extra_info("sockname")[:2]
@@ -74,6 +86,15 @@ class BoundedConnection(Connection):
                         if ":" not in host.local_candidate.host:  # as aioice: IPv4 only
                             group.create_task(request(host, server, limit))
         return found
+
+
+def _shuffled(ports: tuple[int, int] | None) -> Iterable[int]:
+    """Each port once, from a random one on; 0, which is any free port, without a range."""
+    if ports is None:
+        return (0,)
+    numbers = range(ports[0], ports[1] + 1)
+    start = random.randrange(len(numbers))  # noqa: S311
+    return (*numbers[start:], *numbers[:start])
 
 
 async def _resolve(host: str, port: int) -> tuple[str, int]:

@@ -1,7 +1,8 @@
 """Reads and checks offers and ICE candidates that clients send to ``/api/offer``.
 
 The fields are those of pipecat's clients: ``{sdp, type, pc_id?, restart_pc?, request_data? or requestData?}`` and
-``{pc_id, candidates: [{candidate, sdp_mid, sdp_mline_index}]}``; others are ignored.
+``{pc_id, candidates: [{candidate, sdp_mid, sdp_mline_index}]}``, where a candidate may also be as browsers write it:
+``{candidate, sdpMid, sdpMLineIndex}``, or null. Others are ignored.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from aiortc.rtcicetransport import RTCIceCandidate
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
 from pipecat_base.errors import Malformed
+from pipecat_base.logs.logger import logger
 
 # A browser's offer has some 10,000 characters and 200 lines. aiortc blocks every other call while it reads one, and
 # compares each codec with all feedback lines.
@@ -73,7 +75,23 @@ def parse_trickle(content: Any) -> Trickle:
         raise Malformed("Not an array.", field="candidates")
     if len(listed) > MAX_CANDIDATES:
         raise Malformed(f"More than {MAX_CANDIDATES}.", field="candidates")
-    return Trickle(pc_id, [_candidate(entry, f"candidates[{n}]") for n, entry in enumerate(listed)])
+    return Trickle(pc_id, _candidates(listed))
+
+
+def _candidates(listed: list[Any]) -> list[RTCIceCandidate | None]:
+    """The usable ones; raises Malformed if there is none among them."""
+    candidates: list[RTCIceCandidate | None] = []
+    problems: list[Malformed] = []
+    for number, entry in enumerate(listed):
+        try:
+            candidates.append(_candidate(entry, f"candidates[{number}]"))
+        except Malformed as refusal:
+            problems.append(refusal)
+    if problems and not candidates:
+        raise problems[0]
+    for problem in problems:
+        logger.debug(f"An ICE candidate was ignored: {problem.field}: {problem.message}")
+    return candidates
 
 
 def _check_sdp(sdp: str) -> None:
@@ -106,9 +124,14 @@ def count_candidates(sdp: str) -> int:
 
 
 def _candidate(entry: Any, field: str) -> RTCIceCandidate | None:
+    if entry is None:
+        return None  # the end, as in a browser's event
     if not isinstance(entry, dict):
         raise Malformed("Not an object.", field=field)
-    text, mid, index = entry.get("candidate"), entry.get("sdp_mid"), entry.get("sdp_mline_index")
+    mid, index = entry.get("sdp_mid", entry.get("sdpMid")), entry.get("sdp_mline_index", entry.get("sdpMLineIndex"))
+    text = entry.get("candidate")
+    if text is None and "candidate" in entry:
+        return None
     if not isinstance(text, str):
         raise Malformed("Not a string.", field=f"{field}.candidate")
     if not text:
@@ -120,7 +143,7 @@ def _candidate(entry: Any, field: str) -> RTCIceCandidate | None:
     if mid is None and index is None:
         raise Malformed("Neither sdp_mid nor sdp_mline_index.", field=field)
     try:
-        candidate = candidate_from_sdp(text.removeprefix("candidate:"))
+        candidate = candidate_from_sdp(text.removeprefix("a=").removeprefix("candidate:"))
     except Exception:
         raise Malformed("Not an ICE candidate.", field=f"{field}.candidate") from None
     candidate.sdpMid, candidate.sdpMLineIndex = mid, index

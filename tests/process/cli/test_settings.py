@@ -98,6 +98,13 @@ def test_the_defaults_are_those_of_the_replaced_image() -> None:
             "10.0.0.0/8, metadata",
             'PIPECAT_ICE_DENY: "10.0.0.0/8, metadata" is not a comma list of networks (10.0.0.0/8,fd00::/8)',
         ),
+        *(
+            ("PIPECAT_UDP_PORTS", value, f'PIPECAT_UDP_PORTS: "{value}" is not a range of ports (40000-40100)')
+            for value in ("40100-40000", "0-10", "40000-", "-5", "1-70000", "40000:40100", "a-b")
+        ),
+        ("PIPECAT_KEEP_ALIVE", "0", 'PIPECAT_KEEP_ALIVE: "0" is not a number of seconds (more than 0)'),
+        ("PIPECAT_WEBSOCKET_PING", "-1", 'PIPECAT_WEBSOCKET_PING: "-1" is not a number of seconds (0 or more)'),
+        ("PIPECAT_ICE_TIMEOUT", "soon", 'PIPECAT_ICE_TIMEOUT: "soon" is not a number of seconds (more than 0)'),
         (
             "PIPECAT_ICE_DENY",
             "10.0.0.1/8",

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from tests.support.browser_peer import RATE, Browser
 from tests.support.callers import post, probe, settles
-from tests.support.launchers import ROOT, Launcher, measured, until
+from tests.support.launchers import ROOT, Launcher, free_port, measured, until
 from tests.support.offers import NO_ICE, SDP, play, wait_for_offer
 from tests.support.tones import pitch
 
@@ -283,6 +283,95 @@ def test_candidates_that_come_later_are_added(caller: Launcher) -> None:
             assert await trickle(pc_id=browser.pc_id, candidates=[{**good, "sdp_mid": "99"}]) in (200, 400)
 
     play(scenario)
+
+
+@pytest.mark.parametrize(
+    "candidates",
+    [
+        [{"candidate": "{}", "sdpMid": "0", "sdpMLineIndex": 0, "usernameFragment": "abcd"}, None],
+        [{"candidate": "{}", "sdpMid": "0"}, {"candidate": None}],
+        [{"candidate": "{}", "sdpMid": None, "sdpMLineIndex": 0}, {"candidate": "", "sdpMid": "0"}],
+        [{"candidate": "candidate:x", "sdpMid": "0"}, 5, {}, {"candidate": "{}", "sdp_mid": "0"}, "x"],
+        [{"candidate": "{}", "sdpMid": "0", "sdpMLineIndex": 0}, {"candidate": "{}"}],
+        [None],
+    ],
+)
+def test_candidates_are_taken_as_browsers_write_them_and_a_bad_one_does_not_refuse_the_rest(
+    caller: Launcher, candidates: list[Any]
+) -> None:
+    written = "candidate:1 1 udp 2122252543 127.0.0.1 {} typ host generation 0 ufrag abcd network-id 1"
+
+    def filled(entry: Any, port: int) -> Any:
+        if not isinstance(entry, dict) or entry.get("candidate") != "{}":
+            return entry
+        return {**entry, "candidate": written.format(port)}
+
+    async def scenario() -> None:
+        async with Browser(url(caller)) as browser:
+            await browser.offer()
+            patch = {"pc_id": browser.pc_id, "candidates": [filled(entry, 50000) for entry in candidates]}
+            answer = await browser.http.patch("/api/offer", json=patch)
+            assert (answer.status_code, answer.json()) == (200, {"status": "success"})
+            assert await browser.hear(0.2), "the call goes on"
+
+    play(scenario)
+
+
+def test_a_call_that_needs_its_candidates_connects_with_those_that_come_as_browsers_write_them() -> None:
+    async def scenario() -> None:
+        async with Browser(url(launcher)) as browser:
+            post = browser.http.post
+            offered: list[str] = []
+
+            async def without_candidates(path: str, json: Any) -> Any:
+                offered.extend(line for line in json["sdp"].splitlines() if line.startswith("a=candidate"))
+                kept = [line for line in json["sdp"].splitlines() if not line.startswith(("a=candidate", "a=end-of"))]
+                return await post(path, json={**json, "sdp": "\r\n".join([*kept, ""])})
+
+            browser.http.post = without_candidates  # type: ignore[assignment]
+            await browser.offer()
+            entries = [{"candidate": line.removeprefix("a="), "sdpMid": "0", "sdpMLineIndex": 0} for line in offered]
+            patch = {"pc_id": browser.pc_id, "candidates": ["garbage", *entries[:20], None]}
+            assert (await browser.http.patch("/api/offer", json=patch)).status_code == 200
+            assert await browser.hear(0.2)
+
+    with launch() as launcher:
+        play(scenario)
+
+
+def ports_of(sdp: str) -> set[int]:
+    return {int(line.split()[5]) for line in sdp.splitlines() if line.startswith("a=candidate")}
+
+
+def test_calls_use_only_the_udp_ports_that_are_permitted() -> None:
+    async def scenario() -> None:
+        async with Browser(url(launcher)) as one, Browser(url(launcher)) as two:
+            for browser in (one, two):
+                assert ports_of((await browser.offer()).json()["sdp"]) <= set(range(port, port + 20))
+                assert await browser.hear(0.2)
+
+    port = free_port()
+    with launch(PIPECAT_UDP_PORTS=f"{port}-{port + 19}") as launcher:
+        play(scenario)
+
+
+def test_a_call_without_a_free_udp_port_is_refused_and_the_next_one_taken() -> None:
+    async def scenario() -> None:
+        async with Browser(url(launcher)) as second:
+            async with Browser(url(launcher)) as first:
+                assert ports_of((await first.offer()).json()["sdp"]) == {port}
+                assert await first.hear(0.1)
+                refused = await second.http.post("/api/offer", json={"sdp": SDP, "type": "offer"})
+                assert (refused.status_code, refused.json()["error"]["code"]) == (503, "no_udp_port")
+                assert f"PIPECAT_UDP_PORTS ({port}-{port})" in refused.json()["error"]["message"]
+            async with asyncio.timeout(20):
+                while (await second.offer()).status_code == 503:
+                    await asyncio.sleep(0.2)
+            assert await second.hear(0.1)
+
+    port = free_port()
+    with launch(PIPECAT_UDP_PORTS=str(port), WEBRTC_DISCONNECT_TIMEOUT="1") as launcher:
+        play(scenario)
 
 
 def test_a_waiting_bot_request_gets_its_offer_its_body_and_its_outcome() -> None:

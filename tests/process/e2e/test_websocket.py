@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,6 +15,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from tests.support import attackers
 from tests.support.callers import arguments, close_code, dial, encode, post
 from tests.support.launchers import Launcher, until
 
@@ -74,6 +78,88 @@ def test_a_client_that_vanishes_ends_a_session_that_listens() -> None:
         until(launcher.is_ready, "its place is free")
         with dial(launcher, {}) as again:
             assert close_code(again) == 1000
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws-client"])
+@pytest.mark.parametrize(("offered", "answered"), [(["audio.v2"], "audio.v2"), (["a", "b"], "a"), (None, None)])
+def test_a_client_that_offers_subprotocols_is_answered_with_its_first(
+    obedient: Launcher, path: str, offered: list[Any] | None, answered: str | None
+) -> None:
+    with dial(obedient, {"do": "echo"}, path, subprotocols=offered) as websocket:
+        assert websocket.subprotocol == answered
+        websocket.send("x")
+        assert websocket.recv(timeout=10) == "x"
+
+
+def test_an_empty_entry_is_no_subprotocol(obedient: Launcher) -> None:
+    sock = attackers.dial(obedient)
+    sock.sendall(
+        b"GET /ws HTTP/1.1\r\nhost: localhost\r\nupgrade: websocket\r\nconnection: upgrade\r\n"
+        b"sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+        b"sec-websocket-protocol: , ok, other\r\n\r\n"
+    )
+    answer = frames_of(sock, 0.5).lower()
+    assert answer.startswith(b"http/1.1 101 ")
+    assert b"\r\nsec-websocket-protocol: ok\r\n" in answer
+
+
+def test_a_bot_chooses_the_subprotocol_of_its_own_route_and_may_accept_the_launchers_again(tmp_path: Path) -> None:
+    (tmp_path / "bot.py").write_text(
+        "from fastapi import WebSocket\nfrom pipecatcloud_system import app\n\n\n"
+        "@app.websocket('/own')\nasync def own(websocket: WebSocket):\n"
+        "    await websocket.accept(subprotocol=websocket.scope['subprotocols'][-1])\n"
+        "    await websocket.send_text('own')\n\n\n"
+        "async def bot(args):\n    await args.websocket.accept(subprotocol=args.body.get('wants'))\n"
+        "    await args.websocket.send_text('bot')\n"
+    )
+    with Launcher(tmp_path) as launcher:
+        with dial(launcher, {}, "/own", subprotocols=["a", "b"]) as websocket:
+            assert (websocket.subprotocol, websocket.recv(timeout=10)) == ("b", "own")
+        for wanted in (None, "a", "b"):
+            with dial(launcher, {"wants": wanted}, subprotocols=["a", "b"]) as websocket:
+                assert (websocket.subprotocol, websocket.recv(timeout=10)) == ("a", "bot")
+        (line,) = launcher.lines("The bot accepts subprotocol")
+        assert "'b', but the launcher has accepted 'a'" in line
+
+
+def frames_of(sock: socket.socket, seconds: float, *, sending: bytes = b"") -> bytes:
+    """All bytes of ``seconds``, while a frame is sent now and then."""
+    end, got = time.monotonic() + seconds, b""
+    sock.settimeout(0.1)
+    while time.monotonic() < end:
+        with contextlib.suppress(TimeoutError):
+            got += sock.recv(65536)
+        if sending:
+            sock.sendall(sending)
+            time.sleep(0.02)
+    return got
+
+
+PING, CLOSE = b"\x89\x04", b"\x88"
+
+
+def test_a_client_that_sends_audio_but_no_pongs_is_not_cut() -> None:
+    with Launcher("hostile", PIPECAT_WEBSOCKET_PING="0.3") as launcher:
+        audio = attackers.upgrade(launcher)
+        got = frames_of(audio, 2.5, sending=attackers.frame(1, b"audio"))
+        assert got.count(PING) > 2
+        assert CLOSE not in got
+        assert attackers.close_code_of(audio) == 1011, "it sends nothing any more"
+
+
+def test_a_client_whose_audio_the_bot_does_not_receive_is_not_cut_either() -> None:
+    with Launcher("hostile", PIPECAT_WEBSOCKET_PING="0.3") as launcher:
+        waiting = attackers.upgrade(launcher)
+        waiting.sendall(attackers.frame(1, b"sleep"))
+        assert CLOSE not in frames_of(waiting, 2, sending=attackers.frame(1, b"audio"))
+
+
+def test_clients_that_are_not_to_be_pinged_are_not() -> None:
+    with Launcher("hostile", PIPECAT_WEBSOCKET_PING="0") as launcher:
+        sock = attackers.upgrade(launcher)
+        assert frames_of(sock, 1) == b""
+        sock.sendall(attackers.frame(1, b"still here"))
+        assert b"still here" in frames_of(sock, 1)
 
 
 def test_a_client_that_leaves_a_task_group_is_no_failure(tmp_path: Path) -> None:
