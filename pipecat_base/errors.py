@@ -311,7 +311,7 @@ class NoProcess(Refusal):
 
 class NoUdpPort(Refusal):
     code, status, retry_after, log_level = "no_udp_port", 503, 5, "WARNING"
-    meaning = "All ports of `PIPECAT_UDP_PORTS` are in use."
+    meaning = "No port of `PIPECAT_UDP_PORTS` is free."
     advice = "Retry later or on another pod; permit more ports, or set `MAX_SESSIONS` to their number."
 
 

@@ -202,7 +202,7 @@ class PeerConnections:
 
         Raises:
             Malformed: aiortc cannot answer it. Nothing is left behind.
-            NoUdpPort: all that are permitted are in use.
+            NoUdpPort: none that is permitted is free.
         """
         connection = SmallWebRTCConnection(ice_servers=await self._ice.answering())
         peer = PeerConnection(connection, Destinations(self._denied, loopback=caller.is_local), **self._timeouts)

@@ -43,12 +43,12 @@ class BoundedConnection(Connection):
         relayed = super().get_component_candidates(component, [], timeout=self._seconds)  # type: ignore[arg-type]
         reflexive, others = await asyncio.gather(self._reflexive(hosts), relayed)
         if addresses and self._ports is not None and not (hosts or others):
-            raise NoUdpPort("All ports of PIPECAT_UDP_PORTS ({}-{}) are in use.".format(*self._ports))
+            raise NoUdpPort("No port of PIPECAT_UDP_PORTS ({}-{}) is free.".format(*self._ports))
         return [*(protocol.local_candidate for protocol in hosts), *reflexive, *others]
 
     async def _bind(self, component: int, address: str) -> StunProtocol | None:
         loop = asyncio.get_running_loop()
-        for number in _shuffled(self._ports):
+        for number in _rotated(self._ports):
             try:
                 transport, protocol = await loop.create_datagram_endpoint(
                     lambda: StunProtocol(self), local_addr=(address, number)
@@ -88,7 +88,7 @@ class BoundedConnection(Connection):
         return found
 
 
-def _shuffled(ports: tuple[int, int] | None) -> Iterable[int]:
+def _rotated(ports: tuple[int, int] | None) -> Iterable[int]:
     """Each port once, from a random one on; 0, which is any free port, without a range."""
     if ports is None:
         return (0,)
