@@ -84,6 +84,7 @@ COPY --chmod=755 image/pipecat-base /usr/local/bin/pipecat-base
 COPY --chmod=755 image/start image/with-environment image/entrypoint image/health /opt/pipecat-base/
 WORKDIR /app
 COPY --chmod=755 pre-app.sh /app/pre-app.sh
+COPY --chmod=644 image/app.py /app/app.py
 ENV PATH=/app/.venv/bin:/usr/local/bin:/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 \
     UV_PYTHON_INSTALL_DIR=/opt/uv/python \

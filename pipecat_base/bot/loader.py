@@ -36,6 +36,7 @@ from pipecat_base.logs.logger import logger
 BotCallable = Callable[[Any], Any]
 Hook = Callable[[], Any]
 
+IMAGES_APP = rb"/opt/pipecat-base/launch\.py"  # the image's own app.py, which is no bot
 WRITE_BOT = 'Write "async def bot(args)" in it.'
 WRITE_ASYNC = 'A session ends when `bot` returns: write "async def bot(args)", or return what the session must await.'
 
@@ -86,7 +87,8 @@ def _find(path: str) -> Path:
         remedy = f"Name the file: {path.rstrip('/')}/bot.py." if inside.is_file() else "Name a Python file."
         raise BotIsFolder(f"{path} is a folder, not a file.", remedy)
     if not file.exists():
-        others = sorted(p.name for p in file.parent.glob("*.py"))[:8] if file.parent.is_dir() else []
+        found_files = file.parent.glob("*.py") if file.parent.is_dir() else ()
+        others = sorted(p.name for p in found_files if not _matches(str(p), IMAGES_APP))[:8]
         found = f" It has {', '.join(others)}." if others else ""
         raise BotNotFound(
             f"There is no {file.name} in {file.parent}.{found}",

@@ -68,6 +68,27 @@ def test_a_bot_is_served_and_stopped(tmp_path: Path) -> None:
         assert "Stopped" in container.log()
 
 
+@pytest.mark.parametrize("image", [SLIM, f"{SLIM}-nonroot"])
+@pytest.mark.parametrize("entrypoint", [True, False])
+def test_python_app_py_starts_the_launcher(tmp_path: Path, image: str, entrypoint: bool) -> None:
+    options = ["--entrypoint", "python"] if entrypoint else []
+    command = ("app.py",) if entrypoint else ("python", "app.py")
+    with Container(image, *project(tmp_path), *options, "-e", "DRAIN_NOTICE=0", command=command) as container:
+        container.wait_until_ready()
+        assert container.post("/bot", json={}).json() == {}
+        assert container.run("/opt/pipecat-base/health") == "HTTP/1.1 200 OK"
+        assert container.stop() < 5
+        assert container.exit_status() == 0
+
+
+def test_a_projects_own_app_py_replaces_the_images(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("NAME = 'mine'\n")
+    bot = "import app\n\n\nasync def bot(args):\n    print('app is', app.NAME, flush=True)\n"
+    with Container(SLIM, *project(tmp_path, bot), "-v", f"{tmp_path}/app.py:/app/app.py:ro") as container:
+        assert container.wait_until_ready().post("/bot", json={}).json() == {}
+        assert "app is mine" in container.log()
+
+
 def test_it_is_a_gateway_with_its_page_when_asked(tmp_path: Path) -> None:
     key = {"authorization": "Bearer pk_test"}
     command = ("dev", "--host", "0.0.0.0")
