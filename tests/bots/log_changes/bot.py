@@ -89,8 +89,7 @@ def release_warnings():
     logging.lastResort = None
 
 
-def raise_warnings():
-    warnings.simplefilter("error")
+def reset_warnings():
     warnings.resetwarnings()
 
 
