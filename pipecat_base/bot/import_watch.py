@@ -19,8 +19,7 @@ from pipecat_base.server.signals import SIGNALS
 FIRST_REPORT_SECONDS = 10.0
 """The second one comes after twice as long, and so on."""
 FIX = (
-    'Move what runs there into bot() or setup(), or under if __name__ == "__main__"; build what it downloads into the'
-    " image."
+    'move what runs into bot() or setup(), or under if __name__ == "__main__"; build what it downloads into the image.'
 )
 
 GiveUp = Callable[[ImportTimedOut], NoReturn]
@@ -45,7 +44,9 @@ def watching(
                 return
             if due == timeout:
                 give_up(_timed_out(file, due, frames()))
-            warn_in_thread(f"The import of {file.name} has not ended after {due:g} s: {_place(frames())}. {FIX}")
+            warn_in_thread(
+                f"The import of {file.name} has not ended after {due:g} s: {_place(frames())}. If it never ends, {FIX}"
+            )
 
     thread = threading.Thread(target=watch, name="import-watch", daemon=True)
     thread.start()
@@ -73,4 +74,4 @@ def _place(frames: list[str]) -> str:
 
 def _timed_out(file: Path, seconds: float, frames: list[str]) -> ImportTimedOut:
     message = f"The import of {file.name} has not ended after {seconds:g} s (PIPECAT_IMPORT_TIMEOUT): {_place(frames)}."
-    return ImportTimedOut(message, FIX, frames=frames)
+    return ImportTimedOut(message, f"If it never ends, {FIX}", frames=frames)

@@ -46,8 +46,8 @@ def test_a_report_names_the_line_that_runs_and_the_one_that_called_it(tmp_path: 
     import_for(tmp_path, 0.5, first_report=0.3)
     assert reports == [
         "The import of slow_bot.py has not ended after 0.3 s: slow_bot.py:5 in main: time.sleep(0.5) "
-        "(called from slow_bot.py:7: main()). Move what runs there into bot() or setup(), or under if __name__ == "
-        '"__main__"; build what it downloads into the image.'
+        "(called from slow_bot.py:7: main()). If it never ends, move what runs into bot() or setup(), or under "
+        'if __name__ == "__main__"; build what it downloads into the image.'
     ]
 
 
