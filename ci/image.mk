@@ -40,7 +40,7 @@ lint-image: $(IMAGE_STAMP)
 	@$(BIN)/zizmor --offline --quiet .github
 
 lock: $(STAMP)  ## Resolve the dependencies again
-	@for name in bootstrap build clients docs full image kubernetes; do \
+	@for name in bootstrap build clients docs full image kubernetes scaffolds; do \
 	    $(COMPILE) requirements/$$name.in -o requirements/$$name.lock || exit 1; \
 	done
 	@$(COMPILE) --no-deps requirements/client.in -o requirements/client.lock

@@ -6,7 +6,7 @@ BOT_IMAGE ?= bot:1
 COMPAT := tests/compat
 SYSTEM := tests/system
 
-.PHONY: matrix lowest versions browser clients proxy observability veth network kubernetes test-kubernetes test-docs docs
+.PHONY: matrix lowest versions browser clients scaffolds proxy observability veth network kubernetes test-kubernetes test-docs docs
 
 # The tests, or TARGET, on every installed Python of PYTHONS, JOBS (1) at once.
 matrix:
@@ -44,6 +44,10 @@ $(VENV)/%/.installed: $(STAMP) requirements/%.lock
 # Clients of Pipecat Cloud, evals and a fuzzer (FUZZ_SECONDS=45) against the gateway.
 clients: $(VENV)/clients/.installed
 	@CLIENTS_VENV=$(abspath $(VENV)/clients) $(BIN)/python -m pytest $(COMPAT)/clients
+
+# The projects that "pipecat init" writes.
+scaffolds: $(VENV)/scaffolds/.installed
+	@SCAFFOLDS_VENV=$(abspath $(VENV)/scaffolds) $(BIN)/python -m pytest $(COMPAT)/scaffolds $(SPREAD)
 
 # The gateway behind nginx and Caddy (those that are installed), with the files of deploy/.
 proxy: $(STAMP)
