@@ -191,4 +191,6 @@ def test_bots_are_fine(block: Block, copy: Path) -> None:
         timeout=2 * PATIENCE,
     )
     assert checked.returncode == 0, checked.stderr
-    assert "Warning" not in checked.stdout
+    warnings = [line for line in checked.stdout.splitlines() if line.startswith("Warning")]
+    # A bot for phones alone gets its calls from webhooks.
+    assert not [line for line in warnings if "bot.py serves twilio, but a POST /start" not in line]
