@@ -158,7 +158,8 @@ def test_a_call_is_relayed(namespaces: dict[str, str], turn: Path, tmp_path: Pat
         assert heard(tmp_path) == pytest.approx(440, abs=5)
     log = turn.read_text()[before:]
     assert "incoming packet ALLOCATE processed, success" in log
-    assert ("tcp or tls connected" in log) is over_tcp
+    probes_over_tcp = listed.count("transport=tcp")
+    assert (log.count("tcp or tls connected") > probes_over_tcp) is over_tcp
 
 
 def test_without_turn_the_client_is_told_and_the_place_is_free(namespaces: dict[str, str], tmp_path: Path) -> None:
