@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from starlette.websockets import WebSocketDisconnect
 
-from pipecat_base.bot import installed, loader, web_app, webrtc
+from pipecat_base.bot import installed, sources, web_app, webrtc
 from pipecat_base.bot.arguments import ArgumentFactory, load_types
 from pipecat_base.bot.imported import Imported
 from pipecat_base.bot.lifespan import BotLifespan
@@ -127,7 +127,7 @@ def local_pod(
         None if problem is not None else webrtc.WebRTC(settings.webrtc, ice_config_url, registry, runner, arguments),
         memory=memory,
         features=features,
-        expects_webrtc=lambda: loader.mentions(bot.project, SPEAKS_OF_WEBRTC),
+        expects_webrtc=lambda: sources.mentions(bot.project, SPEAKS_OF_WEBRTC),
         hide=logs.hide,
         spans=spans,
         agent_name=settings.gateway.agent_name if settings.gateway.is_enabled else None,
@@ -139,7 +139,7 @@ def import_for_sessions(imported: Imported, logs: Logs, *, webrtc: bool) -> bool
     with logs.unchanged():
         load_types(cloud=imported.wants_cloud)
         spans_for(imported.bot.project).import_modules()
-        if not (webrtc or loader.mentions(imported.bot.project, SPEAKS_OF_WEBRTC)):
+        if not (webrtc or sources.mentions(imported.bot.project, SPEAKS_OF_WEBRTC)):
             return False
         importlib.import_module(WEBRTC_MODULE)
     return True

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import inspect
-import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
-from pipecat_base.bot.loader import is_async
+from pipecat_base.bot.callables import is_async
+from pipecat_base.bot.daemon_thread import in_daemon_thread
 from pipecat_base.server.shared_loop import owned_by
 
 T = TypeVar("T")
@@ -18,7 +17,7 @@ T = TypeVar("T")
 
 async def call(hook: Callable[[], Any]) -> Any:
     """Await an async hook; run an ordinary one in a thread, so that it may block."""
-    result = await hook() if is_async(hook) else await _in_thread(hook)
+    result = await hook() if is_async(hook) else await in_daemon_thread(hook)
     return await result if inspect.isawaitable(result) else result
 
 
@@ -35,36 +34,6 @@ async def within(seconds: float, step: Coroutine[Any, Any, T]) -> T:
         task.cancel()
         raise TookTooLong
     return task.result()
-
-
-async def _in_thread(hook: Callable[[], Any]) -> Any:
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[Any] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def run() -> None:
-        try:
-            result = context.run(hook)
-        except StopIteration:  # a future refuses it
-            settle(future.set_exception, RuntimeError("it raised StopIteration"))
-        except BaseException as error:
-            settle(future.set_exception, error)
-        else:
-            settle(future.set_result, result)
-
-    def settle(setter: Callable[[Any], None], value: Any) -> None:
-        def later() -> None:
-            if not future.done():
-                setter(value)
-
-        try:
-            loop.call_soon_threadsafe(later)
-        except RuntimeError:
-            return  # the loop is closed
-
-    # A daemon: the interpreter would wait for an executor's thread, even one that is stuck for ever.
-    threading.Thread(target=run, name=f"hook {getattr(hook, '__name__', 'hook')}", daemon=True).start()
-    return await future
 
 
 class ContextTask:

@@ -7,10 +7,19 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipecat_base.bot import advisories, compatibility, dev_credentials, loader, runner_module, served_transports
+from pipecat_base.bot import (
+    advisories,
+    compatibility,
+    dev_credentials,
+    functions,
+    loader,
+    runner_module,
+    served_transports,
+    sources,
+)
 from pipecat_base.bot.arguments import CLOUD
+from pipecat_base.bot.functions import Bot
 from pipecat_base.bot.import_watch import GiveUp, watching
-from pipecat_base.bot.loader import Bot
 from pipecat_base.bot.memory import collecting_seldom
 from pipecat_base.bot.packages import BOTS_MODULE, UPLOADS, Packages, unused
 from pipecat_base.config import environment
@@ -59,7 +68,7 @@ def import_bot(
     if is_dev:
         runner_module.set_local()  # again: the bot may have read .env
     runner_module.tell_address(settings.server)
-    uses_pipecat = has_pipecat and ("pipecat" in sys.modules or loader.mentions(bot.project, PIPECAT_IN_SOURCES))
+    uses_pipecat = has_pipecat and ("pipecat" in sys.modules or sources.mentions(bot.project, PIPECAT_IN_SOURCES))
     if is_dev and uses_pipecat:
         with logs.unchanged():
             dev_credentials.suppress_hang_ups()
@@ -71,7 +80,7 @@ def import_bot(
     # The bot's own routes may parse forms.
     not_imported = not_needed - {UPLOADS} if has_app else not_needed
     outdated = advisories.warnings(packages.versions, unused=not_imported)
-    wants_cloud = loader.mentions(bot.project, CLOUD_IN_SOURCES) or CLOUD in sys.modules
+    wants_cloud = sources.mentions(bot.project, CLOUD_IN_SOURCES) or CLOUD in sys.modules
     check = compatibility.PipecatCheck(() if has_pipecat else (WITHOUT_PIPECAT,))
     if uses_pipecat:
         try:
@@ -81,7 +90,7 @@ def import_bot(
             raise
         except Exception as error:  # a bug in the check
             check = compatibility.PipecatCheck((f"The pipecat-ai check did not run ({type(error).__name__}: {error})",))
-    misused = (*loader.misnamed(bot), *loader.nothing_awaitable(bot), *runner_module.warnings())
+    misused = (*functions.misnamed(bot), *functions.nothing_awaitable(bot), *runner_module.warnings())
     warnings = (*replaced, *outdated, *check.warnings, *misused)
     if is_dev:
         warnings += tuple(served_transports.warnings(bot, settings.gateway, settings.providers))

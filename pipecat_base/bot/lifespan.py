@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from pipecat_base.bot import hooks, import_errors
-from pipecat_base.bot.loader import Bot
+from pipecat_base.bot.functions import Bot
 from pipecat_base.errors import SetupFailed, SetupTimedOut
 from pipecat_base.logs import tracebacks
 from pipecat_base.logs.logger import logger

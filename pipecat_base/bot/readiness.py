@@ -6,7 +6,8 @@ import asyncio
 from typing import Any
 
 from pipecat_base.bot import hooks
-from pipecat_base.bot.loader import Hook, is_async
+from pipecat_base.bot.callables import is_async
+from pipecat_base.bot.functions import Hook
 from pipecat_base.logs.logger import logger
 
 MAX_HANGING_CALLS = 3

@@ -6,8 +6,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipecat_base.bot import installed, loader
-from pipecat_base.bot.loader import Bot
+from pipecat_base.bot import installed, sources
+from pipecat_base.bot.functions import Bot
 from pipecat_base.config.settings import START_TRANSPORTS, GatewaySettings, ProviderSettings
 
 DEFAULT_TRANSPORT = "webrtc"  # as in pipecat's runner
@@ -55,7 +55,7 @@ def _missing(transport: str, providers: ProviderSettings) -> str | None:
 def _served(project: str) -> set[str]:
     """Empty if the sources name no transport."""
     found: set[str] = set()
-    for file in loader.sources(project):
+    for file in sources.sources(project):
         try:
             tree = ast.parse(Path(file).read_bytes())
         except (OSError, SyntaxError, ValueError):  # an extension module, or a file that has changed since

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from pipecat_base.bot import installed, loader
+from pipecat_base.bot import installed, sources
 from pipecat_base.config import environment
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.registry import Session
@@ -132,4 +132,4 @@ class Spans:
 
 
 def spans_for(project: str, *, warns: bool = True) -> Spans:
-    return Spans(environment.read(), bot_sets_up=lambda: loader.mentions(project, SETS_TRACING_UP), warns=warns)
+    return Spans(environment.read(), bot_sets_up=lambda: sources.mentions(project, SETS_TRACING_UP), warns=warns)

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from pipecat_base.bot import dev_credentials, import_errors, loader
+from pipecat_base.bot import dev_credentials, import_errors
 from pipecat_base.bot.arguments import Arguments
+from pipecat_base.bot.callables import kind_of
+from pipecat_base.bot.functions import WRITE_ASYNC
 from pipecat_base.logs import tracebacks
 from pipecat_base.logs.escaping import logged, logged_lines
 from pipecat_base.logs.logger import logger
@@ -115,7 +117,7 @@ class BotTask:
             if inspect.isawaitable(result):
                 await result
             else:
-                logger.warning(f"{name} returned {loader.kind_of(result)}: nothing to await. {loader.WRITE_ASYNC}")
+                logger.warning(f"{name} returned {kind_of(result)}: nothing to await. {WRITE_ASYNC}")
         except asyncio.CancelledError:
             if not self._is_cancelled:
                 logger.warning(f"{name} was cancelled by its own code; that ends its session only")

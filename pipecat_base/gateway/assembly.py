@@ -17,10 +17,7 @@ from pipecat_base.bot.features import FeatureManager
 from pipecat_base.config.settings import Settings
 from pipecat_base.gateway import pages, streams, telephony
 from pipecat_base.gateway.addresses import Addresses
-from pipecat_base.gateway.cloud_api.agent import CloudAgent
-from pipecat_base.gateway.cloud_api.logs import CloudLogs
 from pipecat_base.gateway.cloud_api.routes import CloudApi
-from pipecat_base.gateway.cloud_api.sessions import CloudSessions
 from pipecat_base.gateway.daily import Daily
 from pipecat_base.gateway.pending_sessions import PendingSessions
 from pipecat_base.gateway.session_api import SessionApi
@@ -129,12 +126,13 @@ def gateway_routes(
     )
     name = settings.gateway.agent_name or PurePath(pod.about.file).stem
     cloud_api = CloudApi(
-        CloudAgent(lifecycle, pod.registry, name=name, max_session_seconds=settings.sessions.max_seconds),
-        CloudSessions(pod.registry, name, resources_of),
-        CloudLogs(
-            settings.logs.folder,
-            is_shown=settings.gateway.has_keys or settings.gateway.serves_this_machine_only,
-        ),
+        lifecycle,
+        pod.registry,
+        name,
+        max_session_seconds=settings.sessions.max_seconds,
+        resources_of=resources_of,
+        log_folder=settings.logs.folder,
+        shows_logs=settings.gateway.has_keys or settings.gateway.serves_this_machine_only,
         stop=session_api.stop,
     )
 

@@ -43,7 +43,7 @@ class Backend:
 
 
 def local_backend(
-    settings: Settings, imported: Imported, lifecycle: Lifecycle, logs: Logs, event_bus: EventBus
+    settings: Settings, imported: Imported, logs: Logs, lifecycle: Lifecycle, event_bus: EventBus
 ) -> Backend:
     def take(session_id: str, name: str, fields: Mapping[str, Any], at: float) -> None:
         event_bus.emit(name, session_id, fields, at)
@@ -58,12 +58,17 @@ def local_backend(
     return Backend(pod, build)
 
 
+def import_pool() -> None:
+    """Import what :func:`pool_backend` needs, while something else is waited for."""
+    import pipecat_base.workers.pool  # noqa: F401
+
+
 def pool_backend(
     settings: Settings,
     fork_server: ForkServerProcess,
     template: TemplateConnection,
-    lifecycle: Lifecycle,
     logs: Logs,
+    lifecycle: Lifecycle,
     event_bus: EventBus,
 ) -> Backend:
     """Workers run the bot: one for each call, or one for all calls if the bot may be reloaded."""

@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -16,21 +17,15 @@ from pipecat_base.config.settings import LAUNCHER_SECRETS, Settings, hide_secret
 from pipecat_base.errors import SettingsInvalid, StartupError
 from pipecat_base.launcher import platform
 from pipecat_base.logs.streams import write_line
-from pipecat_base.server.limits import raise_descriptor_limit
 from pipecat_base.server.signals import Signals
 
 if TYPE_CHECKING:
-    import socket
-
-    from pipecat_base.launcher.backend import Backend
     from pipecat_base.launcher.reload import Development
+    from pipecat_base.launcher.template import TemplateProcess
     from pipecat_base.logs.jsonl.capture import OutputCapture
     from pipecat_base.logs.logger import Logs
-    from pipecat_base.server.lifecycle import Lifecycle
     from pipecat_base.server.watchdog import Watchdog
-    from pipecat_base.telemetry.bus import EventBus
     from pipecat_base.workers.fork_client import ForkServerProcess, TemplateConnection
-    from pipecat_base.workers.ipc.messages import Fork
 
 
 class Process:
@@ -41,7 +36,6 @@ class Process:
         self._capture: OutputCapture | None = None
         self._watchdog: Watchdog | None = None
         _fill_standard_streams()
-        raise_descriptor_limit()
         self._signals = Signals(self._print_signal)
         self._signals.install()
         variables = environment.read()
@@ -85,10 +79,10 @@ class Process:
             # Imported here: what this command needs takes half a second.
             from pipecat_base import LAUNCHER
             from pipecat_base.logs.logger import Logs, logger
-            from pipecat_base.server import server, shared_loop
+            from pipecat_base.server import server
             from pipecat_base.server.watchdog import Watchdog
 
-        shared_loop.hide_tasks_of_others()
+        server.prepare()
         logs = Logs(settings.logs.level, self._capture, caller_data=settings.logs.caller_data)
         logs.configure()
         for line in settings.warnings:
@@ -119,23 +113,20 @@ class Process:
             imported = import_bot(settings, packages, logs, self._give_up, is_dev=is_dev)
             self._signals.install()  # again: the bot may have set handlers of its own
             warnings = imported.warnings
+            from pipecat_base.launcher import backend
 
-            def make_backend(lifecycle: Lifecycle, event_bus: EventBus) -> Backend:
-                return backend.local_backend(settings, imported, lifecycle, logs, event_bus)
+            make_backend = partial(backend.local_backend, settings, imported, logs)
         else:
-            forks = fork_server  # not None in the closure
-            template = self._template(forks, settings, watchdog, development)
+            template = self._template(fork_server, settings, watchdog, development)
             # The launcher looks up what is installed, too, and that may be beside the bot.
             sys.path += [folder for folder in search_path(bot_file, project) if folder not in sys.path]
             warnings = tuple(template.imported.warnings)
+            from pipecat_base.launcher import backend
 
-            def make_backend(lifecycle: Lifecycle, event_bus: EventBus) -> Backend:
-                return backend.pool_backend(settings, forks, template, lifecycle, logs, event_bus)
-
+            make_backend = partial(backend.pool_backend, settings, fork_server, template, logs)
         for line in warnings:
             logger.warning(line)
 
-        from pipecat_base.launcher import backend
         from pipecat_base.launcher.launcher import Launcher
 
         async def run() -> int:
@@ -160,9 +151,10 @@ class Process:
         while True:
             wait_for_import = fork_server.import_bot(variables)
             # Meanwhile, import what the launcher itself needs.
-            import pipecat_base.launcher.backend
-            import pipecat_base.launcher.launcher
-            import pipecat_base.workers.pool  # noqa: F401
+            import pipecat_base.launcher.launcher  # noqa: F401
+            from pipecat_base.launcher import backend
+
+            backend.import_pool()
 
             try:
                 return wait_for_import()
@@ -187,13 +179,13 @@ class Process:
         """Fork the fork server, before any thread is started and any socket opened."""
         from pipecat_base.workers.fork_client import ForkServerProcess
 
-        def run_child(sock: socket.socket, request: Fork) -> NoReturn:
+        def template() -> TemplateProcess:  # imported in the child: the fork server itself stays small
             from pipecat_base.launcher.template import TemplateProcess
             from pipecat_base.launcher.worker import work
 
-            TemplateProcess(settings, packages, logs, find_settings, work, is_dev=is_dev).run(sock, request)
+            return TemplateProcess(settings, packages, logs, find_settings, work, is_dev=is_dev)
 
-        return ForkServerProcess(run_child, lambda: hide_secrets(settings))
+        return ForkServerProcess(lambda *forked: template().run(*forked), lambda: hide_secrets(settings))
 
     def _print_signal(self, message: str) -> None:
         """Print a line. Safe in a signal handler: no lock, no buffer."""

@@ -21,7 +21,7 @@ from pipecat_base.server import shared_loop
 from pipecat_base.server.client_address import ProxyHeaders
 from pipecat_base.server.connections import Connections
 from pipecat_base.server.http import HttpConnection
-from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
+from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS, raise_descriptor_limit
 from pipecat_base.server.listener import Listener
 from pipecat_base.server.signals import SIGNALS
 from pipecat_base.server.websocket import WebSocketConnection
@@ -34,6 +34,12 @@ T = TypeVar("T")
 BACKLOG = 2048
 FORCED_EXIT_SECONDS = 1.0
 INTERPRETER_EXIT_SECONDS = 3.0
+
+
+def prepare() -> None:
+    """Call before processes are forked and the bot is imported."""
+    raise_descriptor_limit()
+    shared_loop.hide_tasks_of_others()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -29,6 +29,7 @@ MEANINGS = {
 }
 
 MAX_LINE = 300  # characters of each line of a BotError
+MAX_REPORTS = 1000  # of ended sessions, that are kept
 MAX_FRAMES = 13  # the frames of a traceback, and a line that counts those left out
 
 

@@ -14,11 +14,10 @@ from typing import Any
 
 from pipecat_base.errors import AtCapacity, DuplicateSession, NotRunning, Refusal, UnknownSession
 from pipecat_base.logs.logger import logger
-from pipecat_base.sessions.outcome import MESSAGES, Outcome, Report
+from pipecat_base.sessions.outcome import MAX_REPORTS, MESSAGES, Outcome, Report
 from pipecat_base.sessions.transports import UNKNOWN_CALLER, Caller, TransportKind
 
 CLOSE_TIMEOUT = 2.0  # seconds for each resource of a session, such as a socket whose peer has gone silent
-MAX_REPORTS = 1000
 
 
 class SessionState(Enum):

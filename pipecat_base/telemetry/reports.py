@@ -15,7 +15,7 @@ from typing import Any
 from pipecat_base import LAUNCHER, http_client
 from pipecat_base.logs.logger import logger
 from pipecat_base.logs.throttle import LogThrottle
-from pipecat_base.sessions.registry import MAX_REPORTS
+from pipecat_base.sessions.outcome import MAX_REPORTS
 from pipecat_base.telemetry.call_report import CallReport
 from pipecat_base.telemetry.delivery import DeliveryQueue, TryAgain
 from pipecat_base.telemetry.events import Event

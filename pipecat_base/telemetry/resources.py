@@ -6,7 +6,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from pipecat_base.sessions.registry import MAX_REPORTS
+from pipecat_base.sessions.outcome import MAX_REPORTS
 from pipecat_base.telemetry.events import Event
 
 MAX_POINTS = 120

@@ -89,7 +89,7 @@ class WebRTC:
         if self.given_ice_servers is None:
             ice.prefetch()
         peers = PeerConnections(
-            ice,
+            ice.answering,
             denied=settings.ice_deny,
             esp32_host=settings.esp32_host if settings.esp32_enabled else None,
             connect_timeout=settings.connect_timeout,

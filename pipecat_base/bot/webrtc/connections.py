@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from aiortc.rtcicetransport import RTCIceCandidate
-from pipecat.transports.smallwebrtc.connection import SmallWebRTCConnection
+from pipecat.transports.smallwebrtc.connection import IceServer, SmallWebRTCConnection
 
 from pipecat_base.bot.webrtc.destinations import Destinations, Network
-from pipecat_base.bot.webrtc.ice import IceServers
-from pipecat_base.bot.webrtc.offers import MAX_CANDIDATES, Offer, Trickle, count_candidates
+from pipecat_base.bot.webrtc.offers import Offer, Trickle
+from pipecat_base.bot.webrtc.sdp import MAX_CANDIDATES, count_candidates
 from pipecat_base.errors import Malformed, Refusal, UnknownPeer
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.transports import UNKNOWN_CALLER, Caller
@@ -184,14 +184,14 @@ def _clock_rate(transceiver: Any) -> int:
 class PeerConnections:
     def __init__(
         self,
-        ice: IceServers,
+        ice_servers: Callable[[], Awaitable[list[IceServer]]],
         *,
         denied: Sequence[Network],
         esp32_host: str | None,
         connect_timeout: float,
         disconnect_timeout: float,
     ) -> None:
-        self._ice = ice
+        self._ice_servers = ice_servers
         self._denied = denied
         self._timeouts = {"connect_timeout": connect_timeout, "disconnect_timeout": disconnect_timeout}
         self._esp32_host = esp32_host
@@ -204,7 +204,7 @@ class PeerConnections:
             Malformed: aiortc cannot answer it. Nothing is left behind.
             NoUdpPort: none that is permitted is free.
         """
-        connection = SmallWebRTCConnection(ice_servers=await self._ice.answering())
+        connection = SmallWebRTCConnection(ice_servers=await self._ice_servers())
         peer = PeerConnection(connection, Destinations(self._denied, loopback=caller.is_local), **self._timeouts)
         try:
             await peer.answer(offer)

@@ -17,7 +17,7 @@ from aioice.stun import Class, Message
 from aiortc.rtcicetransport import RTCIceCandidate
 from aiortc.sdp import candidate_from_sdp
 
-from pipecat_base.bot.webrtc.offers import CANDIDATE_LINE
+from pipecat_base.bot.webrtc.sdp import CANDIDATE_LINE
 from pipecat_base.logs.logger import logger
 
 # For addresses of a peer's candidates, and again for addresses that send checks, while they have not answered.

@@ -13,22 +13,9 @@ from typing import Any
 from aiortc.rtcicetransport import RTCIceCandidate
 from aiortc.sdp import SessionDescription, candidate_from_sdp
 
+from pipecat_base.bot.webrtc.sdp import MAX_CANDIDATES, check_size
 from pipecat_base.errors import Malformed
 from pipecat_base.logs.logger import logger
-
-# A browser's offer has some 10,000 characters and 200 lines. aiortc blocks every other call while it reads one, and
-# compares each codec with all feedback lines.
-MAX_SDP_CHARACTERS = 64 * 1024
-MAX_CANDIDATES = 100  # of a peer, in its last offer and since then
-CANDIDATE_LINE = "a=candidate:"
-MAX_LINES = {
-    "": 1500,
-    "m=": 32,
-    CANDIDATE_LINE: MAX_CANDIDATES,
-    "a=rtpmap:": 128,
-    "a=rtcp-fb:": 256,
-    "a=fmtp:": 256,
-}
 
 
 @dataclass(frozen=True)
@@ -95,7 +82,7 @@ def _candidates(listed: list[Any]) -> list[RTCIceCandidate | None]:
 
 
 def _check_sdp(sdp: str) -> None:
-    _check_size(sdp)
+    check_size(sdp)
     try:
         sdp.encode()  # JSON can hold half a surrogate pair
         description = SessionDescription.parse(sdp)
@@ -108,19 +95,6 @@ def _check_sdp(sdp: str) -> None:
             raise Malformed(f"The {media.kind} section has no ICE credentials.", field="sdp")
         if media.dtls is None or not media.dtls.fingerprints:
             raise Malformed(f"The {media.kind} section has no DTLS fingerprint.", field="sdp")
-
-
-def _check_size(sdp: str) -> None:
-    if len(sdp) > MAX_SDP_CHARACTERS:
-        raise Malformed(f"More than {MAX_SDP_CHARACTERS // 1024} KB.", field="sdp")
-    lines = sdp.splitlines()  # as aiortc does: not only line feeds end a line
-    for beginning, limit in MAX_LINES.items():
-        if sum(line.startswith(beginning) for line in lines) > limit:
-            raise Malformed(f"More than {limit} lines{f' of {beginning}' if beginning else ''}.", field="sdp")
-
-
-def count_candidates(sdp: str) -> int:
-    return sum(line.startswith(CANDIDATE_LINE) for line in sdp.splitlines())
 
 
 def _candidate(entry: Any, field: str) -> RTCIceCandidate | None:

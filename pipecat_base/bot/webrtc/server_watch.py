@@ -12,7 +12,7 @@ from functools import partial
 
 from pipecat.transports.smallwebrtc.connection import IceServer
 
-from pipecat_base.bot import hooks
+from pipecat_base.bot.daemon_thread import in_daemon_thread
 from pipecat_base.bot.webrtc.probe import ProbeFailed, is_probed, probe
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.transports import PUBLIC_STUN
@@ -88,7 +88,9 @@ class ServerWatch:
     async def _problem(self) -> ProbeFailed | None:
         try:
             # In a thread: a name server may hang, and the answer's time is measured while the event loop is busy.
-            await asyncio.wait_for(hooks.call(partial(self._probe, self.server, self._timeout)), PROBE_TIMEOUT_SECONDS)
+            await asyncio.wait_for(
+                in_daemon_thread(partial(self._probe, self.server, self._timeout)), PROBE_TIMEOUT_SECONDS
+            )
         except ProbeFailed as problem:
             return problem
         except Exception as error:

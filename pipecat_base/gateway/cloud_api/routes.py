@@ -17,6 +17,9 @@ from pipecat_base.gateway.cloud_api.logs import CloudLogs
 from pipecat_base.gateway.cloud_api.organization import CloudOrganization
 from pipecat_base.gateway.cloud_api.sessions import CloudSessions
 from pipecat_base.gateway.path_parameters import parameters
+from pipecat_base.server.lifecycle import Lifecycle
+from pipecat_base.sessions.registry import SessionRegistry
+from pipecat_base.telemetry.resources import ResourceSeries
 
 AGENTS = "/v1/agents"
 ORGANIZATIONS = "/v1/organizations"
@@ -31,15 +34,19 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 class CloudApi:
     def __init__(
         self,
-        agent: CloudAgent,
-        sessions: CloudSessions,
-        logs: CloudLogs,
+        lifecycle: Lifecycle,
+        registry: SessionRegistry,
+        name: str,
         *,
+        max_session_seconds: float | None,
+        resources_of: Callable[[str], ResourceSeries | None],
+        log_folder: str | None,
+        shows_logs: bool,
         stop: Callable[[str], Awaitable[JSONResponse]],
     ) -> None:
-        self._agent = agent
-        self._sessions = sessions
-        self._logs = logs
+        self._agent = CloudAgent(lifecycle, registry, name=name, max_session_seconds=max_session_seconds)
+        self._sessions = CloudSessions(registry, name, resources_of)
+        self._logs = CloudLogs(log_folder, is_shown=shows_logs)
         self._organization = CloudOrganization()
         self._stop = stop
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.bot import loader
+from pipecat_base.bot import functions, sources
 from pipecat_base.errors import startup_errors
 from tests.support.launchers import BOTS, Launcher, run
 
@@ -195,14 +195,14 @@ def decorated(function: Any) -> Any:
 def test_forms_of_bot_that_are_right(function: Any) -> None:
     module = types.ModuleType("bot")
     module.bot = function  # type: ignore[attr-defined]
-    assert loader.validate(module, Path("bot.py")).function is function
+    assert functions.validate(module, Path("bot.py")).function is function
 
 
 def test_a_function_called_setup_that_needs_arguments_is_not_taken_for_the_hook() -> None:
     module = types.ModuleType("bot")
     module.bot = plain  # type: ignore[attr-defined]
     module.setup = with_first  # type: ignore[attr-defined]
-    assert loader.validate(module, Path("bot.py")).setup is None
+    assert functions.validate(module, Path("bot.py")).setup is None
 
 
 @pytest.mark.parametrize("setup", [{"stt": 1}, print, types.SimpleNamespace])
@@ -210,7 +210,7 @@ def test_what_is_called_setup_by_chance_is_not_taken_for_the_hook(setup: Any) ->
     module = types.ModuleType("bot")
     module.bot = plain  # type: ignore[attr-defined]
     module.setup = setup  # type: ignore[attr-defined]
-    assert loader.validate(module, Path("bot.py")).setup is None
+    assert functions.validate(module, Path("bot.py")).setup is None
 
 
 def test_a_mention_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,7 +222,7 @@ def test_a_mention_is_found_wherever_it_stands(tmp_path: Path, monkeypatch: pyte
         module = types.ModuleType(name)
         module.__file__ = str(tmp_path / f"{name}.py")
         monkeypatch.setitem(sys.modules, name, module)
-        assert loader.mentions(str(tmp_path), rb"\bpipecatcloud\b") is (name == "two")
+        assert sources.mentions(str(tmp_path), rb"\bpipecatcloud\b") is (name == "two")
 
 
 def test_the_bot_does_not_see_the_launchers_arguments(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from pipecat_base.api.requests import caller
 from pipecat_base.logs.logger import logger
-from pipecat_base.sessions import registry
+from pipecat_base.sessions import outcome
 from pipecat_base.sessions.outcome import Outcome, Report
 from pipecat_base.sessions.registry import Session, SessionState
 from pipecat_base.sessions.transports import TransportKind
@@ -198,7 +198,7 @@ def test_only_the_latest_reports_stay_in_memory(monkeypatch: pytest.MonkeyPatch)
         reports.handle(Event("session_admitted", f"s-{number}", {"transport": "plain"}))
         reports.handle(Event("session_ended", f"s-{number}", {"outcome": "completed", "reason": "x"}))
     assert [number for number in range(5) if reports.get(f"s-{number}")] == [2, 3, 4]
-    assert registry.MAX_REPORTS > 3
+    assert outcome.MAX_REPORTS > 3
 
 
 @pytest.mark.parametrize(

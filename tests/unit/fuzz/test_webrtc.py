@@ -11,7 +11,7 @@ from aiortc.rtcicetransport import parse_stun_turn_uri
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipecat_base.bot.webrtc import ice, offers
+from pipecat_base.bot.webrtc import ice, offers, sdp
 from pipecat_base.errors import Malformed
 from tests.process.e2e.test_webrtc import MUTATIONS
 from tests.support.hypothesis_values import ANY_TEXT, JSON, fuzz, grows_no_faster_than_its_input, objects
@@ -48,8 +48,8 @@ def test_an_offer_is_read_or_refused_with_its_field(content: Any) -> None:
         assert len(refusal.message) < 300
     else:
         assert offer.sdp == content["sdp"]
-        assert len(offer.sdp) <= offers.MAX_SDP_CHARACTERS
-        assert offer.sdp.count("\nm=") <= offers.MAX_LINES["m="]
+        assert len(offer.sdp) <= sdp.MAX_SDP_CHARACTERS
+        assert offer.sdp.count("\nm=") <= sdp.MAX_LINES["m="]
 
 
 CANDIDATE = st.builds(
@@ -79,7 +79,7 @@ def test_candidates_are_read_or_refused_with_their_field(content: Any) -> None:
         assert refusal.field.startswith(("body", "pc_id", "candidates"))
     else:
         assert trickle.pc_id == content["pc_id"]
-        assert len(trickle.candidates) <= len(content["candidates"]) <= offers.MAX_CANDIDATES
+        assert len(trickle.candidates) <= len(content["candidates"]) <= sdp.MAX_CANDIDATES
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from pipecat_base.sessions.registry import MAX_REPORTS
+from pipecat_base.sessions.outcome import MAX_REPORTS
 from pipecat_base.telemetry.events import Event
 from pipecat_base.telemetry.resources import MAX_POINTS, ResourceHistory, ResourcePoint, ResourceSeries
 
