@@ -28,7 +28,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from benchmarks.__main__ import HERE
-from pipecat_base.sessions.registry import MAX_REPORTS
+from pipecat_base.sessions.outcome import MAX_REPORTS
 from tests.support.browser_peer import Browser
 from tests.support.launchers import Launcher, own_memory
 from tests.support.phones import FRAME, twilio

@@ -1,7 +1,6 @@
 """Start the launcher: for images whose own CMD or ENTRYPOINT is ``python app.py``.
 
-A project may copy its own app.py over this file. ``import app`` gives a project's module, wherever that is, as if this
-file did not exist.
+A project may copy its own app.py over this file. ``import app`` still finds the project's own module.
 """
 
 import importlib.machinery

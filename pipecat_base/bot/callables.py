@@ -17,6 +17,8 @@ def is_async(function: Any) -> bool:
 
 
 def is_generator(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
     is_coroutine = getattr(getattr(function, "__code__", None), "co_flags", 0) & inspect.CO_ITERABLE_COROUTINE
     return not is_coroutine and (inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function))
 

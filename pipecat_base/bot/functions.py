@@ -117,7 +117,9 @@ def nothing_awaitable(bot: Bot) -> tuple[str, ...]:
         for before, step in pairwise(dis.get_instructions(function))
         if step.opname in ("RETURN_CONST", "RETURN_VALUE")
     ]
-    if any(step.opname not in ("RETURN_CONST", "LOAD_CONST") or step.argval is not None for step in returned):
+    if not returned or any(
+        step.opname not in ("RETURN_CONST", "LOAD_CONST") or step.argval is not None for step in returned
+    ):
         return ()
     return (f"`bot` in {bot.file.name} is an ordinary function that returns nothing to await. {WRITE_ASYNC}",)
 

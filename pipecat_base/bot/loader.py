@@ -36,7 +36,7 @@ def _find(path: str) -> Path:
         inside = file / "bot.py"
         remedy = f"Name the file: {path.rstrip('/')}/bot.py." if inside.is_file() else "Name a Python file."
         raise BotIsFolder(f"{path} is a folder, not a file.", remedy)
-    if not file.exists():
+    if not file.exists() or matches(str(file), IMAGES_APP):
         found_files = file.parent.glob("*.py") if file.parent.is_dir() else ()
         others = sorted(p.name for p in found_files if not matches(str(p), IMAGES_APP))[:8]
         found = f" It has {', '.join(others)}." if others else ""

@@ -54,7 +54,8 @@ def _how_to_find(lies: str, top: str, root: str) -> str:
     name = os.path.splitext(entry)[0]
     if name != top:
         return f"Your project has {lies}: write {name}, in the same letters."
-    return f"Your project has {lies}: write {'.'.join([*folder.split(os.sep), name])}, or set PYTHONPATH={folder}."
+    dotted = ".".join(filter(None, [*folder.split(os.sep), name]))
+    return f"Your project has {lies}: write {dotted}, or set PYTHONPATH={folder or '.'}."
 
 
 def _has_module(folder: str, name: str) -> bool:

@@ -25,7 +25,7 @@ MODELS = tuple(f"KRISP_VIVA_{use}_MODEL_PATH" for use in ("FILTER", "IP", "TURN"
 
 def notes(found: Sequence[str]) -> list[str]:
     return [
-        f"the bot imports {name} ({MODULES[name]}), which the platform mounts at run time; check went on without it"
+        f"the bot imports {name} ({MODULES[name]}), which the platform mounts at run time: not checked"
         for name in found
     ]
 

@@ -87,8 +87,11 @@ class Daily:
         for name, other in SPELLINGS:
             if call.get(name) is None and call.get(other) is not None:
                 call[name] = call[other]
-        filled = {**body, "dialin_settings": call, "daily_api_url": body.get("daily_api_url") or self.api_url}
-        api_key = body.get("daily_api_key") or self.api_key
+        url = body.get("daily_api_url") or self.api_url
+        filled = {**body, "dialin_settings": call, "daily_api_url": url}
+        # pipecat sends the key to the URL: ours must reach no server of a caller's choice.
+        is_ours = isinstance(url, str) and url.rstrip("/") == self.api_url.rstrip("/")
+        api_key = body.get("daily_api_key") or (self.api_key if is_ours else None)
         if api_key is None:
             logger.warning("The bot cannot take this dial-in call: its body has no daily_api_key; set DAILY_API_KEY")
             return filled

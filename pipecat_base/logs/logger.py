@@ -90,7 +90,7 @@ class Logs:
         self._jsonl_sink: int | None = None
         self._sinks: set[int] = set()
         self._made: set[int] = set()  # of these, the launcher's
-        self._consoles_of_calls: set[int] = set()
+        self._has_warned = False
         self._is_importing = False
         self._handler = LoguruHandler()
         self._import_lock = threading.RLock()
@@ -218,14 +218,13 @@ class Logs:
         add, remove = _add_sink, kind.remove
 
         def add_sink(this: Any, sink: Any, *args: Any, **options: Any) -> int:
-            if _is_console(sink) and not self._is_importing:
-                if self._console is not None and _is_plain(options):
-                    return self._console
-                sink_id = int(add(this, self._uncaptured(sink), *args, **options))
-                self._consoles_of_calls.add(sink_id)
-            else:
-                # Through the captured console, bot.jsonl would get log lines a second time, as printed output.
-                sink_id = int(add(this, self._uncaptured(sink) if _is_console(sink) else sink, *args, **options))
+            if _is_console(sink) and not self._is_importing and self._console is not None:
+                if not _is_plain(options) and not self._has_warned:
+                    self._has_warned = True
+                    logger.warning("A console sink that is added during a call is not used: add it at import")
+                return self._console
+            # Through the captured console, bot.jsonl would get log lines a second time, as printed output.
+            sink_id = int(add(this, self._uncaptured(sink) if _is_console(sink) else sink, *args, **options))
             self._sinks.add(sink_id)
             return sink_id
 
@@ -233,14 +232,12 @@ class Logs:
             kept = {self._jsonl_sink} if self._is_importing else {self._jsonl_sink, self._console}
             if handler_id is None:
                 removed = self._sinks - kept
-            elif handler_id in kept or (handler_id in self._made and handler_id not in self._sinks):
-                removed = set(self._consoles_of_calls)  # or every call would add one
             else:
-                removed = {handler_id}
+                is_kept = handler_id in kept or (handler_id in self._made and handler_id not in self._sinks)
+                removed = set() if is_kept else {handler_id}
             for sink_id in removed:
                 remove(this, sink_id)
             self._sinks -= removed
-            self._consoles_of_calls -= removed
             if self._console is None and not self._is_importing and not self._sinks - {self._jsonl_sink}:
                 self._console = self._add_console()
 

@@ -30,7 +30,11 @@ def flush_streams() -> None:
 
 def own_stderr() -> TextIO:
     """Standard error as it is now, whatever a bot does to its stream or its descriptor."""
-    return io.TextIOWrapper(io.FileIO(os.dup(2), "wb"), encoding="utf-8", errors="backslashreplace", write_through=True)
+    raw = io.FileIO(os.dup(2), "wb")
+    # Buffered, because a raw write may be partial; each line is flushed.
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True, write_through=True
+    )
 
 
 def keep_open() -> None:

@@ -42,8 +42,10 @@ def share(loop: asyncio.AbstractEventLoop) -> None:
 
 def _tasks_of_caller(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:
     loop = loop or asyncio.get_running_loop()
-    tasks, caller = every_task(loop), _owner.get()
-    return {task for task in tasks if caller and _owner_of(task) == caller} if hasattr(loop, _MARK) else tasks
+    tasks, caller, current = every_task(loop), _owner.get(), asyncio.current_task(loop)
+    if not hasattr(loop, _MARK):
+        return tasks
+    return {task for task in tasks if task is current or (caller and _owner_of(task) == caller)}
 
 
 def _owner_of(task: Any) -> str | None:
@@ -67,11 +69,12 @@ def _keep_executor(loop: asyncio.AbstractEventLoop) -> None:
     def run_in_executor(executor: Any, function: Any, *arguments: Any) -> asyncio.Future[Any]:
         try:
             return run(executor, function, *arguments)
-        except RuntimeError:
-            if executor is not None or loop.is_closed():
+        except RuntimeError as error:
+            # "after shutdown", or "Executor shutdown has been called"; not "can't start new thread".
+            if executor is not None or loop.is_closed() or "shutdown" not in str(error):
                 raise
             loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="asyncio"))
-            logger.warning("The bot has shut down the event loop's executor; the loop goes on with a new one")
+            logger.warning("The bot has shut down the event loop's executor; the loop uses a new one now")
             return run(None, function, *arguments)
 
     loop.run_in_executor = run_in_executor  # type: ignore[method-assign, assignment]

@@ -100,7 +100,7 @@ class Pod(Protocol):
         """Hold a slot; leaving the scope always frees it. Raises Refusal if the session is not admitted."""
 
     def take_over(self, session_id: str) -> SessionSlot | None:
-        """The slot of a session that waits for its offer, for a call that comes instead; None without one."""
+        """Give the slot of a session that waits for its offer to a call; None without such a session."""
 
     async def offer(self, request: SessionRequest, content: Any) -> dict[str, str]:
         """Answer a client's WebRTC offer with ``{sdp, type, pc_id}``.

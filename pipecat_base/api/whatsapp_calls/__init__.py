@@ -26,7 +26,8 @@ class WhatsApp:
         """End the session of this id if it still waits for a call."""
         slot = self._pod.take_over(session_id)
         if slot is not None:
-            logger.warning("WhatsApp: the session ends, because its webhook brought no call")
+            with logger.contextualize(session_id=session_id):
+                logger.warning("WhatsApp: the session ends, because its webhook brought no call")
             slot.end(Outcome.CANCELLED)
 
     async def load(self) -> OpenCalls:

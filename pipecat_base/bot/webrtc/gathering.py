@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import random
 import socket
@@ -17,6 +16,7 @@ from aioice.ice import Connection, StunProtocol
 from aiortc import rtcicetransport
 
 from pipecat_base.errors import NoUdpPort
+from pipecat_base.logs.logger import logger
 
 OTHER_INTERFACES_SECONDS = 0.05
 """At least this long after the first interface has its public address, the others may still learn theirs."""
@@ -42,6 +42,11 @@ class BoundedConnection(Connection):
         self._protocols += hosts
         relayed = super().get_component_candidates(component, [], timeout=self._seconds)  # type: ignore[arg-type]
         reflexive, others = await asyncio.gather(self._reflexive(hosts), relayed)
+        if self.turn_server is not None and not others:
+            logger.warning(
+                f"TURN server {self.turn_server[0]} gave no relay within {self._seconds:g} s; this call has none"
+                " (PIPECAT_ICE_TIMEOUT)"
+            )
         if addresses and self._ports is not None and not (hosts or others):
             raise NoUdpPort("No port of PIPECAT_UDP_PORTS ({}-{}) is free.".format(*self._ports))
         return [*(protocol.local_candidate for protocol in hosts), *reflexive, *others]
@@ -70,21 +75,28 @@ class BoundedConnection(Connection):
             return []
         loop = asyncio.get_running_loop()
         began = loop.time()
+        end = began + self._seconds
+        try:
+            server = await asyncio.wait_for(_resolve(*self.stun_server), self._seconds)
+        except (OSError, TimeoutError):
+            return []
+        # As aioice: IPv4 only.
+        reachable = [host for host in hosts if ":" not in host.local_candidate.host]
+        pending = {loop.create_task(_reflexive_candidate(host, server)) for host in reachable}
         found: list[Candidate] = []
-
-        async def request(host: StunProtocol, server: tuple[str, int], limit: asyncio.Timeout) -> None:
-            with contextlib.suppress(stun.TransactionError, KeyError):
-                found.append(await _reflexive_candidate(host, server))
-                end = loop.time() + (loop.time() - began) + OTHER_INTERFACES_SECONDS
-                limit.reschedule(min(end, limit.when() or end))
-
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(self._seconds) as limit:
-                server = await _resolve(*self.stun_server)
-                async with asyncio.TaskGroup() as group:
-                    for host in hosts:
-                        if ":" not in host.local_candidate.host:  # as aioice: IPv4 only
-                            group.create_task(request(host, server, limit))
+        try:
+            while pending:
+                left = max(0.0, end - loop.time())
+                done, pending = await asyncio.wait(pending, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+                answers = [task.result() for task in done if task.exception() is None]
+                if answers and not found:
+                    end = min(end, loop.time() + (loop.time() - began) + OTHER_INTERFACES_SECONDS)
+                found += answers
+                if not done:
+                    break
+        finally:
+            for task in pending:
+                task.cancel()
         return found
 
 

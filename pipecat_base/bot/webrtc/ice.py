@@ -101,7 +101,8 @@ class IceServers:
             self._answering.close()
 
     def _probe(self) -> None:
-        if self._answering is not None:
+        # Before the first fetch the public server only stands in.
+        if self._answering is not None and (self._url is None or self._good_until > 0):
             self._answering.watch(self._servers)
 
     @property

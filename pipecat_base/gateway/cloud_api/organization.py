@@ -1,4 +1,4 @@
-"""The only organization and region, and parts of the platform that a gateway has not."""
+"""The only organization and region, and parts of the platform that a gateway does not have."""
 
 from __future__ import annotations
 

@@ -59,6 +59,13 @@ def test_the_fields_of_daily_s_own_webhook_are_taken_too(launcher: Launcher) -> 
     assert (settings.call_id, settings.call_domain, settings.sip_headers) == ("c-1", "d-1", {"x": "y"})
 
 
+@pytest.mark.parametrize("url", ["https://theirs.example/v1", 7])
+def test_our_key_is_not_given_with_another_url(launcher: Launcher, url: Any) -> None:
+    body = {"dialin_settings": DIALIN, "daily_api_url": url}
+    content = launcher.http.post("/v1/public/ada/start", json={"body": body}).json()
+    assert launcher.arguments(content["sessionId"])["body"].keys() == {"dialin_settings", "daily_api_url"}
+
+
 def test_what_the_caller_gives_is_kept(launcher: Launcher) -> None:
     own = {"daily_api_key": "theirs", "daily_api_url": "https://theirs.example"}
     call = {**DIALIN, "From": "+1", "from": "+2", "To": "+3", "to": "+4"}

@@ -73,5 +73,6 @@ def test_a_bot_imports_its_own_app(folder: Path) -> None:
 
 def test_it_is_not_named_where_a_bot_is_missing(folder: Path) -> None:
     assert f"There is no bot.py in {folder}. Put a file" in run("check", cwd=folder).stderr
+    assert f"There is no app.py in {folder}. Put a file" in run("check", "--bot", "app.py", cwd=folder).stderr
     (folder / "agent.py").write_text("")
     assert "It has agent.py." in run("check", cwd=folder).stderr

@@ -12,7 +12,7 @@ from tests.support.launchers import run
 pytestmark = pytest.mark.needs_newest_packages
 
 BOT = "\n\nasync def bot(args): ...\n"
-NOTE = "(Krisp's SDK), which the platform mounts at run time; check went on without it"
+NOTE = "(Krisp's SDK), which the platform mounts at run time: not checked"
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,21 @@ def test_interfaces_without_a_way_out_do_not_hold_up_those_that_have_one() -> No
     assert [candidate.related_address for candidate in candidates if candidate.type == "srflx"] == ["127.0.0.7"]
 
 
+def test_an_event_loop_that_is_blocked_past_the_timeout_fails_no_gathering() -> None:
+    async def main() -> list[Candidate]:
+        connection = BoundedConnection(ice_controlling=False, seconds=0.2, stun_server=("127.0.0.1", stun.port))
+        gathering = asyncio.ensure_future(connection.get_component_candidates(1, LOOPBACKS[:3]))
+        await asyncio.sleep(0.01)
+        time.sleep(0.4)
+        candidates = await gathering
+        await connection.close()
+        return candidates
+
+    for _ in range(5):
+        with StunServer() as stun:
+            assert sum(candidate.type == "host" for candidate in asyncio.run(main())) == 3
+
+
 def test_every_interface_that_answers_has_its_public_address() -> None:
     with StunServer() as stun:
         _, candidates = gather(LOOPBACKS[:3], seconds=5, stun_server=("127.0.0.1", stun.port))
