@@ -15,6 +15,8 @@ from pipecat_base.config import environment
 
 KRISP = "Krisp's SDK"
 MODULES = {"krisp_audio": KRISP, "pipecat_ai_krisp": KRISP}
+# pipecat's own turns import the SDK too, and go on without it: only a bot that names Krisp is noted.
+IN_SOURCES = rb"(?i)krisp"
 REMEDY = (
     "Pipecat Cloud mounts it; elsewhere mount it yourself, or import it only there: "
     'if os.environ.get("ENV") != "local" leaves it out under pipecat-base dev.'

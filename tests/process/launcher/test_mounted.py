@@ -45,6 +45,15 @@ def test_check_tells_programs_too(tmp_path: Path) -> None:
     assert json.loads(run("check", "--json", cwd=tmp_path).stdout)["notes"] == []
 
 
+def test_a_bot_that_names_no_krisp_has_no_note_though_pipecats_turns_look_for_it(tmp_path: Path) -> None:
+    module = "pipecat.processors.aggregators.llm_response_universal"
+    (tmp_path / "bot.py").write_text(f"from {module} import LLMContextAggregatorPair{BOT}")
+    assert json.loads(run("check", "--json", cwd=tmp_path).stdout)["notes"] == []
+    (tmp_path / "turns.py").write_text("from pipecat.turns.user_start import KrispVivaIPUserTurnStartStrategy\n")
+    (tmp_path / "bot.py").write_text(f"import turns{BOT}")
+    assert json.loads(run("check", "--json", cwd=tmp_path).stdout)["notes"] == [f"the bot imports krisp_audio {NOTE}"]
+
+
 def test_check_finds_the_mistakes_after_such_an_import(tmp_path: Path) -> None:
     (tmp_path / "bot.py").write_text(f"import krisp_audio\nimport nonexistent_package{BOT}")
     result = run("check", cwd=tmp_path)
