@@ -27,7 +27,7 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
         packages.check(unused=unused(settings.gateway, settings.files))
         with packages.explaining():
             from pipecat_base.api import capabilities
-            from pipecat_base.bot import loader, mounted, served_transports
+            from pipecat_base.bot import mounted, served_transports, sources
             from pipecat_base.bot.arguments import load_types
             from pipecat_base.bot.features import FeatureManager
             from pipecat_base.bot.imported import import_bot
@@ -64,7 +64,7 @@ def main(load: Callable[[], Settings], env_file: EnvFile | None, *, site: str | 
     bot = imported.bot
     found = served_transports.warnings(bot, settings.gateway, settings.providers)
     warnings = [*settings.warnings, *imported.warnings, *found]
-    notes = mounted.notes(absent) if loader.mentions(bot.project, mounted.IN_SOURCES) else []
+    notes = mounted.notes(absent) if sources.mentions(bot.project, mounted.IN_SOURCES) else []
     if prints_json:
         result = {
             "ok": True,

@@ -76,7 +76,7 @@ def _wrong_for_a_gateway(settings: Settings) -> Iterator[str]:
         )
     if gateway.serves_this_machine_only and gateway.public_url is not None:
         yield (
-            "PIPECAT_PUBLIC_API_KEYS: not set, and PIPECAT_PUBLIC_URL (--proxy) says that others reach this gateway;"
+            "PIPECAT_PUBLIC_API_KEYS: not set, and PIPECAT_PUBLIC_URL says that others reach this gateway;"
             " set keys or say --insecure (PIPECAT_INSECURE)"
         )
     if providers.telnyx_public_key is not None and _decoded_length(providers.telnyx_public_key) != 32:

@@ -224,14 +224,13 @@ def test_a_call_that_is_delivered_again_during_the_call_and_after_it_changes_not
 
 
 def test_of_two_calls_in_one_webhook_one_takes_the_session_over(graph: Graph) -> None:
-    with launch(graph, "hang", MAX_SESSIONS="2") as launcher:
+    with launch(graph, "hang", MAX_SESSIONS="2", PIPECAT_GATEWAY="1") as launcher:
         calls = [call_id(), call_id()]
         fields = {"from": "16315553601", "event": "connect", "session": {"sdp_type": "offer", "sdp": SDP}}
         with ThreadPoolExecutor() as pool:
             headers = {"x_daily_session_id": "first", "x_daily_transport_type": "webrtc"}
             answering = pool.submit(lambda: launcher.post({}, **headers))
-            until(lambda: launcher.lines("first"), "the session")
-            time.sleep(0.3)
+            until(lambda: launcher.http.get("/sessions/first").status_code == 200, "the session")
             deliver(
                 launcher, webhook({"calls": [{"id": call, **fields} for call in calls]}), x_daily_session_id="first"
             )
