@@ -51,7 +51,7 @@ async def serve_connection(
 ) -> asyncio.Transport:
     """Serve a connection whose request head, and the bytes after it (``early``), were read already."""
     duplicate = sock.dup()
-    config, state = server.uvicorn_config(app), ServerState()
+    config, state = server.uvicorn_config(app, connections.limits.keep_alive), ServerState()
     config.http, config.ws = server.protocols(connections)
     config.load()
     sock.setblocking(False)

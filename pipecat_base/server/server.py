@@ -75,7 +75,7 @@ class Server(uvicorn.Server):
         ws: Any = None,
         on_refusal: Callable[[Refusal], None] = lambda refusal: None,
     ) -> None:
-        super().__init__(uvicorn_config(app, keep_alive=limits.keep_alive))
+        super().__init__(uvicorn_config(app, limits.keep_alive))
         connections = Connections(limits, self.server_state.connections, on_refusal)
         self.config.http, self.config.ws = protocols(connections, ws)
         self._connections = connections
@@ -116,7 +116,7 @@ def protocols(connections: Connections, ws: Any = None) -> tuple[Any, Any]:
     return partial(HttpConnection, connections=connections), ws or partial(WebSocketConnection, connections=connections)
 
 
-def uvicorn_config(app: Any, *, keep_alive: float = 0) -> uvicorn.Config:
+def uvicorn_config(app: Any, keep_alive: float) -> uvicorn.Config:
     config = uvicorn.Config(
         app,
         log_config=None,

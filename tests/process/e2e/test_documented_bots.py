@@ -39,7 +39,7 @@ WARNINGS = {
     "cloud_arguments": "`bot` in bot.py is an ordinary function that returns nothing to await.",
     "runner_app": "/healthz: not served, as pipecat's runner does not run here; write `from pipecatcloud_system import",
 }
-NOTES = {"krisp": "the bot imports krisp_audio (Krisp's SDK), which the platform mounts at run time; check went on"}
+NOTES = {"krisp": "the bot imports krisp_audio (Krisp's SDK), which the platform mounts at run time: not checked"}
 
 
 def launch(bot: str, **variables: Any) -> Launcher:
