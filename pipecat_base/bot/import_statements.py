@@ -24,7 +24,7 @@ class ImportStatement:
 
 
 def statement_of(error: ImportError) -> ImportStatement:
-    """The failing statement with the names that are missing, or what the error itself tells of it."""
+    """The failing statement with the names that are missing, or the error's own text."""
     found = _written(error)
     name = re.match(r"cannot import name '(\w+)'", str(error))
     if name is None:

@@ -23,7 +23,7 @@ FIX = (
 )
 
 GiveUp = Callable[[ImportTimedOut], NoReturn]
-"""Reports the error and ends the process. Called in another thread than the one that imports."""
+"""Reports the error and ends the process. Not called in the importing thread."""
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from pipecat_base.logs.tracebacks import is_users
 
 
 def reseed(project: str) -> None:
-    """Seed numpy's global generator, and those that the bot's own modules keep in globals.
+    """Seed numpy's global generator, and generators in globals of the bot's own modules.
 
     Python itself seeds ``random`` after a fork. Generators elsewhere, such as attributes of objects, stay as they are.
     """

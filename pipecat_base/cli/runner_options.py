@@ -1,4 +1,4 @@
-"""Options of pipecat's runner: ``dev`` takes those that mean something here, and refuses the others with a line."""
+"""Options of pipecat's runner: ``dev`` takes some, and refuses the others with a line."""
 
 from __future__ import annotations
 

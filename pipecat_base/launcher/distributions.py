@@ -20,7 +20,7 @@ class Distributions:
         self._known = self._seen = set(self._listed())
 
     def take_new(self) -> set[str]:
-        """Names and versions of those that were installed since the last call (``redis-5.0``), once no more come."""
+        """Names and versions of packages installed since the last call (``redis-5.0``), once no more arrive."""
         seen, self._seen = self._seen, set(self._listed())
         if self._seen != seen:
             return set()

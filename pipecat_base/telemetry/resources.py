@@ -1,4 +1,4 @@
-"""CPU and memory of the sessions that run, and of those that ended recently."""
+"""CPU and memory of running sessions, and of sessions that ended recently."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def open_descriptors() -> dict[int, str]:
 
 
 def fork_hazards(before: Mapping[int, str]) -> list[str]:
-    """Describe what was made since ``before`` and must not be forked; each item is a phrase for a log line."""
+    """Describe resources made since ``before`` that must not be forked; each item is a phrase for a log line."""
     return [*_python_threads(), *_native_threads(), *_open_since(before)]
 
 

@@ -78,7 +78,7 @@ class IceServers:
         return self._servers
 
     async def answering(self) -> list[IceServer]:
-        """Servers for a connection of our own, without those that do not answer."""
+        """Servers for a connection of our own, without silent ones."""
         end = time.monotonic() + self._timeout
         servers = await self.get()
         if self._answering is None or self._given() is not None:

@@ -1,4 +1,4 @@
-"""STUN and TURN servers that answer: those that do not would make every offer wait for them.
+"""STUN and TURN servers that answer: every offer would wait for a silent server.
 
 Each server is probed when it is first seen. While it answers, a call has it probed again; while it does not, time does.
 """
