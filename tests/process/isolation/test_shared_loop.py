@@ -18,7 +18,7 @@ def launcher(request: pytest.FixtureRequest) -> Iterator[Launcher]:
 
 
 CANCELLED = "bot in bot.py was cancelled by its own code; that ends its session only"
-NEW_EXECUTOR = "The bot has shut down the event loop's executor; the loop goes on with a new one"
+NEW_EXECUTOR = "The bot has shut down the event loop's executor; the loop uses a new one now"
 STOPPED = "The bot called loop.stop(); the loop continues"
 DEEDS = {
     "cancel_all": ("cancelled", CANCELLED),
