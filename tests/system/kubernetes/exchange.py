@@ -31,10 +31,12 @@ PAYLOADS = [
 PIECE = 10
 """Frames; the bot may answer in pieces of several, and what is a multiple of so many comes back whole."""
 TAIL = 30.0
-"""Seconds that a caller waits for frames that have not come back: an echo falls behind where pods start beside it."""
+"""Seconds of silence after which a caller waits no longer for frames that have not come back."""
 KNOCK = 0.05
 """Seconds between two plain sessions."""
 KNOCKS_FOR_A_CALL = 20
+NEWCOMERS = 20
+"""At most so many at once: on a slow node those who wait must not fill it with those who come."""
 
 
 class Refused(Exception):
@@ -113,7 +115,8 @@ class Calls:
 class Newcomers:
     """Who comes while something else goes on: each second a call, and twenty plain sessions (``POST /bot``).
 
-    Those are admitted as calls are, and cost next to nothing: a refusal of a moment is found too.
+    Those are admitted as calls are, and cost next to nothing: a refusal of a moment is found too. Fewer come while
+    ``NEWCOMERS`` of them have not been served.
     """
 
     calls: Calls = field(default_factory=Calls)
@@ -177,14 +180,19 @@ class Exchange:
         """More come until the end of the block; each has been served or refused then."""
         newcomers, over = Newcomers(), threading.Event()
         newcomers.calls.over.set()
+        room = threading.Semaphore(NEWCOMERS)
 
         def arrive() -> None:
             for number in itertools.count():
                 if over.wait(KNOCK):
                     return
+                room.acquire()
                 newcomers.knocks.append(asyncio.run_coroutine_threadsafe(knock(urlsplit(address)), self._loop))
+                newcomers.knocks[-1].add_done_callback(lambda _: room.release())
                 if number % KNOCKS_FOR_A_CALL == 0:
+                    room.acquire()
                     newcomers.calls.placed.append(self._slot(address, newcomers.calls.over, least=len(PAYLOADS)))
+                    newcomers.calls.placed[-1].add_done_callback(lambda _: room.release())
 
         arriving = threading.Thread(target=arrive)
         arriving.start()
@@ -208,7 +216,8 @@ async def talk(address: str, over: threading.Event, least: int, tail: float) -> 
     """
     call = Call()
     try:
-        async with connect(address, max_size=None, proxy=None) as websocket:
+        # A phone company sends no pings: a call that falls behind is late, not over.
+        async with connect(address, max_size=None, proxy=None, ping_interval=None) as websocket:
             for message in TWILIO.opening:
                 await websocket.send(json.dumps(message))
             listening = asyncio.create_task(_listen(websocket, call))
@@ -220,8 +229,10 @@ async def talk(address: str, over: threading.Event, least: int, tail: float) -> 
                     call.sent += 1
                     # By the clock, not by sleeps that add up.
                     await asyncio.sleep(max(0.0, began + call.sent * 0.02 - time.monotonic()))
-                until = time.monotonic() + tail
-                while call.received < call.sent and time.monotonic() < until and not listening.done():
+                ended = time.monotonic()
+                while call.received < call.sent and not listening.done():
+                    if time.monotonic() - max(ended, call.heard_at or ended) >= tail:
+                        break
                     await asyncio.sleep(0.02)
             call.hear(0)
             if not listening.done():

@@ -15,12 +15,12 @@ import pytest
 
 from tests.support.launchers import until
 from tests.system.kubernetes.cluster import PATIENCE, Bot, kubectl, running
-from tests.system.kubernetes.exchange import Calls, Exchange, Newcomers
+from tests.system.kubernetes.exchange import NEWCOMERS, Calls, Exchange, Newcomers
 
 PODS = 4
 CALLS = 20
-ROOMY = {"MAX_SESSIONS": str(2 * CALLS)}
-"""The Service picks pods by chance: with a place for every call in each, none is refused for want of one."""
+ROOMY = {"MAX_SESSIONS": str(2 * (CALLS + NEWCOMERS))}
+"""The Service picks pods by chance: with places for all in each, and for those that wind down, each is taken."""
 KUBE_PROXY = int(os.environ.get("KUBE_PROXY_PID", "0"))
 TOLD = 15.0
 """Seconds until each pod that goes has got SIGTERM: preStop takes ten of them."""
