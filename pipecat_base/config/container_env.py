@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 BOM = "\ufeff"
 # As python-dotenv reads it: a quoted value, and a comment after it.
-QUOTED = re.compile(r"""\s*(?:'((?:\\'|[^'])*)'|"((?:\\"|[^"])*)")\s*(?:\s#.*)?""", re.DOTALL)
+QUOTED = re.compile(r"""\s*(?:'((?:\\.|[^'\\])*)'|"((?:\\.|[^"\\])*)")\s*(?:\s#.*)?""", re.DOTALL)
 ESCAPE = re.compile(r"""\\[\\'"abfnrtv]"""), re.compile(r"\\[\\']")
 QUOTATION_MARKS = "\"'“”„‘’"
 COMMENT = re.compile(r"\s#")

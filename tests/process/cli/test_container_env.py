@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from dotenv import dotenv_values
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pipecat_base.cli.call import audio
@@ -85,6 +85,8 @@ def test_json_keeps_its_own_quotation_marks(value: str, expected: str) -> None:
     assert (settings.webrtc.ice_servers, settings.warnings) == (expected, ())
 
 
+@example("\\", "'")  # its last quotation mark is escaped
+@example('a\\', '"')
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), max_size=20), st.sampled_from("'\""))
 def test_a_quoted_value_is_read_as_dev_reads_it(inner: str, quote: str) -> None:
     value = f"{quote}{inner}{quote}"
