@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from pipecat_base.config import environment
+from pipecat_base.config import environment, secret_copies
 from pipecat_base.config.settings import LAUNCHER_SECRETS as SECRETS
 from pipecat_base.errors import BotExited
 from pipecat_base.logs.streams import flush_streams
@@ -135,8 +135,9 @@ class ForkServerProcess:
             die_with(parent)
             leave_signals_to_launcher()
             channel.close()
-            environment.scrub(SECRETS)
-            forget()
+            with secret_copies.overwritten([environment.read().get(name, "") for name in SECRETS]):
+                environment.scrub(SECRETS)
+                forget()
             environment.hide_from_other_processes()  # freed memory may hold copies
             forget_exit_handlers()
             ForkServer(Channel(child_socket), run_child).run()

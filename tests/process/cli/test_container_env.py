@@ -86,7 +86,7 @@ def test_json_keeps_its_own_quotation_marks(value: str, expected: str) -> None:
 
 
 @example("\\", "'")  # its last quotation mark is escaped
-@example('a\\', '"')
+@example("a\\", '"')
 @given(st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")), max_size=20), st.sampled_from("'\""))
 def test_a_quoted_value_is_read_as_dev_reads_it(inner: str, quote: str) -> None:
     value = f"{quote}{inner}{quote}"

@@ -166,7 +166,7 @@ async def bot(args):
 
 
 SPY = """
-import gc, os, sys
+import gc, os, re, sys
 
 def looks():
     for pid in filter(str.isdecimal, os.listdir("/proc")):
@@ -197,19 +197,22 @@ def holds_secrets(pid):
         maps, memory = open(f"/proc/{pid}/maps").read(), open(f"/proc/{pid}/mem", "rb", 0)
     except PermissionError:
         return False
-    needle = bytes(reversed(b"tacepip-terc3s"))  # made here, so that the template has none
+    needle = re.compile(rb"s3[c]ret-pipecat")  # which is not a copy itself
     for line in maps.splitlines():
         start, end = (int(part, 16) for part in line.split()[0].split("-"))
         if line.split()[1].startswith("r") and "[v" not in line:
             try:
                 memory.seek(start)
-                if needle in memory.read(end - start):
+                if needle.search(memory.read(end - start)):
                     return True
             except (OSError, ValueError, OverflowError):
                 pass
     return False
 
+in_this_process = holds_secrets(os.getpid())
+
 async def bot(args):
+    assert not in_this_process
     found = "".join(looks())
     assert "Settings" not in found and "known to the launcher alone" in found and "seen-by-all" in found
     assert "s3cret" not in found, found
