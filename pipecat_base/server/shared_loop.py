@@ -42,9 +42,11 @@ def share(loop: asyncio.AbstractEventLoop) -> None:
 
 def _tasks_of_caller(loop: asyncio.AbstractEventLoop | None = None) -> set[asyncio.Task[Any]]:
     loop = loop or asyncio.get_running_loop()
-    tasks, caller, current = every_task(loop), _owner.get(), asyncio.current_task(loop)
+    tasks, caller = every_task(loop), _owner.get()
     if not hasattr(loop, _MARK):
         return tasks
+    # In another thread, the current task is the one that happens to run.
+    current = asyncio.current_task(loop) if asyncio._get_running_loop() is loop else None
     return {task for task in tasks if task is current or (caller and _owner_of(task) == caller)}
 
 

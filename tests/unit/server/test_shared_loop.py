@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 
 import pytest
 
@@ -23,6 +24,17 @@ def test_a_task_finds_itself_and_those_of_its_owner() -> None:
         waiting.cancel()
 
     asyncio.run(main())
+
+
+def test_a_thread_does_not_find_the_task_that_runs_meanwhile() -> None:
+    async def main() -> set[asyncio.Task[object]]:
+        loop = asyncio.get_running_loop()
+        share(loop)
+        with owned_by("one"), ThreadPoolExecutor() as executor:
+            # This task is the current one until the thread has looked.
+            return executor.submit(copy_context().run, _tasks_of_caller, loop).result()
+
+    assert asyncio.run(main()) == set()
 
 
 def test_only_an_executor_that_was_shut_down_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
