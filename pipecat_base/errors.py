@@ -7,7 +7,7 @@ has an HTTP status. Codes and statuses are stable.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 # On every refusal, so that a client can tell the launcher's response from a proxy's or the bot's.
 LAUNCHER_HEADER = "x-pipecat-launcher"
@@ -387,3 +387,19 @@ def refusals() -> list[type[Refusal]]:
 
 def refusal_codes() -> list[str]:
     return sorted(refusal.code for refusal in Refusal.__subclasses__())
+
+
+def refusal_from(body: Any) -> Refusal | None:
+    """Make the refusal whose :meth:`Refusal.body` this is; None for anything else."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if not isinstance(error, dict):
+        return None
+    kind = next((kind for kind in Refusal.__subclasses__() if kind.code == error.get("code")), None)
+    if kind is None:
+        return None
+    texts = {name: str(error[name]) for name in ("field", "session_id") if error.get(name) is not None}
+    refusal = kind.__new__(kind)  # some make their message themselves
+    Refusal.__init__(refusal, str(error.get("message") or ""), **texts)
+    if isinstance(refusal, FlowUnusable):
+        refusal.reason = "the log of its process says why"
+    return refusal

@@ -12,12 +12,11 @@ from starlette.applications import Starlette
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import HTMLResponse, JSONResponse
-from starlette.routing import BaseRoute, Router
+from starlette.routing import BaseRoute, Match, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from pipecat_base import LAUNCHER
-from pipecat_base.api.clashes import warn_of_clashes
-from pipecat_base.bot.web_app import bots_app, bots_routes
+from pipecat_base.bot.web_app import bots_app
 from pipecat_base.config.hosts import HOST_HEADERS
 from pipecat_base.errors import Malformed, Refusal, Starting
 from pipecat_base.logs.logger import logger
@@ -48,7 +47,6 @@ def build(routes: Sequence[BaseRoute], missing: Sequence[BaseRoute]) -> Starlett
     # As the default, not at the end: routes may be added to the bot's app in a session.
     rest = Router(missing, redirect_slashes=False, default=app.router.default)
     app.router.default = rest if bot_app is not None else _late_routes(rest)
-    warn_of_clashes(routes, bots_routes())
     app.router.routes[:0] = routes
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
     app.add_exception_handler(ClientDisconnect, client_disconnected)
@@ -62,28 +60,25 @@ def build_for_workers(
     *,
     has_app: bool,
     passed_on: Sequence[str],
-    clashing: Sequence[BaseRoute],
 ) -> Starlette:
     """Build the application for a bot in another process.
 
     Args:
         missing: Served only if the bot has no app.
-        bots: Proxies to the bot's app.
-        has_app: True if the bot's app serves all other paths.
+        bots: Proxies to the application in the bot's process.
+        has_app: True if the bot's app serves everything but ``routes``, so also other methods of their paths.
         passed_on: Paths always served in the other process.
-        clashing: The bot's routes, for methods that ``routes`` do not serve; the log warns of those they hide.
     """
     app = Starlette()
-    rest = Router(missing, redirect_slashes=False, default=app.router.default)
+    rest = Router([*routes, *missing], redirect_slashes=False, default=app.router.default)
     elsewhere = PathSet(passed_on)
 
     async def serve(scope: Scope, receive: Receive, send: Send) -> None:
-        await (bots if has_app or scope["path"] in elsewhere else rest)(scope, receive, send)
+        is_ours = any(route.matches(scope)[0] is Match.FULL for route in routes)
+        is_bots = not is_ours and (has_app or scope["path"] in elsewhere)
+        await (bots if is_bots else rest)(scope, receive, send)
 
     app.router.default = serve
-    warn_of_clashes(routes, clashing)
-    # The bot's routes too: they may serve one of our paths with another method.
-    app.router.routes[:0] = [*routes, *clashing]
     app.add_exception_handler(Refusal, refuse)  # type: ignore[arg-type]
     app.add_exception_handler(ClientDisconnect, client_disconnected)
     return app

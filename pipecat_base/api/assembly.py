@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from starlette.routing import BaseRoute
+from starlette.routing import BaseRoute, Route
 
 from pipecat_base.api.bot import BotRoute
 from pipecat_base.api.capabilities import Capabilities
@@ -13,7 +13,7 @@ from pipecat_base.api.flow_config import FlowFiles
 from pipecat_base.api.health import Health
 from pipecat_base.api.offer import OfferRoutes
 from pipecat_base.api.unavailable import UnavailableRoutes
-from pipecat_base.api.websocket import WebSocketRoutes
+from pipecat_base.api.websocket import StreamTokens, WebSocketRoutes, stream_paths
 from pipecat_base.api.whatsapp_calls import WhatsApp
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.bot import installed
@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from pipecat_base.bot.pod import LocalPod
 
 
-def pod_routes(
-    settings: Settings, pod: Pod, lifecycle: Lifecycle, capabilities: Capabilities, tokens: Tokens | None
+def health_routes(settings: Settings, pod: Pod, lifecycle: Lifecycle) -> list[Route]:
+    return Health(lifecycle, pod, ready_when_full=settings.start.ready_when_full).routes()
+
+
+def session_routes(
+    settings: Settings, pod: LocalPod, capabilities: Capabilities, tokens: Tokens | None
 ) -> list[BaseRoute]:
-    health = Health(lifecycle, pod, ready_when_full=settings.start.ready_when_full)
+    """The routes that begin sessions, in the process that runs them. Without ``tokens`` they are not checked here."""
     bot = BotRoute(
         pod,
         capabilities,
@@ -38,9 +42,10 @@ def pod_routes(
     websocket = WebSocketRoutes(
         pod,
         FlowFiles(settings.sessions.files_dir, max_bytes=settings.limits.max_body_bytes),
-        tokens=tokens,
+        StreamTokens(tokens),
+        stream_paths(takes_tokens=settings.websockets.auth == "token"),
     )
-    routes: list[BaseRoute] = [*health.routes(), *bot.routes(), *websocket.routes()]
+    routes: list[BaseRoute] = [*bot.routes(), *websocket.routes()]
     if pod.about.webrtc_problem is None:
         routes += OfferRoutes(pod, max_body_bytes=settings.limits.max_body_bytes).routes()
     return routes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse
@@ -14,8 +15,11 @@ from pipecat_base.api.flow_config import ENVELOPE, open_envelope
 from pipecat_base.errors import MoqRefused, NotSupported
 from pipecat_base.server.paths import SESSION_ID
 from pipecat_base.sessions.outcome import Outcome, Report
-from pipecat_base.sessions.pod import Pod, SessionRequest, SessionSlot
+from pipecat_base.sessions.pod import SessionRequest, SessionSlot
 from pipecat_base.sessions.transports import DailyRoom, MoqRelay, NoTransport, PendingWebRTC, Transport, TransportKind
+
+if TYPE_CHECKING:
+    from pipecat_base.bot.pod import LocalPod
 
 ROOM_URL = "x-daily-room-url"
 ROOM_TOKEN = "x-daily-room-token"  # noqa: S105
@@ -27,10 +31,14 @@ NO_RELAY = "its start carries no relay URL or namespace (X-Moq-Relay-Url, X-Moq-
 OUTCOME = "x-pipecat-session-outcome"  # only a failed session differs in its status
 
 
+def wants_webrtc(request: Request) -> bool:
+    return request.headers.get(TRANSPORT_TYPE, "").strip().lower() == "webrtc"
+
+
 class BotRoute:
     """Runs plain, Daily and MoQ sessions, and sessions that wait for a WebRTC offer."""
 
-    def __init__(self, pod: Pod, capabilities: Capabilities, *, failure_status: int, max_body_bytes: int) -> None:
+    def __init__(self, pod: LocalPod, capabilities: Capabilities, *, failure_status: int, max_body_bytes: int) -> None:
         self._pod = pod
         self._capabilities = capabilities
         self._failure_status = failure_status
@@ -54,7 +62,7 @@ class BotRoute:
             finally:
                 if watching is not None:
                     watching.cancel()
-        return self._answer(session_id, report)
+        return bot_response(session_id, report, self._failure_status)
 
     async def _transport(self, request: Request, session_id: str) -> Transport:
         """Prefers a MoQ relay, then a Daily room, then a WebRTC peer."""
@@ -62,7 +70,7 @@ class BotRoute:
         if transport_type == "moq":
             return await self._relay(request, session_id)
         room_url, room_token = (request.headers.get(name, "").strip() for name in (ROOM_URL, ROOM_TOKEN))
-        is_webrtc = transport_type.lower() == "webrtc"
+        is_webrtc = wants_webrtc(request)
         if room_url and (room_token or not is_webrtc):
             return DailyRoom(room_url, room_token or None)
         if not is_webrtc:
@@ -80,12 +88,13 @@ class BotRoute:
             raise MoqRefused(NO_RELAY, session_id=session_id)
         return MoqRelay(url, namespace)
 
-    def _answer(self, session_id: str, report: Report) -> JSONResponse:
-        headers = {OUTCOME: report.outcome.value, SESSION_ID: session_id}
-        if report.outcome is not Outcome.FAILED:
-            return JSONResponse({}, headers=headers)
-        error = {"code": "bot_failed", "message": report.message, "session_id": session_id}
-        return JSONResponse({"error": error}, self._failure_status, headers)
+
+def bot_response(session_id: str, report: Report, failure_status: int) -> JSONResponse:
+    headers = {OUTCOME: report.outcome.value, SESSION_ID: session_id}
+    if report.outcome is not Outcome.FAILED:
+        return JSONResponse({}, headers=headers)
+    error = {"code": "bot_failed", "message": report.message, "session_id": session_id}
+    return JSONResponse({"error": error}, failure_status, headers)
 
 
 async def _watch(request: Request, slot: SessionSlot) -> None:

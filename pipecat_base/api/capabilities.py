@@ -28,13 +28,18 @@ METHODS = ("GET", "HEAD")
 class Capabilities:
     """The document. ``reasons`` is slow (it imports sessions' modules), so the document is built once, on demand."""
 
-    def __init__(self, reasons: Callable[[], Awaitable[Mapping[str, str | None]]]) -> None:
+    def __init__(self, reasons: Callable[[], Awaitable[Mapping[str, str | None] | None]]) -> None:
         self._reasons = reasons
         self._building: asyncio.Future[tuple[Mapping[str, str | None], bytes | None]] | None = None
 
     async def document(self) -> bytes | None:
         _, content = await self._built()
         return content
+
+    async def reasons(self) -> Mapping[str, str | None] | None:
+        """By capability: the reason why it is missing, or None. None without a document."""
+        reasons, content = await self._built()
+        return None if content is None else reasons
 
     async def why_not(self, name: str, *, unknown: str) -> str | None:
         """The reason why this capability is missing, or None; ``unknown`` if it is not in the document."""
@@ -48,7 +53,10 @@ class Capabilities:
 
     async def _build(self) -> tuple[Mapping[str, str | None], bytes | None]:
         try:
-            reasons = {name: reason and clean(reason) for name, reason in (await self._reasons()).items()}
+            found = await self._reasons()
+            if found is None:  # another process has logged why
+                return {}, None
+            reasons = {name: reason and clean(reason) for name, reason in found.items()}
             return reasons, document(reasons)
         except Exception as error:
             logger.warning(f"Not reporting capabilities: {type(error).__name__}: {error}")

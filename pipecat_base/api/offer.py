@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from pipecat_base.api import requests
 from pipecat_base.server.paths import SESSION_ID
-from pipecat_base.sessions.pod import Pod, SessionRequest
+from pipecat_base.sessions.pod import SessionRequest
 from pipecat_base.sessions.transports import TransportKind
+
+if TYPE_CHECKING:
+    from pipecat_base.bot.pod import LocalPod
 
 
 class OfferRoutes:
-    def __init__(self, pod: Pod, *, max_body_bytes: int) -> None:
+    def __init__(self, pod: LocalPod, *, max_body_bytes: int) -> None:
         self._pod = pod
         self._max_body_bytes = max_body_bytes
 

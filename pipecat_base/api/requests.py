@@ -25,13 +25,15 @@ MAX_WEIGHT = 1_000_000
 QUOTE_WEIGHT, CONTAINER_WEIGHT = 5, 10
 PLATFORM_MAX_BODY_BYTES = 1024 * 1024  # docs.pipecat.ai: bodies up to this size are never refused for their weight
 MAX_SECONDS = "x-pcc-max-session-seconds"
+SESSION_ID_KEY = "pipecat_base.session_id"
+"""In a scope: the id that the launcher has given to the session of a request without one."""
 
 
 def session_id(connection: HTTPConnection) -> str:
     """The platform's id for this session, or a new one."""
     value = connection.headers.get(SESSION_ID, "").strip()
     if not value:
-        return str(uuid.uuid4())
+        return str(connection.scope.get(SESSION_ID_KEY) or uuid.uuid4())
     if len(value) > SESSION_ID_LENGTH or not (value.isascii() and value.isprintable()):
         raise Malformed(
             f"Not a session id of at most {SESSION_ID_LENGTH} printable ASCII characters.", field=SESSION_ID
@@ -39,7 +41,7 @@ def session_id(connection: HTTPConnection) -> str:
     return value
 
 
-def max_seconds(connection: HTTPConnection, session_id: str) -> float | None:
+def max_seconds(connection: HTTPConnection, session_id: str, *, warns: bool = True) -> float | None:
     """The platform's limit for this session. An invalid value is only logged: it is not the caller's fault."""
     value = connection.headers.get(MAX_SECONDS)
     if value is None:
@@ -50,7 +52,8 @@ def max_seconds(connection: HTTPConnection, session_id: str) -> float | None:
         seconds = math.nan
     if math.isfinite(seconds) and seconds > 0:
         return seconds
-    _warn(session_id, f"Ignored {MAX_SECONDS}: '{logged(value)}' is not a number of seconds (more than 0)")
+    if warns:
+        _warn(session_id, f"Ignored {MAX_SECONDS}: '{logged(value)}' is not a number of seconds (more than 0)")
     return None
 
 

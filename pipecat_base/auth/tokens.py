@@ -47,6 +47,10 @@ class Tokens:
         self._used[token] = expires
         return True
 
+    def restore(self, token: str) -> None:
+        """Accept a consumed token again: its connection began no session."""
+        self._used.pop(token, None)
+
     def _expiry(self, token: str, session_id: str) -> float | None:
         payload, _, signature = token.rpartition(".")
         if not hmac.compare_digest(self._sign(payload).encode(), signature.encode(errors="replace")):

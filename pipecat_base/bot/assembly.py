@@ -35,9 +35,9 @@ WEBRTC_MODULE = "pipecat_base.bot.webrtc.sessions"
 
 
 def for_worker(settings: Settings) -> Settings:
-    """Settings of a worker: the launcher bounds its sessions, and a worker of one session has no memory to release."""
+    """Settings of a worker: the launcher counts its sessions, and a worker of one session has no memory to release."""
     releases = settings.sessions.release_memory and settings.workers.isolation == "none"
-    sessions = replace(settings.sessions, max_sessions=None, max_seconds=None, release_memory=releases)
+    sessions = replace(settings.sessions, max_sessions=None, release_memory=releases)
     return replace(settings, sessions=sessions)
 
 

@@ -118,6 +118,9 @@ class LocalPod:
     def reserve(self, request: SessionRequest) -> AbstractAsyncContextManager[LocalSlot]:
         return self._reservations.reserve(request, lambda session: LocalSlot(self, session))
 
+    def held_slot(self, session_id: str) -> LocalSlot | None:
+        return self._reservations.get(session_id)
+
     def take_over(self, session_id: str) -> LocalSlot | None:
         return self._reservations.take_over(session_id)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import BaseRoute
@@ -12,6 +13,9 @@ from starlette.types import ASGIApp
 
 from pipecat_base.api import app as application
 from pipecat_base.api import assembly
+from pipecat_base.api.capabilities import Capabilities
+from pipecat_base.api.clashes import warn_of_clashes
+from pipecat_base.auth.tokens import Tokens
 from pipecat_base.bot.assembly import local_pod, session_registry
 from pipecat_base.bot.imported import Imported
 from pipecat_base.config.settings import Settings
@@ -29,6 +33,7 @@ class Backend:
     """A pod and its web application.
 
     Attributes:
+        session_routes: Makes the routes that begin sessions.
         build: Makes the application of the launcher's routes and of those that are unavailable here.
         ws: Protocol class for uvicorn; None if WebSockets are served in this process.
         count_processes: Counts processes by their state, in any thread; None without a process for each call.
@@ -36,6 +41,7 @@ class Backend:
     """
 
     pod: Pod
+    session_routes: Callable[[Capabilities, Tokens | None], list[BaseRoute]]
     build: Callable[[list[BaseRoute], list[BaseRoute]], ASGIApp]
     ws: Any = None
     renew: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
@@ -53,14 +59,16 @@ def local_backend(
     pod = local_pod(settings, imported, registry, memory, logs, take)
 
     def build(routes: list[BaseRoute], missing: list[BaseRoute]) -> ASGIApp:
-        return application.build([*routes, *assembly.upload_routes(settings.files, pod)], missing)
+        routes = [*routes, *assembly.upload_routes(settings.files, pod)]
+        warn_of_clashes(routes, pod.about.routes)
+        return application.build(routes, missing)
 
-    return Backend(pod, build)
+    return Backend(pod, partial(assembly.session_routes, settings, pod), build)
 
 
 def import_pool() -> None:
     """Import what :func:`pool_backend` needs, while something else is waited for."""
-    import pipecat_base.workers.pool  # noqa: F401
+    import pipecat_base.launcher.worker_routes  # noqa: F401
 
 
 def pool_backend(
@@ -72,6 +80,7 @@ def pool_backend(
     event_bus: EventBus,
 ) -> Backend:
     """Workers run the bot: one for each call, or one for all calls if the bot may be reloaded."""
+    from pipecat_base.launcher.worker_routes import WorkerRoutes
     from pipecat_base.workers.limits import WorkerLimits as ProcessLimits
     from pipecat_base.workers.pool import WorkerPool
     from pipecat_base.workers.websocket_handoff import WebSocketHandoff
@@ -101,15 +110,18 @@ def pool_backend(
         emit=event_bus.emit,
     )
 
+    def session_routes(capabilities: Capabilities, tokens: Tokens | None) -> list[BaseRoute]:
+        return WorkerRoutes(pool, settings, tokens).routes()
+
     def build(routes: list[BaseRoute], missing: list[BaseRoute]) -> ASGIApp:
+        warn_of_clashes(routes, pool.about.routes)
         return application.build_for_workers(
             routes,
             missing,
             pool.answer,
             has_app=pool.about.has_app,
             passed_on=("/files",) if assembly.takes_uploads(settings.files, pool.about) else (),
-            clashing=pool.about.routes,
         )
 
     count_processes = None if is_shared else lambda: pool.counts
-    return Backend(pool, build, WebSocketHandoff, pool.renew, count_processes)
+    return Backend(pool, session_routes, build, WebSocketHandoff, pool.renew, count_processes)

@@ -69,7 +69,8 @@ def frontend(
 
         pending_sessions = PendingSessions()
     capabilities = Capabilities(pod.capability_problems)
-    routes = assembly.pod_routes(settings, pod, lifecycle, capabilities, tokens)
+    routes: list[BaseRoute] = [*assembly.health_routes(settings, pod, lifecycle)]
+    routes += backend.session_routes(capabilities, tokens)
     if calls is not None:
         from pipecat_base.api.whatsapp import WhatsAppRoutes  # no other bot waits for its imports
 

@@ -29,7 +29,7 @@ from pipecat_base.workers.fork_hazards import fork_hazards, open_descriptors
 from pipecat_base.workers.fork_server import ForkServer, exit_process, forget_exit_handlers, leave_signals_to_launcher
 from pipecat_base.workers.ipc import messages
 from pipecat_base.workers.ipc.channel import Channel
-from pipecat_base.workers.ipc.messages import Fork, Message, StartupFailed, WarmedUp, WarmUp
+from pipecat_base.workers.ipc.messages import Fork, Message, Progress, Stage, StartupFailed, WarmUp
 
 OOM_SCORE_INCREMENT = 300
 """Added for workers: where memory runs out, the kernel kills a call, not the launcher."""
@@ -104,7 +104,7 @@ class TemplateProcess:
                     has_webrtc = import_for_sessions(imported, self._logs, webrtc=message.webrtc)
                 gc.collect()  # only what was imported since the last freeze
                 gc.freeze()
-                channel.send(WarmedUp(has_webrtc))
+                channel.send(Progress(Stage.WARM, webrtc=has_webrtc))
 
         def run_worker(sock: socket.socket, request: Fork) -> NoReturn:
             forget_exit_handlers()

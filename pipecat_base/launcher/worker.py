@@ -1,4 +1,4 @@
-"""A process that holds the bot and runs a session when the launcher requests it."""
+"""A process that holds the bot: the launcher's own application, on the connections that it is handed."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import Any
 
 from pipecat_base.api import app as application
 from pipecat_base.api import assembly
+from pipecat_base.api.capabilities import Capabilities
+from pipecat_base.api.internal import InternalRoutes
 from pipecat_base.bot.assembly import for_worker, local_pod, session_registry
 from pipecat_base.bot.imported import Imported
 from pipecat_base.config.settings import Settings
-from pipecat_base.launcher.message_handler import MessageHandler
+from pipecat_base.launcher.served_requests import ServedRequests
 from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.logs.streams import flush_streams
 from pipecat_base.server import server
@@ -21,11 +23,7 @@ from pipecat_base.server.loop_monitor import watch_lag
 from pipecat_base.telemetry.events import make_event
 from pipecat_base.workers.ipc.allowance import EventRateLimit
 from pipecat_base.workers.ipc.channel import Channel
-from pipecat_base.workers.ipc.messages import (
-    MAX_URL,
-    EventEmitted,
-    FileStored,
-)
+from pipecat_base.workers.ipc.messages import FILE, MAX_URL, MOQ, EventEmitted, Noted
 
 LAG_INTERVAL_SECONDS = 5.0
 
@@ -47,16 +45,21 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
     settings = for_worker(settings)
     registry, memory = session_registry(settings, lifecycle.refusal)
     pod = local_pod(settings, imported, registry, memory, logs, events.send if emits_events else None)
-    routes = assembly.upload_routes(
+    capabilities = Capabilities(pod.capability_problems)
+    routes = assembly.session_routes(settings, pod, capabilities, tokens=None)
+    routes += assembly.upload_routes(
         settings.files, pod, lambda session_id, url: _report_upload(channel, session_id, url)
     )
     app = application.build(routes, assembly.missing_routes(settings, pod.about, takes_whatsapp=True))
+    internal = InternalRoutes(
+        pod, capabilities, lambda session_id, found: channel.send(Noted(session_id, MOQ, list(found)))
+    ).app()
     measuring = []
     if measures_lag:
         measuring.append(
             watch_lag(lambda lag: events.send(None, "process_loop_lag", lag, time.time()), LAG_INTERVAL_SECONDS)
         )
-    await MessageHandler(channel, pod, app, settings.limits, imported.bot.project, measuring).run()
+    await ServedRequests(channel, pod, app, internal, settings.limits, imported.bot.project, measuring).run()
 
 
 class EventSender:
@@ -79,6 +82,6 @@ class EventSender:
 def _report_upload(channel: Channel, session_id: str, url: str) -> None:
     """Report an upload: the launcher deletes it if this process dies."""
     if len(url) <= MAX_URL:
-        channel.send(FileStored(session_id, url))
+        channel.send(Noted(session_id, FILE, [url]))
     else:
         logger.warning(f"A file's URL has {len(url)} characters: the file stays if the bot's process dies")

@@ -42,7 +42,7 @@ class SessionSlot(Protocol):
     """A session's slot, held while the scope of :meth:`Pod.reserve` is open."""
 
     async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
-        """Run the bot to its end. Raises Refusal if no offer arrives, or a package is not installed."""
+        """Run the bot to its end, on a call that was answered."""
 
     async def start(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> None:
         """Run the bot in the background, also after the scope. Raises Refusal if its arguments cannot be made."""
@@ -102,23 +102,14 @@ class Pod(Protocol):
     def take_over(self, session_id: str) -> SessionSlot | None:
         """Give the slot of a session that waits for its offer to a call; None without such a session."""
 
-    async def offer(self, request: SessionRequest, content: Any) -> dict[str, str]:
-        """Answer a client's WebRTC offer with ``{sdp, type, pc_id}``.
-
-        The offer renegotiates the connection that it names, takes over its session, or begins a session.
-
-        Raises:
-            Refusal: not admitted, or the offer is unusable. No session is left behind.
-        """
-
-    async def trickle(self, content: Any) -> None:
-        """Add a client's ICE candidates. Raises Refusal if malformed, or for no connection of this pod."""
-
     async def ice_servers(self) -> list[dict[str, Any]] | None:
         """Additional servers for clients, each with ``urls``, ``username`` and ``credential``; None without any."""
 
-    async def capability_problems(self) -> Mapping[str, str | None]:
-        """By capability of the platform: the reason why it is missing here, or None. Imports sessions' modules."""
+    async def capability_problems(self) -> Mapping[str, str | None] | None:
+        """By capability of the platform: the reason why it is missing here, or None. Imports sessions' modules.
+
+        None if that failed, and is in the log.
+        """
 
     def log_features(self) -> None: ...
 

@@ -46,6 +46,8 @@ class Session:
     outcome: Outcome | None = None
     is_evictable: bool = False  # while it waits for its peer, to a session whose peer is there
     report: Report | None = None  # of its bot's last run
+    refusal: Refusal | None = None  # what ended it before its bot ran
+    is_announced: bool = True  # False while it is not known whether its request begins a session
     admitted_at: float = field(default_factory=time.monotonic)
     entered: dict[SessionState, datetime] = field(default_factory=dict)  # when it first entered each state
     _stop: asyncio.Future[Outcome] = field(default_factory=_future, repr=False)
@@ -188,8 +190,13 @@ class SessionRegistry:
         max_seconds: float | None = None,
         is_evictable: bool = False,
         caller: Caller = UNKNOWN_CALLER,
+        announce: bool = True,
     ) -> AsyncIterator[Session]:
         """Hold a slot; the end of the scope always runs the session's closers and frees it.
+
+        Args:
+            announce: False holds the slot for a request whose session may still be refused. Listeners hear of the
+                session, and a report is kept, only after :meth:`announce`.
 
         Raises:
             Refusal: starting, draining, at capacity, or the id is in use. No session is left behind.
@@ -208,33 +215,40 @@ class SessionRegistry:
             refusal.session_id = session_id
             raise refusal
         limits = [limit for limit in (max_seconds, self._max_seconds) if limit is not None]
-        session = Session(session_id, transport, min(limits, default=None), caller, is_evictable=is_evictable)
+        session = Session(
+            session_id,
+            transport,
+            min(limits, default=None),
+            caller,
+            is_evictable=is_evictable,
+            is_announced=announce,
+        )
         self._active[session_id] = session
         self.enter(session, SessionState.ADMITTED)
         self._empty.clear()
-        refused: Refusal | None = None
         try:
             yield session
         except Refusal as error:
-            refused = error
+            session.refusal = error
             raise
         finally:
             try:
                 await self._close(session)
-                if self._on_session_closed is not None:
+                if self._on_session_closed is not None and session.is_announced:
                     await self._on_session_closed()
             except Exception as error:  # the session itself has ended well
                 logger.debug(f"After session {session_id}: {type(error).__name__}: {error}")
             finally:
                 # No await from here to the report that the session's runner makes.
                 del self._active[session_id]
-                self._remember(session, refused)
+                if session.is_announced:
+                    self._remember(session)
                 self.enter(session, SessionState.ENDED)
                 if not self._active:
                     self._empty.set()
 
-    def _remember(self, session: Session, refused: Refusal | None) -> None:
-        report = session.report
+    def _remember(self, session: Session) -> None:
+        report, refused = session.report, session.refusal
         if report is None:
             outcome = session.outcome or Outcome.FAILED
             message = MESSAGES.get(outcome, "The session ended before its bot began.")
@@ -255,8 +269,16 @@ class SessionRegistry:
         session.entered.setdefault(state, datetime.now(UTC))
         self._change.set()
         self._change = asyncio.Event()
-        for listener in self._listeners:
-            listener(session)
+        if session.is_announced:
+            for listener in self._listeners:
+                listener(session)
+
+    def announce(self, session: Session, transport: TransportKind) -> None:
+        """Tell the listeners of a session that was admitted without; its request turned out to begin one."""
+        if not session.is_announced:
+            session.is_announced, session.transport = True, transport
+            for listener in self._listeners:
+                listener(session)
 
     def on_change(self, listener: Callable[[Session], None]) -> None:
         """Call ``listener`` whenever a session enters a state; at ENDED it has its report."""

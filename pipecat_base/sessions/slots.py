@@ -19,7 +19,8 @@ class HeldSlot:
     def __init__(self, registry: SessionRegistry, session: Session) -> None:
         self.session = session
         self._registry = registry
-        self.background_run: asyncio.Task[Report] | None = None  # keeps the slot after the scope
+        self.background_run: asyncio.Future[Any] | None = None  # keeps the slot after the scope
+        self.freed: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # after such a run
         self._disconnected: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._is_taken_over = False
 
@@ -96,12 +97,17 @@ class SlotReservations(Generic[P]):
         self._background: set[asyncio.Task[None]] = set()
         self._held: dict[str, P] = {}
 
+    def get(self, session_id: str) -> P | None:
+        return self._held.get(session_id)
+
     def take_over(self, session_id: str) -> P | None:
         slot = self._held.get(session_id)
         return slot if slot is not None and slot.take_over() else None
 
     @contextlib.asynccontextmanager
-    async def reserve(self, request: SessionRequest, slot_for: Callable[[Session], P]) -> AsyncIterator[P]:
+    async def reserve(
+        self, request: SessionRequest, slot_for: Callable[[Session], P], *, announce: bool = True
+    ) -> AsyncIterator[P]:
         """Hold a slot until the end of the scope, or of the run that was started in it."""
         async with contextlib.AsyncExitStack() as stack:
             admission = self._registry.admit(
@@ -110,6 +116,7 @@ class SlotReservations(Generic[P]):
                 max_seconds=request.max_seconds,
                 is_evictable=request.is_evictable,
                 caller=request.caller,
+                announce=announce,
             )
             slot = slot_for(await stack.enter_async_context(admission))
             self._held[request.session_id] = slot
@@ -118,13 +125,13 @@ class SlotReservations(Generic[P]):
                 yield slot
             finally:
                 if slot.background_run is not None:
-                    task = asyncio.ensure_future(_finish(stack.pop_all(), slot.background_run, request.session_id))
+                    task = asyncio.ensure_future(_finish(stack.pop_all(), slot, slot.background_run))
                     self._background.add(task)
                     task.add_done_callback(self._background.discard)
 
 
-async def _finish(scope: contextlib.AsyncExitStack, running: asyncio.Task[Report], session_id: str) -> None:
-    with logger.contextualize(session_id=session_id):
+async def _finish(scope: contextlib.AsyncExitStack, slot: HeldSlot, running: asyncio.Future[Any]) -> None:
+    with logger.contextualize(session_id=slot.session.id):
         try:
             async with scope:
                 await running
@@ -132,3 +139,5 @@ async def _finish(scope: contextlib.AsyncExitStack, running: asyncio.Task[Report
             logger.info(f"Session over: {error.code}: {error.message}")
         except Exception as error:
             logger.opt(exception=error).error(f"The session could not be run: {type(error).__name__}")
+        finally:
+            slot.freed.set_result(None)

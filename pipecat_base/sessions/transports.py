@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
@@ -107,3 +108,16 @@ class WhatsAppCall:
 Transport = (
     NoTransport | DailyRoom | LiveKitRoom | PendingWebRTC | MoqRelay | MoqServer | WebSocketTransport | WhatsAppCall
 )
+KINDS = (NoTransport, DailyRoom, LiveKitRoom, PendingWebRTC, MoqRelay, MoqServer, WhatsAppCall)
+
+
+def as_dict(transport: Transport) -> dict[str, Any]:
+    """For another process: without what is live."""
+    names = [item.name for item in dataclasses.fields(transport) if item.name != "on_serving"]
+    return {"class": type(transport).__name__, **{name: getattr(transport, name) for name in names}}
+
+
+def from_dict(content: Mapping[str, Any], **live: Any) -> Transport:
+    kind: Any = next(kind for kind in KINDS if kind.__name__ == content["class"])
+    found: Transport = kind(**{name: value for name, value in content.items() if name != "class"}, **live)
+    return found

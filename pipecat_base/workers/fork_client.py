@@ -23,7 +23,7 @@ from pipecat_base.workers.fork_server import (
     leave_signals_to_launcher,
 )
 from pipecat_base.workers.ipc.channel import Channel
-from pipecat_base.workers.ipc.messages import BotImported, Exited, Fork, Forked, ForkRefused, Message, StartupFailed
+from pipecat_base.workers.ipc.messages import BotImported, Exited, Fork, Forked, Message, StartupFailed
 
 
 class ForkFailed(Exception):
@@ -88,16 +88,15 @@ class ForkClient:
         self._on_end()
 
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
-        if isinstance(message, Forked | ForkRefused):
+        if isinstance(message, Forked):
             forked = self._pending.pop(message.number, None)
             if forked is None or forked.done():  # the first template process, or the requester no longer waits
-                if isinstance(message, Forked):
+                if message.problem is None:
                     self._unclaimed.add(message.pid)
-                return
-            if isinstance(message, Forked):
+            elif message.problem is None:
                 forked.set_result(message.pid)
             else:
-                forked.set_exception(ForkFailed(message.reason))
+                forked.set_exception(ForkFailed(message.problem))
         elif isinstance(message, Exited):
             exited = self._children.pop(message.pid, None)
             if message.pid in self._unclaimed:
@@ -174,7 +173,7 @@ class ForkServerProcess:
             # Children that the bot started while it was imported may hold its channel open.
             poll.poll()
             while (notice := _received(self.channel)) is not None:
-                pid = notice.pid if isinstance(notice, Forked) and notice.number == number else pid
+                pid = notice.pid if isinstance(notice, Forked) and notice.number == number and notice.pid else pid
                 exited = notice if isinstance(notice, Exited) and notice.pid == pid else exited
         how = how_it_ended(exited)
         raise BotExited(f"The process that imports the bot {how}.", "Find out what ends it while it is imported.")

@@ -23,7 +23,7 @@ from typing import Any, NoReturn
 from pipecat_base.config import environment
 from pipecat_base.logs.streams import flush_streams
 from pipecat_base.workers.ipc.channel import Channel
-from pipecat_base.workers.ipc.messages import Close, Exited, Fork, Forked, ForkRefused, Message
+from pipecat_base.workers.ipc.messages import Close, Exited, Fork, Forked, Message
 from pipecat_base.workers.process_tree import adopt_orphans, descendants, list_processes
 
 PR_SET_PDEATHSIG = 1
@@ -93,7 +93,7 @@ class ForkServer:
                 child = os.fork()
         except OSError as error:
             sock.close()
-            self._channel.send(ForkRefused(request.number, error.strerror or str(error)))
+            self._channel.send(Forked(request.number, problem=error.strerror or str(error)))
             return
         if child == 0:
             os.setpgid(0, 0)  # before any of the bot's code: signals to its group reach no other call

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import socket
+from typing import Any
 
 import h11
 from starlette.types import Message, Receive, Scope, Send
 
-from pipecat_base.errors import Malformed, NotReached
+from pipecat_base.errors import Malformed, NotReached, refusal_from
+from pipecat_base.server import large_json
 
 CHUNK_BYTES = 64 * 1024
+MAX_ANSWER_BYTES = 256 * 1024
+"""To the launcher itself, whose event loop parses it while every call waits."""
 NO_HOST = b"none.invalid"
 """Sent in place of a missing Host header, which HTTP/1.1 requires; removed before the bot sees it."""
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer"})
@@ -37,6 +42,34 @@ async def forward(sock: socket.socket, scope: Scope, receive: Receive, send: Sen
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+async def ask(sock: socket.socket, method: str, path: str, content: Any = None) -> Any:
+    """Make a request of the launcher's own, and return the JSON of the response; raises its Refusal, or NotReached."""
+    body = b"" if content is None else await large_json.dumps(content)
+    scope: Scope = {"method": method, "path": path, "headers": [(b"content-length", b"%d" % len(body))]}
+    left = asyncio.get_running_loop().create_future()
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+    status, answer = 500, bytearray()
+
+    async def receive() -> Message:
+        return next(messages, None) or await left
+
+    async def send(message: Message) -> None:
+        nonlocal status
+        status = message.get("status", status)
+        answer.extend(message.get("body", b""))
+        if len(answer) > MAX_ANSWER_BYTES:
+            raise NotReached("The bot's process sent too long an answer.")
+
+    await forward(sock, scope, receive, send)
+    try:
+        found = json.loads(answer or b"null")
+    except (ValueError, RecursionError):
+        found = None
+    if status >= 400:
+        raise refusal_from(found) or NotReached("The bot's process failed.")
+    return found
 
 
 class _Exchange:

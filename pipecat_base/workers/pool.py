@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import re
 import signal
@@ -20,10 +19,9 @@ from starlette.convertors import CONVERTOR_TYPES
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from pipecat_base.errors import EXIT_FORCED, BotExited, NoProcess, NotReached, Refusal, UnknownPeer
+from pipecat_base.errors import EXIT_FORCED, BotExited, NoProcess, NotReached, Refusal
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.error_responses import session_id_in
-from pipecat_base.server.large_json import as_descriptor_if_large
 from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import BotDescription, SessionRequest
 from pipecat_base.sessions.registry import Session, SessionRegistry, SessionState
@@ -34,12 +32,12 @@ from pipecat_base.workers import http_proxy
 from pipecat_base.workers.fork_client import ForkClient, ForkFailed, ForkServerProcess, TemplateConnection
 from pipecat_base.workers.fork_server import how_it_ended
 from pipecat_base.workers.ipc import messages
-from pipecat_base.workers.ipc.messages import BotImported, EventEmitted, RemoteError, caller_as_list
+from pipecat_base.workers.ipc.messages import BotImported, EventEmitted, Serve
+from pipecat_base.workers.lease import WorkerLease
 from pipecat_base.workers.limits import EXIT_GRACE, WorkerLimits
 from pipecat_base.workers.memory_limit import watch_memory
-from pipecat_base.workers.process import WorkerDied, WorkerLease, WorkerProcess
+from pipecat_base.workers.process import WorkerProcess
 from pipecat_base.workers.revision import Revision
-from pipecat_base.workers.slot import WorkerSlot
 from pipecat_base.workers.websocket_handoff import EXTENSION
 
 if TYPE_CHECKING:
@@ -76,13 +74,12 @@ class WorkerPool:
         self._revision = Revision(self._fork_client, template, start, limits, on_event=self._on_event)
         self._old: set[Revision] = set()
         self._is_open = False
-        self._reservations: SlotReservations[WorkerSlot] = SlotReservations(registry)
+        self._reservations: SlotReservations[WorkerLease] = SlotReservations(registry)
         self._leases: dict[str, WorkerLease] = {}
-        self._peers: dict[str, tuple[WorkerLease, str]] = {}
-        """Lease and connection id in the worker, by the connection id that the client knows."""
+        self._peers: dict[str, WorkerLease] = {}
+        """By the connection id that the client knows."""
         self._lease_taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when any session gets its worker, then replaced."""
-        self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -95,7 +92,7 @@ class WorkerPool:
         return {state: sum(count[state] for count in counts) for state in counts[0]}
 
     def busy(self) -> dict[str, WorkerProcess]:
-        return {session_id: lease.worker for session_id, lease in self._leases.items()}
+        return {session_id: lease.worker for session_id, lease in self._leases.items() if lease.worker is not None}
 
     def outdated_sessions(self) -> list[str]:
         return [
@@ -103,6 +100,7 @@ class WorkerPool:
             for session in self.registry
             if (lease := self._leases.get(session.id)) is not None
             and not session.stop.done()
+            and lease.worker is not None
             and any(old.has(lease.worker) for old in self._old)
         ]
 
@@ -127,19 +125,22 @@ class WorkerPool:
         if not self._revision.imported.has_readyz:
             return {"ready": True}
         try:
-            request = self._revision.request_control_worker(messages.CheckReadiness)
-            verdict: dict[str, Any] = await asyncio.wait_for(request, self.limits.readyz_timeout + EXIT_GRACE)
+            async with asyncio.timeout(self.limits.readyz_timeout + EXIT_GRACE):
+                verdict: dict[str, Any] = await self._revision.ask("GET", "/readyz")
         except (TimeoutError, NotReached):
             return {"ready": False, "state": "ready", "reason": "The bot's lead process does not answer."}
         return verdict
 
-    async def capability_problems(self) -> Mapping[str, str | None]:
-        found: dict[str, str | None] = await self._revision.request_control_worker(messages.GetCapabilities)
+    async def capability_problems(self) -> Mapping[str, str | None] | None:
+        found: dict[str, str | None] | None = await self._revision.ask("GET", "/capabilities")
         return found
 
     def log_features(self) -> None:
-        if self._revision.control_worker is not None:
-            self._revision.control_worker.send(messages.LogFeatures())
+        self._start_task(self._log_features())
+
+    async def _log_features(self) -> None:
+        with contextlib.suppress(Refusal):
+            await self._revision.ask("POST", "/features")
 
     async def close(self) -> None:
         await asyncio.gather(*(revision.close() for revision in (self._revision, *self._old)))
@@ -149,20 +150,27 @@ class WorkerPool:
         for task in self._tasks:
             task.cancel()
 
-    def reserve(self, request: SessionRequest) -> AbstractAsyncContextManager[WorkerSlot]:
-        return self._reservations.reserve(request, lambda session: WorkerSlot(self, session))
+    def reserve(self, request: SessionRequest, *, announce: bool = True) -> AbstractAsyncContextManager[WorkerLease]:
+        return self._reservations.reserve(request, lambda session: WorkerLease(self, session), announce=announce)
 
-    def take_over(self, session_id: str) -> WorkerSlot | None:
+    async def begin(self, request: SessionRequest) -> WorkerLease:
+        """Admit a session for a request that a worker will answer; the slot is held until the session is over."""
+        async with self.reserve(request, announce=False) as lease:
+            lease.keep()
+        return lease
+
+    def take_over(self, session_id: str) -> WorkerLease | None:
         return self._reservations.take_over(session_id)
 
-    async def take(self, session: Session) -> WorkerLease:
+    async def take(self, lease: WorkerLease) -> WorkerProcess:
         since = time.monotonic()
-        worker = await self._take_worker(session)
-        lease = self._leases[session.id] = worker.lease(session.id)
+        worker = await self._take_worker(lease.session)
+        lease.waited = time.monotonic() - since
+        worker.add(lease.session.id, lease)
+        self._leases[lease.session.id] = lease
         self._lease_taken.set_result(None)
         self._lease_taken = asyncio.get_running_loop().create_future()
-        self.emit("process_wait", session.id, {"wait_secs": time.monotonic() - since})
-        return lease
+        return worker
 
     async def _take_worker(self, session: Session) -> WorkerProcess:
         revision = self._revision
@@ -173,18 +181,21 @@ class WorkerPool:
                 raise
             return await self._take_worker(session)  # newer code was loaded meanwhile
 
-    def give_back(self, lease: WorkerLease) -> None:
-        if self._leases.get(lease.session_id) is lease:
-            del self._leases[lease.session_id]
-        for pc_id in [pc_id for pc_id, (known, _) in self._peers.items() if known is lease]:
+    def give_back(self, lease: WorkerLease, worker: WorkerProcess) -> None:
+        if self._leases.get(lease.session.id) is lease:
+            del self._leases[lease.session.id]
+        for pc_id in [pc_id for pc_id, known in self._peers.items() if known is lease]:
             del self._peers[pc_id]
-        lease.worker.release(lease)
-        if lease.worker.died.done():
+        worker.remove(lease.session.id, lease)
+        if worker.died.done():
             self._revision.delete(lease.uploads)
         elif not self._shared:
-            self._revision.give_back(lease.worker)
-        elif lease.worker is not self._revision.control_worker and not lease.worker.is_busy:
-            self._revision.retire(lease.worker)
+            self._revision.give_back(worker)
+        elif worker is not self._revision.control_worker and not worker.is_busy:
+            self._revision.retire(worker)
+
+    def note_peer(self, lease: WorkerLease, pc_id: str) -> None:
+        self._peers.setdefault(pc_id, lease)
 
     async def renew(self, variables: Mapping[str, str]) -> None:
         """Import the bot again, in a new revision; running calls end in the old one. Raises StartupError."""
@@ -210,7 +221,7 @@ class WorkerPool:
     def _end_waiting(self) -> None:
         """End sessions that have old code and no caller yet: a new start gets the new code."""
         for lease in tuple(self._leases.values()):
-            session = self.registry.get(lease.session_id)
+            session = self.registry.get(lease.session.id)
             if session is None or session.transport is not TransportKind.WEBRTC or lease.offers:
                 continue
             if session.state in (SessionState.ADMITTED, SessionState.WAITING):
@@ -253,121 +264,38 @@ class WorkerPool:
         how = how_it_ended(child.exited.result() if child.exited.done() else None)
         raise BotExited(f"The process that imports the bot {how}.", "Find out what ends it while it is imported.")
 
-    async def offer(self, request: SessionRequest, content: Any) -> dict[str, str]:
-        named, content = self._resolve_peer(content)
-        lease = named or await self._lease_of(request.session_id)
-        if lease is not None:
-            try:
-                with self.registry.protect_from_eviction(request.session_id):
-                    lease.offers += 1
-                    return await self._request_counted_answer(lease, request, content)
-            except NotReached:
-                if named is None:
-                    raise
-                raise UnknownPeer("This connection's call has ended.", field="pc_id") from None
-        if isinstance(content, dict) and isinstance(content.get("pc_id"), str) and content["pc_id"]:
-            raise UnknownPeer("No connection has this pc_id.", field="pc_id")
-        async with self.reserve(request) as slot:
-            lease = await slot.take_worker()
-            lease.offers += 1
-            offering = asyncio.ensure_future(self._request_counted_answer(lease, request, content))
-            await slot.wait_and_enforce_end(offering)
-            answer = offering.result()
-            slot.keep_until_ended()
-            return answer
-
-    async def _request_counted_answer(
-        self, lease: WorkerLease, request: SessionRequest, content: Any
-    ) -> dict[str, str]:
-        """Request the answer to an offer that the lease counts; a reload ends sessions without a counted offer."""
-        try:
-            return await self._request_answer(lease, request, content)
-        except BaseException:
-            lease.offers -= 1
-            raise
-
-    async def _request_answer(self, lease: WorkerLease, request: SessionRequest, content: Any) -> dict[str, str]:
-        ice = await self.peers_ice_servers()
-        try:
-            async with as_descriptor_if_large(content) as (shown, descriptors):
-                fields = (
-                    request.session_id,
-                    request.max_seconds,
-                    shown,
-                    ice,
-                    caller_as_list(request.caller),
-                    bool(descriptors),
-                )
-                answer: dict[str, str] = await lease.worker.request(
-                    messages.AnswerOffer, *fields, descriptors=descriptors
-                )
-        except (WorkerDied, RemoteError) as error:
-            how = error if isinstance(error, WorkerDied) else "failed"
-            raise NotReached(f"The bot's process {how}.", session_id=request.session_id) from None
-        if self._leases.get(lease.session_id) is not lease:
-            return answer
-        return {**answer, "pc_id": self._public_name(lease, answer["pc_id"])}
-
-    def _public_name(self, lease: WorkerLease, raw: str) -> str:
-        """Return the worker's own name of a connection, unless another worker uses the same."""
-        known = next((public for public, peer in self._peers.items() if peer == (lease, raw)), None)
-        if known is not None:
-            return known
-        # pipecat before 0.0.92 counts them from 0 in each process.
-        public = f"{raw}-{next(self._numbers)}" if raw in self._peers else raw
-        self._peers[public] = (lease, raw)
-        return public
-
-    def _resolve_peer(self, content: Any) -> tuple[WorkerLease | None, Any]:
-        """Return the lease whose connection a message names, and the message with the worker's name of it."""
-        pc_id = content.get("pc_id") if isinstance(content, dict) else None
-        found = self._peers.get(pc_id) if isinstance(pc_id, str) else None
-        return (None, content) if found is None else (found[0], {**content, "pc_id": found[1]})
-
-    async def trickle(self, content: Any) -> None:
-        lease, content = self._resolve_peer(content)
-        try:
-            if lease is not None:
-                async with as_descriptor_if_large(content) as (shown, files):
-                    await lease.worker.request(messages.AddCandidates, shown, bool(files), descriptors=files)
-            else:  # the control worker replies why it is refused
-                async with as_descriptor_if_large(content) as (shown, files):
-                    await self._revision.request_control_worker(
-                        messages.AddCandidates, shown, bool(files), descriptors=files
-                    )
-        except (WorkerDied, RemoteError):
-            raise UnknownPeer("This connection's call has ended.", field="pc_id") from None
-
     async def ice_servers(self) -> list[dict[str, Any]] | None:
         if self.about.webrtc_problem is not None:
             return None
-        found: list[dict[str, Any]] | None = await self._revision.request_control_worker(messages.GetIceServers, True)
+        found: list[dict[str, Any]] | None = await self._revision.ask("GET", "/ice-servers")
         return found
 
     async def peers_ice_servers(self) -> list[dict[str, Any]] | None:
-        with contextlib.suppress(Refusal, RemoteError, TimeoutError):
-            request = self._revision.request_control_worker(messages.GetIceServers, False)
-            found: list[dict[str, Any]] | None = await asyncio.wait_for(request, ICE_LOOKUP_TIMEOUT_SECONDS)
-            return found
+        with contextlib.suppress(Refusal, TimeoutError):
+            async with asyncio.timeout(ICE_LOOKUP_TIMEOUT_SECONDS):
+                found: list[dict[str, Any]] | None = await self._revision.ask("GET", "/ice-servers/answering")
+                return found
         return None
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve the bot's own app: in the worker of the request's session, or in the control worker."""
-        lease = await self._lease_of(session_id_in(scope["headers"]) or "")
+    def lease_of_peer(self, pc_id: str) -> WorkerLease | None:
+        return self._peers.get(pc_id)
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send, lease: WorkerLease | None = None) -> None:
+        """Forward a request that begins no session to its session's worker, or to the control worker."""
+        lease = lease or await self.lease_of(session_id_in(scope["headers"]) or "")
         worker = self._revision.control_worker if lease is None else lease.worker
         if worker is None or worker.died.done():
             raise NotReached("The bot's lead process is being started.")
+        request = Serve.of(scope)
         if scope["type"] == "websocket":
             handoff = scope["extensions"][EXTENSION]
             if not handoff.has_disconnected():
-                descriptor, head, early = handoff.hand_over(scope)
-                worker.serve(descriptor, head, early, scope["client"], "ws")
-                os.close(descriptor)
+                handoff.give_to(worker.serve, request, scope)
             handoff.abandon()
             return
-        await http_proxy.forward(worker.connect(scope["client"], scope["scheme"]), scope, receive, send)
+        await http_proxy.forward(worker.connect(request), scope, receive, send)
 
-    async def _lease_of(self, session_id: str) -> WorkerLease | None:
+    async def lease_of(self, session_id: str) -> WorkerLease | None:
         """Return the lease of an active session; wait if it has none yet."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.limits.take_timeout):

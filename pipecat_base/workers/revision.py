@@ -9,16 +9,17 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from pipecat_base.errors import NoProcess, NotReached, Refusal, SetupFailed, StartupError
 from pipecat_base.logs.logger import logger
 from pipecat_base.sessions.registry import Session
+from pipecat_base.workers import http_proxy
 from pipecat_base.workers.fork_client import ForkClient, ForkFailed, TemplateConnection
 from pipecat_base.workers.fork_server import how_it_ended
 from pipecat_base.workers.ipc import messages
-from pipecat_base.workers.ipc.messages import BotImported, EventEmitted, RemoteError, StartupFailed, WarmedUp, WarmUp
+from pipecat_base.workers.ipc.messages import BotImported, EventEmitted, Progress, Serve, StartupFailed, WarmUp
 from pipecat_base.workers.limits import EXIT_GRACE, WorkerLimits
 from pipecat_base.workers.process import WorkerDied, WorkerProcess
 
@@ -156,14 +157,12 @@ class Revision:
     def retire(self, worker: WorkerProcess) -> None:
         worker.close(self._limits.closing)
 
-    async def request_control_worker(self, kind: Any, *fields: Any, descriptors: Sequence[int] = ()) -> Any:
-        """Return its reply; raises NotReached, Refusal or RemoteError."""
-        if self.control_worker is None:
+    async def ask(self, method: str, path: str, content: Any = None) -> Any:
+        """Make a request of the launcher's own to the control worker; return its JSON. Raises Refusal."""
+        worker = self.control_worker
+        if worker is None or worker.died.done():
             raise NotReached("The bot's lead process is being started.")
-        try:
-            return await self.control_worker.request(kind, *fields, descriptors=descriptors)
-        except WorkerDied as died:
-            raise NotReached(f"The bot's lead process {died}.") from None
+        return await http_proxy.ask(worker.connect(Serve(is_internal=True)), method, path, content)
 
     def has(self, worker: WorkerProcess) -> bool:
         return worker in self._workers
@@ -189,8 +188,8 @@ class Revision:
             self._start_task(self._delete(urls))
 
     async def _delete(self, urls: list[str]) -> None:
-        with contextlib.suppress(Refusal, RemoteError):
-            await self.request_control_worker(messages.DeleteUploads, urls)
+        with contextlib.suppress(Refusal):
+            await self.ask("DELETE", "/files", urls)
 
     def stop(self) -> None:
         """Start no more workers; sessions that wait for one get NoProcess."""
@@ -394,7 +393,7 @@ class Revision:
             self._template.send(WarmUp(self._warm_up_webrtc))
 
     def _on_template(self, message: messages.Message) -> None:
-        if isinstance(message, WarmedUp) and self._warm_up_done is not None and not self._warm_up_done.done():
+        if isinstance(message, Progress) and self._warm_up_done is not None and not self._warm_up_done.done():
             self._warm_up_done.set_result(message.webrtc)
         elif isinstance(message, BotImported) and not self._import.done():
             self._import.set_result(None)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import os
 import select
 import struct
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -24,6 +25,7 @@ from uvicorn.server import ServerState
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.handshake import address, subprotocols
 from pipecat_base.server.limits import LINGER_SECONDS
+from pipecat_base.workers.ipc.messages import Serve
 
 EXTENSION = "pipecat_base.websocket_handoff"
 OPCODE_CLOSE = 0x88
@@ -92,11 +94,11 @@ class WebSocketHandoff(asyncio.Protocol):
         if not self._handed_over:
             self._transport.close()
 
-    def hand_over(self, scope: Scope) -> tuple[int, bytes, bytes]:
-        """Return a duplicate of the descriptor, which the caller closes, the request head, and the bytes after it."""
+    def give_to(self, serve: Callable[[int, Serve], None], request: Serve, scope: Scope) -> None:
+        """Hand the connection over; the launcher keeps its own descriptor."""
         self._handed_over = True
         sock = self._transport.get_extra_info("socket")
-        return os.dup(sock.fileno()), _request(scope), self._early
+        serve(sock.fileno(), replace(request, head=_request(scope), early=self._early))
 
     def has_disconnected(self) -> bool:
         """Also true if nothing has read the end yet."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -50,7 +51,8 @@ class PeerConnection:
     @property
     def pc_id(self) -> str:
         """The id that the client knows; a restart changes it."""
-        return str(self.connection.pc_id)
+        found = str(self.connection.pc_id)
+        return found if "-" in found else f"{found}-{os.getpid()}"  # pipecat before 0.0.92 counts them in each process
 
     async def answer(self, offer: Offer) -> None:
         self.candidates = count_candidates(offer.sdp)
@@ -256,7 +258,7 @@ class PeerConnections:
 
     def answer(self, peer: PeerConnection) -> dict[str, str]:
         """``{sdp, type, pc_id}``, for the client."""
-        answer: dict[str, str] = peer.connection.get_answer()
+        answer: dict[str, str] = {**peer.connection.get_answer(), "pc_id": peer.pc_id}
         if self._esp32_host is None:
             return answer
         from pipecat.runner.utils import smallwebrtc_sdp_munging

@@ -64,7 +64,7 @@ class Channel:
         on_end: Callable[[], None],
     ) -> None:
         self._loop, self._on_message, self._on_end = loop, on_message, on_end
-        loop.add_reader(self._sock.fileno(), self._read)
+        loop.add_reader(self._sock.fileno(), self.poll)
         if self._outgoing:
             self._write()
 
@@ -122,7 +122,8 @@ class Channel:
         self.ended = True
         self._deliver()
 
-    def _read(self) -> None:
+    def poll(self) -> None:
+        """Deliver what the other end has sent so far."""
         self._fill()
         self._deliver()
 

@@ -1,6 +1,7 @@
 """Every message between the launcher's processes, encoded as JSON with bytes in base64.
 
-Requests carry a number and get a :class:`Reply`. Messages from workers, which run users' code, are not trusted.
+Requests of callers are none: a worker serves them over HTTP, on the connections that :class:`Serve` hands to it.
+Messages from workers, which run users' code, are not trusted.
 """
 
 from __future__ import annotations
@@ -11,20 +12,16 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from starlette.types import Scope
+
 from pipecat_base import errors
 from pipecat_base.errors import Refusal, StartupError
-from pipecat_base.sessions import transports
 from pipecat_base.sessions.outcome import MAX_FRAMES, MAX_LINE, BotError, Outcome, Report
-from pipecat_base.sessions.transports import Caller, MoqServer, Transport, WebSocketTransport
 
 SMALL, LARGE = 16 * 1024, 256 * 1024
 """Bytes of a message to the launcher, whose event loop parses it while every call waits."""
 MAX_TEXT = 20_000
 MAX_URL = 4096
-
-
-class RemoteError(Exception):
-    """An error in another process, whose class and text crossed."""
 
 
 @dataclass(frozen=True)
@@ -51,18 +48,13 @@ class Fork(Message):
 
 @dataclass(frozen=True)
 class Forked(Message):
+    """``problem``: why the system refused."""
+
     max_bytes = SMALL
 
     number: int
-    pid: int
-
-
-@dataclass(frozen=True)
-class ForkRefused(Message):
-    max_bytes = SMALL
-
-    number: int
-    reason: str
+    pid: int = 0
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -123,108 +115,35 @@ class WarmUp(Message):
     webrtc: bool
 
 
-@dataclass(frozen=True)
-class WarmedUp(Message):
-    max_bytes = SMALL
-
-    webrtc: bool
-
-
-# To a worker: requests.
+# To a worker.
 
 
 @dataclass(frozen=True)
-class Request(Message):
-    number: int
+class Serve(Message):
+    """Serve the connection on the descriptor; ``head`` and ``early`` were read from it already.
 
+    Attributes:
+        client, server, scheme: As in the ASGI scope of the caller's own request.
+        session_id: Of the session that the request may begin or belongs to; the worker reports when it has served it.
+        is_internal: The launcher's own request, for :mod:`pipecat_base.api.internal`.
+        flow_config: Of a WebSocket's session.
+        ice: ICE servers for peers, so that the worker does not look them up.
+    """
 
-@dataclass(frozen=True)
-class Run(Request):
-    """Reply: the report, once the session has ended. A WebSocket is the first descriptor."""
-
-    session_id: str
-    transport_kind: str
-    max_seconds: float | None
-    transport: dict[str, Any]
-    body: Any
-    flow_config: str | None
-    caller: list[str | None]
+    client: list[Any] | None = None
+    server: list[Any] | None = None
+    scheme: str = "http"
     head: bytes = b""
     early: bytes = b""
-    has_body_file: bool = False
-    """The last descriptor is then a file that holds the body."""
+    session_id: str | None = None
+    is_internal: bool = False
+    flow_config: str | None = None
+    ice: list[dict[str, Any]] | None = None
 
-
-@dataclass(frozen=True)
-class AnswerOffer(Request):
-    session_id: str
-    max_seconds: float | None
-    content: Any
-    ice: list[dict[str, Any]] | None
-    caller: list[str | None]
-    has_content_file: bool = False
-
-
-@dataclass(frozen=True)
-class AddCandidates(Request):
-    content: Any
-    has_content_file: bool = False
-
-
-@dataclass(frozen=True)
-class PickUp(Request):
-    """Reply: the SDP of the answer. The session then waits for :class:`Run`, or runs already: :class:`ConnectCall`."""
-
-    session_id: str
-    max_seconds: float | None
-    transport: dict[str, Any]
-    ice: list[dict[str, Any]] | None
-    caller: list[str | None]
-
-
-@dataclass(frozen=True)
-class CheckReadiness(Request):
-    pass
-
-
-@dataclass(frozen=True)
-class Ping(Request):
-    pass
-
-
-@dataclass(frozen=True)
-class GetCapabilities(Request):
-    pass
-
-
-@dataclass(frozen=True)
-class GetIceServers(Request):
-    """Reply: the ICE servers; with ``configured_only`` null unless clients have some configured."""
-
-    configured_only: bool
-
-
-@dataclass(frozen=True)
-class DeleteUploads(Request):
-    urls: list[str]
-
-
-# To a worker: notifications.
-
-
-@dataclass(frozen=True)
-class HangUp(Message):
-    session_id: str
-
-
-@dataclass(frozen=True)
-class ConnectCall(Message):
-    session_id: str
-
-
-@dataclass(frozen=True)
-class CallerLeft(Message):
-    session_id: str
+    @classmethod
+    def of(cls, scope: Scope, **fields: Any) -> Serve:
+        client, server = (None if found is None else list(found) for found in (scope["client"], scope.get("server")))
+        return cls(client, server, scope["scheme"], **fields)
 
 
 @dataclass(frozen=True)
@@ -234,39 +153,34 @@ class Cancel(Message):
 
 
 @dataclass(frozen=True)
-class ServeConnection(Message):
-    """Serve the bot's own app on the descriptor; ``head`` and ``early`` were read from it already."""
-
-    head: bytes
-    early: bytes
-    client: list[Any] | None
-    scheme: str
-
-
-@dataclass(frozen=True)
-class LogFeatures(Message):
-    pass
-
-
-@dataclass(frozen=True)
 class Close(Message):
     pass
 
 
-# From a worker.
+# From a worker, and from a template.
 
 
 @dataclass(frozen=True)
-class LoopStarted(Message):
-    max_bytes = SMALL
+class Progress(Message):
+    """A process has come to a :class:`Stage`.
 
+    Attributes:
+        takes_files, listens_on: Once the bot is set up.
+        webrtc: True if WebRTC's modules were imported for sessions.
+    """
 
-@dataclass(frozen=True)
-class WorkerIdle(Message):
     max_bytes = LARGE
 
-    takes_files: bool
-    listens_on: list[str]
+    stage: str
+    takes_files: bool = False
+    listens_on: list[str] = field(default_factory=list)
+    webrtc: bool = False
+
+
+class Stage:
+    LOOP_STARTED = "loop_started"
+    IDLE = "idle"
+    WARM = "warm"
 
 
 @dataclass(frozen=True)
@@ -275,22 +189,22 @@ class StateEntered(Message):
 
     session_id: str
     state: str
+    transport: str
 
 
 @dataclass(frozen=True)
-class MoqServing(Message):
-    max_bytes = SMALL
+class Noted(Message):
+    """Something that the launcher keeps for a session."""
 
-    session_id: str
-    fingerprints: list[str]
-
-
-@dataclass(frozen=True)
-class FileStored(Message):
     max_bytes = 2 * SMALL
 
     session_id: str
-    url: str
+    kind: str
+    """PEER (its pc_id), FILE (its URL), MOQ (the certificates' fingerprints) or REFUSAL (its code)."""
+    values: list[str]
+
+
+PEER, FILE, MOQ, REFUSAL = "peer", "file", "moq", "refusal"
 
 
 @dataclass(frozen=True)
@@ -305,58 +219,30 @@ class EventEmitted(Message):
 
 @dataclass(frozen=True)
 class SessionEnded(Message):
+    """A session has ended in its worker, or a request that may have begun one is served. ``outcome`` None: none began.
+
+    Attributes:
+        bot_error: The exception, then its frames.
+        refusal: Code and field of a refusal that ended the session before its bot ran.
+    """
+
     max_bytes = LARGE
 
     session_id: str
-    outcome: str
-    message: str
-    seconds: float
+    outcome: str | None = None
+    message: str = ""
+    seconds: float = 0.0
     bot_error: list[str] | None = None
-    """The exception, then its frames."""
+    refusal: list[str | None] | None = None
 
     @classmethod
-    def of(cls, session_id: str, report: Report) -> SessionEnded:
+    def of(cls, session_id: str, report: Report, refusal: Refusal | None) -> SessionEnded:
         bot_error = None if report.bot_error is None else [report.bot_error.summary, *report.bot_error.frames]
-        return cls(session_id, report.outcome.value, report.message, report.seconds, bot_error)
+        refused = None if refusal is None else [refusal.code, refusal.field]
+        return cls(session_id, report.outcome.value, report.message, report.seconds, bot_error, refused)
 
     def report(self) -> Report:
         return Report(Outcome(self.outcome), self.message, self.seconds, _bot_error(self.bot_error))
-
-
-@dataclass(frozen=True)
-class Reply(Message):
-    """``refusal``: class, message, field and session id; ``failure``: class and text."""
-
-    max_bytes = LARGE
-
-    number: int
-    value: Any = None
-    refusal: list[str | None] | None = field(default=None)
-    failure: list[str] | None = None
-
-    @classmethod
-    def failing(cls, number: int, error: Exception) -> Reply:
-        return cls(number, None, None, [type(error).__name__, str(error)])
-
-    @classmethod
-    def refusing(cls, number: int, refusal: Refusal) -> Reply:
-        return cls(number, None, [type(refusal).__name__, refusal.message, refusal.field, refusal.session_id])
-
-    def result(self) -> Any:
-        """Return the value, or raise the Refusal, or a subclass of RemoteError that is named as the error."""
-        if self.failure is not None:
-            name, message = _texts(self.failure, 2)
-            raise type((name or "").encode("ascii", "replace").decode().replace("\0", ""), (RemoteError,), {})(message)
-        if self.refusal is None:
-            return self.value
-        name, message, field_name, session_id = _texts(self.refusal, 4)
-        known: dict[str | None, type[Refusal]] = {kind.__name__: kind for kind in Refusal.__subclasses__()}
-        kind = known.get(name, errors.NotSupported)
-        refusal = kind.__new__(kind)  # some make their message themselves
-        Refusal.__init__(refusal, message or "", field=field_name, session_id=session_id)
-        if isinstance(refusal, errors.FlowUnusable):
-            refusal.reason = "the log of its process says why"
-        raise refusal
 
 
 def _bot_error(lines: Any) -> BotError | None:
@@ -364,12 +250,6 @@ def _bot_error(lines: Any) -> BotError | None:
         return None
     said, *frames = (str(line)[:MAX_LINE] for line in lines[: 1 + MAX_FRAMES])
     return BotError(said, tuple(frames))
-
-
-def _texts(values: Any, count: int) -> list[str | None]:
-    if not isinstance(values, list) or len(values) != count:
-        raise RemoteError("the bot's process sent an invalid reply")
-    return [value if value is None else str(value) for value in values]
 
 
 def encode(message: Message) -> bytes:
@@ -384,25 +264,6 @@ def decode(content: bytes) -> Message:
         if name in fields:
             fields[name] = base64.b64decode(fields[name])
     return kind(**fields)
-
-
-def transport_as_dict(transport: Transport) -> dict[str, Any]:
-    kind = type(transport).__name__
-    if isinstance(transport, WebSocketTransport):
-        return {"kind": kind, "transport_type": transport.transport_type}
-    left_out = {"on_serving"} if isinstance(transport, MoqServer) else set()
-    fields = {f.name: getattr(transport, f.name) for f in dataclasses.fields(transport) if f.name not in left_out}
-    return {"kind": kind, **fields}
-
-
-def caller_as_list(caller: Caller) -> list[str | None]:
-    return [caller.peer, caller.traceparent]
-
-
-def transport_from(content: dict[str, Any], **local_fields: Any) -> Transport:
-    fields = {name: value for name, value in content.items() if name != "kind"}
-    found: Transport = getattr(transports, content["kind"])(**fields, **local_fields)
-    return found
 
 
 def _as_base64(value: Any) -> str:

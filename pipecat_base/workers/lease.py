@@ -1,0 +1,426 @@
+"""A session's worker: leased when the session needs one, watched until the session ends, then given back."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
+
+from starlette.types import Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from pipecat_base.errors import NoProcess, NotReached, Refusal, refusal_from
+from pipecat_base.logs.logger import logger
+from pipecat_base.sessions.outcome import CLOSE_CODES, MESSAGES, Outcome, Report
+from pipecat_base.sessions.registry import CLOSE_TIMEOUT, Session, SessionRegistry, SessionState
+from pipecat_base.sessions.slots import HeldSlot
+from pipecat_base.sessions.transports import MoqServer, Transport, TransportKind, WhatsAppCall, as_dict
+from pipecat_base.telemetry.bus import Emit
+from pipecat_base.workers import http_proxy, websocket_handoff
+from pipecat_base.workers.ipc.messages import FILE, MOQ, PEER, REFUSAL, Cancel, Serve, SessionEnded
+from pipecat_base.workers.limits import WorkerLimits
+from pipecat_base.workers.process import WorkerProcess
+from pipecat_base.workers.websocket_handoff import WebSocketHandoff
+
+DISCONNECT_CHECK_INTERVAL_SECONDS = 1.0
+PING_TIMEOUT_SECONDS = 5.0
+"""After a hang-up, an event loop that answers no request counts as blocked for good."""
+MAX_WORKERS_TRIED = 3
+"""For one session, while workers die before it begins in them."""
+DEATH_NOTICE_SECONDS = 3.0
+"""From the end of a worker's connection to the news of its death."""
+MAX_UPLOADS = 1000
+"""Files remembered for one session, however many its process reports."""
+
+T = TypeVar("T")
+
+
+class WorkerSource(Protocol):
+    """The pool, as its leases see it."""
+
+    registry: SessionRegistry
+    limits: WorkerLimits
+    lines_of: Callable[[str], AbstractContextManager[None]]
+    emit: Emit
+
+    async def take(self, lease: WorkerLease) -> WorkerProcess: ...
+
+    def give_back(self, lease: WorkerLease, worker: WorkerProcess) -> None: ...
+
+    def note_peer(self, lease: WorkerLease, pc_id: str) -> None: ...
+
+    async def peers_ice_servers(self) -> list[dict[str, Any]] | None: ...
+
+
+class WorkerLease(HeldSlot):
+    """The launcher's side of a session in a worker.
+
+    Attributes:
+        over: Done with the report once the session has ended; None if its request began no session.
+        waited: Seconds until a worker was ready.
+        offers: WebRTC offers that were answered, or are being.
+        uploads: URLs of the session's files, which the launcher deletes if the worker dies.
+        on_refusal: Called with the refusal of the request that this lease is for.
+    """
+
+    def __init__(self, pool: WorkerSource, session: Session) -> None:
+        super().__init__(pool.registry, session)
+        loop = asyncio.get_running_loop()
+        self.worker: WorkerProcess | None = None
+        self.over: asyncio.Future[Report | None] = loop.create_future()
+        self.waited = 0.0
+        self.offers = 0
+        self.uploads: list[str] = []
+        self.on_refusal: Callable[[Refusal], None] = _ignore
+        self._on_serving: Callable[[Sequence[str]], None] = _ignore
+        self._pool = pool
+        self._has_begun = loop.create_future()
+        self._was_accepted = loop.create_future()
+        self._lost = loop.create_future()
+        """Done when the worker died before the session began; the next attempt replaces it."""
+        self._workers_tried = 0
+        self._run_started_at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._overdue = loop.create_future()
+        self._disconnect_unseen = loop.create_future()
+        self._ended_in_worker = False
+        """The worker has then closed the WebSocket itself."""
+        session.add_last_closer(self._give_back)
+
+    # Messages of the worker.
+
+    def on_state(self, state: SessionState, transport: TransportKind) -> None:
+        self._registry.announce(self.session, transport)
+        if not self._has_begun.done():
+            self._has_begun.set_result(None)
+            self._pool.emit("process_wait", self.session.id, {"wait_secs": self.waited})
+        if state is not SessionState.RUNNING:
+            self._registry.enter(self.session, state)
+            return
+        seconds_left = self._registry.begin_run(self.session)
+        _settle(self._was_accepted, None)
+        if seconds_left is not None and self._timer is None:
+            # The worker enforces the limit itself, unless its event loop is blocked.
+            late = seconds_left + self._pool.limits.cancelling
+            self._timer = asyncio.get_running_loop().call_later(late, _settle, self._overdue, None)
+        if self._run_started_at is None:
+            self._run_started_at = time.monotonic()
+
+    def on_noted(self, kind: str, values: list[str]) -> None:
+        if kind == PEER and values:
+            self._pool.note_peer(self, values[0])
+        elif kind == FILE:
+            self.uploads += values[: MAX_UPLOADS - len(self.uploads)]
+        elif kind == MOQ:
+            self._on_serving(values)
+        elif kind == REFUSAL and (refusal := _refusal(values)) is not None:
+            refusal.session_id = self.session.id
+            self.on_refusal(refusal)
+
+    def on_ended(self, message: SessionEnded) -> None:
+        self._ended_in_worker = True
+        if message.outcome is None:
+            _settle(self.over, None)
+            return
+        try:
+            report = message.report()
+        except ValueError:
+            report = Report(Outcome.FAILED, "The bot's process sent an invalid report.", self._seconds())
+        self.session.refusal = _refusal([*(message.refusal or [None, None]), message.message])
+        if self.session.refusal is None:
+            self._settle_with(report)
+        else:
+            _settle(self.over, report)
+
+    def on_death(self, worker: WorkerProcess) -> None:
+        if self.over.done():
+            return
+        self._workers_tried += 1
+        if self._has_begun.done() or self.session.outcome is not None or self._workers_tried >= MAX_WORKERS_TRIED:
+            self._settle_with(self._report_of_death(worker))
+            return
+        # It had died while it was idle: another one can still serve the request.
+        self.worker = None
+        self._pool.give_back(self, worker)
+        _settle(self._lost, None)
+
+    # The session's end.
+
+    async def until_over(self) -> Report | None:
+        """Wait for the session's end; enforce it when it was requested, or is overdue."""
+        ends: set[asyncio.Future[Any]] = {self.session.stop, self._overdue, self._disconnect_unseen}
+        try:
+            with self._pool.lines_of(self.session.id):
+                await asyncio.wait({self.over, *ends}, return_when=asyncio.FIRST_COMPLETED)
+                if not self.over.done():
+                    await self._end(self._cause())
+        except asyncio.CancelledError:
+            self.session.outcome = Outcome.CANCELLED
+            self._send_cancel(Outcome.CANCELLED)
+            raise
+        return self.over.result()
+
+    def keep(self) -> None:
+        """Keep the slot after its scope, until the session's end."""
+        self.background_run = asyncio.ensure_future(self.until_over())
+
+    def _cause(self) -> Outcome:
+        if self.session.stop.done():
+            return self.session.stop.result()
+        return Outcome.DISCONNECTED if self._disconnect_unseen.done() else Outcome.EXPIRED
+
+    async def _end(self, outcome: Outcome) -> None:
+        self.session.outcome = outcome
+        worker = self.worker
+        if worker is None:  # it still waits for one
+            self._settle_with(Report(outcome, MESSAGES[outcome], 0.0))
+            return
+        self._send_cancel(outcome)
+        await asyncio.wait({self.over}, timeout=self._pool.limits.cancelling)
+        if self.over.done():
+            return
+        ignored = f"The bot's process {worker.pid} did not stop when its session ended ({outcome.value})"
+        if worker.has_other_sessions:
+            logger.error(f"{ignored}; not killed: it runs other calls")
+            self._settle_with(Report(outcome, MESSAGES.get(outcome, ""), self._seconds()))
+        else:
+            logger.error(f"{ignored}; killing it")
+            worker.kill("was killed, as it ignored its session's end")
+            await asyncio.wait({self.over})
+
+    def _send_cancel(self, outcome: Outcome) -> None:
+        if self.worker is not None:
+            self.worker.send(Cancel(self.session.id, outcome.value))
+
+    def _report_of_death(self, worker: WorkerProcess) -> Report:
+        how = worker.died.result()
+        outcome = self.session.outcome or Outcome.FAILED
+        with logger.contextualize(session_id=self.session.id):
+            seconds = self._seconds()
+            logger.error(f"Session ended: {outcome.value} after {seconds:.1f} s: the bot's process {how}")
+        if outcome is Outcome.FAILED:
+            self._pool.emit("failure", self.session.id, {"exception_type": "ProcessDied"})
+        if worker.exited is not None:
+            used = {"cpu_secs": worker.exited.cpu, "peak_memory_bytes": worker.exited.peak, "shared": False}
+            self._pool.emit("process", self.session.id, used)
+        return Report(outcome, MESSAGES.get(outcome, f"The bot's process {how}."), seconds)
+
+    def _settle_with(self, report: Report) -> None:
+        self._registry.announce(self.session, self.session.transport)
+        self.session.outcome, self.session.report = report.outcome, report
+        _settle(self.over, report)
+
+    def _seconds(self) -> float:
+        return 0.0 if self._run_started_at is None else time.monotonic() - self._run_started_at
+
+    async def _give_back(self, outcome: Outcome) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.worker is not None:
+            if not self.over.done():
+                self._send_cancel(outcome)
+            self._pool.give_back(self, self.worker)
+
+    # Requests, served by the worker.
+
+    async def take_worker(self) -> WorkerProcess:
+        """Lease a worker, if none is; raises NoProcess."""
+        if self.worker is None:
+            try:
+                self.worker = await self._pool.take(self)
+            except NoProcess as refusal:
+                if not self.session.stop.done():
+                    self._registry.announce(self.session, self.session.transport)
+                    self.session.refusal = refusal
+                    _settle(self.over, None)
+                raise
+        return self.worker
+
+    async def forward(
+        self, scope: Scope, body: bytes, receive: Receive, send: Send, ice: list[dict[str, Any]] | None = None
+    ) -> None:
+        """Have the worker answer a request that may begin this session.
+
+        Raises:
+            NoProcess: none was ready in time.
+            NotReached: the worker died, and :attr:`over` tells how, or it did not answer.
+        """
+
+        async def respond(sock: socket.socket) -> None:
+            await http_proxy.forward(sock, scope, self._replay(body, receive), self._after_the_end(send))
+
+        request = Serve.of(scope, session_id=self.session.id, ice=ice)
+        await self._exchange(request, respond)
+
+    async def _exchange(self, request: Serve, respond: Callable[[socket.socket], Any]) -> Any:
+        while True:
+            worker = await self.take_worker()
+            responding = asyncio.ensure_future(respond(worker.connect(request)))
+            try:
+                await asyncio.wait({responding, self.over}, return_when=asyncio.FIRST_COMPLETED)
+                if not responding.done() and self.over.result() is not None:
+                    await asyncio.wait({responding}, timeout=self._pool.limits.closing if self._ended_in_worker else 0)
+                    if not responding.done():
+                        raise NotReached("The bot's process does not answer.", session_id=self.session.id)
+                return await responding
+            except NotReached:
+                if not self.over.done() and not self._lost.done():
+                    await asyncio.wait(
+                        {self._lost, self.over}, timeout=DEATH_NOTICE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    )
+                if self.over.done() or not self._lost.done():
+                    raise
+                self._lost = asyncio.get_running_loop().create_future()
+            finally:
+                responding.cancel()
+
+    def _replay(self, body: bytes, receive: Receive) -> Receive:
+        """Give the whole body again; a disconnect is passed on once the session has begun."""
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive_again() -> Message:
+            first = next(messages, None)
+            if first is not None:
+                return first
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                await asyncio.wait({self._has_begun, self.over}, return_when=asyncio.FIRST_COMPLETED)
+            return message
+
+        return receive_again
+
+    def _after_the_end(self, send: Send) -> Send:
+        """Free the slot of a session that has ended before its response is sent."""
+
+        async def send_later(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                if self.worker is not None:
+                    self.worker.poll()
+                if self.over.done():
+                    await asyncio.wait({self.freed}, timeout=CLOSE_TIMEOUT)
+            await send(message)
+
+        return send_later
+
+    async def ask(self, method: str, path: str, content: Any = None, *, ice: Any = None) -> Any:
+        """Make a request of the launcher's own; return the JSON of the response. Raises Refusal."""
+        request = Serve(session_id=self.session.id, is_internal=True, ice=ice)
+        return await self._exchange(request, lambda sock: http_proxy.ask(sock, method, path, content))
+
+    async def start(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> None:
+        if isinstance(transport, MoqServer):
+            self._on_serving = transport.on_serving
+        self.keep()
+        caller = [self.session.caller.peer, self.session.caller.traceparent]
+        content = {"transport": as_dict(transport), "body": body, "flow_config": flow_config, "caller": caller}
+        try:
+            await self.ask("POST", "/sessions", content)
+        except Refusal as refusal:
+            self.session.refusal = refusal
+            _settle(self.over, None)
+            raise
+
+    async def pick_up(self, call: WhatsAppCall) -> str:
+        self.offers += 1  # a reload does not end its session
+        ice = await self._pool.peers_ice_servers()
+        answer = await self.ask("POST", "/calls", as_dict(call), ice=ice)
+        return str(answer["sdp"])
+
+    async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
+        """Run the session of a call that :meth:`pick_up` answered."""
+        await self._connect()
+        report = await self.until_over()
+        assert report is not None, "the session began when the call was answered"
+        return report
+
+    async def _connect(self) -> None:
+        await self.ask("POST", "/calls/connect")
+
+    async def hang_up(self) -> None:
+        if self.worker is not None and not self.over.done():
+            await self.ask("POST", "/calls/hang-up")
+
+    # WebSockets, handed over to the worker.
+
+    async def serve_stream(self, websocket: WebSocket, flow_config: str | None) -> None:
+        handoff = websocket_handoff.handoff_of(websocket)
+        request = Serve.of(websocket.scope, session_id=self.session.id, flow_config=flow_config)
+        watching: list[asyncio.Future[None]] = []
+        try:
+            while not self.over.done():
+                worker = await self.take_worker()
+                if handoff.has_disconnected():  # while it waited for a process
+                    self._settle_with(Report(Outcome.DISCONNECTED, MESSAGES[Outcome.DISCONNECTED], 0.0))
+                    break
+                self._lost = asyncio.get_running_loop().create_future()
+                handoff.give_to(worker.serve, request, websocket.scope)
+                watching = [
+                    asyncio.ensure_future(self._pass_on_accept(websocket)),
+                    asyncio.ensure_future(self._watch_disconnect(handoff, worker)),
+                ]
+                await asyncio.wait({self.over, self._lost}, return_when=asyncio.FIRST_COMPLETED)
+                for task in watching:
+                    task.cancel()
+        except NoProcess:
+            if not self.session.stop.done():
+                raise
+        except BaseException:
+            handoff.abandon()
+            raise
+        finally:
+            for task in watching:
+                task.cancel()
+        await asyncio.wait({self.over})
+        self._close_websocket(handoff)
+
+    async def _pass_on_accept(self, websocket: WebSocket) -> None:
+        """Tell ASGI code around the socket that the worker accepted it."""
+        await self._was_accepted
+        await websocket.accept()
+
+    async def _watch_disconnect(self, handoff: WebSocketHandoff, worker: WorkerProcess) -> None:
+        """After a hang-up, the bot may finish unless its event loop is blocked and cannot see the disconnect."""
+        while True:
+            await asyncio.sleep(DISCONNECT_CHECK_INTERVAL_SECONDS)
+            if handoff.has_disconnected() and not await _responds(worker):
+                _settle(self._disconnect_unseen, None)
+                return
+
+    def _close_websocket(self, handoff: WebSocketHandoff) -> None:
+        report = self.over.result()
+        if report is None:
+            handoff.abandon()  # the worker's answer may still be on its way
+            return
+        if self._ended_in_worker:
+            handoff.finish()
+            return
+        code, reason = CLOSE_CODES[report.outcome]
+        handoff.close(code, reason, was_accepted=self._was_accepted.done())
+
+
+async def _responds(worker: WorkerProcess) -> bool:
+    try:
+        asking = http_proxy.ask(worker.connect(Serve(is_internal=True)), "GET", "/livez")
+        await asyncio.wait_for(asking, PING_TIMEOUT_SECONDS)
+    except TimeoutError:
+        return False
+    except Refusal:
+        pass
+    return True
+
+
+def _refusal(values: Sequence[str | None]) -> Refusal | None:
+    """From its code, field and message."""
+    code, field, message = (*values, None, None, None)[:3]
+    return refusal_from({"error": {"code": code, "field": field, "message": message}})
+
+
+def _settle(future: asyncio.Future[T], value: T) -> None:
+    if not future.done():
+        future.set_result(value)
+
+
+def _ignore(value: Any) -> None: ...
