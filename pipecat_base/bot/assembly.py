@@ -36,7 +36,7 @@ WEBRTC_MODULE = "pipecat_base.bot.webrtc.sessions"
 
 def for_worker(settings: Settings) -> Settings:
     """Settings of a worker: the launcher counts its sessions, and a worker of one session has no memory to release."""
-    releases = settings.sessions.release_memory and settings.workers.isolation == "none"
+    releases = settings.sessions.release_memory and settings.workers.calls_share_process
     sessions = replace(settings.sessions, max_sessions=None, release_memory=releases)
     return replace(settings, sessions=sessions)
 
@@ -90,7 +90,7 @@ def local_pod(
         session_info=installed.session_info(settings.files.image_version)
         if settings.telemetry.event_publisher is not None
         else {},
-        is_shared=settings.workers.isolation == "none",
+        is_shared=settings.workers.calls_share_process,
     )
     app = web_app.bots_app()
     lifespan = BotLifespan(

@@ -213,7 +213,21 @@ class WorkerSettings(SettingsGroup):
         "PIPECAT_IDLE_PROCESSES",
         None,
         parsers.count,
-        "Processes kept ready for the next calls. Unset: one per CPU, at most 4",
+        "Calls that can begin at once without waiting for a process: so many are kept ready. Unset: one per CPU, at"
+        " most 4",
+    )
+    calls_per_process: int = variable(
+        "PIPECAT_CALLS_PER_PROCESS",
+        1,
+        parsers.count,
+        "With `PIPECAT_ISOLATION=process`: calls that one process runs at once. What ends the process ends them all",
+    )
+    calls_before_restart: int | None = variable(
+        "PIPECAT_CALLS_BEFORE_RESTART",
+        None,
+        parsers.count,
+        "A process takes so many calls, and ends with the last of them. Unset: one with `PIPECAT_CALLS_PER_PROCESS=1`,"
+        " any number with more",
     )
     process_start: str = variable(
         "PIPECAT_PROCESS_START",
@@ -233,10 +247,14 @@ class WorkerSettings(SettingsGroup):
         "MAX_SESSION_MEMORY_BYTES",
         None,
         parsers.size,
-        "With `PIPECAT_ISOLATION=process`: a call whose process uses more memory (PSS) is ended; at 80 % a warning is"
-        " logged",
+        "With `PIPECAT_ISOLATION=process`: a process that uses more memory (PSS) than that for each of its calls is"
+        " ended; at 80 % a warning is logged",
         unit="bytes",
     )
+
+    @property
+    def calls_share_process(self) -> bool:
+        return self.isolation == "none" or self.calls_per_process > 1
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,11 @@ def pool_backend(
     if memory is not None:
         memory.freeze()
     is_shared = settings.workers.isolation == "none"
+    workers = settings.workers
     bounds = ProcessLimits(
-        idle=0 if is_shared else settings.workers.idle_processes or min(4, os.cpu_count() or 1),
+        idle=0 if is_shared else workers.idle_processes or min(4, os.cpu_count() or 1),
+        calls=workers.calls_per_process,
+        calls_before_restart=workers.calls_before_restart or (1 if workers.calls_per_process == 1 else None),
         take_timeout=settings.workers.process_timeout,
         setup_timeout=settings.start.setup_timeout,
         teardown_timeout=settings.shutdown.teardown_timeout,

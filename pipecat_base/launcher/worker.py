@@ -38,7 +38,7 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
     lifecycle = Lifecycle()
     lifecycle.ready()
 
-    events = EventSender(channel)
+    events = EventSender(channel, settings.workers.calls_per_process)
 
     emits_events = settings.telemetry.is_observed or settings.gateway.is_enabled
     measures_lag = settings.telemetry.metrics_port is not None
@@ -63,9 +63,9 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
 
 
 class EventSender:
-    def __init__(self, channel: Channel) -> None:
+    def __init__(self, channel: Channel, max_calls: int) -> None:
         self._channel = channel
-        self._rate_limit = EventRateLimit()
+        self._rate_limit = EventRateLimit(max_calls)
         self._has_warned = False
 
     def send(self, session_id: str | None, name: str, fields: Mapping[str, Any], at: float) -> None:

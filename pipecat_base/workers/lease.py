@@ -43,6 +43,8 @@ class WorkerSource(Protocol):
 
     registry: SessionRegistry
     limits: WorkerLimits
+    is_shared: bool
+    """True if all sessions run in one worker, which also serves what belongs to none."""
     lines_of: Callable[[str], AbstractContextManager[None]]
     emit: Emit
 
@@ -178,16 +180,18 @@ class WorkerLease(HeldSlot):
         if worker is None:  # it still waits for one
             self._settle_with(Report(outcome, MESSAGES[outcome], 0.0))
             return
-        self._send_cancel(outcome)
-        await asyncio.wait({self.over}, timeout=self._pool.limits.cancelling)
+        if self.session.stop.done():
+            self._send_cancel(outcome)
+            await asyncio.wait({self.over}, timeout=self._pool.limits.cancelling)
+        # Otherwise the worker has had that time already: its event loop is blocked.
         if self.over.done():
             return
         ignored = f"The bot's process {worker.pid} did not stop when its session ended ({outcome.value})"
-        if worker.has_other_sessions:
+        if self._pool.is_shared and worker.calls > 1:
             logger.error(f"{ignored}; not killed: it runs other calls")
             self._settle_with(Report(outcome, MESSAGES.get(outcome, ""), self._seconds()))
         else:
-            logger.error(f"{ignored}; killing it")
+            logger.error(f"{ignored}; killing it{_others(worker.calls)}")
             worker.kill("was killed, as it ignored its session's end")
             await asyncio.wait({self.over})
 
@@ -196,7 +200,7 @@ class WorkerLease(HeldSlot):
             self.worker.send(Cancel(self.session.id, outcome.value))
 
     def _report_of_death(self, worker: WorkerProcess) -> Report:
-        how = worker.died.result()
+        how = f"{worker.died.result()}{_others(worker.calls_at_end)}"
         outcome = self.session.outcome or Outcome.FAILED
         with logger.contextualize(session_id=self.session.id):
             seconds = self._seconds()
@@ -399,6 +403,11 @@ class WorkerLease(HeldSlot):
             return
         code, reason = CLOSE_CODES[report.outcome]
         handoff.close(code, reason, was_accepted=self._was_accepted.done())
+
+
+def _others(calls: int) -> str:
+    others = calls - 1
+    return "" if others < 1 else f", and with it {others} other call{'s' * (others > 1)}"
 
 
 async def _responds(worker: WorkerProcess) -> bool:

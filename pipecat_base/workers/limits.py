@@ -13,9 +13,14 @@ EXIT_GRACE = 1.0
 
 @dataclass(frozen=True)
 class WorkerLimits:
-    """Seconds; ``max_memory`` bytes of one session's process; ``idle`` workers are kept."""
+    """Seconds; ``max_memory`` bytes for each session of a process; calls that can begin at once are ``idle``.
+
+    A worker runs ``calls`` sessions at once, and ``calls_before_restart`` in all (None: any number).
+    """
 
     idle: int
+    calls: int
+    calls_before_restart: int | None
     take_timeout: float
     setup_timeout: float
     teardown_timeout: float

@@ -16,7 +16,7 @@ CHECK_INTERVAL_SECONDS = 1.0
 WARN_AT = 0.8
 
 
-async def watch_memory(busy_workers: Callable[[], Mapping[str, WorkerProcess]], limit: int) -> None:
+async def watch_memory(busy_workers: Callable[[], Mapping[str, WorkerProcess]], limit_of_call: int) -> None:
     warned: set[str] = set()
     while True:
         await asyncio.sleep(CHECK_INTERVAL_SECONDS)
@@ -25,6 +25,7 @@ async def watch_memory(busy_workers: Callable[[], Mapping[str, WorkerProcess]], 
         sizes = await asyncio.to_thread(family_sizes, [worker.pid for worker in busy.values()])
         for session_id, worker in busy.items():
             size, processes = sizes.get(worker.pid, (0, 1))
+            limit = limit_of_call * max(1, worker.calls)
             owner = "process has" if processes == 1 else f"{processes} processes have"
             with logger.contextualize(session_id=session_id):
                 if size > limit:

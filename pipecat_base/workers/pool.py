@@ -24,7 +24,7 @@ from pipecat_base.logs.logger import logger
 from pipecat_base.server.error_responses import session_id_in
 from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import BotDescription, SessionRequest
-from pipecat_base.sessions.registry import Session, SessionRegistry, SessionState
+from pipecat_base.sessions.registry import SessionRegistry, SessionState
 from pipecat_base.sessions.slots import SlotReservations
 from pipecat_base.sessions.transports import TransportKind
 from pipecat_base.telemetry.events import LAUNCHER_EVENTS
@@ -70,7 +70,7 @@ class WorkerPool:
         self.about = _describe(template.imported, self.answer)
         self._fork_client = ForkClient(fork_server.channel)
         self._start = start
-        self._shared = shared
+        self.is_shared = shared
         self._revision = Revision(self._fork_client, template, start, limits, on_event=self._on_event)
         self._old: set[Revision] = set()
         self._is_open = False
@@ -109,7 +109,7 @@ class WorkerPool:
             self._fork_client.attach()
             self._is_open = True
             self._start_task(self._watch_fork_server())
-            if self.limits.max_memory is not None and not self._shared:
+            if self.limits.max_memory is not None and not self.is_shared:
                 self._start_task(watch_memory(self.busy, self.limits.max_memory))
         await self._revision.open()
         return {}
@@ -164,22 +164,21 @@ class WorkerPool:
 
     async def take(self, lease: WorkerLease) -> WorkerProcess:
         since = time.monotonic()
-        worker = await self._take_worker(lease.session)
+        worker = await self._take_worker(lease)
         lease.waited = time.monotonic() - since
-        worker.add(lease.session.id, lease)
         self._leases[lease.session.id] = lease
         self._lease_taken.set_result(None)
         self._lease_taken = asyncio.get_running_loop().create_future()
         return worker
 
-    async def _take_worker(self, session: Session) -> WorkerProcess:
+    async def _take_worker(self, lease: WorkerLease) -> WorkerProcess:
         revision = self._revision
         try:
-            return await (revision.take_control_worker(session) if self._shared else revision.take(session))
+            return await (revision.take_control_worker(lease) if self.is_shared else revision.take(lease))
         except NoProcess:
             if revision is self._revision:
                 raise
-            return await self._take_worker(session)  # newer code was loaded meanwhile
+            return await self._take_worker(lease)  # newer code was loaded meanwhile
 
     def give_back(self, lease: WorkerLease, worker: WorkerProcess) -> None:
         if self._leases.get(lease.session.id) is lease:
@@ -189,9 +188,9 @@ class WorkerPool:
         worker.remove(lease.session.id, lease)
         if worker.died.done():
             self._revision.delete(lease.uploads)
-        elif not self._shared:
+        elif not self.is_shared:
             self._revision.give_back(worker)
-        elif worker is not self._revision.control_worker and not worker.is_busy:
+        elif worker is not self._revision.control_worker and not worker.calls:
             self._revision.retire(worker)
 
     def note_peer(self, lease: WorkerLease, pc_id: str) -> None:

@@ -38,7 +38,7 @@ PROCESS_EVENT = "process_loop_lag"
 """Belongs to no session."""
 
 MESSAGES_PER_SECOND = 100
-"""Averaged over ten seconds, on top of events."""
+"""Averaged over ten seconds, for each call that it may run, on top of events."""
 
 STATES = frozenset(state.value for state in SessionState)
 TRANSPORTS = frozenset(kind.value for kind in TransportKind)
@@ -63,20 +63,25 @@ class SessionInWorker(Protocol):
 class WorkerProcess:
     """A worker. ``idle`` is done once the bot is set up (or raises); ``died`` has in words how the process ended."""
 
-    def __init__(self, child: ForkedProcess, on_event: Callable[[EventEmitted], None]) -> None:
+    def __init__(self, child: ForkedProcess, on_event: Callable[[EventEmitted], None], *, max_calls: int = 1) -> None:
         loop = asyncio.get_running_loop()
         self.pid = child.pid
         self.exited: Exited | None = None
         self._on_event = on_event
-        self._events = EventRateLimit()
-        self._messages = RateLimit(MESSAGES_PER_SECOND)
+        self._events = EventRateLimit(max_calls)
+        self._messages = RateLimit(MESSAGES_PER_SECOND * max_calls)
         self.loop_started: asyncio.Future[None] = loop.create_future()
         self.idle: asyncio.Future[Progress] = loop.create_future()
         self.died: asyncio.Future[str] = loop.create_future()
-        self.is_used = False
+        self.has_taken_calls = False
+        self.calls_at_end = 0
+        self.calls_run = 0
+        """Calls of the past whose bot ran."""
         self.reason: str | None = None
         """Why the launcher has killed it."""
         self._sessions: dict[str, SessionInWorker] = {}
+        self._running: set[str] = set()
+        """Sessions whose bot has run."""
         self._child = child
         self._channel = child.channel
         self._status: asyncio.Task[None] | None = None
@@ -86,19 +91,18 @@ class WorkerProcess:
         child.exited.add_done_callback(lambda _: self._channel.finish())
 
     @property
-    def is_busy(self) -> bool:
-        return bool(self._sessions)
-
-    @property
-    def has_other_sessions(self) -> bool:
-        return len(self._sessions) > 1
+    def calls(self) -> int:
+        return len(self._sessions)
 
     def add(self, session_id: str, session: SessionInWorker) -> None:
+        self.has_taken_calls = True
         self._sessions[session_id] = session
 
     def remove(self, session_id: str, session: SessionInWorker) -> None:
         if self._sessions.get(session_id) is session:
             del self._sessions[session_id]
+            self.calls_run += session_id in self._running
+            self._running.discard(session_id)
 
     def send(self, message: Message) -> None:
         self._channel.send(message)
@@ -160,12 +164,12 @@ class WorkerProcess:
         self._on_end()
 
     def _on_session_message(self, message: StateEntered | Noted | SessionEnded) -> None:
-        if isinstance(message, StateEntered) and message.state == SessionState.RUNNING.value:
-            self.is_used = True
         session = self._sessions.get(message.session_id)
         if session is None:
             return
         if isinstance(message, StateEntered):
+            if message.state == SessionState.RUNNING.value:
+                self._running.add(message.session_id)
             session.on_state(SessionState(message.state), TransportKind(message.transport))
         elif isinstance(message, Noted):
             session.on_noted(message.kind, message.values)
@@ -189,6 +193,7 @@ class WorkerProcess:
         how = self.reason or how_it_ended(self.exited)
         if self._deadline is not None:
             self._deadline.cancel()
+        self.calls_at_end = self.calls
         self.died.set_result(how)
         self._fail(WorkerDied(how))
         for session in tuple(self._sessions.values()):

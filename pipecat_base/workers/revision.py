@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipecat_base.errors import NoProcess, NotReached, Refusal, SetupFailed, StartupError
 from pipecat_base.logs.logger import logger
@@ -22,6 +22,9 @@ from pipecat_base.workers.ipc import messages
 from pipecat_base.workers.ipc.messages import BotImported, EventEmitted, Progress, Serve, StartupFailed, WarmUp
 from pipecat_base.workers.limits import EXIT_GRACE, WorkerLimits
 from pipecat_base.workers.process import WorkerDied, WorkerProcess
+
+if TYPE_CHECKING:
+    from pipecat_base.workers.lease import WorkerLease
 
 FORK_TIMEOUT_SECONDS = 5.0
 """For a worker that inherited a held lock, and never starts its event loop."""
@@ -58,8 +61,9 @@ class Revision:
         self._limits = limits
         self._on_event = on_event
         self._variables = variables
-        self._idle: deque[WorkerProcess] = deque()
-        self._waiting: deque[asyncio.Future[WorkerProcess]] = deque()
+        self._open: list[WorkerProcess] = []
+        """Workers that are set up, and may still take calls; the oldest first."""
+        self._waiting: deque[tuple[asyncio.Future[WorkerProcess], WorkerLease]] = deque()
         self._workers: set[WorkerProcess] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._wanted = asyncio.Event()
@@ -101,33 +105,37 @@ class Revision:
         if not self._warm_up_done.done():
             return False
         # Workers forked before would import these modules in their session.
-        while self._idle:
-            self.retire(self._idle.popleft())
+        for worker in [worker for worker in self._open if not worker.calls]:
+            self._open.remove(worker)
+            self.retire(worker)
         self._wanted.set()
         return self._warm_up_done.result()
 
-    async def take(self, session: Session) -> WorkerProcess:
-        """Take an idle worker, or wait for one; raises NoProcess."""
+    async def take(self, lease: WorkerLease) -> WorkerProcess:
+        """Give the session to the worker with the fewest calls, or wait for one; raises NoProcess."""
         self._last_taken = time.monotonic()
-        worker = self._next_idle()
+        worker = min(filter(self._free_slots, self._open), key=lambda worker: worker.calls, default=None)
         if worker is None:
-            worker = await self._wait_for_idle(session)
+            worker = await self._wait_for_free_slot(lease)
+        else:
+            worker.add(lease.session.id, lease)
         self._wanted.set()
         return worker
 
-    async def _wait_for_idle(self, session: Session) -> WorkerProcess:
+    async def _wait_for_free_slot(self, lease: WorkerLease) -> WorkerProcess:
         waiting: asyncio.Future[WorkerProcess] = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiting)
+        self._waiting.append((waiting, lease))
         self._wanted.set()
         try:
-            return await self._wait_for(waiting, session)
+            return await self._wait_for(waiting, lease.session)
         except asyncio.CancelledError:
             if waiting.done() and not waiting.cancelled():
-                self._add_idle(waiting.result())
+                waiting.result().remove(lease.session.id, lease)
+                self.give_back(waiting.result())
             raise
         finally:
-            if waiting in self._waiting:
-                self._waiting.remove(waiting)
+            if (waiting, lease) in self._waiting:
+                self._waiting.remove((waiting, lease))
 
     async def _wait_for(self, worker: asyncio.Future[WorkerProcess], session: Session) -> WorkerProcess:
         """Wait for a worker; :meth:`stop` cancels the future."""
@@ -142,17 +150,34 @@ class Revision:
         problem = f": {self._problem}" if self._failures and self._problem else ""
         raise NoProcess(f"No process was ready within {self._limits.take_timeout:g} s{problem}.", session_id=session.id)
 
-    async def take_control_worker(self, session: Session) -> WorkerProcess:
-        if self.control_worker is not None and not self.control_worker.died.done():
-            return self.control_worker
-        return await self._wait_for(self._next_control_worker, session)
+    async def take_control_worker(self, lease: WorkerLease) -> WorkerProcess:
+        worker = self.control_worker
+        if worker is None or worker.died.done():
+            worker = await self._wait_for(self._next_control_worker, lease.session)
+        worker.add(lease.session.id, lease)
+        return worker
 
     def give_back(self, worker: WorkerProcess) -> None:
-        """Keep the worker idle if no bot has run in it; else let it exit."""
-        if worker.is_used or self._is_stopped or worker not in self._workers:
+        """Keep the worker if it may take more calls, and is needed; else let it exit with its last one."""
+        if worker not in self._open:
+            if not worker.calls:
+                self.retire(worker)
+            return
+        self._serve_waiting()
+        others = sum(self._free_slots(other) for other in self._open if other is not worker)
+        limit = self._limits.calls_before_restart
+        is_spent = limit is not None and worker.calls_run >= limit
+        is_surplus = worker.calls_run > 0 and others >= self._limits.idle
+        if not worker.calls and (is_spent or is_surplus):
+            self._open.remove(worker)
             self.retire(worker)
-        else:
-            self._add_idle(worker)
+
+    def _free_slots(self, worker: WorkerProcess) -> int:
+        if worker.died.done():
+            return 0
+        limit = self._limits.calls_before_restart
+        left = self._limits.calls if limit is None else limit - worker.calls_run - worker.calls
+        return max(0, min(self._limits.calls - worker.calls, left))
 
     def retire(self, worker: WorkerProcess) -> None:
         worker.close(self._limits.closing)
@@ -170,9 +195,10 @@ class Revision:
     @property
     def counts(self) -> dict[str, int]:
         """Called in any thread."""
-        control_worker, idle = self.control_worker, len(self._idle)
+        control_worker = self.control_worker
         others = [worker for worker in tuple(self._workers) if worker is not control_worker]
-        busy = sum(worker.is_busy for worker in others)
+        idle = sum(not worker.calls for worker in tuple(self._open))
+        busy = sum(worker.calls > 0 for worker in others)
         starting = sum(not worker.idle.done() for worker in others)
         ending = max(0, len(others) - busy - starting - idle)
         return {
@@ -197,7 +223,8 @@ class Revision:
         for task in self._tasks:
             task.cancel()
         while self._waiting:
-            self._waiting.popleft().cancel()
+            self._waiting.popleft()[0].cancel()
+        self._open.clear()
         self._next_control_worker.cancel()
 
     def kill(self) -> None:
@@ -209,7 +236,7 @@ class Revision:
     async def finish(self) -> None:
         """Let idle workers exit, others after their calls, then the template: they would die with it."""
         for worker in list(self._workers):
-            if not worker.is_busy:
+            if not worker.calls:
                 self.retire(worker)
         while self._workers:
             await asyncio.wait({worker.died for worker in self._workers})
@@ -229,23 +256,20 @@ class Revision:
         await asyncio.wait({self._template.ended}, timeout=EXIT_GRACE)
         self._template.close()
 
-    def _next_idle(self) -> WorkerProcess | None:
-        while self._idle:
-            worker = self._idle.popleft()
-            if not worker.died.done():
-                return worker
-        return None
-
-    def _add_idle(self, worker: WorkerProcess) -> None:
+    def _add(self, worker: WorkerProcess) -> None:
         if self._is_stopped:
             self.retire(worker)
-            return
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_result(worker)
-                return
-        self._idle.append(worker)
+        elif not worker.died.done():
+            self._open.append(worker)
+            self._serve_waiting()
+
+    def _serve_waiting(self) -> None:
+        for worker in self._open:
+            while self._waiting and self._free_slots(worker):
+                waiting, lease = self._waiting.popleft()
+                if not waiting.done():
+                    worker.add(lease.session.id, lease)
+                    waiting.set_result(worker)
 
     def _heed_hazards(self, hazards: str) -> None:
         """Spawn, unless told to fork, where forked processes would share what the bot's import has made, or lose it."""
@@ -261,7 +285,7 @@ class Revision:
     async def _try_second_worker(self, addresses: str) -> None:
         """Fail at the start, not at each call, where only one process can listen on an address."""
         try:
-            self._add_idle(await self._start_worker())
+            self._add(await self._start_worker())
         except (WorkerDied, StartupError) as error:
             raise SetupFailed(
                 f"The bot listens on {addresses} in each process, which works in the first process only: {error}",
@@ -293,7 +317,7 @@ class Revision:
             child = await parent.fork(standalone=is_spawned, variables=self._variables if is_spawned else None)
         except (ForkFailed, OSError) as error:
             raise WorkerDied(f"could not be made ({error})") from None
-        worker = WorkerProcess(child, self._on_event)
+        worker = WorkerProcess(child, self._on_event, max_calls=self._limits.calls)
         self._workers.add(worker)
         worker.died.add_done_callback(lambda _: self._note_death(worker))
         if not is_spawned:
@@ -311,9 +335,10 @@ class Revision:
 
     def _note_death(self, worker: WorkerProcess) -> None:
         self._workers.discard(worker)
-        if worker in self._idle and not self._is_stopped:
-            self._idle.remove(worker)
-            self._note_failure(f"it {worker.died.result()} while it waited for a call")
+        if worker in self._open:
+            self._open.remove(worker)
+            if not worker.has_taken_calls:
+                self._note_failure(f"it {worker.died.result()} while it waited for a call")
             self._wanted.set()
 
     def _note_life(self, worker: WorkerProcess) -> None:
@@ -340,12 +365,12 @@ class Revision:
     async def _keep_idle(self) -> None:
         while True:
             await self._until_wanted()
-            self._add_idle(await self._start_worker_with_retries())
+            self._add(await self._start_worker_with_retries())
 
     async def _until_wanted(self) -> None:
         while not self._waiting:
             self._wanted.clear()
-            if len(self._idle) >= self._limits.idle:
+            if sum(map(self._free_slots, self._open)) >= self._limits.idle:
                 await self._wanted.wait()
                 continue
             quiet = self._last_taken + REFILL_DELAY_SECONDS - time.monotonic()

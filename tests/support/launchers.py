@@ -30,6 +30,8 @@ PYTHON = os.environ.get("LAUNCHER_PYTHON", sys.executable)
 """The interpreter of the launcher, if it is not the tests' own."""
 ISOLATION = os.environ.get("LAUNCHER_ISOLATION", "none")
 """PIPECAT_ISOLATION of launchers whose test does not say."""
+CALLS_PER_PROCESS = os.environ.get("LAUNCHER_CALLS_PER_PROCESS", "1")
+"""PIPECAT_CALLS_PER_PROCESS of launchers whose test does not say."""
 OBSERVED = bool(os.environ.get("LAUNCHER_OBSERVED"))
 """Whether every launcher has metrics and reports, too, and what they show is searched for secrets."""
 SECRETS = {f.metadata["name"] for f in dataclasses.fields(Settings) if f.metadata.get("secret")}
@@ -54,7 +56,8 @@ def free_port() -> int:
 def environment(**variables: str | None) -> dict[str, str]:
     """A clean environment: nothing of the developer's own settings. None takes a variable away."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
-    wanted = {**kept, "PYTHONUNBUFFERED": "1", "PIPECAT_HOST": "127.0.0.1", "PIPECAT_ISOLATION": ISOLATION, **variables}
+    modes = {"PIPECAT_ISOLATION": ISOLATION, "PIPECAT_CALLS_PER_PROCESS": CALLS_PER_PROCESS}
+    wanted = {**kept, "PYTHONUNBUFFERED": "1", "PIPECAT_HOST": "127.0.0.1", **modes, **variables}
     return {name: value for name, value in wanted.items() if value is not None}
 
 

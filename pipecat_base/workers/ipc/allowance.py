@@ -1,4 +1,4 @@
-"""Rate limits of a worker: enforced by the launcher, kept by honest workers."""
+"""Rate limits of a worker, for each call that it may run: enforced by the launcher, kept by honest workers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ VITAL_EVENTS_PER_SECOND = 5
 
 
 class EventRateLimit:
-    def __init__(self) -> None:
-        self._vital = RateLimit(VITAL_EVENTS_PER_SECOND)
-        self._others = RateLimit(EVENTS_PER_SECOND)
+    def __init__(self, max_calls: int) -> None:
+        self._vital = RateLimit(VITAL_EVENTS_PER_SECOND * max_calls)
+        self._others = RateLimit(EVENTS_PER_SECOND * max_calls)
 
     def take(self, name: str) -> bool:
         return (self._vital if name in VITAL_EVENTS else self._others).take()
