@@ -29,6 +29,7 @@ LAG_INTERVAL_SECONDS = 5.0
 
 
 def work(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> None:
+    logs.runs_one_session = not settings.workers.calls_share_process
     server.run(_serve(channel, settings, imported, logs), event_loop=settings.server.event_loop)
     atexit._run_exitfuncs()  # os._exit() skips them
     flush_streams()
@@ -50,7 +51,8 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
     routes += assembly.upload_routes(
         settings.files, pod, lambda session_id, url: _report_upload(channel, session_id, url)
     )
-    app = application.build(routes, assembly.missing_routes(settings, pod.about, takes_whatsapp=True))
+    takes_whatsapp = assembly.whatsapp_calls(settings.whatsapp, pod) is not None
+    app = application.build(routes, assembly.missing_routes(settings, pod.about, takes_whatsapp=takes_whatsapp))
     internal = InternalRoutes(
         pod, capabilities, lambda session_id, found: channel.send(Noted(session_id, MOQ, list(found)))
     ).app()

@@ -57,12 +57,23 @@ class WorkerRoutes:
         self._failure_status = settings.sessions.bot_failure_status
 
     def routes(self) -> list[BaseRoute]:
-        routes: list[BaseRoute] = [Route("/bot", Endpoint(self._bot), methods=["POST"])]
+        routes: list[BaseRoute] = [Route("/bot", self._endpoint(self._bot), methods=["POST"])]
         routes += [WebSocketRoute(path, self._stream) for path in self._paths]
         if self._pool.about.webrtc_problem is None:
-            routes.append(Route("/api/offer", Endpoint(self._offer), methods=["POST"]))
-            routes.append(Route("/api/offer", Endpoint(self._candidates), methods=["PATCH"]))
+            routes.append(Route("/api/offer", self._endpoint(self._offer), methods=["POST"]))
+            routes.append(Route("/api/offer", self._endpoint(self._candidates), methods=["PATCH"]))
         return routes
+
+    def _endpoint(self, serve: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Endpoint:
+        async def serve_or_refuse(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                requests.session_id(Request(scope))
+            except Malformed:  # refused behind the bot's middleware, as everything else
+                await self._pool.answer(scope, receive, send)
+            else:
+                await serve(scope, receive, send)
+
+        return Endpoint(serve_or_refuse)
 
     async def _bot(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)

@@ -94,10 +94,14 @@ class Logs:
         self._is_importing = False
         self._handler = LoguruHandler()
         self._import_lock = threading.RLock()
+        self.runs_one_session = False
+        """True in a process that runs one session at a time: lines of the bot's threads have its id too."""
+        self._session: str | None = None
 
     def configure(self) -> None:
         logger.remove()
-        _patch_first(_escape if self._caller_data else _both(hide_caller_data, _escape))
+        first = _both(self._name_session, _escape)
+        _patch_first(first if self._caller_data else _both(hide_caller_data, first))
         self._keep_sinks()
         self._console = self._add_console()
         if self._capture is not None and self._capture.records is not None and self._level != "NONE":
@@ -113,6 +117,10 @@ class Logs:
             # A bot's dictConfig() resets levels, but not filters.
             logging.getLogger(name).addFilter(_is_worth_logging)
 
+    def _name_session(self, record: Record) -> None:
+        if self._session is not None:
+            record["extra"].setdefault("session_id", self._session)
+
     def hide(self, session_id: str, url: str) -> None:
         self._redaction.hide(session_id, url)
 
@@ -122,6 +130,8 @@ class Logs:
     @contextlib.contextmanager
     def of_session(self, session_id: str) -> Iterator[None]:
         """Context of a session's bot: its log lines, and its printed lines in bot.jsonl, get the session's id."""
+        if self.runs_one_session:
+            self._session = session_id
         streams.restore()
         self._take_warnings()
         self._adopt_standard_logging()

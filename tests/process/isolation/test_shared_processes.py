@@ -6,6 +6,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -28,9 +29,13 @@ async def bot(args):
 
 
 @contextlib.contextmanager
-def launched(tmp_path: Path, calls: int = 3, **variables: str) -> Iterator[Launcher]:
+def launched(tmp_path: Path, calls: int = 3, **variables: Any) -> Iterator[Launcher]:
     (tmp_path / "bot.py").write_text(BOT)
-    modes = {"PIPECAT_ISOLATION": "process", "PIPECAT_CALLS_PER_PROCESS": str(calls), "PIPECAT_GATEWAY": "1"}
+    modes: dict[str, Any] = {
+        "PIPECAT_ISOLATION": "process",
+        "PIPECAT_CALLS_PER_PROCESS": str(calls),
+        "PIPECAT_GATEWAY": "1",
+    }
     with Launcher(tmp_path, **{**modes, "PIPECAT_IDLE_PROCESSES": "1", **variables}) as launcher:
         yield launcher
 
