@@ -114,13 +114,15 @@ class InternalRoutes:
 
     async def _pick_up(self, request: Request) -> JSONResponse:
         session_id: str = request.scope[SESSION_ID_KEY]
-        call = from_dict(await request.json())
+        content = await request.json()
+        call = from_dict(content["call"])
         assert isinstance(call, WhatsAppCall)
         waiting = self._pod.held_slot(session_id)  # it waits for its offer, and the call takes it over
         if waiting is not None:
             return JSONResponse({"sdp": await self._answer(WorkerCall(waiting, call, waiting.connect))})
         connected = asyncio.Event()
-        async with self._pod.reserve(SessionRequest(session_id, TransportKind.WHATSAPP)) as slot:
+        wanted = SessionRequest(session_id, TransportKind.WHATSAPP, content["max_seconds"])
+        async with self._pod.reserve(wanted) as slot:
             sdp = await self._answer(WorkerCall(slot, call, _setter(connected)))
             slot.background_run = asyncio.ensure_future(self._run(slot, call, connected))
         return JSONResponse({"sdp": sdp})

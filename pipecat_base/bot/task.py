@@ -80,8 +80,11 @@ class BotTask:
             self.task = asyncio.ensure_future(self._contain(arguments))
 
     def result(self) -> Result:
-        # A task that is cancelled before its first step never reaches _call().
-        return _of(Outcome.CANCELLED) if self.task.cancelled() else self.task.result()
+        if not self.task.cancelled():
+            return self.task.result()
+        # Before its first step, or by a bot that then returned without a further one.
+        self._warn_of_own_cancellation()
+        return _of(Outcome.CANCELLED)
 
     async def cancel(self) -> None:
         bot = self._bot
@@ -119,8 +122,7 @@ class BotTask:
             else:
                 logger.warning(f"{name} returned {kind_of(result)}: nothing to await. {WRITE_ASYNC}")
         except asyncio.CancelledError:
-            if not self._is_cancelled:
-                logger.warning(f"{name} was cancelled by its own code; that ends its session only")
+            self._warn_of_own_cancellation()
             return _of(Outcome.CANCELLED)
         except SystemExit as error:
             if self._bot.is_in_child:
@@ -136,6 +138,10 @@ class BotTask:
             self._note_failure(error, "failed")
             return Outcome.FAILED, f"The bot raised {type(error).__name__}; its log has the traceback."
         return _of(Outcome.COMPLETED)
+
+    def _warn_of_own_cancellation(self) -> None:
+        if not self._is_cancelled:
+            logger.warning(f"{self._bot.name} was cancelled by its own code; that ends its session only")
 
     def _note_failure(self, error: BaseException, what: str) -> None:
         frames = tracebacks.users_frames(error.__traceback__, self._bot.project)

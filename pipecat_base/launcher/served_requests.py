@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -14,10 +15,11 @@ from pipecat_base.api.requests import SESSION_ID_KEY
 from pipecat_base.bot.pod import LocalPod
 from pipecat_base.config.settings import ServerLimits
 from pipecat_base.errors import Refusal, StartupError
+from pipecat_base.logs.logger import logger
 from pipecat_base.server.connections import Connections
 from pipecat_base.server.error_responses import ON_REFUSAL, session_id_in, session_log_context
 from pipecat_base.server.handoff import ClosingWebSocket, serve_connection
-from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
+from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS, MAX_HEADERS
 from pipecat_base.server.loop_monitor import watch_own_loop
 from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.registry import Session, SessionState
@@ -26,11 +28,9 @@ from pipecat_base.workers.fork_server import leave_signals_to_launcher
 from pipecat_base.workers.http_proxy import NO_HOST
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import (
-    REFUSAL,
     Cancel,
     Close,
     Message,
-    Noted,
     Progress,
     Serve,
     SessionEnded,
@@ -41,6 +41,7 @@ from pipecat_base.workers.ipc.messages import (
 
 SIGNAL_CHECK_INTERVAL_SECONDS = 0.25
 ORPHANED_SESSION_TIMEOUT_SECONDS = 2.0
+NO_TIMEOUT_SECONDS = 7 * 86400.0
 
 
 class ServedRequests:
@@ -65,12 +66,14 @@ class ServedRequests:
         self._pod = pod
         self._app = app
         self._internal = internal
-        self._connections = Connections(limits, ())  # the launcher counts connections
+        self._connections = Connections(_loose(limits), (), max_headers=MAX_HEADERS + 1)
         self._project = project
         self._background = background
         self._state: Mapping[str, Any] = {}
-        self._unanswered: set[str] = set()
-        """Sessions of requests whose response has not begun, and that have not been admitted."""
+        self._pending: dict[int, Serve] = {}
+        """Requests that may still begin a session, by number."""
+        self._numbers: dict[str, int] = {}
+        """Of the requests that began the sessions that run."""
         self._cancelled: dict[str, Outcome] = {}
         """Sessions that were cancelled before they were admitted."""
         self._closing = asyncio.Event()
@@ -102,29 +105,40 @@ class ServedRequests:
             task.cancel()
 
     def _report(self, session: Session) -> None:
-        self._unanswered.discard(session.id)
-        cancelled = self._cancelled.pop(session.id, None)
-        if session.state is SessionState.ADMITTED and cancelled is not None:
-            self._pod.registry.cancel(session.id, cancelled)
+        if session.id not in self._numbers:
+            self._admit(session)
+        number = self._numbers[session.id]
         if session.state is SessionState.ENDED:
             assert session.report is not None
-            self._channel.send(SessionEnded.of(session.id, session.report, session.refusal))
+            del self._numbers[session.id]
+            self._channel.send(SessionEnded.of(session.id, number, session.report, session.refusal))
         else:
-            self._channel.send(StateEntered(session.id, session.state.value, session.transport.value))
+            self._channel.send(StateEntered(session.id, session.state.value, session.transport.value, number))
 
-    def _report_none(self, session_id: str | None) -> None:
+    def _admit(self, session: Session) -> None:
+        number = next((number for number, request in self._pending.items() if request.session_id == session.id), 0)
+        self._numbers[session.id] = number
+        cancelled = self._cancelled.pop(session.id, None)
+        if self._pending.pop(number, None) is None:  # the launcher has given the slot away meanwhile
+            cancelled = Outcome.CANCELLED
+        if cancelled is not None:
+            self._pod.registry.cancel(session.id, cancelled)
+
+    def _report_none(self, request: Serve, refusal: Refusal | None = None) -> None:
         """Report that a request is answered, or about to be, without having begun a session."""
-        if session_id in self._unanswered:
-            self._unanswered.discard(session_id)
+        if self._pending.pop(request.number, None) is not None:
+            session_id = request.session_id or ""
             self._cancelled.pop(session_id, None)
-            self._channel.send(SessionEnded(session_id))
+            refused = None if refusal is None else [refusal.code, refusal.field]
+            self._channel.send(SessionEnded(session_id, request.number, refusal=refused))
 
     def _on_message(self, message: Message, descriptors: list[int]) -> None:
         sockets = [socket.socket(fileno=descriptor) for descriptor in descriptors]
-        if isinstance(message, Serve) and sockets:
-            if message.session_id is not None:
-                self._begin(message.session_id)
-            task = asyncio.ensure_future(self._serve(message, sockets[0]))
+        if isinstance(message, Serve):
+            if message.number:
+                self._pending[message.number] = message
+                self._cancelled.pop(message.session_id or "", None)  # of an earlier session of this id
+            task = asyncio.ensure_future(self._serve(message, sockets))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         elif isinstance(message, Cancel):
@@ -134,27 +148,30 @@ class ServedRequests:
         elif isinstance(message, Close):
             self._closing.set()
 
-    def _begin(self, session_id: str) -> None:
-        if self._pod.registry.get(session_id) is None:
-            self._unanswered.add(session_id)
-            self._cancelled.pop(session_id, None)  # of an earlier session of this id
+    async def _serve(self, request: Serve, sockets: Sequence[socket.socket]) -> None:
+        try:
+            for sock in sockets:  # none where this process has no descriptor left
+                await self._serve_connection(request, sock)
+        except Exception as error:
+            logger.opt(exception=error).error(f"A connection was not served: {type(error).__name__}")
+        finally:
+            self._report_none(request)
 
-    async def _serve(self, request: Serve, sock: socket.socket) -> None:
+    async def _serve_connection(self, request: Serve, sock: socket.socket) -> None:
         served: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         closing = ClosingWebSocket()
+        refusals: list[Refusal] = []
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            self._complete(scope, request)
+            self._complete(scope, request, refusals)
             if scope["type"] == "websocket":
                 receive, send = closing.watch_receive(receive), closing.watch_send(send)
+            inside = self._internal if request.is_internal else self._app
             try:
                 with session_log_context(request.session_id or session_id_in(scope["headers"])):
-                    await (self._internal if request.is_internal else self._app)(
-                        scope, receive, self._noting_start(request.session_id, send)
-                    )
+                    await inside(scope, receive, self._reporting_first(request, refusals, send))
             finally:
-                self._report_none(request.session_id)
-                if closing.duplicate is not None and request.session_id is not None:
+                if closing.duplicate is not None and request.number:
                     closing.duplicate.close()  # the launcher's own descriptor closes last, when the slot is free
                 if not served.done():
                     served.set_result(None)
@@ -162,9 +179,8 @@ class ServedRequests:
         await serve_connection(app, self._connections, sock, request.head, request.early, closing)
         waited: set[asyncio.Future[None]] = {served, closing.lost}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        self._report_none(request.session_id)
 
-    def _complete(self, scope: Scope, request: Serve) -> None:
+    def _complete(self, scope: Scope, request: Serve, refusals: list[Refusal]) -> None:
         """Give the scope what only the launcher's server knows."""
         scope["client"], scope["server"] = (
             None if found is None else tuple(found) for found in (request.client, request.server)
@@ -173,23 +189,32 @@ class ServedRequests:
         scope["headers"] = [header for header in scope["headers"] if header != (b"host", NO_HOST)]
         scope.setdefault("state", {}).update(self._state)
         scope[SESSION_ID_KEY] = request.session_id
-        scope[ON_REFUSAL] = lambda refusal: self._note_refusal(request.session_id, refusal)
+        scope[ON_REFUSAL] = refusals.append
         if request.flow_config is not None:
             scope[FLOW_CONFIG_KEY] = request.flow_config
         if request.ice is not None:
             self._pod.give_ice_servers(request.ice)
 
-    def _note_refusal(self, session_id: str | None, refusal: Refusal) -> None:
-        if session_id is not None:
-            self._channel.send(Noted(session_id, REFUSAL, [refusal.code]))
+    def _reporting_first(self, request: Serve, refusals: list[Refusal], send: Send) -> Send:
+        """Report before the response begins: the slot is free when the caller hears that no session has begun."""
 
-    def _noting_start(self, session_id: str | None, send: Send) -> Send:
-        async def send_and_note(message: Any) -> None:
+        async def report_and_send(message: Any) -> None:
             if message["type"] in ("http.response.start", "websocket.http.response.start", "websocket.close"):
-                self._report_none(session_id)
+                self._report_none(request, refusals[0] if refusals else None)
             await send(message)
 
-        return send_and_note
+        return report_and_send
+
+
+def _loose(limits: ServerLimits) -> ServerLimits:
+    """Limits of connections from the launcher, which has enforced them already; heads grow as they are passed on."""
+    return replace(
+        limits,
+        max_head_bytes=2 * limits.max_head_bytes,
+        max_unfinished_bytes=2 * limits.max_unfinished_bytes,
+        head_timeout=NO_TIMEOUT_SECONDS,
+        body_timeout=NO_TIMEOUT_SECONDS,
+    )
 
 
 async def _keep_ignoring_signals() -> None:

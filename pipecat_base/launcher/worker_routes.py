@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from http import HTTPStatus
 from typing import Any
 
 from starlette.requests import Request
@@ -19,7 +20,16 @@ from pipecat_base.api.flow_config import SCOPE_KEY
 from pipecat_base.api.websocket import StreamTokens, stream_paths
 from pipecat_base.auth.tokens import Tokens
 from pipecat_base.config.settings import Settings
-from pipecat_base.errors import Malformed, NoProcess, NotReached, TooLarge, UnknownPeer
+from pipecat_base.errors import (
+    LAUNCHER_HEADER,
+    Malformed,
+    NoProcess,
+    NotReached,
+    Refusal,
+    TooLarge,
+    UnknownPeer,
+    refusal_from,
+)
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.error_responses import ON_REFUSAL
 from pipecat_base.sessions.outcome import Outcome
@@ -66,6 +76,7 @@ class WorkerRoutes:
 
     def _endpoint(self, serve: Callable[[Scope, Receive, Send], Awaitable[None]]) -> Endpoint:
         async def serve_or_refuse(scope: Scope, receive: Receive, send: Send) -> None:
+            send = RefusalWatch(scope, send).send
             try:
                 requests.session_id(Request(scope))
             except Malformed:  # refused behind the bot's middleware, as everything else
@@ -80,17 +91,27 @@ class WorkerRoutes:
         wanted = _session_request(request, TransportKind.WEBRTC if wants_webrtc(request) else TransportKind.PLAIN)
         # Read first: an upload that stalls holds no slot.
         body = await requests.raw_body(request, self._max_body_bytes)
-        lease = await self._begin(wanted, scope)
+        lease = await self._pool.begin(wanted)
+        response = ResponseWatch(send)
+        problem: Refusal | None = None
         try:
             async with self._watched(lease, receive):
-                await self._forward(lease, scope, body, receive, send)
-        except (NotReached, NoProcess):
-            stopped = lease.session.stop.done()
-            report = await lease.over if lease.over.done() or stopped else None
-            if report is None:
-                raise
+                await self._forward(lease, scope, body, receive, response.send)
+        except (NotReached, NoProcess) as refusal:
+            problem = refusal
+        if response.has_begun:
+            if problem is not None:
+                raise ConnectionResetError("the answer broke off")  # the server then closes the caller's connection
+            return
+        # The caller has left, or the worker has ended before it answered.
+        if problem is None or lease.over.done() or lease.session.stop.done():
             await asyncio.wait({lease.freed})
-            await bot_response(lease.session.id, report, self._failure_status)(scope, receive, send)
+            report = lease.over.result()
+            if report is not None:
+                await bot_response(lease.session.id, report, self._failure_status)(scope, receive, send)
+                return
+        if problem is not None:
+            raise problem
 
     @contextlib.asynccontextmanager
     async def _watched(self, lease: WorkerLease, receive: Receive) -> AsyncIterator[None]:
@@ -119,23 +140,41 @@ class WorkerRoutes:
         named = None if pc_id is None else self._pool.lease_of_peer(pc_id)
         lease = named or await self._pool.lease_of(wanted.session_id)
         again = _replay(body, receive)
-        if lease is not None:
-            with self._pool.registry.protect_from_eviction(wanted.session_id), OfferCount(lease) as count:
-                await self._pool.answer(scope, again, self._noting_peer(lease, send, count), lease)
-        elif pc_id is not None:
-            await self._pool.answer(scope, again, send)
-        else:
-            ice = await self._pool.peers_ice_servers()
-            lease = await self._begin(wanted, scope)
+        if lease is None and pc_id is not None:
+            await self._unknown_peer(scope, again, send)
+        elif lease is None:
+            lease = await self._pool.begin(wanted)
             with OfferCount(lease) as count:
+                ice = await self._pool.peers_ice_servers()
                 await self._forward(lease, scope, body, receive, self._noting_peer(lease, send, count), ice)
+        else:
+            with contextlib.suppress(_NotAnswered), self._pool.registry.protect_from_eviction(wanted.session_id):
+                await self._offer_again(scope, again, send, lease, is_named=named is not None)
+
+    async def _offer_again(
+        self, scope: Scope, receive: Receive, send: Send, lease: WorkerLease, *, is_named: bool
+    ) -> None:
+        with OfferCount(lease) as count:
+            ice = await self._pool.peers_ice_servers()
+            try:
+                await self._pool.answer(scope, receive, self._noting_peer(lease, send, count), lease, ice=ice)
+            except NotReached:
+                if not is_named:
+                    raise
+                raise UnknownPeer("This connection's call has ended.", field="pc_id") from None
+            if not count.was_answered:
+                raise _NotAnswered
 
     async def _candidates(self, scope: Scope, receive: Receive, send: Send) -> None:
         body = await requests.raw_body(Request(scope, receive), self._max_body_bytes)
         pc_id = await _peer_named_in(body)
         lease = None if pc_id is None else self._pool.lease_of_peer(pc_id)
+        await self._unknown_peer(scope, _replay(body, receive), send, lease)
+
+    async def _unknown_peer(self, scope: Scope, receive: Receive, send: Send, lease: WorkerLease | None = None) -> None:
+        """Have the peer's worker answer, or the control worker, which then refuses."""
         try:
-            await self._pool.answer(scope, _replay(body, receive), send, lease)
+            await self._pool.answer(scope, receive, send, lease)
         except NotReached:
             raise UnknownPeer("This connection's call has ended.", field="pc_id") from None
 
@@ -150,11 +189,6 @@ class WorkerRoutes:
             if lease.over.result() is None:
                 self._tokens.restore(token)
 
-    async def _begin(self, wanted: SessionRequest, scope: Scope) -> WorkerLease:
-        lease = await self._pool.begin(wanted)
-        lease.on_refusal = scope.get(ON_REFUSAL, lease.on_refusal)
-        return lease
-
     async def _forward(
         self, lease: WorkerLease, scope: Scope, body: bytes, receive: Receive, send: Send, ice: Any = None
     ) -> None:
@@ -167,27 +201,76 @@ class WorkerRoutes:
 
     def _noting_peer(self, lease: WorkerLease, send: Send, count: OfferCount) -> Send:
         """Keep the ``pc_id`` of an answer: later requests name only that."""
-        status, answer = 0, bytearray()
 
-        async def send_and_note(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            if status == 200 and len(answer) <= MAX_ANSWER_BYTES:
-                answer.extend(message.get("body", b""))
-                if message["type"] == "http.response.body" and not message.get("more_body"):
-                    count.was_answered = True
-                    self._note(lease, bytes(answer))
-            await send(message)
+        def note(status: int, answer: Any) -> None:
+            if status == HTTPStatus.OK:
+                count.was_answered = True
+                pc_id = answer.get("pc_id") if isinstance(answer, dict) else None
+                if isinstance(pc_id, str):
+                    self._pool.note_peer(lease, pc_id)
 
-        return send_and_note
+        return JsonWatch(send, note).send
 
-    def _note(self, lease: WorkerLease, answer: bytes) -> None:
+
+class _NotAnswered(Exception):
+    """An offer was refused."""
+
+
+class ResponseWatch:
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.has_begun = False
+
+    async def send(self, message: Message) -> None:
+        self.has_begun = True
+        await self._send(message)
+
+
+class JsonWatch:
+    """Calls ``note`` with the status and the JSON of a response, before its last part is sent; None if it is large."""
+
+    def __init__(self, send: Send, note: Callable[[int, Any], None]) -> None:
+        self._send = send
+        self._note = note
+        self._status = 0
+        self._content = bytearray()
+
+    async def send(self, message: Message) -> None:
+        self._status = message.get("status", self._status)
+        if len(self._content) <= MAX_ANSWER_BYTES:
+            self._content += message.get("body", b"")
+        if message["type"] == "http.response.body" and not message.get("more_body"):
+            self._note(self._status, self._parsed())
+        await self._send(message)
+
+    def _parsed(self) -> Any:
+        if len(self._content) > MAX_ANSWER_BYTES:
+            return None
         try:
-            pc_id = json.loads(answer)["pc_id"]
-        except (ValueError, KeyError, TypeError, RecursionError):
-            return
-        if isinstance(pc_id, str):
-            self._pool.note_peer(lease, pc_id)
+            return json.loads(self._content)
+        except (ValueError, RecursionError):
+            return None
+
+
+class RefusalWatch(JsonWatch):
+    """Reports a refusal that a worker has answered, as one of the launcher's own."""
+
+    def __init__(self, scope: Scope, send: Send) -> None:
+        super().__init__(send, self._report)
+        self._on_refusal: Callable[[Refusal], None] = scope.get(ON_REFUSAL, _ignore)
+        self._is_launchers = False
+
+    async def send(self, message: Message) -> None:
+        names = [name for name, _ in message.get("headers", ())]
+        self._is_launchers = self._is_launchers or LAUNCHER_HEADER.encode() in names
+        await super().send(message)
+
+    def _report(self, status: int, content: Any) -> None:
+        if self._is_launchers and (refusal := refusal_from(content)) is not None:
+            self._on_refusal(refusal)
+
+
+def _ignore(refusal: Refusal) -> None: ...
 
 
 class OfferCount:

@@ -10,7 +10,7 @@ from pipecat_base.config.settings import ServerLimits
 from pipecat_base.errors import Refusal
 from pipecat_base.logs.logger import logger
 from pipecat_base.logs.throttle import LogThrottle
-from pipecat_base.server.limits import SPARE_CONNECTIONS, BufferBudget, connections_for, descriptor_limit
+from pipecat_base.server.limits import MAX_HEADERS, SPARE_CONNECTIONS, BufferBudget, connections_for, descriptor_limit
 
 NEW_CONNECTION_GRACE_SECONDS = 0.2
 """A new connection is not evicted this soon: its request may have arrived and not been read yet."""
@@ -31,8 +31,10 @@ class Connections:
         members: Collection[Any],
         on_refusal: Callable[[Refusal], None] = lambda refusal: None,
         clock: Callable[[], float] = time.monotonic,
+        max_headers: int = MAX_HEADERS,
     ) -> None:
         self.on_refusal = on_refusal
+        self.max_headers = max_headers
         self.limits = limits
         self.max_connections = limits.max_connections or connections_for(descriptor_limit())
         self.buffer_budget = BufferBudget(limits.max_unfinished_bytes)

@@ -70,8 +70,20 @@ async def serve_connection(
     transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
     if not head:
         duplicate.close()
+        _note_loss(protocol, closing)
     found: asyncio.Transport = transport
     return found
+
+
+def _note_loss(protocol: Any, closing: ClosingWebSocket) -> None:
+    connection_lost = protocol.connection_lost
+
+    def on_connection_lost(error: Exception | None) -> None:
+        if not closing.lost.done():
+            closing.lost.set_result(None)
+        connection_lost(error)
+
+    protocol.connection_lost = on_connection_lost
 
 
 def _watch_end(transport: asyncio.BaseTransport, duplicate: socket.socket, closing: ClosingWebSocket) -> None:

@@ -166,14 +166,18 @@ class HttpConnection(H11Protocol):
             self._has_body = True
         elif isinstance(event, h11.EndOfMessage):
             self._buffer_budget.clear()
-            if len(event.headers) > MAX_HEADERS:
+            if len(event.headers) > self._connections.max_headers:
                 raise _too_many_headers()
-        elif event is h11.NEED_DATA and self.conn.their_state is h11.IDLE and self._lines > MAX_HEADERS + 1:
+        elif (
+            event is h11.NEED_DATA
+            and self.conn.their_state is h11.IDLE
+            and self._lines > self._connections.max_headers + 1
+        ):
             raise _too_many_headers()
 
     def _check_head(self, head: h11.Request) -> None:
         names = [name for name, _ in head.headers]
-        if len(names) > MAX_HEADERS:
+        if len(names) > self._connections.max_headers:
             raise _too_many_headers()
         if all(name in names for name in FRAMING):  # request smuggling, RFC 9112 section 6.1
             raise Malformed("Both Content-Length and Transfer-Encoding are set.")

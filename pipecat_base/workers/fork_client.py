@@ -93,10 +93,10 @@ class ForkClient:
             if forked is None or forked.done():  # the first template process, or the requester no longer waits
                 if message.problem is None:
                     self._unclaimed.add(message.pid)
-            elif message.problem is None:
+            elif message.problem is None and message.pid > 1:
                 forked.set_result(message.pid)
             else:
-                forked.set_exception(ForkFailed(message.problem))
+                forked.set_exception(ForkFailed(message.problem or "no process"))
         elif isinstance(message, Exited):
             exited = self._children.pop(message.pid, None)
             if message.pid in self._unclaimed:

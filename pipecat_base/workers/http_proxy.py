@@ -6,11 +6,14 @@ import asyncio
 import contextlib
 import json
 import socket
+from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 import h11
 from starlette.types import Message, Receive, Scope, Send
 
+from pipecat_base.auth.internal_headers import TOKEN_HEADER
 from pipecat_base.errors import Malformed, NotReached, refusal_from
 from pipecat_base.server import large_json
 
@@ -44,8 +47,20 @@ async def forward(sock: socket.socket, scope: Scope, receive: Receive, send: Sen
             await writer.wait_closed()
 
 
-async def ask(sock: socket.socket, method: str, path: str, content: Any = None) -> Any:
-    """Make a request of the launcher's own, and return the JSON of the response; raises its Refusal, or NotReached."""
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    content: Any
+
+    def result(self) -> Any:
+        """Return the JSON, or raise the refusal that it is."""
+        if self.status >= HTTPStatus.BAD_REQUEST:
+            raise refusal_from(self.content) or NotReached("The bot's process failed.")
+        return self.content
+
+
+async def ask(sock: socket.socket, method: str, path: str, content: Any = None) -> Answer:
+    """Make a request of the launcher's own; raises NotReached."""
     body = b"" if content is None else await large_json.dumps(content)
     scope: Scope = {"method": method, "path": path, "headers": [(b"content-length", b"%d" % len(body))]}
     left = asyncio.get_running_loop().create_future()
@@ -67,9 +82,7 @@ async def ask(sock: socket.socket, method: str, path: str, content: Any = None) 
         found = json.loads(answer or b"null")
     except (ValueError, RecursionError):
         found = None
-    if status >= 400:
-        raise refusal_from(found) or NotReached("The bot's process failed.")
-    return found
+    return Answer(status, found)
 
 
 class _Exchange:
@@ -81,7 +94,7 @@ class _Exchange:
 
     async def upload(self, request: h11.Request, message: Message, receive: Receive) -> None:
         """Send the request; then close the connection as soon as the caller disconnects."""
-        with contextlib.suppress(OSError, h11.LocalProtocolError):
+        with contextlib.suppress(OSError, RuntimeError, h11.LocalProtocolError):
             await self._write(request)
             while message["type"] != "http.disconnect":
                 if message.get("body"):
@@ -139,7 +152,8 @@ def _request(scope: Scope, *, has_body: bool) -> h11.Request:
     target: bytes = scope.get("raw_path") or scope["path"].encode()
     if scope.get("query_string"):
         target += b"?" + scope["query_string"]
-    headers = [(name, value.strip()) for name, value in scope["headers"] if name not in (*HOP_BY_HOP, b"host")]
+    left_out = (*HOP_BY_HOP, b"host", TOKEN_HEADER.encode())  # the gateway's secret is not for the bot
+    headers = [(name, value.strip()) for name, value in scope["headers"] if name not in left_out]
     # HTTP/1.1 allows one Host header: the first, which the bot's own server would use.
     headers.append((b"host", next((value for name, value in scope["headers"] if name == b"host"), NO_HOST)))
     if has_body and not any(name == b"content-length" for name, _ in headers):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from starlette.types import Message, Receive, Scope, Send
@@ -20,7 +22,7 @@ from pipecat_base.sessions.slots import HeldSlot
 from pipecat_base.sessions.transports import MoqServer, Transport, TransportKind, WhatsAppCall, as_dict
 from pipecat_base.telemetry.bus import Emit
 from pipecat_base.workers import http_proxy, websocket_handoff
-from pipecat_base.workers.ipc.messages import FILE, MOQ, PEER, REFUSAL, Cancel, Serve, SessionEnded
+from pipecat_base.workers.ipc.messages import FILE, MAX_URL, MOQ, Cancel, Serve, SessionEnded
 from pipecat_base.workers.limits import WorkerLimits
 from pipecat_base.workers.process import WorkerProcess
 from pipecat_base.workers.websocket_handoff import WebSocketHandoff
@@ -32,6 +34,8 @@ MAX_WORKERS_TRIED = 3
 """For one session, while workers die before it begins in them."""
 DEATH_NOTICE_SECONDS = 3.0
 """From the end of a worker's connection to the news of its death."""
+NEWS_SECONDS = 1.0
+"""From a worker's response to its message that tells whether a session has begun."""
 MAX_UPLOADS = 1000
 """Files remembered for one session, however many its process reports."""
 
@@ -51,8 +55,6 @@ class WorkerSource(Protocol):
     async def take(self, lease: WorkerLease) -> WorkerProcess: ...
 
     def give_back(self, lease: WorkerLease, worker: WorkerProcess) -> None: ...
-
-    def note_peer(self, lease: WorkerLease, pc_id: str) -> None: ...
 
     async def peers_ice_servers(self) -> list[dict[str, Any]] | None: ...
 
@@ -83,6 +85,8 @@ class WorkerLease(HeldSlot):
         self._was_accepted = loop.create_future()
         self._lost = loop.create_future()
         """Done when the worker died before the session began; the next attempt replaces it."""
+        self._number = 0
+        """Names, in the worker's messages, the request that may begin this session."""
         self._workers_tried = 0
         self._run_started_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -94,7 +98,9 @@ class WorkerLease(HeldSlot):
 
     # Messages of the worker.
 
-    def on_state(self, state: SessionState, transport: TransportKind) -> None:
+    def on_state(self, number: int, state: SessionState, transport: TransportKind) -> None:
+        if number != self._number or self.over.done():
+            return
         self._registry.announce(self.session, transport)
         if not self._has_begun.done():
             self._has_begun.set_result(None)
@@ -112,27 +118,29 @@ class WorkerLease(HeldSlot):
             self._run_started_at = time.monotonic()
 
     def on_noted(self, kind: str, values: list[str]) -> None:
-        if kind == PEER and values:
-            self._pool.note_peer(self, values[0])
-        elif kind == FILE:
-            self.uploads += values[: MAX_UPLOADS - len(self.uploads)]
+        if kind == FILE:
+            self.uploads += [url for url in values if len(url) <= MAX_URL][: MAX_UPLOADS - len(self.uploads)]
         elif kind == MOQ:
             self._on_serving(values)
-        elif kind == REFUSAL and (refusal := _refusal(values)) is not None:
-            refusal.session_id = self.session.id
-            self.on_refusal(refusal)
 
     def on_ended(self, message: SessionEnded) -> None:
-        self._ended_in_worker = True
-        if message.outcome is None:
+        if message.number != self._number or self.over.done():
+            return
+        refusal = _refusal([*(message.refusal or [None, None]), message.message])
+        if refusal is not None:
+            refusal.session_id = self.session.id
+        if message.outcome is None and not self._has_begun.done():
+            if refusal is not None:
+                self.on_refusal(refusal)
             _settle(self.over, None)
             return
+        self._ended_in_worker = True
         try:
             report = message.report()
         except ValueError:
             report = Report(Outcome.FAILED, "The bot's process sent an invalid report.", self._seconds())
-        self.session.refusal = _refusal([*(message.refusal or [None, None]), message.message])
-        if self.session.refusal is None:
+        self.session.refusal = refusal
+        if refusal is None:
             self._settle_with(report)
         else:
             _settle(self.over, report)
@@ -200,6 +208,7 @@ class WorkerLease(HeldSlot):
             self.worker.send(Cancel(self.session.id, outcome.value))
 
     def _report_of_death(self, worker: WorkerProcess) -> Report:
+        self._registry.announce(self.session, self.session.transport)
         how = f"{worker.died.result()}{_others(worker.calls_at_end)}"
         outcome = self.session.outcome or Outcome.FAILED
         with logger.contextualize(session_id=self.session.id):
@@ -223,24 +232,33 @@ class WorkerLease(HeldSlot):
     async def _give_back(self, outcome: Outcome) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self.worker is not None:
+        worker, self.worker = self.worker, None
+        if worker is None:
+            return
+        try:
             if not self.over.done():
-                self._send_cancel(outcome)
-            self._pool.give_back(self, self.worker)
+                worker.send(Cancel(self.session.id, outcome.value))
+                await asyncio.wait({self.over})
+        finally:  # the time for closing is bounded
+            worker.is_spoiled = worker.is_spoiled or not self.over.done()
+            self._pool.give_back(self, worker)
 
     # Requests, served by the worker.
 
     async def take_worker(self) -> WorkerProcess:
         """Lease a worker, if none is; raises NoProcess."""
-        if self.worker is None:
+        while self.worker is None:
             try:
-                self.worker = await self._pool.take(self)
+                worker = await self._pool.take(self)
             except NoProcess as refusal:
                 if not self.session.stop.done():
                     self._registry.announce(self.session, self.session.transport)
                     self.session.refusal = refusal
                     _settle(self.over, None)
                 raise
+            if self.over.done():
+                raise NotReached("The bot's process ended before it had answered.", session_id=self.session.id)
+            self.worker = None if worker.died.done() else worker
         return self.worker
 
     async def forward(
@@ -256,30 +274,50 @@ class WorkerLease(HeldSlot):
         async def respond(sock: socket.socket) -> None:
             await http_proxy.forward(sock, scope, self._replay(body, receive), self._after_the_end(send))
 
-        request = Serve.of(scope, session_id=self.session.id, ice=ice)
-        await self._exchange(request, respond)
+        await self._exchange(Serve.of(scope, session_id=self.session.id, ice=ice), respond)
 
-    async def _exchange(self, request: Serve, respond: Callable[[socket.socket], Any]) -> Any:
-        while True:
-            worker = await self.take_worker()
-            responding = asyncio.ensure_future(respond(worker.connect(request)))
-            try:
-                await asyncio.wait({responding, self.over}, return_when=asyncio.FIRST_COMPLETED)
-                if not responding.done() and self.over.result() is not None:
-                    await asyncio.wait({responding}, timeout=self._pool.limits.closing if self._ended_in_worker else 0)
-                    if not responding.done():
-                        raise NotReached("The bot's process does not answer.", session_id=self.session.id)
-                return await responding
-            except NotReached:
-                if not self.over.done() and not self._lost.done():
-                    await asyncio.wait(
-                        {self._lost, self.over}, timeout=DEATH_NOTICE_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                    )
-                if self.over.done() or not self._lost.done():
-                    raise
+    async def _exchange(self, request: Serve, respond: Callable[[socket.socket], Awaitable[T]]) -> T:
+        """Have a worker serve a request that may begin the session; another one, if it dies before that."""
+        try:
+            while True:
+                worker = await self.take_worker()
                 self._lost = asyncio.get_running_loop().create_future()
-            finally:
-                responding.cancel()
+                responding = asyncio.ensure_future(respond(worker.connect(self._numbered(worker, request))))
+                try:
+                    return await self._response(responding)
+                except NotReached:
+                    waited: set[asyncio.Future[Any]] = {self._lost, self.over}
+                    await asyncio.wait(waited, timeout=DEATH_NOTICE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+                    if self.over.done() or not self._lost.done():
+                        raise
+                finally:
+                    responding.cancel()
+        finally:
+            await self._ensure_news()
+
+    def _numbered(self, worker: WorkerProcess, request: Serve) -> Serve:
+        self._number = worker.next_number()
+        return replace(request, number=self._number)
+
+    async def _response(self, responding: asyncio.Future[T]) -> T:
+        waited: set[asyncio.Future[Any]] = {responding, self.over}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        if not responding.done() and self.over.result() is not None:
+            await asyncio.wait({responding}, timeout=self._pool.limits.closing if self._ended_in_worker else 0)
+            if not responding.done():
+                raise NotReached("The bot's process does not answer.", session_id=self.session.id)
+        return await responding
+
+    async def _ensure_news(self) -> None:
+        """Free the slot if a worker has answered, and does not say whether the session has begun."""
+        if self.worker is None or self._has_begun.done() or self.over.done():
+            return
+        self.worker.poll()
+        news: set[asyncio.Future[Any]] = {self._has_begun, self.over}
+        await asyncio.wait(news, timeout=NEWS_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if not self._has_begun.done() and not self.over.done():
+            self.worker.is_spoiled = True
+            _settle(self.over, None)
 
     def _replay(self, body: bytes, receive: Receive) -> Receive:
         """Give the whole body again; a disconnect is passed on once the session has begun."""
@@ -309,10 +347,11 @@ class WorkerLease(HeldSlot):
 
         return send_later
 
-    async def ask(self, method: str, path: str, content: Any = None, *, ice: Any = None) -> Any:
-        """Make a request of the launcher's own; return the JSON of the response. Raises Refusal."""
+    async def _begin(self, path: str, content: Any, *, ice: Any = None) -> Any:
+        """Make a request of the launcher's own that begins the session; return its answer. Raises Refusal."""
         request = Serve(session_id=self.session.id, is_internal=True, ice=ice)
-        return await self._exchange(request, lambda sock: http_proxy.ask(sock, method, path, content))
+        answer = await self._exchange(request, lambda sock: http_proxy.ask(sock, "POST", path, content))
+        return answer.result()
 
     async def start(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> None:
         if isinstance(transport, MoqServer):
@@ -321,31 +360,48 @@ class WorkerLease(HeldSlot):
         caller = [self.session.caller.peer, self.session.caller.traceparent]
         content = {"transport": as_dict(transport), "body": body, "flow_config": flow_config, "caller": caller}
         try:
-            await self.ask("POST", "/sessions", content)
+            await self._begin("/sessions", content)
         except Refusal as refusal:
-            self.session.refusal = refusal
+            if self.session.stop.done() or self._has_begun.done():
+                return  # the session is being ended, or has ended; its report says how
+            self.session.refusal = self.session.refusal or refusal
+            self.background_run = None  # the slot is free before the caller hears of it
             _settle(self.over, None)
+            raise
+        except BaseException:
+            self._registry.cancel(self.session.id, Outcome.CANCELLED)
             raise
 
     async def pick_up(self, call: WhatsAppCall) -> str:
         self.offers += 1  # a reload does not end its session
         ice = await self._pool.peers_ice_servers()
-        answer = await self.ask("POST", "/calls", as_dict(call), ice=ice)
+        content = {"call": as_dict(call), "max_seconds": self.session.max_seconds}
+        if self._has_begun.done():  # it waits for its offer, and the call takes it over
+            answer = await self._ask("/calls", content, ice=ice)
+        else:
+            answer = await self._begin("/calls", content, ice=ice)
         return str(answer["sdp"])
 
     async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
         """Run the session of a call that :meth:`pick_up` answered."""
         await self._connect()
         report = await self.until_over()
-        assert report is not None, "the session began when the call was answered"
-        return report
+        return report or Report(Outcome.FAILED, "The bot's process ended the session.", self._seconds())
 
     async def _connect(self) -> None:
-        await self.ask("POST", "/calls/connect")
+        await self._ask("/calls/connect")
 
     async def hang_up(self) -> None:
-        if self.worker is not None and not self.over.done():
-            await self.ask("POST", "/calls/hang-up")
+        with contextlib.suppress(Refusal):  # the session has ended already
+            await self._ask("/calls/hang-up")
+
+    async def _ask(self, path: str, content: Any = None, *, ice: Any = None) -> Any:
+        """Make a request of the launcher's own for a session that has begun."""
+        worker = self.worker
+        if worker is None or worker.died.done():
+            raise NotReached("The bot's process has ended.", session_id=self.session.id)
+        request = Serve(session_id=self.session.id, is_internal=True, ice=ice)
+        return (await http_proxy.ask(worker.connect(request), "POST", path, content)).result()
 
     # WebSockets, handed over to the worker.
 
@@ -357,10 +413,11 @@ class WorkerLease(HeldSlot):
             while not self.over.done():
                 worker = await self.take_worker()
                 if handoff.has_disconnected():  # while it waited for a process
+                    handoff.abandon()
                     self._settle_with(Report(Outcome.DISCONNECTED, MESSAGES[Outcome.DISCONNECTED], 0.0))
                     break
                 self._lost = asyncio.get_running_loop().create_future()
-                handoff.give_to(worker.serve, request, websocket.scope)
+                handoff.give_to(worker.serve, self._numbered(worker, request), websocket.scope)
                 watching = [
                     asyncio.ensure_future(self._pass_on_accept(websocket)),
                     asyncio.ensure_future(self._watch_disconnect(handoff, worker)),
@@ -370,6 +427,8 @@ class WorkerLease(HeldSlot):
                     task.cancel()
         except NoProcess:
             if not self.session.stop.done():
+                if self._workers_tried:
+                    handoff.close(*CLOSE_CODES[Outcome.FAILED], was_accepted=False)
                 raise
         except BaseException:
             handoff.abandon()
@@ -395,7 +454,7 @@ class WorkerLease(HeldSlot):
 
     def _close_websocket(self, handoff: WebSocketHandoff) -> None:
         report = self.over.result()
-        if report is None:
+        if report is None or self.session.refusal is not None:
             handoff.abandon()  # the worker's answer may still be on its way
             return
         if self._ended_in_worker:
@@ -412,11 +471,11 @@ def _others(calls: int) -> str:
 
 async def _responds(worker: WorkerProcess) -> bool:
     try:
-        asking = http_proxy.ask(worker.connect(Serve(is_internal=True)), "GET", "/livez")
-        await asyncio.wait_for(asking, PING_TIMEOUT_SECONDS)
+        async with asyncio.timeout(PING_TIMEOUT_SECONDS):
+            await http_proxy.ask(worker.connect(Serve(is_internal=True)), "GET", "/livez")
     except TimeoutError:
         return False
-    except Refusal:
+    except (Refusal, OSError):
         pass
     return True
 

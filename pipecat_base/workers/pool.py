@@ -194,7 +194,8 @@ class WorkerPool:
             self._revision.retire(worker)
 
     def note_peer(self, lease: WorkerLease, pc_id: str) -> None:
-        self._peers.setdefault(pc_id, lease)
+        if self._leases.get(lease.session.id) is lease:
+            self._peers.setdefault(pc_id, lease)
 
     async def renew(self, variables: Mapping[str, str]) -> None:
         """Import the bot again, in a new revision; running calls end in the old one. Raises StartupError."""
@@ -279,13 +280,15 @@ class WorkerPool:
     def lease_of_peer(self, pc_id: str) -> WorkerLease | None:
         return self._peers.get(pc_id)
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send, lease: WorkerLease | None = None) -> None:
+    async def answer(
+        self, scope: Scope, receive: Receive, send: Send, lease: WorkerLease | None = None, *, ice: Any = None
+    ) -> None:
         """Forward a request that begins no session to its session's worker, or to the control worker."""
         lease = lease or await self.lease_of(session_id_in(scope["headers"]) or "")
         worker = self._revision.control_worker if lease is None else lease.worker
         if worker is None or worker.died.done():
             raise NotReached("The bot's lead process is being started.")
-        request = Serve.of(scope)
+        request = Serve.of(scope, ice=ice)
         if scope["type"] == "websocket":
             handoff = scope["extensions"][EXTENSION]
             if not handoff.has_disconnected():

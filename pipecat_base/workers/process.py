@@ -51,7 +51,7 @@ class WorkerDied(Exception):
 class SessionInWorker(Protocol):
     """The launcher's side of a session that a worker runs; its methods are called as the worker's messages arrive."""
 
-    def on_state(self, state: SessionState, transport: TransportKind) -> None: ...
+    def on_state(self, number: int, state: SessionState, transport: TransportKind) -> None: ...
 
     def on_noted(self, kind: str, values: list[str]) -> None: ...
 
@@ -74,11 +74,15 @@ class WorkerProcess:
         self.idle: asyncio.Future[Progress] = loop.create_future()
         self.died: asyncio.Future[str] = loop.create_future()
         self.has_taken_calls = False
+        self.is_spoiled = False
+        """True if it has broken a rule, or may still run a session that is over here: it takes no more."""
         self.calls_at_end = 0
         self.calls_run = 0
         """Calls of the past whose bot ran."""
         self.reason: str | None = None
         """Why the launcher has killed it."""
+        self._numbered = 0
+        self._unreported: set[int] = set()
         self._sessions: dict[str, SessionInWorker] = {}
         self._running: set[str] = set()
         """Sessions whose bot has run."""
@@ -106,6 +110,12 @@ class WorkerProcess:
 
     def send(self, message: Message) -> None:
         self._channel.send(message)
+
+    def next_number(self) -> int:
+        """Number a request whose end the worker reports."""
+        self._numbered += 1
+        self._unreported.add(self._numbered)
+        return self._numbered
 
     def serve(self, descriptor: int, request: Serve) -> None:
         """Have the worker serve a duplicate of the connection."""
@@ -142,6 +152,9 @@ class WorkerProcess:
         if isinstance(message, EventEmitted) and self._events.take(message.name):
             if message.session_id in self._sessions or message.name == PROCESS_EVENT:
                 self._on_event(message)
+        elif isinstance(message, SessionEnded) and message.number in self._unreported:
+            self._unreported.discard(message.number)
+            self._on_session_message(message)
         elif not self._messages.take():
             self._reject("was killed, as it sent too many messages")
         elif isinstance(message, EventEmitted):
@@ -170,7 +183,7 @@ class WorkerProcess:
         if isinstance(message, StateEntered):
             if message.state == SessionState.RUNNING.value:
                 self._running.add(message.session_id)
-            session.on_state(SessionState(message.state), TransportKind(message.transport))
+            session.on_state(message.number, SessionState(message.state), TransportKind(message.transport))
         elif isinstance(message, Noted):
             session.on_noted(message.kind, message.values)
         else:

@@ -166,14 +166,14 @@ class Revision:
         self._serve_waiting()
         others = sum(self._free_slots(other) for other in self._open if other is not worker)
         limit = self._limits.calls_before_restart
-        is_spent = limit is not None and worker.calls_run >= limit
+        is_spent = worker.is_spoiled or (limit is not None and worker.calls_run >= limit)
         is_surplus = worker.calls_run > 0 and others >= self._limits.idle
         if not worker.calls and (is_spent or is_surplus):
             self._open.remove(worker)
             self.retire(worker)
 
     def _free_slots(self, worker: WorkerProcess) -> int:
-        if worker.died.done():
+        if worker.died.done() or worker.is_spoiled:
             return 0
         limit = self._limits.calls_before_restart
         left = self._limits.calls if limit is None else limit - worker.calls_run - worker.calls
@@ -187,7 +187,8 @@ class Revision:
         worker = self.control_worker
         if worker is None or worker.died.done():
             raise NotReached("The bot's lead process is being started.")
-        return await http_proxy.ask(worker.connect(Serve(is_internal=True)), method, path, content)
+        answer = await http_proxy.ask(worker.connect(Serve(is_internal=True)), method, path, content)
+        return answer.result()
 
     def has(self, worker: WorkerProcess) -> bool:
         return worker in self._workers

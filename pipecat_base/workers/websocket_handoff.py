@@ -22,6 +22,7 @@ from starlette.websockets import WebSocket
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from pipecat_base.auth.internal_headers import TOKEN_HEADER
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.handshake import address, subprotocols
 from pipecat_base.server.limits import LINGER_SECONDS
@@ -200,7 +201,10 @@ def _request(scope: Scope) -> bytes:
     target: bytes = scope.get("raw_path") or scope["path"].encode()
     if scope["query_string"]:
         target += b"?" + scope["query_string"]
-    lines = [b"GET " + target + b" HTTP/1.1", *(name + b": " + value for name, value in scope["headers"])]
+    lines = [
+        b"GET " + target + b" HTTP/1.1",
+        *(name + b": " + value for name, value in scope["headers"] if name != TOKEN_HEADER.encode()),
+    ]
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
 

@@ -124,7 +124,9 @@ class Serve(Message):
 
     Attributes:
         client, server, scheme: As in the ASGI scope of the caller's own request.
-        session_id: Of the session that the request may begin or belongs to; the worker reports when it has served it.
+        session_id: Of the session that the request may begin, or belongs to.
+        number: Of a request that may begin a session: the worker's messages about the session repeat it, and it sends
+            one :class:`SessionEnded` in any case. 0 for other requests.
         is_internal: The launcher's own request, for :mod:`pipecat_base.api.internal`.
         flow_config: Of a WebSocket's session.
         ice: ICE servers for peers, so that the worker does not look them up.
@@ -136,6 +138,7 @@ class Serve(Message):
     head: bytes = b""
     early: bytes = b""
     session_id: str | None = None
+    number: int = 0
     is_internal: bool = False
     flow_config: str | None = None
     ice: list[dict[str, Any]] | None = None
@@ -190,6 +193,7 @@ class StateEntered(Message):
     session_id: str
     state: str
     transport: str
+    number: int
 
 
 @dataclass(frozen=True)
@@ -200,11 +204,11 @@ class Noted(Message):
 
     session_id: str
     kind: str
-    """PEER (its pc_id), FILE (its URL), MOQ (the certificates' fingerprints) or REFUSAL (its code)."""
+    """FILE (its URL) or MOQ (the certificates' fingerprints)."""
     values: list[str]
 
 
-PEER, FILE, MOQ, REFUSAL = "peer", "file", "moq", "refusal"
+FILE, MOQ = "file", "moq"
 
 
 @dataclass(frozen=True)
@@ -219,16 +223,17 @@ class EventEmitted(Message):
 
 @dataclass(frozen=True)
 class SessionEnded(Message):
-    """A session has ended in its worker, or a request that may have begun one is served. ``outcome`` None: none began.
+    """A session has ended in its worker; with ``outcome`` None, the response of a request begins that began none.
 
     Attributes:
         bot_error: The exception, then its frames.
-        refusal: Code and field of a refusal that ended the session before its bot ran.
+        refusal: Code and field of a refusal that ended the session before its bot ran, or of the request.
     """
 
     max_bytes = LARGE
 
     session_id: str
+    number: int
     outcome: str | None = None
     message: str = ""
     seconds: float = 0.0
@@ -236,10 +241,10 @@ class SessionEnded(Message):
     refusal: list[str | None] | None = None
 
     @classmethod
-    def of(cls, session_id: str, report: Report, refusal: Refusal | None) -> SessionEnded:
+    def of(cls, session_id: str, number: int, report: Report, refusal: Refusal | None) -> SessionEnded:
         bot_error = None if report.bot_error is None else [report.bot_error.summary, *report.bot_error.frames]
         refused = None if refusal is None else [refusal.code, refusal.field]
-        return cls(session_id, report.outcome.value, report.message, report.seconds, bot_error, refused)
+        return cls(session_id, number, report.outcome.value, report.message, report.seconds, bot_error, refused)
 
     def report(self) -> Report:
         return Report(Outcome(self.outcome), self.message, self.seconds, _bot_error(self.bot_error))

@@ -48,7 +48,7 @@ def test_a_bot_that_ends_what_it_finds_on_the_loop_ends_its_own_session_only(lau
         response = launcher.post({"do": deed}, x_daily_session_id=f"s-{deed}")
         assert response.headers["x-pipecat-session-outcome"] == outcome
         if line is not None:
-            launcher.wait_for_log(line)
+            launcher.wait_for_log(line, 1 + before)
     assert others.lost == 0
     assert launcher.http.get("/livez").status_code == launcher.http.get("/readyz").status_code == 200
     # The next call has all that it needs.
