@@ -34,10 +34,19 @@ ICE_FAULTS = ("refusing", "hanging", "garbage")
 Samples = dict[str, list[float]]
 
 
-def start(which: str, bot: Path, **variables: str) -> tuple[subprocess.Popen[bytes], int]:
+class NotReady(SystemExit):
+    """A launcher, or a floor, that cannot be measured."""
+
+
+def free_port() -> int:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
-        port = sock.getsockname()[1]
+        port: int = sock.getsockname()[1]
+        return port
+
+
+def start(which: str, bot: Path, **variables: str) -> tuple[subprocess.Popen[bytes], int]:
+    port = free_port()
     environment = {
         "PORT": str(port),
         "PIPECAT_HOST": "127.0.0.1",
@@ -50,23 +59,25 @@ def start(which: str, bot: Path, **variables: str) -> tuple[subprocess.Popen[byt
     return process, port
 
 
-def wait_until_ready(port: int) -> None:
+def wait_until_ready(port: int, process: subprocess.Popen[bytes] | None = None) -> None:
     url = f"http://127.0.0.1:{port}/readyz"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=30) as answer:
             if answer.status == 200:
                 return
+        if process is not None and process.poll() is not None:
+            raise NotReady(f"it ended with exit status {process.returncode} before it was ready")
         # The launcher answers while it imports: probes at once after each other would be most of what is measured.
         time.sleep(0.02)
-    raise SystemExit(f"nothing is ready on port {port} after a minute")
+    raise NotReady(f"nothing is ready on port {port} after a minute")
 
 
 @contextlib.contextmanager
 def running(which: str, bot: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     process, port = start(which, bot, **variables)
     try:
-        wait_until_ready(port)
+        wait_until_ready(port, process)
         yield process, port
     finally:
         process.kill()

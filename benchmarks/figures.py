@@ -35,23 +35,24 @@ class Spread:
 
 @dataclass(frozen=True)
 class Goal:
-    """How far from its floor a figure may be, as a ratio or as a difference."""
+    """How far from its floor a figure may be, as a ratio or as a difference; or how large, wherever its floor is."""
 
-    against: Literal["ratio", "difference"]
+    against: Literal["ratio", "difference", "value"]
     bound: Literal["at most", "at least"]
     limit: float
 
     def value(self, floor: float) -> float:
         """The worst that still meets it."""
-        return floor * self.limit if self.against == "ratio" else floor + self.limit
+        return {"ratio": floor * self.limit, "difference": floor + self.limit, "value": self.limit}[self.against]
 
     def met(self, floor: float, launcher: float) -> bool:
         worst = self.value(floor)
         return launcher <= worst if self.bound == "at most" else launcher >= worst
 
     def shown(self, unit: str) -> str:
-        limit = f"{self.limit:g}×" if self.against == "ratio" else f"{self.limit:+g} {unit}"
-        return f"{self.bound} {limit}"
+        ratio, difference, value = f"{self.limit:g}×", f"{self.limit:+g} {unit}", f"{self.limit:g} {unit}"
+        limits = {"ratio": ratio, "difference": difference, "value": value}
+        return f"{self.bound} {limits[self.against]}"
 
 
 @dataclass(frozen=True)

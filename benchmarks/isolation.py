@@ -1,185 +1,197 @@
-"""``make bench-isolation``: what a process for each call costs, and what it gives, against one process in the same run.
+"""``make bench-isolation``: calls in one process, in a process each, and eight in a process, all in one run.
 
-The callers use the same cores as what they call, so the calls that a machine can carry are counted by CPU time: in one
-process they share one core, in processes all of them.
+What calls use while they go on is counted apart from what each uses to begin and to end. CPU time is that of the
+launcher and all its processes, those that ended included; the callers' does not count. The launchers of all modes run
+at once and are called in turn, because a machine's speed drifts.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import os
-import re
-import subprocess
-import tempfile
-import time
+import contextlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass, field
 
-import httpx
-import numpy as np
-import psutil
+from benchmarks import starts
+from benchmarks.__main__ import NotReady, running
+from benchmarks.figures import Goal, Spread, short
+from benchmarks.starts import percentile
+from benchmarks.steady import BOTS, Steady, begin_and_end, steady
+from pipecat_base.config.settings import variables
 
-from benchmarks.__main__ import COMMANDS, ECHO, HERE, running, wait_until_ready
-from benchmarks.calls import by_twilio
-from benchmarks.figures import Figure, Goal, Load, Spread
-from pipecat_base.cli.call import audio
-from pipecat_base.cli.call.figures import CallFigures
-
-MODES = {"one process": {"PIPECAT_ISOLATION": "none"}, "processes": {"PIPECAT_ISOLATION": "process"}}
-COUNTS = (1, 2, 4, 8, 16, 32)
-"""Calls at once."""
-PAUSE = 0.8
-"""Seconds between starts: a process waits for each."""
-
-
-@contextmanager
-def logged(bot: Path, port: int, **variables: str) -> Iterator[tuple[int, Path]]:
-    with tempfile.TemporaryDirectory() as folder, open(Path(folder, "log"), "wb") as log:
-        environment = {"PORT": str(port), "PIPECAT_HOST": "127.0.0.1", "PATH": os.environ["PATH"], **variables}
-        process = subprocess.Popen(COMMANDS["launcher"], cwd=bot, env=environment, stdout=log, stderr=log)
-        try:
-            wait_until_ready(port)
-            yield process.pid, Path(folder, "log")
-        finally:
-            process.kill()
-            process.wait()
+ONE, EACH, SHARED = "in-process", "one call a process", "eight calls a process"
+MODES = {
+    ONE: {"PIPECAT_ISOLATION": "none"},
+    EACH: {"PIPECAT_ISOLATION": "process"},
+    SHARED: {"PIPECAT_ISOLATION": "process", "PIPECAT_CALLS_PER_PROCESS": "8"},
+}
+PARTS = ("cpu", "first-line", "burst", "ready", "memory")
+BURST = 20
+"""Calls at once, with four processes waiting."""
+BURSTS = 5
+PAUSE = 0.4
+"""Seconds between two first lines: a process waits for each."""
+ENDS = 8
+"""Calls after each other, for what one uses to begin and to end."""
 
 
-def first_line(port: int, count: int, **variables: str) -> list[float]:
-    """Milliseconds from sending ``POST /bot`` to the bot's first line, with a process waiting."""
-    with logged(HERE / "bots" / "first_line", port, **variables) as (_, log), httpx.Client() as client:
-        time.sleep(5)  # warmed up
-        sent = []
-        for _ in range(count):
-            time.sleep(PAUSE)
-            sent.append(time.monotonic())
-            client.post(f"http://127.0.0.1:{port}/bot", json={}).raise_for_status()
-        time.sleep(0.5)
-        ran = [float(found) for found in re.findall(r"first line ([\d.]+)", log.read_text())]
-    return sorted((at - before) * 1000 for before, at in zip(sent, ran, strict=True))
+@dataclass(frozen=True)
+class Judged:
+    """A goal and what was measured for it.
+
+    Attributes:
+        value: None was not measured.
+        floor: In-process, in the same run.
+        note: What makes the figure doubtful.
+    """
+
+    title: str
+    unit: str
+    goal: Goal
+    value: float | None
+    floor: float | None
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.value is None or (self.floor is None and self.goal.against == "ratio"):
+            return "not measured"
+        found = "met" if self.goal.met(self.floor or 0, self.value) else "FALLS SHORT"
+        return f"{found} ({self.note})" if self.note else found
+
+    @property
+    def cells(self) -> list[str]:
+        ratio = "-" if self.value is None or not self.floor else f"{self.value / self.floor:.2f}×"
+        figures = ["-" if figure is None else short(figure) for figure in (self.floor, self.value)]
+        return [self.title, self.unit, *figures, ratio, self.goal.shown(self.unit), self.verdict]
 
 
-def private_memory(port: int, start_method: str) -> list[float]:
-    """MB that each waiting process has to itself."""
-    variables = {"PIPECAT_ISOLATION": "process", "PIPECAT_PROCESS_START": start_method, "PIPECAT_IDLE_PROCESSES": "2"}
-    with logged(HERE / "bots" / "first_line", port, **variables) as (pid, _):
-        time.sleep(12)
-        everyone = psutil.Process(pid).children(recursive=True)
-        workers = [process for process in everyone if not process.children()]
-        return sorted(process.memory_full_info().uss / 1e6 for process in workers)
+@dataclass
+class Cpu:
+    """What calls of one bot use, by mode."""
+
+    bot: str
+    going: dict[tuple[str, int], Steady] = field(default_factory=dict)
+    ends: dict[str, float] = field(default_factory=dict)
+
+    def judged(self) -> Iterator[Judged]:
+        if self.bot == "silero":
+            for count in sorted({count for _, count in self.going}):
+                yield self._going(EACH, count, 1.25)
+        yield self._going(SHARED, 16, 1.08)
+        for mode in (EACH, SHARED):
+            title = f"{self.bot}, {mode}: a call's beginning and end"
+            goal = Goal("value", "at most", 0.12)
+            yield Judged(title, "CPU s", goal, self.ends.get(mode), self.ends.get(ONE))
+
+    def _going(self, mode: str, count: int, limit: float) -> Judged:
+        both = [self.going.get((name, count)) for name in (mode, ONE)]
+        value, floor = (None if one is None else one.millicores for one in both)
+        note = "frames were lost" if any(one is not None and one.lost > 0 for one in both) else ""
+        title = f"{self.bot}, {mode}: CPU of a call, {count} at once"
+        return Judged(title, "millicores", Goal("ratio", "at most", limit), value, floor, note)
+
+    def rows(self) -> Iterator[list[str]]:
+        order = list(MODES)
+        for mode, count in sorted(self.going, key=lambda at: (at[1], order.index(at[0]))):
+            found = self.going[mode, count]
+            floor = self.going[ONE, count].millicores
+            numbers = [short(found.millicores), f"{found.millicores / floor:.2f}×", f"{found.processes}"]
+            state = [f"{found.changed}", f"{found.lost}", f"{found.gap * 1000:.0f}"]
+            yield [self.bot, mode, f"{count}", *numbers, *state]
 
 
-def ready(rounds: int) -> dict[str, list[float]]:
-    """Milliseconds from exec to ready, the realistic bot."""
-    found: dict[str, list[float]] = {name: [] for name in MODES}
-    for _ in range(rounds + 1):
-        for name, variables in MODES.items():
-            began = time.monotonic()
-            with running("launcher", HERE / "bots" / "realistic", **variables):
-                found[name].append((time.monotonic() - began) * 1000)
-    return {name: sorted(times[1:]) for name, times in found.items()}
+def measure_cpu(bot: str, counts: Sequence[int], seconds: float) -> Cpu:
+    found = Cpu(bot)
+    with contextlib.ExitStack() as stack:
+        launchers = {mode: at for mode in MODES if (at := _launched(stack, bot, mode)) is not None}
+        for number, count in enumerate(counts):
+            for mode in list(launchers)[:: 1 if number % 2 == 0 else -1]:
+                found.going[mode, count] = going = steady(*launchers[mode], count, seconds)
+                print(f"{bot}, {mode}, {count} at once: {going.millicores:.1f} millicores a call", flush=True)
+        for mode, at in launchers.items() if 1 in counts else ():
+            found.ends[mode] = begin_and_end(*at, ENDS, found.going[mode, 1].millicores)
+            print(f"{bot}, {mode}: {found.ends[mode]:.3f} CPU s to begin and end", flush=True)
+    return found
 
 
-def cpu_of(pid: int) -> float:
-    """Seconds that a process and all below it have used."""
-    process = psutil.Process(pid)
-    return sum(sum(one.cpu_times()[:2]) for one in [process, *process.children(recursive=True)])
+def _launched(stack: contextlib.ExitStack, bot: str, mode: str) -> tuple[int, int] | None:
+    """The process and the port; None if this launcher has no such mode."""
+    if unknown := MODES[mode].keys() - {field.metadata["name"] for field in variables()}:
+        print(f"{bot}, {mode}: not measured, this launcher has no {', '.join(unknown)}")
+        return None
+    try:
+        process, port = stack.enter_context(running("launcher", BOTS[bot], **MODES[mode]))
+    except NotReady as problem:
+        print(f"{bot}, {mode}: not measured, {problem}")
+        return None
+    return process.pid, port
 
 
-def carry(contender: str, count: int, seconds: float) -> Load:
-    """``count`` calls at once, said back to for ``seconds``."""
-    samples, rate = audio.read_wav(str(ECHO.parent / "speech.wav"))
-    speech = np.resize(audio.resample(samples, rate, audio.PHONE_RATE), int(seconds * audio.PHONE_RATE))
-    which = "launcher" if contender in MODES else contender
-    variables = {"PIPECAT_IDLE_PROCESSES": str(count), **MODES.get(contender, {})}
-    with running(which, ECHO, **variables) as (process, port):
-        time.sleep(3 + 0.1 * count)
-        everyone = psutil.Process(process.pid)
-        before = sum(one.memory_full_info().pss for one in [everyone, *everyone.children(recursive=True)])
-
-        async def place_calls() -> tuple[list[CallFigures], float, float]:
-            calls = [asyncio.ensure_future(by_twilio(port, speech)) for _ in range(count)]
-            await asyncio.sleep(seconds / 4)  # they have begun
-            began, used = time.monotonic(), cpu_of(process.pid)
-            await asyncio.sleep(seconds / 2)
-            cores = (cpu_of(process.pid) - used) / (time.monotonic() - began)
-            after = sum(one.memory_full_info().pss for one in [everyone, *everyone.children(recursive=True)])
-            return await asyncio.gather(*calls), cores, after
-
-        calls, cores, after = asyncio.run(place_calls())
-    lost = sum(call.lost if call.echo else call.sent - call.received for call in calls)
-    gap = max(call.p99_gap() for call in calls)
-    return Load(contender, count, cores, (after - before) / 1e6 / count, lost, gap)
+def judge_first_line(count: int) -> Iterator[Judged]:
+    one, many = (starts.first_line(MODES[mode], count, PAUSE) for mode in (ONE, EACH))
+    for percent, limit in ((50, 15), (95, 50)):
+        title = f"first line, a process waiting: p{percent}"
+        goal = Goal("value", "at most", limit)
+        yield Judged(title, "ms", goal, percentile(many, percent), percentile(one, percent))
 
 
-def first_lines(port: int, count: int) -> Iterator[Figure]:
-    times = {name: first_line(port, count, **variables) for name, variables in MODES.items()}
-    for percent in (50, 95):
-        one, many = (Spread.alone(found[int(len(found) * percent / 100)]) for found in times.values())
-        yield Figure(f"first-line-p{percent}", f"POST /bot to first line, p{percent}", "ms", one, many, None)
+def judge_burst() -> Iterator[Judged]:
+    one, many = (percentile(starts.burst(MODES[mode], BURST, BURSTS), 95) for mode in (ONE, EACH))
+    yield Judged(f"first line, {BURST} at once, four waiting: p95", "ms", Goal("value", "at most", 600), many, one)
 
 
-def start(rounds: int) -> Figure:
-    one, many = (Spread.of(times) for times in ready(rounds).values())
-    title = "realistic bot: ready, a process for each call"
-    return Figure("start-processes", title, "ms", one, many, Goal("ratio", "at most", 1.1))
+def judge_ready(rounds: int) -> Iterator[Judged]:
+    one, many = (Spread.of(times).median for times in starts.ready(rounds).values())
+    yield Judged("realistic bot: ready", "ms", Goal("ratio", "at most", 1.10), many, one)
 
 
-def waiting(port: int) -> Iterator[tuple[str, list[float]]]:
-    for method in ("fork", "spawn"):
-        yield method, private_memory(port, method)
+def judge_memory() -> Iterator[Judged]:
+    # Four wait, and the process that answers for all has more: the median is of those that wait.
+    private = Spread.of(starts.waiting_memory("auto", idle=4)).median
+    yield Judged("private memory of a process that waits", "MB", Goal("value", "at most", 12), private, None)
 
 
-def loads(counts: Sequence[int], seconds: float) -> Iterator[Load]:
-    """Ever more calls, on the floor and in each mode, up to the first that are not carried."""
-    for contender in ("floor of calls", *MODES):
-        for count in counts:
-            load = carry(contender, count, seconds)
-            yield load
-            if not load.carried:
-                break
-
-
-def calls_per_machine(found: Sequence[Load]) -> Figure:
-    """By CPU time, at the most calls that both modes carried: one process has a core, processes have all."""
-    cores = {(load.contender, load.calls): load.cores for load in found}
-    most = max(_in_both([load for load in found if load.carried]) or _in_both(found))
-    machine = os.cpu_count() or 1
-    usable = zip((1, machine), MODES, strict=True)
-    one, many = (Spread.alone(count * most / cores[name, most]) for count, name in usable)
-    goal = Goal("ratio", "at least", 1.8) if machine == 2 else None
-    return Figure("calls", f"calls on {machine} cores", "calls", one, many, goal)
-
-
-def _in_both(found: Sequence[Load]) -> set[int]:
-    return set.intersection(*({load.calls for load in found if load.contender == name} for name in MODES))
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    lines = (
+        "  ".join(cell.ljust(width) if number == 0 else cell.rjust(width) for number, (cell, width) in enumerate(pairs))
+        for pairs in (zip(row, widths, strict=True) for row in (heads, *rows))
+    )
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.isolation", description=__doc__)
-    parser.add_argument("--starts", type=int, default=60)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--calls", type=int, default=20)
-    parser.add_argument("--seconds", type=float, default=12.0)
-    parser.add_argument("--port", type=int, default=18080)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--bots", nargs="+", choices=BOTS, default=list(BOTS))
+    parser.add_argument(
+        "--calls",
+        nargs="+",
+        type=int,
+        default=[1, 8, 16],
+        help="at once; without 1 among them, beginnings and ends are not measured",
+    )
+    parser.add_argument("--seconds", type=float, default=4.0, help="that calls are looked at while they go on")
+    parser.add_argument("--starts", type=int, default=40, help="first lines")
+    parser.add_argument("--rounds", type=int, default=4, help="of ready times")
     options = parser.parse_args()
-    for figure in first_lines(options.port, options.starts):
-        print(figure, flush=True)
-    for method, sizes in waiting(options.port):
-        print(shown(method, sizes), flush=True)
-    print(start(options.rounds), flush=True)
-    carried = []
-    for load in loads([options.calls], options.seconds):
-        print(load, flush=True)
-        carried.append(load)
-    print(calls_per_machine(carried))
-
-
-def shown(method: str, sizes: Sequence[float]) -> str:
-    values = ", ".join(f"{size:.1f}" for size in sizes)
-    return f"private memory of the lead and two that wait, {method}: {values} MB"
+    judged: list[Judged] = []
+    if "first-line" in options.parts:
+        judged += judge_first_line(options.starts)
+    if "burst" in options.parts:
+        judged += judge_burst()
+    if "ready" in options.parts:
+        judged += judge_ready(options.rounds)
+    if "memory" in options.parts:
+        judged += judge_memory()
+    if "cpu" in options.parts:
+        found = [measure_cpu(bot, options.calls, options.seconds) for bot in options.bots]
+        heads = ["bot", "mode", "calls", "millicores a call", "ratio", "processes", "changed", "lost", "gap, ms"]
+        print("", table(heads, [row for cpu in found for row in cpu.rows()]), sep="\n")
+        judged += [one for cpu in found for one in cpu.judged()]
+    heads = ["goal", "unit", ONE, "measured", "ratio", "goal is", ""]
+    print("", table(heads, [one.cells for one in judged]), sep="\n")
 
 
 if __name__ == "__main__":

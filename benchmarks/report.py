@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks import isolation, memory
+from benchmarks import capacity, memory, starts
 from benchmarks.__main__ import HERE, compare
 from benchmarks.figures import Results
 from benchmarks.machine import events
@@ -35,18 +35,18 @@ class Effort:
     sessions: int
 
 
-FULL = Effort(rounds=16, starts=60, calls=isolation.COUNTS, seconds=12, sessions=20)
+FULL = Effort(rounds=16, starts=60, calls=capacity.COUNTS, seconds=12, sessions=20)
 QUICK = Effort(rounds=2, starts=10, calls=(1, 4), seconds=6, sessions=2)
 
 
-def measure(effort: Effort, port: int, *, quick: bool) -> Results:
+def measure(effort: Effort, *, quick: bool) -> Results:
     machine = events()
     figures = _told(compare(effort.rounds))
-    figures += _told(isolation.first_lines(port, effort.starts))
-    figures += _told([isolation.start(effort.rounds)])
-    loads = _told(isolation.loads(effort.calls, effort.seconds))
-    figures += _told([isolation.calls_per_machine(loads)])
-    waiting = dict(_told(isolation.waiting(port), lambda found: isolation.shown(*found)))
+    figures += _told(starts.first_lines(effort.starts))
+    figures += _told([starts.start(effort.rounds)])
+    loads = _told(capacity.loads(effort.calls, effort.seconds))
+    figures += _told([capacity.calls_per_machine(loads)])
+    waiting = dict(_told(starts.waiting(), lambda found: starts.shown(*found)))
     held = dict(_told(memory.held(effort.sessions, 3), lambda found: memory.shown(*found)))
     return Results(quick, machine, asdict(effort), figures, loads, waiting, held)
 
@@ -68,7 +68,6 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=HERE, metavar="FOLDER", help="where README.md, plots and figures go"
     )
-    parser.add_argument("--port", type=int, default=18080)
     options = parser.parse_args()
     if options.source:
         write(Results.from_json(options.source.read_text()), options.out)
@@ -76,7 +75,7 @@ def main() -> None:
     effort = QUICK if options.quick else FULL
     if options.rounds:
         effort = replace(effort, rounds=options.rounds)
-    results = measure(effort, options.port, quick=options.quick)
+    results = measure(effort, quick=options.quick)
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "results.json").write_text(results.to_json())
     # From what was kept: a figure that was rounded there is rounded here.

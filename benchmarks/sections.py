@@ -14,6 +14,10 @@ two in the same run, because absolute numbers change with the machine.
 
 `make bench-report` measures everything again and writes this page, [results.json](results.json) and the plots.
 `python -m benchmarks.report --from benchmarks/results.json` makes the page and the plots again without measuring.
+
+`make bench-isolation` compares calls in one process, in a process each and eight in a process: the CPU time of a call
+that goes on, apart from what it takes to begin and to end, first lines, ready times and memory, each beside its goal.
+It takes six minutes. `make bench-isolation BENCH="--parts cpu --bots echo --calls 8"` measures a part of it.
 """
 QUICK = """> **A quick run.** It shows that the benchmarks work. Do not judge its figures.
 """

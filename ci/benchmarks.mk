@@ -7,9 +7,10 @@ BENCH ?=
 bench: $(STAMP)  ## Start-up, memory and throughput against a bare server, in one run
 	@$(BIN)/python -m benchmarks
 
-# A process for each call against one for all: first line, memory, start, calls per machine.
+# One process, one for each call, one for eight: CPU of a call, first line, memory, start, each beside its goal.
+# Six minutes; BENCH="--parts cpu --bots echo --calls 8" measures a part.
 bench-isolation: $(STAMP)
-	@$(BIN)/python -m benchmarks.isolation
+	@$(BIN)/python -m benchmarks.isolation $(BENCH)
 
 # What a pod holds on to over twenty calls of a bot with Silero, with and without its release.
 bench-memory: $(STAMP)
