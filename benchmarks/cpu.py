@@ -8,6 +8,8 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.__main__ import NotReady
+
 PATIENCE = 20.0
 """Seconds to wait for processes that come and go, or for a launcher that works."""
 LOOK = 0.5
@@ -35,7 +37,7 @@ def used(pid: int) -> float:
             seconds = sum(_own(one.pid) + _of_ended_children(one.pid) for one in before)
             if tree(pid) == before:
                 return seconds
-    raise SystemExit(f"processes below {pid} come and go without a pause")
+    raise NotReady(f"processes below {pid} come and go without a pause")
 
 
 def settle(pid: int) -> None:
@@ -48,7 +50,7 @@ def settle(pid: int) -> None:
         if now - before < IDLE * LOOK:
             return
         before = now
-    raise SystemExit(f"process {pid} does not come to rest")
+    raise NotReady(f"process {pid} does not come to rest")
 
 
 def _own(pid: int) -> float:

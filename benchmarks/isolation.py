@@ -12,11 +12,14 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import psutil
+
 from benchmarks import starts
 from benchmarks.__main__ import NotReady, running
 from benchmarks.figures import Goal, Spread, short
 from benchmarks.starts import percentile
 from benchmarks.steady import BOTS, Steady, begin_and_end, steady
+from pipecat_base.cli.call.figures import CallError
 from pipecat_base.config.settings import variables
 
 ONE, EACH, SHARED = "in-process", "one call a process", "eight calls a process"
@@ -42,7 +45,7 @@ class Judged:
     Attributes:
         value: None was not measured.
         floor: In-process, in the same run.
-        note: What makes the figure doubtful.
+        doubt: Why the figure is not to be judged.
     """
 
     title: str
@@ -50,18 +53,19 @@ class Judged:
     goal: Goal
     value: float | None
     floor: float | None
-    note: str = ""
+    doubt: str = ""
 
     @property
     def verdict(self) -> str:
         if self.value is None or (self.floor is None and self.goal.against == "ratio"):
             return "not measured"
-        found = "met" if self.goal.met(self.floor or 0, self.value) else "FALLS SHORT"
-        return f"{found} ({self.note})" if self.note else found
+        return self.doubt or ("met" if self.goal.met(self.floor or 0, self.value) else "FALLS SHORT")
 
     @property
     def cells(self) -> list[str]:
-        ratio = "-" if self.value is None or not self.floor else f"{self.value / self.floor:.2f}×"
+        ratio = (
+            "-" if self.value is None or self.floor is None or self.floor <= 0 else f"{self.value / self.floor:.2f}×"
+        )
         figures = ["-" if figure is None else short(figure) for figure in (self.floor, self.value)]
         return [self.title, self.unit, *figures, ratio, self.goal.shown(self.unit), self.verdict]
 
@@ -87,45 +91,58 @@ class Cpu:
     def _going(self, mode: str, count: int, limit: float) -> Judged:
         both = [self.going.get((name, count)) for name in (mode, ONE)]
         value, floor = (None if one is None else one.millicores for one in both)
-        note = "frames were lost" if any(one is not None and one.lost > 0 for one in both) else ""
+        doubt = "not carried: frames were lost" if any(one is not None and not one.carried for one in both) else ""
         title = f"{self.bot}, {mode}: CPU of a call, {count} at once"
-        return Judged(title, "millicores", Goal("ratio", "at most", limit), value, floor, note)
+        return Judged(title, "millicores", Goal("ratio", "at most", limit), value, floor, doubt)
 
     def rows(self) -> Iterator[list[str]]:
         order = list(MODES)
         for mode, count in sorted(self.going, key=lambda at: (at[1], order.index(at[0]))):
-            found = self.going[mode, count]
-            floor = self.going[ONE, count].millicores
-            numbers = [short(found.millicores), f"{found.millicores / floor:.2f}×", f"{found.processes}"]
-            state = [f"{found.changed}", f"{found.lost}", f"{found.gap * 1000:.0f}"]
+            found, floor = self.going[mode, count], self.going.get((ONE, count))
+            ratio = f"{found.millicores / floor.millicores:.2f}×" if floor else "-"
+            numbers = [short(found.millicores), ratio, f"{found.processes}"]
+            state = [f"{found.changed}", f"{found.lost:.1%}", f"{found.gap * 1000:.0f}"]
             yield [self.bot, mode, f"{count}", *numbers, *state]
 
 
 def measure_cpu(bot: str, counts: Sequence[int], seconds: float) -> Cpu:
     found = Cpu(bot)
+    samples: dict[tuple[str, int], list[Steady]] = {}
     with contextlib.ExitStack() as stack:
         launchers = {mode: at for mode in MODES if (at := _launched(stack, bot, mode)) is not None}
         for number, count in enumerate(counts):
             for mode in list(launchers)[:: 1 if number % 2 == 0 else -1]:
-                found.going[mode, count] = going = steady(*launchers[mode], count, seconds)
-                print(f"{bot}, {mode}, {count} at once: {going.millicores:.1f} millicores a call", flush=True)
-        for mode, at in launchers.items() if 1 in counts else ():
-            found.ends[mode] = begin_and_end(*at, ENDS, found.going[mode, 1].millicores)
-            print(f"{bot}, {mode}: {found.ends[mode]:.3f} CPU s to begin and end", flush=True)
+                with _told(f"{bot}, {mode}, {count} at once"):
+                    going = steady(*launchers[mode], count, seconds)
+                    samples.setdefault((mode, count), []).append(going)
+                    print(f"{bot}, {mode}, {count} at once: {going.millicores:.1f} millicores a call", flush=True)
+        for key, measured in samples.items():
+            found.going[key] = sorted(measured, key=lambda one: one.millicores)[len(measured) // 2]
+        for mode, launcher in launchers.items():
+            if (mode, 1) in found.going:
+                with _told(f"{bot}, {mode}, to begin and end"):
+                    found.ends[mode] = begin_and_end(*launcher, ENDS, found.going[mode, 1].millicores)
+                    print(f"{bot}, {mode}: {found.ends[mode]:.3f} CPU s to begin and end", flush=True)
     return found
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    """One figure that cannot be had costs no other."""
+    try:
+        yield
+    except (CallError, NotReady, psutil.Error) as problem:
+        print(f"{what}: not measured, {problem}", flush=True)
 
 
 def _launched(stack: contextlib.ExitStack, bot: str, mode: str) -> tuple[int, int] | None:
     """The process and the port; None if this launcher has no such mode."""
-    if unknown := MODES[mode].keys() - {field.metadata["name"] for field in variables()}:
-        print(f"{bot}, {mode}: not measured, this launcher has no {', '.join(unknown)}")
-        return None
-    try:
+    with _told(f"{bot}, {mode}"):
+        if unknown := MODES[mode].keys() - {field.metadata["name"] for field in variables()}:
+            raise NotReady(f"this launcher has no {', '.join(unknown)}")
         process, port = stack.enter_context(running("launcher", BOTS[bot], **MODES[mode]))
-    except NotReady as problem:
-        print(f"{bot}, {mode}: not measured, {problem}")
-        return None
-    return process.pid, port
+        return process.pid, port
+    return None
 
 
 def judge_first_line(count: int) -> Iterator[Judged]:
@@ -170,7 +187,8 @@ def main() -> None:
         nargs="+",
         type=int,
         default=[1, 8, 16],
-        help="at once; without 1 among them, beginnings and ends are not measured",
+        help="at once; a number that is there three times is measured as often, and its median counts; without 1 among"
+        " them, beginnings and ends are not measured",
     )
     parser.add_argument("--seconds", type=float, default=4.0, help="that calls are looked at while they go on")
     parser.add_argument("--starts", type=int, default=40, help="first lines")

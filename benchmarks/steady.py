@@ -20,6 +20,7 @@ SHORT = 0.5
 SHORT_TAIL = 0.1
 APART = 0.1
 """Seconds between the beginnings of two calls, and a part of a frame: callers do not speak in step."""
+MAX_LOST = 0.01
 LEAD = 2.5
 """Seconds after the last has begun, until all of them only say and hear."""
 
@@ -32,7 +33,7 @@ class Steady:
         millicores: CPU of a call, of the launcher and all its processes.
         processes: The launcher, and all below it.
         changed: Processes that came or went meanwhile.
-        lost: Frames that did not come back.
+        lost: The share of frames that did not come back.
         gap: Seconds between two frames, the worst call's 99th percentile.
     """
 
@@ -40,8 +41,13 @@ class Steady:
     millicores: float
     processes: int
     changed: int
-    lost: int
+    lost: float
     gap: float
+
+    @property
+    def carried(self) -> bool:
+        """What cannot keep up does less for each frame: its CPU time is not to be compared."""
+        return self.lost <= MAX_LOST
 
 
 def steady(pid: int, port: int, count: int, seconds: float) -> Steady:
@@ -61,8 +67,8 @@ def steady(pid: int, port: int, count: int, seconds: float) -> Steady:
         return await asyncio.gather(*calls), cores, before, after
 
     calls, cores, before, after = asyncio.run(place_calls())
-    changed = len(before ^ after)
-    return Steady(count, cores * 1000 / count, len(before), changed, lost(calls), worst_gap(calls))
+    share = lost(calls) / sum(call.sent for call in calls)
+    return Steady(count, cores * 1000 / count, len(before), len(before ^ after), share, worst_gap(calls))
 
 
 def begin_and_end(pid: int, port: int, count: int, millicores: float) -> float:
