@@ -7,11 +7,9 @@ but yields every few milliseconds. One text at a time, so that only one thread c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import json
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from json import scanner
 from typing import Any, TypeVar
@@ -58,42 +56,6 @@ async def dumps(value: Any) -> bytes:
     if not is_large(value):
         return json.dumps(value).encode()
     return await in_background(lambda: "".join(_pieces(value)).encode())
-
-
-async def to_file(value: Any) -> int:
-    """Write a value as JSON to a file in memory; returns its descriptor."""
-    descriptor = os.memfd_create("body")
-    try:
-        await in_background(_write, value, descriptor)
-    except BaseException:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-@contextlib.asynccontextmanager
-async def as_descriptor_if_large(value: Any) -> AsyncIterator[tuple[Any, list[int]]]:
-    """For another process: a small value and no descriptor, or None and the descriptor of its file."""
-    if not is_large(value):
-        yield value, []
-        return
-    descriptor = await to_file(value)
-    try:
-        yield None, [descriptor]
-    finally:
-        os.close(descriptor)
-
-
-def from_file(descriptor: int) -> Any:
-    with open(descriptor, "rb") as file:
-        file.seek(0)
-        return json.load(file)
-
-
-def _write(value: Any, descriptor: int) -> None:
-    with open(descriptor, "w", encoding="ascii", closefd=False) as file:
-        for piece in _pieces(value):
-            file.write(piece)
 
 
 def _pieces(value: Any) -> Any:
