@@ -9,73 +9,56 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.errors import AtCapacity, Malformed, Refusal, SetupFailed, UnknownSession
+from pipecat_base.errors import SetupFailed, TooLarge
 from pipecat_base.sessions.outcome import MAX_FRAMES, MAX_LINE, BotError, Outcome, Report
-from pipecat_base.sessions.transports import DailyRoom, MoqRelay, MoqServer, NoTransport, PendingWebRTC, WhatsAppCall
 from pipecat_base.workers.ipc.channel import HEAD, Channel
 from pipecat_base.workers.ipc.messages import (
+    FILE,
+    Cancel,
     Fork,
     Message,
-    RemoteError,
-    Reply,
-    Run,
-    ServeConnection,
+    Noted,
+    Serve,
     SessionEnded,
     StartupFailed,
     StateEntered,
     decode,
     encode,
-    transport_as_dict,
-    transport_from,
 )
 
-STREAM = {"kind": "Stream", "transport_type": None}
-RUN = Run(1, "s", "websocket", 2.5, STREAM, {"a": ["ü", None]}, "flow", ["127.0.0.1", None], b"\0\xff", b"e")
+SERVE = Serve(["::1", 5], None, "https", b"\0\xff", b"e", "s", True, "flow", [{"urls": ["stun:ü"]}])
+RUNNING = StateEntered("s", "running", "plain")
 
 
 @pytest.mark.parametrize(
     "message",
     [
-        RUN,
-        Fork(7, True),
-        ServeConnection(b"GET /", b"", ["::1", 5], "https"),
-        SessionEnded.of("s", Report(Outcome.FAILED, "x", 0.5)),
+        SERVE,
+        Serve(),
+        Fork(7, True, {"A": "ü"}),
+        Cancel("s", "drained"),
+        RUNNING,
+        Noted("s", FILE, ["memory://a"]),
+        SessionEnded("s"),
+        SessionEnded.of("s", Report(Outcome.FAILED, "x", 0.5, BotError("E: x", ("bot.py:1",))), None),
+        SessionEnded.of("s", Report(Outcome.FAILED, "x", 0.5), TooLarge("Too large.", field="body")),
     ],
 )
 def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
     assert decode(encode(message)) == message
 
 
-@pytest.mark.parametrize(
-    "transport",
-    [NoTransport(), DailyRoom("u", None), PendingWebRTC(), MoqRelay("u", "n"), WhatsAppCall({"sdp": ""}, {"id": "1"})],
-)
-def test_a_transport_arrives_as_it_was_sent(transport: Any) -> None:
-    assert transport_from(transport_as_dict(transport)) == transport
+def test_a_request_is_served_with_what_the_launcher_knows_of_its_caller() -> None:
+    scope = {"client": ("10.0.0.1", 5), "server": None, "scheme": "https"}
+    assert Serve.of(scope, session_id="s") == Serve(["10.0.0.1", 5], None, "https", session_id="s")
 
 
-def test_a_callback_is_not_sent() -> None:
-    server = MoqServer("n", 4080, print)
-    assert "on_serving" not in transport_as_dict(server)
-    assert transport_from(transport_as_dict(server), on_serving=print) == server
-
-
-@pytest.mark.parametrize(
-    "refusal", [AtCapacity("full", session_id="s"), Malformed("bad", field="sdp"), UnknownSession("s")]
-)
-def test_a_refusal_is_the_same_on_the_other_side(refusal: Refusal) -> None:
-    reply = decode(encode(Reply.refusing(1, refusal)))
-    assert isinstance(reply, Reply)
-    with pytest.raises(type(refusal)) as caught:
-        reply.result()
-    assert caught.value.body() == refusal.body()
-    assert caught.value.headers("x") == refusal.headers("x")
-
-
-def test_an_error_has_its_name_on_the_other_side() -> None:
-    with pytest.raises(RemoteError) as caught:
-        Reply.failing(1, ImportError("broken")).result()
-    assert (type(caught.value).__name__, str(caught.value)) == ("ImportError", "broken")
+@pytest.mark.parametrize("bot_error", [None, BotError("E: x", ("bot.py:1",))])
+def test_a_report_is_the_same_on_the_other_side(bot_error: BotError | None) -> None:
+    report = Report(Outcome.FAILED, "x", 0.5, bot_error)
+    ended = decode(encode(SessionEnded.of("s", report, None)))
+    assert isinstance(ended, SessionEnded)
+    assert ended.report() == report
 
 
 def test_a_startup_error_keeps_its_exit_status() -> None:
@@ -121,12 +104,11 @@ def test_a_large_message_does_not_hold_up_its_sender() -> None:
         ours.attach(loop, lambda *_: None, lambda: None)
         body = "x" * 5_000_000
         for number in range(3):
-            ours.send(Run(number, "s", "plain", None, {}, body, None, [None, None]))
+            ours.send(Serve(session_id=str(number), flow_config=body))
         theirs.attach(loop, lambda message, _: got.put_nowait(message), gone.set)
         for number in range(3):
             message = await asyncio.wait_for(got.get(), 10)
-            assert isinstance(message, Run)
-            assert (message.number, message.body) == (number, body)
+            assert message == Serve(session_id=str(number), flow_config=body)
         ours.close()
         await asyncio.wait_for(gone.wait(), 5)
         theirs.close()
@@ -158,7 +140,7 @@ def test_a_launcher_takes_no_descriptors() -> None:
         got = asyncio.Event()
         ours.attach(asyncio.get_running_loop(), lambda *_: got.set(), lambda: None)
         before = len(os.listdir("/proc/self/fd"))
-        content = encode(StateEntered("s", "running"))
+        content = encode(RUNNING)
         socket.send_fds(theirs, [HEAD.pack(len(content), 0) + content], [0, 1, 2])
         await asyncio.wait_for(got.wait(), 5)
         assert len(os.listdir("/proc/self/fd")) == before
@@ -174,10 +156,10 @@ def test_messages_before_the_end_are_delivered_while_another_process_holds_the_c
         received: list[Message] = []
         gone = asyncio.Event()
         ours.attach(asyncio.get_running_loop(), lambda message, _: received.append(message), gone.set)
-        theirs.send(StateEntered("s", "running"))
-        theirs.send(StateEntered("s", "waiting"))
+        theirs.send(RUNNING)
+        theirs.send(StateEntered("s", "waiting", "webrtc"))
         ours.finish()  # and the other end is still open
-        assert received == [StateEntered("s", "running"), StateEntered("s", "waiting")]
+        assert received == [RUNNING, StateEntered("s", "waiting", "webrtc")]
         assert gone.is_set()
         ours.close()
         theirs.close()

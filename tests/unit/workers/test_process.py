@@ -7,53 +7,65 @@ from typing import Any
 
 import pytest
 
-from pipecat_base.workers.fork_client import ForkedProcess
-from pipecat_base.workers.ipc.channel import Channel
+from pipecat_base.errors import SetupFailed
+from pipecat_base.sessions.registry import SessionState
+from pipecat_base.sessions.transports import TransportKind
 from pipecat_base.workers.ipc.messages import (
+    FILE,
     SMALL,
+    BotImported,
+    Close,
     EventEmitted,
     Exited,
-    FileStored,
+    Fork,
+    Forked,
     Message,
-    MoqServing,
-    Reply,
-    Run,
+    Noted,
+    Progress,
+    Serve,
     SessionEnded,
+    Stage,
+    StartupFailed,
     StateEntered,
 )
-from pipecat_base.workers.process import MESSAGES_PER_SECOND, WorkerProcess
+from pipecat_base.workers.process import MESSAGES_PER_SECOND, WorkerDied, WorkerProcess
+from tests.support.workers import UnstartedWorker
 
-UNUSED_PID = 2**22 + 1
-"""No process has this id (proc(5), pid_max)."""
+RUNNING = StateEntered("s", "running", "plain")
 
 
-def received_from(*messages: Message) -> tuple[list[EventEmitted], list[str]]:
-    """Events and uploads that the launcher takes from a worker with the session "s" that sends these messages."""
+class Messages(list[Any]):
+    """A session that keeps what it is told."""
 
-    async def scene() -> tuple[list[EventEmitted], list[str]]:
-        ours, end = Channel.pair()
-        theirs = Channel(end)
-        exited: asyncio.Future[Exited | None] = asyncio.get_running_loop().create_future()
+    def on_state(self, state: SessionState, transport: TransportKind) -> None:
+        self.append((state, transport))
+
+    def on_noted(self, kind: str, values: list[str]) -> None:
+        self.append((kind, values))
+
+    def on_ended(self, message: SessionEnded) -> None:
+        self.append(message)
+
+    def on_death(self, worker: WorkerProcess) -> None:
+        self.append(worker.died.result())
+
+
+def received_from(*messages: Message) -> tuple[list[EventEmitted], list[Any]]:
+    """Events, and what the session "s" is told, of a worker with that session that sends these messages and dies."""
+
+    async def scene() -> tuple[list[EventEmitted], list[Any]]:
         events: list[EventEmitted] = []
-        worker = WorkerProcess(ForkedProcess(UNUSED_PID, ours, exited), events.append)
-        lease = worker.lease("s")
-        for message in messages:
-            theirs.send(message)
-        exited.set_result(None)
-        assert await worker.died
-        theirs.close()
-        return events, lease.uploads
+        worker, session = UnstartedWorker(events.append), Messages()
+        worker.add("s", session)
+        worker.say(*messages)
+        worker.die(Exited(worker.pid, 0))
+        await worker.died
+        return events, session
 
     return asyncio.run(scene())
 
 
-@pytest.mark.parametrize(
-    "foreign",
-    [
-        (None, "turn", {}),
-        ("another", "turn", {}),
-    ],
-)
+@pytest.mark.parametrize("foreign", [(None, "turn", {}), ("another", "turn", {})])
 def test_an_event_of_no_session_of_the_worker_is_ignored(foreign: tuple[Any, Any, Any]) -> None:
     event = EventEmitted("s", "turn", {"number": 1}, 5.0)
     lag = EventEmitted(None, "process_loop_lag", {"lag_secs": 0.1}, 5.0)
@@ -61,24 +73,59 @@ def test_an_event_of_no_session_of_the_worker_is_ignored(foreign: tuple[Any, Any
     assert events == [event, lag]
 
 
+def test_a_session_is_told_what_its_worker_says_of_it_and_that_it_has_died() -> None:
+    ended = SessionEnded("s", "completed")
+    said = [RUNNING, Noted("s", FILE, ["memory://a"]), ended]
+    others = [StateEntered("another", "running", "plain"), Noted("another", FILE, ["x"]), SessionEnded("another")]
+    _, told = received_from(*(message for both in zip(said, others, strict=True) for message in both))
+    assert told[:3] == [(SessionState.RUNNING, TransportKind.PLAIN), (FILE, ["memory://a"]), ended]
+    assert len(told) == 4
+
+
+def test_a_late_message_of_an_ended_session_reaches_neither_it_nor_its_successor() -> None:
+    async def scene() -> tuple[list[Any], list[Any], list[EventEmitted]]:
+        events: list[EventEmitted] = []
+        worker, first, second = UnstartedWorker(events.append), Messages(), Messages()
+        worker.add("s", first)
+        worker.remove("s", first)
+        worker.add("t", second)
+        worker.say(RUNNING, SessionEnded("s", "completed"), EventEmitted("s", "turn", {}, 1.0))
+        await asyncio.sleep(0.02)
+        worker.remove("t", first)  # this was not its session
+        assert worker.is_busy
+        worker.remove("t", second)
+        assert not worker.is_busy
+        worker.die()
+        await worker.died
+        return first, second, events
+
+    assert asyncio.run(scene()) == ([], [], [])
+
+
+def test_a_worker_in_which_a_bot_ran_counts_as_used_even_if_its_session_is_over() -> None:
+    async def scene() -> tuple[bool, bool]:
+        worker = UnstartedWorker()
+        worker.say(StateEntered("s", "admitted", "plain"))
+        await asyncio.sleep(0.02)
+        before = worker.is_used
+        worker.say(RUNNING)
+        await asyncio.sleep(0.02)
+        worker.die()
+        return before, worker.is_used
+
+    assert asyncio.run(scene()) == (False, True)
+
+
 def ended_by(*messages: Message) -> str:
     """How a process ends that sends these messages."""
 
     async def scene() -> str:
-        ours, end = Channel.pair()
-        theirs = Channel(end)
-        exited: asyncio.Future[Exited | None] = asyncio.get_running_loop().create_future()
-        worker = WorkerProcess(ForkedProcess(UNUSED_PID, ours, exited), lambda event: None)
-        worker.lease("s")
-        theirs.attach(asyncio.get_running_loop(), lambda message, descriptors: None, lambda: None)
-        for message in messages:
-            theirs.send(message)
-        try:
-            await asyncio.wait({worker.died}, timeout=0.3)
-            exited.set_result(None)
-            return await worker.died if worker.reason else ""
-        finally:
-            theirs.close()
+        worker = UnstartedWorker()
+        worker.add("s", Messages())
+        worker.say(*messages)
+        await asyncio.wait({worker.died}, timeout=0.3)
+        worker.die()
+        return await worker.died if worker.reason else ""
 
     return asyncio.run(scene())
 
@@ -89,35 +136,113 @@ ILL_TYPED: Any = [
     (EventEmitted(["s"], "turn", {}, 1.0), "wrong type (EventEmitted.session_id)"),  # type: ignore[arg-type]
     (EventEmitted("s", "turn", {}, float("nan")), "wrong type (EventEmitted.at)"),
     (EventEmitted("s", "turn", {}, 10**400), "wrong type (EventEmitted.at)"),
-    (Reply(True), "wrong type (Reply.number)"),
-    (Reply(1, None, "Malformed"), "wrong type (Reply.refusal)"),  # type: ignore[arg-type]
-    (Reply(10**6), "sent Reply, which workers do not"),
-    (MoqServing("s", "abc"), "wrong type (MoqServing.fingerprints)"),  # type: ignore[arg-type]
-    (StateEntered("s", "asleep"), "a state that no session has"),
+    (StateEntered("s", "asleep", "plain"), "a state that no session has"),
+    (StateEntered("s", "running", "telepathy"), "a state that no session has"),
+    (StateEntered("s", "running", None), "wrong type (StateEntered.transport)"),  # type: ignore[arg-type]
+    (Noted("s", "moq", "abc"), "wrong type (Noted.values)"),  # type: ignore[arg-type]
+    (Noted("s", FILE, [None]), "wrong type (Noted.values)"),  # type: ignore[list-item]
+    (Noted("s", FILE, ["u" * 2 * SMALL]), f"more than {2 * SMALL} bytes (Noted)"),
     (SessionEnded("s", "failed", "", 1.0, [1]), "wrong type (SessionEnded.bot_error)"),  # type: ignore[list-item]
-    (FileStored("s", "u" * 2 * SMALL), f"more than {2 * SMALL} bytes (FileStored)"),
-    (Run(1, "s", "daily", None, {}, None, None, []), "that only the launcher sends (Run)"),
+    (SessionEnded("s", 5), "wrong type (SessionEnded.outcome)"),  # type: ignore[arg-type]
+    (SessionEnded("s", "failed", refusal="malformed"), "wrong type (SessionEnded.refusal)"),  # type: ignore[arg-type]
+    (SessionEnded("s", "failed", seconds=True), "wrong type (SessionEnded.seconds)"),
+    (Progress("idle", listens_on=[80]), "wrong type (Progress.listens_on)"),  # type: ignore[list-item]
+    (Serve(session_id="s"), "that only the launcher sends (Serve)"),
+    (Close(), "that only the launcher sends (Close)"),
+    (Fork(1), "that only the launcher sends (Fork)"),
+    (Forked(1, 5), "Forked, which workers do not"),
+    (Exited(5, 0), "Exited, which workers do not"),
 ]
 
 
 @pytest.mark.parametrize(("message", "how"), ILL_TYPED)
 def test_the_first_invalid_message_ends_the_process(message: Message, how: str) -> None:
-    how_it_ended = ended_by(message, *[StateEntered("s", "running")] * 3)
+    how_it_ended = ended_by(message, *[RUNNING] * 3)
     assert how_it_ended.startswith("was killed, as it sent "), how_it_ended
     assert how_it_ended.endswith(how)
 
 
-def test_a_flood_of_good_messages_ends_the_process() -> None:
-    good = StateEntered("s", "running")
+@pytest.mark.parametrize("outcome", ["", "triumph"])
+def test_an_outcome_that_does_not_exist_is_for_the_session_to_judge(outcome: str) -> None:
+    assert ended_by(SessionEnded("s", outcome)) == ""
+
+
+@pytest.mark.parametrize(
+    "good",
+    [RUNNING, StateEntered("another", "running", "plain"), Noted("s", "", []), SessionEnded("s"), Progress("idle")],
+)
+def test_a_flood_of_good_messages_ends_the_process(good: Message) -> None:
     assert ended_by(*[good] * 10 * MESSAGES_PER_SECOND) == ""
     assert ended_by(*[good] * (10 * MESSAGES_PER_SECOND + 100)) == "was killed, as it sent too many messages"
 
 
-def test_replies_that_nothing_waits_for_count_as_messages() -> None:
-    assert ended_by(*[Reply(0)] * (10 * MESSAGES_PER_SECOND + 100)) == "was killed, as it sent too many messages"
+def test_a_worker_that_closes_its_connection_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipecat_base.workers.process.EXIT_STATUS_TIMEOUT_SECONDS", 0.05)
+
+    async def scene() -> str:
+        worker = UnstartedWorker()
+        worker._bots_end.close()
+        return await asyncio.wait_for(worker.died, 1)
+
+    assert asyncio.run(scene()) == "closed its connection to the launcher"
 
 
-def test_the_number_of_remembered_uploads_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipecat_base.workers.process.MAX_UPLOADS", 3)
-    _, uploads = received_from(*(FileStored("s", f"file-{number}") for number in range(5)))
-    assert uploads == ["file-0", "file-1", "file-2"]
+def test_a_worker_is_idle_once_the_bot_is_set_up_and_not_before() -> None:
+    async def scene() -> None:
+        worker = UnstartedWorker()
+        worker.say(BotImported("bot", "bot.py", [], None, False, False, False, [], []), Progress(Stage.LOOP_STARTED))
+        await asyncio.wait_for(worker.loop_started, 1)
+        assert not worker.idle.done()
+        ready = Progress(Stage.IDLE, True, ["0.0.0.0:9"])
+        worker.say(ready)
+        assert await asyncio.wait_for(worker.idle, 1) == ready
+        worker.die()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("says_why", [True, False])
+def test_a_worker_that_fails_or_dies_before_it_is_idle_says_why(says_why: bool) -> None:
+    async def scene() -> None:
+        worker = UnstartedWorker()
+        if says_why:
+            worker.say(StartupFailed.of(SetupFailed("setup() raised.", "Read the log.")))
+        worker.die(Exited(worker.pid, 9))
+        with pytest.raises(SetupFailed if says_why else WorkerDied, match=None if says_why else "SIGKILL"):
+            await asyncio.wait_for(worker.idle, 1)
+        assert worker.loop_started.exception() is worker.idle.exception()
+
+    asyncio.run(scene())
+
+
+def test_a_worker_that_does_not_close_in_time_is_killed() -> None:
+    async def scene() -> None:
+        worker = UnstartedWorker()
+        worker.close(0.05)
+        worker.close(9)
+        await asyncio.sleep(0.02)
+        assert worker.messages == [Close(), Close()]
+        assert not worker.is_killed
+        await asyncio.wait_for(worker.died, 1)
+        assert worker.is_killed
+
+    asyncio.run(scene())
+
+
+def test_a_request_reaches_the_worker_with_a_connection_to_answer_on() -> None:
+    async def scene() -> None:
+        worker = UnstartedWorker()
+        request = Serve(session_id="s", is_internal=True)
+        with worker.connect(request) as ours:
+            handed = await worker.requests.get()
+            assert handed.request == request
+            handed.sock.sendall(b"answer")
+            handed.sock.close()
+            loop = asyncio.get_running_loop()
+            assert [await loop.sock_recv(ours, 10) for _ in range(2)] == [b"answer", b""]
+        worker.die()
+        await worker.died
+        with worker.connect(request) as ours:  # of a dead worker: at its end
+            assert await asyncio.wait_for(loop.sock_recv(ours, 10), 1) == b""
+
+    asyncio.run(scene())
