@@ -37,7 +37,8 @@ class HandedOver:
     async def read(self) -> tuple[h11.Request, bytes]:
         """The request and its body; the worker has read the head of a WebSocket already."""
         connection, body = h11.Connection(h11.SERVER), b""
-        connection.receive_data(self.request.head)
+        if self.request.head:
+            connection.receive_data(self.request.head)
         request: Any = None
         while True:
             event = connection.next_event()
@@ -67,12 +68,15 @@ class UnstartedWorker(WorkerProcess):
         self.messages: list[Message] = []
         self.requests: asyncio.Queue[HandedOver] = asyncio.Queue()
         self.is_killed = False
+        self._sockets: list[socket.socket] = []
         self._bots_end = Channel(end)
         self._bots_end.attach(asyncio.get_running_loop(), self._on_sent, lambda: None)
 
     def _on_sent(self, message: Message, descriptors: list[int]) -> None:
         if isinstance(message, Serve):
-            self.requests.put_nowait(HandedOver(message, socket.socket(fileno=descriptors[0])))
+            self._sockets.append(socket.socket(fileno=descriptors[0]))
+            self._sockets[-1].setblocking(False)
+            self.requests.put_nowait(HandedOver(message, self._sockets[-1]))
         else:
             self.messages.append(message)
 
@@ -82,8 +86,8 @@ class UnstartedWorker(WorkerProcess):
 
     def die(self, exited: Exited | None = None) -> None:
         self._bots_end.close()
-        while not self.requests.empty():
-            self.requests.get_nowait().sock.close()
+        for sock in self._sockets:
+            sock.close()
         if not self.exit.done():
             self.exit.set_result(exited)
 
