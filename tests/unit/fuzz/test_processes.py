@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -18,11 +19,12 @@ from hypothesis import strategies as st
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from pipecat_base.errors import FlowUnusable, Refusal
+from pipecat_base.errors import Refusal, refusal_from, refusals
 from pipecat_base.server.http import Parser
+from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.workers import http_proxy, websocket_handoff
 from pipecat_base.workers.ipc.channel import HEAD, MAX_MESSAGE_TO_LAUNCHER_BYTES, Channel
-from pipecat_base.workers.ipc.messages import Message, RemoteError, Reply, Run, decode, encode
+from pipecat_base.workers.ipc.messages import EventEmitted, Message, Noted, Serve, SessionEnded, decode, encode
 from pipecat_base.workers.ipc.untrusted import decode_untrusted
 from tests.support.hypothesis_values import ANY_TEXT, HEADER_VALUE, JSON, fuzz, objects
 
@@ -68,20 +70,35 @@ FINITE = st.recursive(
 )
 
 
-@fuzz
-@given(st.integers(), ANY_TEXT, FINITE, st.none() | ANY_TEXT, st.binary(max_size=40), st.binary(max_size=40))
-def test_a_message_comes_as_it_was_sent(
-    number: int, text: str, body: Any, flow: str | None, head: bytes, early: bytes
-) -> None:
-    for message in (Run(number, text, text, None, {}, body, flow, [flow, text], head, early), Reply(number, body)):
-        assert decode(encode(message)) == message
-
-
-@fuzz
-@given(
-    st.lists(st.builds(Reply, st.integers(), FINITE), min_size=1, max_size=3), st.lists(st.integers(1, 60), min_size=1)
+TEXTS = st.lists(ANY_TEXT, max_size=3)
+SERVES = st.builds(
+    Serve,
+    st.none() | st.tuples(ANY_TEXT, st.integers()).map(list),
+    st.none() | st.tuples(ANY_TEXT, st.none()).map(list),
+    ANY_TEXT,
+    st.binary(max_size=40),
+    st.binary(max_size=40),
+    st.none() | ANY_TEXT,
+    st.booleans(),
+    st.none() | ANY_TEXT,
+    st.none() | st.lists(st.dictionaries(ANY_TEXT, FINITE, max_size=2), max_size=2),
 )
-def test_messages_come_whole_however_the_bytes_are_cut(sent: list[Reply], sizes: list[int]) -> None:
+FROM_WORKERS = (
+    st.builds(Noted, ANY_TEXT, ANY_TEXT, TEXTS)
+    | st.builds(EventEmitted, st.none() | ANY_TEXT, ANY_TEXT, st.dictionaries(ANY_TEXT, FINITE), st.integers(0, 9**9))
+    | st.builds(SessionEnded, ANY_TEXT, st.none() | ANY_TEXT, ANY_TEXT, st.integers(0, 9**9), st.none() | TEXTS)
+)
+
+
+@fuzz
+@given(SERVES | FROM_WORKERS)
+def test_a_message_comes_as_it_was_sent(message: Message) -> None:
+    assert decode(encode(message)) == message
+
+
+@fuzz
+@given(st.lists(FROM_WORKERS, min_size=1, max_size=3), st.lists(st.integers(1, 60), min_size=1))
+def test_messages_come_whole_however_the_bytes_are_cut(sent: list[Message], sizes: list[int]) -> None:
     contents = [encode(message) for message in sent]
     stream = b"".join(HEAD.pack(len(content), 0) + content for content in contents)
     cuts = itertools.cycle(sizes)
@@ -126,48 +143,67 @@ def test_any_bytes_to_the_launcher_are_messages_or_its_end(content: bytes) -> No
         theirs.close()
 
 
-REPLIES = st.builds(Reply, st.integers(), JSON)
-REFUSALS = st.builds(
-    lambda kind, text, field: Reply(1, None, [kind, text, field, None]),
-    st.sampled_from([kind.__name__ for kind in Refusal.__subclasses__() if kind is not FlowUnusable]) | ANY_TEXT,
-    ANY_TEXT | st.none(),
-    ANY_TEXT | st.none(),
+ENDS = st.builds(
+    SessionEnded,
+    ANY_TEXT,
+    st.sampled_from([outcome.value for outcome in Outcome]) | ANY_TEXT,
+    ANY_TEXT,
+    st.floats(0, 1e9),
+    st.none() | TEXTS,
+    st.none() | st.lists(st.none() | ANY_TEXT, max_size=3),
 )
 
 
 @fuzz
-@given(REPLIES | REFUSALS)
-def test_a_reply_is_a_value_or_a_refusal(reply: Reply) -> None:
-    again = decode(encode(reply))
-    assert isinstance(again, Reply)
+@given(ENDS)
+def test_an_end_of_a_session_is_a_report_or_invalid(ended: SessionEnded) -> None:
+    found = decode_untrusted(encode(ended), Message.kinds)
     try:
-        again.result()
-    except Refusal as refusal:
+        report = found.report()
+    except ValueError:
+        assert ended.outcome not in {outcome.value for outcome in Outcome}
+        return
+    assert (report.outcome.value, report.message, report.seconds) == (ended.outcome, ended.message, ended.seconds)
+
+
+CODES = st.sampled_from([kind.code for kind in refusals()]) | ANY_TEXT
+REFUSALS = objects(error=objects(code=CODES, message=ANY_TEXT, field=ANY_TEXT | st.none(), session_id=ANY_TEXT))
+
+
+@fuzz
+@given(REFUSALS | JSON)
+def test_any_json_is_a_refusal_that_can_be_told_or_none(body: Any) -> None:
+    refusal = refusal_from(body)
+    if refusal is not None:
+        assert isinstance(refusal, Refusal)
         assert json.dumps(refusal.body())
         assert refusal.headers("x")
         assert refusal.log_text() is not None
 
 
-def test_a_flow_that_was_unusable_elsewhere_can_be_told() -> None:
-    with pytest.raises(FlowUnusable) as refused:
-        decoded(Reply.refusing(1, FlowUnusable("why", session_id="s"))).result()
-    assert refused.value.log_text()
+BREAKS_OFF = (ConnectionResetError,)
+"""In the middle of a response."""
+ANSWERS = st.binary(max_size=80) | st.builds(
+    lambda status, content: b"HTTP/1.1 %d x\r\ncontent-length: %d\r\n\r\n%b" % (status, len(content), content),
+    st.integers(100, 999),
+    st.binary(max_size=40)
+    | JSON.map(lambda value: json.dumps(value).encode())
+    | REFUSALS.map(lambda value: json.dumps(value).encode()),
+)
 
 
-@pytest.mark.parametrize("refusal", [[], ["Malformed"], "Malformed", 5])
-def test_a_reply_of_another_shape_is_a_failure(refusal: Any) -> None:
-    with pytest.raises((Refusal, RemoteError)):
-        decoded(Reply(1, None, refusal)).result()
+@fuzz
+@given(ANSWERS)
+def test_any_answer_to_the_launcher_is_a_value_or_a_refusal(answer: bytes) -> None:
+    async def scene() -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            theirs.sendall(answer)
+            theirs.shutdown(socket.SHUT_WR)
+            with contextlib.suppress(Refusal, *BREAKS_OFF):
+                await http_proxy.ask(ours, "GET", "/readyz")
 
-
-@pytest.mark.parametrize("failure", [[1, "x"], ["a\0b", "x"], ["\ud800", "x"], 5])
-def test_a_failure_of_another_shape_is_a_failure(failure: Any) -> None:
-    with pytest.raises((Refusal, RemoteError)):
-        decoded(Reply(1, None, None, failure)).result()
-
-
-def decoded(reply: Reply) -> Reply:
-    return cast(Reply, decode(encode(reply)))
+    asyncio.run(scene())
 
 
 # Heads.

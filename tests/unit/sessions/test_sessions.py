@@ -358,3 +358,65 @@ def test_after_each_runs_before_the_slot_is_free_and_its_failure_is_harmless() -
         assert len(sessions) == 0
 
     asyncio.run(main())
+
+
+class Heard(list[Any]):
+    """The states of sessions that a listener has heard of."""
+
+    def __call__(self, session: Session) -> None:
+        self.append((session.state.value, session.transport.value, session.report is not None))
+
+
+def test_listeners_hear_nothing_of_a_session_that_is_not_announced_and_no_report_is_kept() -> None:
+    async def main() -> None:
+        closed: list[str] = []
+
+        async def after() -> None:
+            closed.append("after")
+
+        async def closer(outcome: Outcome) -> None:
+            closed.append("closer")
+
+        heard, sessions = Heard(), make(forever, max_sessions=1, on_session_closed=after)
+        sessions.on_change(heard)
+        async with sessions.admit("s", TransportKind.PLAIN, announce=False) as session:
+            session.add_closer(closer)
+            assert sessions.full, "it holds its slot"
+            with pytest.raises(DuplicateSession):
+                await run(sessions, "s")
+        with pytest.raises(AtCapacity):
+            async with sessions.admit("s", TransportKind.PLAIN, announce=False) as session:
+                session.outcome = Outcome.FAILED
+                raise AtCapacity("Elsewhere.")
+        assert (heard, sessions.past(), sessions.report("s")) == ([], [], None)
+        assert closed == ["closer"]
+        assert session.state is SessionState.ENDED
+        assert await sessions.until_empty(0.1)
+
+    asyncio.run(main())
+
+
+def test_an_announced_session_is_heard_of_once_with_its_transport_and_has_a_report() -> None:
+    async def main() -> None:
+        heard, sessions = Heard(), make(forever)
+        sessions.on_change(heard)
+        async with sessions.admit("s", TransportKind.PLAIN, announce=False) as session:
+            sessions.announce(session, TransportKind.DAILY)
+            sessions.announce(session, TransportKind.WEBRTC)
+            sessions.begin_run(session)
+            session.report = Report(Outcome.COMPLETED, "", 1.0)
+        assert heard == [("admitted", "daily", False), ("running", "daily", False), ("ended", "daily", True)]
+        assert [past.transport for past in sessions.past()] == [TransportKind.DAILY]
+
+    asyncio.run(main())
+
+
+def test_the_announcement_of_a_session_that_was_admitted_with_one_changes_nothing() -> None:
+    async def main() -> None:
+        heard, sessions = Heard(), make(forever)
+        sessions.on_change(heard)
+        async with sessions.admit("s", TransportKind.PLAIN) as session:
+            sessions.announce(session, TransportKind.DAILY)
+        assert heard == [("admitted", "plain", False), ("ended", "plain", True)]
+
+    asyncio.run(main())
