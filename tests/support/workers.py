@@ -33,9 +33,11 @@ class HandedOver:
 
     request: Serve
     sock: socket.socket
+    was_read: bool = False
 
     async def read(self) -> tuple[h11.Request, bytes]:
         """The request and its body; the worker has read the head of a WebSocket already."""
+        self.was_read = True
         connection, body = h11.Connection(h11.SERVER), b""
         if self.request.head:
             connection.receive_data(self.request.head)
@@ -52,6 +54,8 @@ class HandedOver:
                 return request, body
 
     async def answer(self, content: Any, status: int = 200) -> None:
+        if not self.was_read:  # or the end of the connection would be a reset
+            await self.read()
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         head = b"HTTP/1.1 %d x\r\ncontent-length: %d\r\n\r\n" % (status, len(body))
         await asyncio.get_running_loop().sock_sendall(self.sock, head + body)

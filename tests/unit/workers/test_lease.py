@@ -84,15 +84,11 @@ def play(scene: Scene, workers: int = 1, **options: Any) -> PoolOfUnstarted:
         with pool_of(*(UnstartedWorker() for _ in range(workers))) as pool:
             caller = Call(pool, **options)
             calling = asyncio.ensure_future(caller.call())
-            try:
-                async with asyncio.timeout(5):
-                    await scene(pool, caller, calling)
-                    assert await pool.registry.until_empty(2), "the slot is held"
-            finally:
-                calling.cancel()
+            async with asyncio.timeout(5):
+                await scene(pool, caller, calling)
                 await asyncio.wait({calling})
-                if calling.done() and not calling.cancelled():
-                    calling.exception()
+                assert await pool.registry.until_empty(2), "the slot is held"
+            calling.exception()  # which the scene has judged
             assert not pool.busy()
             return pool
 
@@ -549,6 +545,21 @@ def test_a_call_is_answered_and_run_and_hung_up_by_its_worker() -> None:
                 assert (await running).outcome is Outcome.COMPLETED
                 await lease.hang_up()  # too late, and harmless
                 assert worker.requests.empty()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="the launcher uses an answer of another shape as it is")
+@pytest.mark.parametrize("answer", [b"null", b"OK", b"[]", b"5"])
+def test_a_call_that_is_answered_without_an_sdp_is_not_reached(answer: bytes) -> None:
+    async def scene() -> None:
+        worker = UnstartedWorker()
+        with pool_of(worker) as pool:
+            async with held(pool) as lease:
+                picking_up = asyncio.ensure_future(lease.pick_up(WhatsAppCall({"sdp": "o"}, {})))
+                await (await worker.requests.get()).answer(answer)
+                with pytest.raises(NotReached):
+                    await picking_up
 
     asyncio.run(scene())
 
