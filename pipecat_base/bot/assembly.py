@@ -13,6 +13,7 @@ from starlette.websockets import WebSocketDisconnect
 from pipecat_base.bot import installed, sources, web_app, webrtc
 from pipecat_base.bot.arguments import ArgumentFactory, load_types
 from pipecat_base.bot.imported import Imported
+from pipecat_base.bot.leftovers import Leftovers
 from pipecat_base.bot.lifespan import BotLifespan
 from pipecat_base.bot.memory import MemoryRelease
 from pipecat_base.bot.pod import LocalPod
@@ -130,6 +131,7 @@ def local_pod(
         expects_webrtc=lambda: sources.mentions(bot.project, SPEAKS_OF_WEBRTC),
         hide=logs.hide,
         spans=spans,
+        leftovers=Leftovers(settings.shutdown.exit_grace, bot.project),
         agent_name=settings.gateway.agent_name if settings.gateway.is_enabled else None,
     )
 

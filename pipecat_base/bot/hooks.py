@@ -13,6 +13,8 @@ from pipecat_base.bot.daemon_thread import in_daemon_thread
 from pipecat_base.server.shared_loop import owned_by
 
 T = TypeVar("T")
+OWNER = "the bot's hooks"
+"""Owns the tasks that hooks start."""
 
 
 async def call(hook: Callable[[], Any]) -> Any:
@@ -27,7 +29,7 @@ class TookTooLong(Exception): ...
 async def within(seconds: float, step: Coroutine[Any, Any, T]) -> T:
     """Await a step. Raises TookTooLong after ``seconds``; the step is cancelled but not awaited."""
     # Not wait_for, whose TimeoutError could not be told from one that the user's code raises.
-    with owned_by("the bot's hooks"):
+    with owned_by(OWNER):
         task = asyncio.ensure_future(step)
     done, _ = await asyncio.wait({task}, timeout=seconds)
     if not done:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pipecat_base.bot import moq, websocket, whatsapp
 from pipecat_base.bot.arguments import ArgumentFactory
 from pipecat_base.bot.installed import NO_WEBRTC
+from pipecat_base.bot.leftovers import Leftovers
 from pipecat_base.bot.lifespan import BotLifespan
 from pipecat_base.bot.memory import MemoryRelease
 from pipecat_base.bot.readiness import Readiness
@@ -66,6 +67,7 @@ class LocalPod:
         features: Callable[[], FeatureManager],
         hide: Callable[[str, str], None],
         spans: Spans,
+        leftovers: Leftovers,
         agent_name: str | None = None,
     ) -> None:
         self.about = about
@@ -73,6 +75,7 @@ class LocalPod:
         self.runner = runner
         self.arguments = arguments
         self.hide = hide
+        self.leftovers = leftovers
         self.agent_name = agent_name
         self._lifespan = lifespan
         self._readiness = readiness
@@ -93,6 +96,7 @@ class LocalPod:
     async def open(self) -> Mapping[str, Any]:
         self._spans.open()
         await self._lifespan.set_up()
+        self.leftovers.begin()
         self.arguments.file_storage = self._lifespan.file_storage
         self._freeze_memory()
         return self._lifespan.state
@@ -160,6 +164,7 @@ class LocalPod:
             self._webrtc.given_ice_servers = servers
 
     async def close(self) -> None:
+        await self.leftovers.wait([session.id for session in self.registry.past()])
         await self._lifespan.tear_down()
         await asyncio.to_thread(self._spans.close, SPANS_TIMEOUT_SECONDS)
 

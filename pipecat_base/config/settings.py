@@ -396,6 +396,14 @@ class ShutdownSettings(SettingsGroup):
         "How long `teardown()` and lifespans may take at the end",
         unit="seconds",
     )
+    exit_grace: float = variable(
+        "PIPECAT_EXIT_GRACE",
+        5.0,
+        parsers.seconds,
+        "How long tasks that outlive `bot()` may go on when their process ends. With `PIPECAT_ISOLATION=process`, for"
+        " threads, jobs of executors, exit handlers and SDKs that deliver, too: after the call, without its slot",
+        unit="seconds",
+    )
 
 
 @dataclass(frozen=True)

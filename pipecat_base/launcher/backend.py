@@ -101,6 +101,7 @@ def pool_backend(
         cancel_grace=settings.sessions.cancel_grace,
         readyz_timeout=settings.start.readyz_timeout,
         max_memory=settings.workers.max_memory_bytes,
+        exit_grace=settings.shutdown.exit_grace,
     )
     pool = WorkerPool(
         registry,

@@ -272,7 +272,8 @@ class Launcher:
     def _ending_seconds(self) -> float:
         """Upper bound in seconds of everything after the last session."""
         readers = SINKS_TIMEOUT_SECONDS if self._event_bus.has_sinks else 0
-        return 2 * self._settings.shutdown.teardown_timeout + FINAL_REQUESTS_SECONDS + readers + 1
+        shutdown = self._settings.shutdown
+        return shutdown.exit_grace + 2 * shutdown.teardown_timeout + FINAL_REQUESTS_SECONDS + readers + 1
 
     async def _drain(self) -> bool:
         """Let the sessions end, cancel them at the deadline; return whether a second signal cut that short."""

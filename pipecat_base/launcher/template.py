@@ -25,6 +25,7 @@ from pipecat_base.errors import StartupError
 from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.server.paths import LAUNCHER_PATHS
 from pipecat_base.sessions.outcome import MAX_LINE
+from pipecat_base.workers.exit_handlers import ExitHandlers
 from pipecat_base.workers.fork_hazards import fork_hazards, open_descriptors
 from pipecat_base.workers.fork_server import ForkServer, exit_process, forget_exit_handlers, leave_signals_to_launcher
 from pipecat_base.workers.ipc import messages
@@ -89,6 +90,7 @@ class TemplateProcess:
             os._exit(1)
 
         before = open_descriptors()
+        exit_handlers = ExitHandlers()
         imported = import_bot(self._settings, self._packages, self._logs, give_up, is_dev=self._is_dev)
         leave_signals_to_launcher()
         channel.send(_describe(imported, fork_hazards(before)))
@@ -96,6 +98,8 @@ class TemplateProcess:
             self._be_worker(channel, imported)
             return
         channel.flush(1.0)
+        for handler in exit_handlers.kept_back(imported.bot.project):
+            logger.info(f"Runs once at the end, not after each call: the exit handler {handler}")
 
         def on_other_message(message: Message) -> None:
             if isinstance(message, WarmUp):
@@ -108,6 +112,7 @@ class TemplateProcess:
 
         def run_worker(sock: socket.socket, request: Fork) -> NoReturn:
             forget_exit_handlers()
+            exit_handlers.inherit()
             with contextlib.suppress(BaseException):
                 reseed(imported.bot.project)
                 self._be_worker(Channel(sock), imported)

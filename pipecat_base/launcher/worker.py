@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -14,13 +13,14 @@ from pipecat_base.api.internal import InternalRoutes
 from pipecat_base.bot.assembly import for_worker, local_pod, session_registry
 from pipecat_base.bot.imported import Imported
 from pipecat_base.config.settings import Settings
+from pipecat_base.launcher import worker_exit
 from pipecat_base.launcher.served_requests import ServedRequests
 from pipecat_base.logs.logger import Logs, logger
-from pipecat_base.logs.streams import flush_streams
 from pipecat_base.server import server
 from pipecat_base.server.lifecycle import Lifecycle
 from pipecat_base.server.loop_monitor import watch_lag
 from pipecat_base.telemetry.events import make_event
+from pipecat_base.workers.fork_server import exit_process
 from pipecat_base.workers.ipc.allowance import EventRateLimit
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import FILE, MAX_URL, MOQ, EventEmitted, Noted
@@ -30,12 +30,12 @@ LAG_INTERVAL_SECONDS = 5.0
 
 def work(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> None:
     logs.runs_one_session = not settings.workers.calls_share_process
-    server.run(_serve(channel, settings, imported, logs), event_loop=settings.server.event_loop)
-    atexit._run_exitfuncs()  # os._exit() skips them
-    flush_streams()
+    seconds_left = server.run(_serve(channel, settings, imported, logs), event_loop=settings.server.event_loop)
+    worker_exit.finish(seconds_left, imported.bot.project)
 
 
-async def _serve(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> None:
+async def _serve(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> float:
+    """Serve until the launcher closes the worker; return what is left of PIPECAT_EXIT_GRACE."""
     lifecycle = Lifecycle()
     lifecycle.ready()
 
@@ -46,6 +46,7 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
     settings = for_worker(settings)
     registry, memory = session_registry(settings, lifecycle.refusal)
     pod = local_pod(settings, imported, registry, memory, logs, events.send if emits_events else None)
+    pod.leftovers.end_process_with(lambda: exit_process(0))
     capabilities = Capabilities(pod.capability_problems)
     routes = assembly.session_routes(settings, pod, capabilities, tokens=None)
     routes += assembly.upload_routes(
@@ -62,6 +63,7 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
             watch_lag(lambda lag: events.send(None, "process_loop_lag", lag, time.time()), LAG_INTERVAL_SECONDS)
         )
     await ServedRequests(channel, pod, app, internal, settings.limits, imported.bot.project, measuring).run()
+    return pod.leftovers.seconds_left
 
 
 class EventSender:

@@ -91,9 +91,11 @@ def _session_of(loop: asyncio.AbstractEventLoop | None) -> str | None:
     return None
 
 
-def warn_in_thread(message: str, session_id: str | None = None) -> None:
+def warn_in_thread(message: str, session_id: str | None = None) -> threading.Thread:
     """Log a warning in another thread: the blocked code may hold the logger's lock."""
-    threading.Thread(target=_warn, args=(message, session_id), daemon=True).start()
+    thread = threading.Thread(target=_warn, args=(message, session_id), daemon=True)
+    thread.start()
+    return thread
 
 
 def _warn(message: str, session_id: str | None) -> None:

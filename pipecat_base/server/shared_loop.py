@@ -50,6 +50,11 @@ def _tasks_of_caller(loop: asyncio.AbstractEventLoop | None = None) -> set[async
     return {task for task in tasks if task is current or (caller and _owner_of(task) == caller)}
 
 
+def owners(loop: asyncio.AbstractEventLoop) -> dict[asyncio.Task[Any], str]:
+    """Tasks of the loop that belong to somebody, and to whom."""
+    return {task: owner for task in every_task(loop) if (owner := _owner_of(task)) is not None}
+
+
 def _owner_of(task: Any) -> str | None:
     # A factory that the bot has set may make tasks without it.
     context: Context | None = task.get_context() if hasattr(task, "get_context") else None

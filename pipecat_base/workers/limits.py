@@ -27,10 +27,12 @@ class WorkerLimits:
     cancel_grace: float
     readyz_timeout: float
     max_memory: int | None
+    exit_grace: float
 
     @property
     def closing(self) -> float:
-        return 2 * self.teardown_timeout + FINAL_REQUESTS_SECONDS + EXIT_GRACE
+        # At least a second of EXIT_GRACE is left for exit handlers.
+        return self.exit_grace + 2 * self.teardown_timeout + FINAL_REQUESTS_SECONDS + 2 * EXIT_GRACE
 
     @property
     def cancelling(self) -> float:

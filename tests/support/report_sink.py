@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,10 +17,12 @@ class Sink:
 
     Attributes:
         posts: Path, headers in lower case, and body of each request.
+        delay: Seconds until the answer.
     """
 
     def __init__(self, status: int | None = 200) -> None:
         self.status = status
+        self.delay = 0.0
         self.refused: bytes | None = None
         """Requests with this are answered with 503."""
         self.posts: list[tuple[str, dict[str, str], bytes]] = []
@@ -50,6 +53,7 @@ class Sink:
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"]))
                 headers = {name.lower(): value for name, value in self.headers.items()}
+                time.sleep(sink.delay)
                 sink.posts.append((self.path, headers, body))
                 status = 503 if sink.refused is not None and sink.refused in body else sink.status
                 if status is None:
