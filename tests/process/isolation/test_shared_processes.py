@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection
 
 from tests.support.bystanders import opened
-from tests.support.launchers import Launcher, measured, until
+from tests.support.launchers import Launcher, free_port, measured, until
 
 BOT = """
 import os, time
@@ -26,6 +27,13 @@ async def bot(args):
         if said == "block":
             time.sleep(60)
 """
+
+
+METRICS_PORT = free_port()
+
+
+def metrics() -> str:
+    return httpx.get(f"http://127.0.0.1:{METRICS_PORT}/metrics", trust_env=False).text
 
 
 @contextlib.contextmanager
@@ -74,10 +82,8 @@ def test_a_process_takes_so_many_calls_and_the_next_one_goes_to_another(tmp_path
 
 
 def test_new_calls_go_to_the_process_with_the_fewest(tmp_path: Path) -> None:
-    with launched(tmp_path, calls=2, PIPECAT_IDLE_PROCESSES="4") as launcher:
-        launcher_process = psutil.Process(launcher.process.pid)
-        # The fork server, the template, the control worker, and two that wait for calls.
-        until(lambda: len(launcher_process.children(recursive=True)) == 5, "four free slots")
+    with launched(tmp_path, calls=2, PIPECAT_IDLE_PROCESSES="4", PIPECAT_METRICS_PORT=str(METRICS_PORT)) as launcher:
+        until(lambda: 'state="idle"} 2' in metrics(), "four free slots")
         processes = [call(launcher, f"c{number}")[1] for number in range(2)]
         assert len(set(processes)) == 2
 
