@@ -185,9 +185,11 @@ class WorkerRoutes:
             self._tokens.consume(token, wanted.session_id)
             lease.on_refusal = websocket.scope.get(ON_REFUSAL, lease.on_refusal)
             lease.keep()
-            await lease.serve_stream(websocket, websocket.scope.get(SCOPE_KEY))
-            if lease.over.result() is None:
-                self._tokens.restore(token)
+            try:
+                await lease.serve_stream(websocket, websocket.scope.get(SCOPE_KEY))
+            finally:
+                if lease.over.done() and lease.over.result() is None:
+                    self._tokens.restore(token)
 
     async def _forward(
         self, lease: WorkerLease, scope: Scope, body: bytes, receive: Receive, send: Send, ice: Any = None

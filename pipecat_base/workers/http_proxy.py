@@ -41,8 +41,8 @@ async def forward(sock: socket.socket, scope: Scope, receive: Receive, send: Sen
         await exchange.respond(send)
     finally:
         uploading.cancel()
-        await asyncio.wait({uploading})
         writer.close()
+        await asyncio.wait({uploading})
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
@@ -77,7 +77,10 @@ async def ask(sock: socket.socket, method: str, path: str, content: Any = None) 
         if len(answer) > MAX_ANSWER_BYTES:
             raise NotReached("The bot's process sent too long an answer.")
 
-    await forward(sock, scope, receive, send)
+    try:
+        await forward(sock, scope, receive, send)
+    except ConnectionResetError as error:
+        raise NotReached("The bot's process ended while it answered.") from error
     try:
         found = json.loads(answer or b"null")
     except (ValueError, RecursionError):

@@ -380,6 +380,8 @@ class WorkerLease(HeldSlot):
             answer = await self._ask("/calls", content, ice=ice)
         else:
             answer = await self._begin("/calls", content, ice=ice)
+        if not isinstance(answer, dict) or not isinstance(answer.get("sdp"), str):
+            raise NotReached("The bot's process sent no answer to the call.", session_id=self.session.id)
         return str(answer["sdp"])
 
     async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
@@ -441,7 +443,7 @@ class WorkerLease(HeldSlot):
 
     async def _pass_on_accept(self, websocket: WebSocket) -> None:
         """Tell ASGI code around the socket that the worker accepted it."""
-        await self._was_accepted
+        await asyncio.shield(self._was_accepted)
         await websocket.accept()
 
     async def _watch_disconnect(self, handoff: WebSocketHandoff, worker: WorkerProcess) -> None:

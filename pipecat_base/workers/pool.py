@@ -126,14 +126,18 @@ class WorkerPool:
             return {"ready": True}
         try:
             async with asyncio.timeout(self.limits.readyz_timeout + EXIT_GRACE):
-                verdict: dict[str, Any] = await self._revision.ask("GET", "/readyz")
-        except (TimeoutError, NotReached):
-            return {"ready": False, "state": "ready", "reason": "The bot's lead process does not answer."}
-        return verdict
+                verdict = await self._revision.ask("GET", "/readyz")
+        except (TimeoutError, Refusal):
+            verdict = None
+        if isinstance(verdict, dict) and isinstance(verdict.get("ready"), bool):
+            return verdict
+        return {"ready": False, "state": "ready", "reason": "The bot's lead process does not answer."}
 
     async def capability_problems(self) -> Mapping[str, str | None] | None:
-        found: dict[str, str | None] | None = await self._revision.ask("GET", "/capabilities")
-        return found
+        found = await self._revision.ask("GET", "/capabilities")
+        return (
+            {str(name): reason and str(reason) for name, reason in found.items()} if isinstance(found, dict) else None
+        )
 
     def log_features(self) -> None:
         self._start_task(self._log_features())
@@ -267,14 +271,12 @@ class WorkerPool:
     async def ice_servers(self) -> list[dict[str, Any]] | None:
         if self.about.webrtc_problem is not None:
             return None
-        found: list[dict[str, Any]] | None = await self._revision.ask("GET", "/ice-servers")
-        return found
+        return _listed(await self._revision.ask("GET", "/ice-servers"))
 
     async def peers_ice_servers(self) -> list[dict[str, Any]] | None:
         with contextlib.suppress(Refusal, TimeoutError):
             async with asyncio.timeout(ICE_LOOKUP_TIMEOUT_SECONDS):
-                found: list[dict[str, Any]] | None = await self._revision.ask("GET", "/ice-servers/answering")
-                return found
+                return _listed(await self._revision.ask("GET", "/ice-servers/answering"))
         return None
 
     def lease_of_peer(self, pc_id: str) -> WorkerLease | None:
@@ -324,6 +326,10 @@ class WorkerPool:
         task = asyncio.ensure_future(step)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _listed(answer: Any) -> list[dict[str, Any]] | None:
+    return [item for item in answer if isinstance(item, dict)] if isinstance(answer, list) else None
 
 
 def _describe(imported: BotImported, answer: ASGIApp) -> BotDescription:

@@ -40,7 +40,7 @@ PROCESS_EVENT = "process_loop_lag"
 MESSAGES_PER_SECOND = 100
 """Averaged over ten seconds, for each call that it may run, on top of events."""
 
-STATES = frozenset(state.value for state in SessionState)
+STATES = frozenset(state.value for state in SessionState if state is not SessionState.ENDED)
 TRANSPORTS = frozenset(kind.value for kind in TransportKind)
 
 
