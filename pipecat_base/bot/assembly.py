@@ -20,9 +20,8 @@ from pipecat_base.bot.pod import LocalPod
 from pipecat_base.bot.readiness import Readiness
 from pipecat_base.bot.runner import BotRunner
 from pipecat_base.bot.spans import spans_for
-from pipecat_base.bot.task import BotFunction
+from pipecat_base.bot.task import ABANDONED, BotFunction
 from pipecat_base.config.settings import Settings, TelemetrySettings
-from pipecat_base.errors import Refusal
 from pipecat_base.logs.logger import Logs
 from pipecat_base.sessions.pod import BotDescription
 from pipecat_base.sessions.registry import SessionRegistry
@@ -30,6 +29,7 @@ from pipecat_base.telemetry.session_context import ObserverOptions, SessionEmit
 
 if TYPE_CHECKING:
     from pipecat_base.bot.features import FeatureManager
+    from pipecat_base.errors import Refusal
 
 SPEAKS_OF_WEBRTC = rb"(?i)webrtc"
 WEBRTC_MODULE = "pipecat_base.bot.webrtc.sessions"
@@ -131,7 +131,7 @@ def local_pod(
         expects_webrtc=lambda: sources.mentions(bot.project, SPEAKS_OF_WEBRTC),
         hide=logs.hide,
         spans=spans,
-        leftovers=Leftovers(settings.shutdown.exit_grace, bot.project),
+        leftovers=Leftovers(settings.shutdown.exit_grace, bot.project, ABANDONED),
         agent_name=settings.gateway.agent_name if settings.gateway.is_enabled else None,
     )
 

@@ -6,14 +6,13 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import nullcontext
 from types import FrameType
 from typing import Any
 
 from pipecat_base.bot import sdks
 from pipecat_base.bot.hooks import OWNER as HOOKS
-from pipecat_base.bot.task import ABANDONED
 from pipecat_base.logs import tracebacks
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.loop_monitor import warn_in_thread
@@ -31,14 +30,18 @@ EXECUTOR_MODULE = "/concurrent/futures/thread.py"
 class Leftovers:
     """Waits, at the end of a process, for what its sessions' bots have left running.
 
+    Args:
+        abandoned: Tasks that have ignored their end already, and are not waited for.
+
     Attributes:
         seconds_left: Of the bound, for what else the end of the process waits for.
     """
 
-    def __init__(self, grace: float, project: str) -> None:
+    def __init__(self, grace: float, project: str, abandoned: Collection[asyncio.Task[Any]]) -> None:
         self.seconds_left = grace
         self._grace = grace
         self._project = project
+        self._abandoned = abandoned
         self._end_process: Callable[[], None] | None = None
         self._known: set[FrameType] = set()
 
@@ -79,7 +82,7 @@ class Leftovers:
         return {
             task: owner
             for task, owner in owners(loop).items()
-            if owner != HOOKS and task not in ABANDONED and not sdks.runs(task)
+            if owner != HOOKS and task not in self._abandoned and not sdks.runs(task)
         }
 
     def _threads(self) -> dict[FrameType, threading.Thread]:

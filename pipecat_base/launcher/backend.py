@@ -68,7 +68,8 @@ def local_backend(
 
 def import_pool() -> None:
     """Import what :func:`pool_backend` needs, while something else is waited for."""
-    import pipecat_base.launcher.worker_routes  # noqa: F401
+    import pipecat_base.launcher.worker_routes
+    import pipecat_base.workers.pool  # noqa: F401
 
 
 def pool_backend(

@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route, WebSocketRoute
@@ -35,8 +35,10 @@ from pipecat_base.server.error_responses import ON_REFUSAL
 from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import SessionRequest
 from pipecat_base.sessions.transports import TransportKind
-from pipecat_base.workers.lease import WorkerLease
-from pipecat_base.workers.pool import WorkerPool
+
+if TYPE_CHECKING:
+    from pipecat_base.workers.lease import WorkerLease
+    from pipecat_base.workers.pool import WorkerPool
 
 MAX_ANSWER_BYTES = 256 * 1024
 """Of the answer to an offer, read for its pc_id."""
