@@ -1,19 +1,4 @@
-"""Requests of the launcher to a worker, on connections of their own, which no caller and no middleware reaches.
-
-======  ======================  =============================================================
-GET     /livez                  The event loop runs.
-GET     /readyz                 The verdict of the bot's ``readyz()``.
-GET     /capabilities           By name: why it is missing, or null.
-GET     /ice-servers            ICE servers for clients; null if none are configured.
-GET     /ice-servers/answering  Those for peers, of which all answer.
-POST    /features               Log the summary of features.
-DELETE  /files                  Delete uploads: a list of URLs.
-POST    /sessions               Start a session whose transport the gateway has made; 202 once its arguments are made.
-POST    /calls                  Answer a WhatsApp call; the SDP, once the session has one.
-POST    /calls/connect          Run the bot on the call that was answered.
-POST    /calls/hang-up          The caller has hung up.
-======  ======================  =============================================================
-"""
+"""Requests of the launcher to a worker, on connections of their own, which no caller and no middleware reaches."""
 
 from __future__ import annotations
 
@@ -57,12 +42,12 @@ class InternalRoutes:
             Route("/livez", self._livez),
             Route("/readyz", self._readyz),
             Route("/capabilities", self._missing_capabilities),
-            Route("/ice-servers", self._ice_servers),
-            Route("/ice-servers/answering", self._answering_ice_servers),
+            Route("/ice-servers", self._ice_servers),  # for clients; null if none are configured
+            Route("/ice-servers/answering", self._answering_ice_servers),  # for peers
             Route("/features", self._features, methods=["POST"]),
             Route("/files", self._delete_files, methods=["DELETE"]),
-            Route("/sessions", self._start, methods=["POST"]),
-            Route("/calls", self._pick_up, methods=["POST"]),
+            Route("/sessions", self._start, methods=["POST"]),  # 202 once the bot's arguments are made
+            Route("/calls", self._pick_up, methods=["POST"]),  # a WhatsApp call, answered with its SDP
             Route("/calls/connect", self._connect, methods=["POST"]),
             Route("/calls/hang-up", self._hang_up, methods=["POST"]),
         ]

@@ -19,8 +19,7 @@ from pipecat_base.server.loop_monitor import warn_in_thread
 from pipecat_base.server.shared_loop import owners
 
 POLL_SECONDS = 0.02
-BLOCKED_SECONDS = 1.0
-"""Beyond the bound, an event loop that does not look at the clock is blocked."""
+BLOCKED_SECONDS = 1.0  # beyond the bound, an event loop that does not look at the clock is blocked
 FLUSH_SECONDS = 0.5
 LOG_SECONDS = 0.5
 MAX_NAMED = 5

@@ -33,11 +33,9 @@ if TYPE_CHECKING:
     from pipecat_base.launcher.reload import Development
 
 Renew = Callable[[Mapping[str, str]], Awaitable[None]]
-SINKS_TIMEOUT_SECONDS = 5.0
-"""For event sinks to deliver pending events at the end."""
+SINKS_TIMEOUT_SECONDS = 5.0  # for event sinks to deliver pending events at the end
 MAX_SESSIONS_NAMED = 5
-FORCE_AFTER_SECONDS = 1.0
-"""After all other limits of a shutdown."""
+FORCE_AFTER_SECONDS = 1.0  # after all other limits of a shutdown
 
 
 class Launcher:

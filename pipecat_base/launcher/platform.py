@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 from pipecat_base.config import private_files
 
+# Kubernetes shows it as the reason why a container ended (kubernetes.io/docs/tasks/debug/debug-application).
 TERMINATION_LOG = "/dev/termination-log"
-"""Kubernetes shows it as the reason why a container ended (kubernetes.io/docs/tasks/debug/debug-application)."""
 MAX_MESSAGE_BYTES = 4096
 TOKEN_REFRESHER = "/var/run/token-refresher"  # noqa: S105
 """Pipecat Cloud's sidecar shares this folder; a file ``shutdown`` in it says that the pod ends."""

@@ -28,8 +28,7 @@ from pipecat_base.server.startup_problem import StartupProblem, bot_error_of
 HOST = "127.0.0.1"
 ALL_INTERFACES = ("0.0.0.0", "::")
 LOCALHOST = ("127.0.0.1", "::1", "localhost")
-CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")
-"""Docker and Podman create one of these in every container."""
+CONTAINER_FILES = ("/.dockerenv", "/run/.containerenv")  # Docker and Podman create one of these in every container
 KUBERNETES_VARIABLE = "KUBERNETES_SERVICE_HOST"
 WATCH_INTERVAL_MS = 100
 IGNORED = (".venv", "venv", "node_modules", "__pycache__", ".git", "site-packages")

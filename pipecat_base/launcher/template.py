@@ -32,8 +32,7 @@ from pipecat_base.workers.ipc import messages
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import Fork, Message, Progress, Stage, StartupFailed, WarmUp
 
-OOM_SCORE_INCREMENT = 300
-"""Added for workers: where memory runs out, the kernel kills a call, not the launcher."""
+OOM_SCORE_INCREMENT = 300  # added for workers: where memory runs out, the kernel kills a call, not the launcher
 MAX_HAZARDS = 10
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 

@@ -12,8 +12,7 @@ from pipecat_base.logs.streams import flush_streams
 from pipecat_base.server.loop_monitor import warn_in_thread
 from pipecat_base.workers.fork_server import exit_process
 
-FLUSH_SECONDS = 1.0
-"""Left for SDKs and exit handlers, however long the bot's leftovers took."""
+FLUSH_SECONDS = 1.0  # left for SDKs and exit handlers, however long the bot's leftovers took
 LOG_SECONDS = 0.5
 
 

@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from pipecat_base.workers.lease import WorkerLease
     from pipecat_base.workers.pool import WorkerPool
 
-MAX_ANSWER_BYTES = 256 * 1024
-"""Of the answer to an offer, read for its pc_id."""
+MAX_ANSWER_BYTES = 256 * 1024  # of the answer to an offer, read for its pc_id
 
 
 class Endpoint:

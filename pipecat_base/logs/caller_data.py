@@ -86,7 +86,7 @@ def shown(message: str, code: CodeType, frame: FrameType | None = None) -> str:
 
 @lru_cache(1024)
 def _constants_of(code: CodeType) -> tuple[re.Pattern[str], tuple[str, ...]]:
-    # A single word may be a key of the data, and most single characters a key of the phone.
+    # a single word may be a key of the data, and most single characters a key of the phone.
     words = {c for c in code.co_consts if isinstance(c, str) and _WORDS.fullmatch(c)}
     pattern = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     variables = {*code.co_varnames, *code.co_cellvars, *code.co_freevars}

@@ -11,10 +11,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-TRACE_HEADERS = (b"traceparent", b"tracestate")
-"""https://www.w3.org/TR/trace-context/"""
-PEER = "pipecat_base.peer"
-"""Scope key: address of the connection's peer, in the form of ``client``."""
+TRACE_HEADERS = (b"traceparent", b"tracestate")  # https://www.w3.org/TR/trace-context/
+PEER = "pipecat_base.peer"  # scope key: address of the connection's peer, in the form of ``client``
 
 
 class ProxyHeaders:

@@ -12,8 +12,8 @@ from pipecat_base.logs.logger import logger
 from pipecat_base.logs.throttle import LogThrottle
 from pipecat_base.server.limits import MAX_HEADERS, SPARE_CONNECTIONS, BufferBudget, connections_for, descriptor_limit
 
+# A new connection is not evicted this soon: its request may have arrived and not been read yet.
 NEW_CONNECTION_GRACE_SECONDS = 0.2
-"""A new connection is not evicted this soon: its request may have arrived and not been read yet."""
 LOG_THROTTLE_SECONDS = 10.0
 
 

@@ -19,11 +19,10 @@ from pipecat_base.logs.escaping import LONGEST_VALUE, logged
 from pipecat_base.logs.logger import logger
 from pipecat_base.server.paths import SESSION_ID, SESSION_ID_LENGTH, STREAMS
 
-ON_REFUSAL = "pipecat_base.on_refusal"
-"""Scope key: a callback for the refusal of this request."""
+ON_REFUSAL = "pipecat_base.on_refusal"  # scope key: a callback for the refusal of this request
 MAX_METHOD_CHARACTERS = 32
+# A path up to its token, however it is spelled: a token in a mistyped path is still valid.
 TOKEN_PATH = re.compile(rf"(?is).*?[/\\]\W*(?:{'|'.join(path[1:] for path in STREAMS)})\W*?[/\\]")
-"""A path up to its token, however it is spelled: a token in a mistyped path is still valid."""
 
 
 async def refuse(connection: HTTPConnection, refusal: Refusal) -> JSONResponse | None:

@@ -14,8 +14,8 @@ from pipecat_base.server import server
 from pipecat_base.server.connections import Connections
 from pipecat_base.server.http import HttpConnection
 
+# The bot may run this long after it closed its WebSocket; then the peer sees the end of the connection.
 WIND_DOWN_SECONDS = 1.0
-"""The bot may run this long after it closed its WebSocket; then the peer sees the end of the connection."""
 
 
 class ClosingWebSocket:

@@ -16,8 +16,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-SMALL_BYTES = 64 * 1024
-"""Python's C code handles a text of this size in a few milliseconds, whatever it contains."""
+SMALL_BYTES = 64 * 1024  # Python's C code handles a text of this size in a few milliseconds, whatever it contains
 SMALL_NODES = 2000
 
 

@@ -7,17 +7,14 @@ import resource
 
 MAX_HEADERS = 128
 MAX_TRAILER_BYTES = 16 * 1024
+# A parser gets at most this much at once: one frame of audio, or a few hundred of the smallest frames.
 MAX_PARSE_BYTES = 2048
-"""A parser gets at most this much at once: one frame of audio, or a few hundred of the smallest frames."""
 PARSE_TURN_SECONDS = 0.001
-LINGER_SECONDS = 2.0
-"""A closing connection waits this long for its peer to read the answer and close."""
+LINGER_SECONDS = 2.0  # a closing connection waits this long for its peer to read the answer and close
 MAX_DISCARDED_BYTES = 8 * 1024 * 1024
-FINAL_REQUESTS_SECONDS = 3
-"""Requests other than sessions get this long when the server shuts down."""
+FINAL_REQUESTS_SECONDS = 3  # requests other than sessions get this long when the server shuts down
 SPARE_CONNECTIONS = 64
-SMALL_BODY_BYTES = 64 * 1024
-"""A body of this size is accepted even when the shared budget is used up."""
+SMALL_BODY_BYTES = 64 * 1024  # a body of this size is accepted even when the shared budget is used up
 DEFAULT_MAX_CONNECTIONS = 4096
 
 

@@ -11,8 +11,7 @@ from pipecat_base.server.connections import Connections
 
 MAX_ACCEPTS_PER_TURN = 32
 RETRY_SECONDS = 0.05
-EVICTION_RETRY_SECONDS = 0.005
-"""Evicted connections need this long to close."""
+EVICTION_RETRY_SECONDS = 0.005  # evicted connections need this long to close
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 

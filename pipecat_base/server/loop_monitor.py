@@ -13,8 +13,7 @@ from pipecat_base.logs.logger import logger
 from pipecat_base.telemetry.session_context import current
 
 HEARTBEAT_SECONDS = 0.25
-STALL_SECONDS = 0.5
-"""A loop without a heartbeat for this long is blocked: probes time out after one second."""
+STALL_SECONDS = 0.5  # a loop without a heartbeat for this long is blocked: probes time out after one second
 LOG_STALL_SECONDS = 1.0
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+# Seconds of its average rate that a sender may use at once: a file, or what a stalled network kept back.
 BURST_SECONDS = 10.0
-"""Seconds of its average rate that a sender may use at once: a file, or what a stalled network kept back."""
 
 
 class RateLimit:

@@ -18,8 +18,7 @@ from pipecat_base.errors import Malformed
 LINE_OR_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 SEPARATOR = re.compile(r"[/\\]")
 ENCODED_SLASH = re.compile(b"%2f", re.IGNORECASE)
-SLASH_MARK = "\0"
-"""Stands for an encoded slash while routes are compared; :func:`check` refuses paths that contain it."""
+SLASH_MARK = "\0"  # stands for an encoded slash while routes are compared; :func:`check` refuses paths that contain it
 
 
 def check(raw: bytes) -> None:

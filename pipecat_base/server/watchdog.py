@@ -33,8 +33,8 @@ PENDING_POLL_SECONDS = 0.05
 MAX_PENDING_CONNECTIONS = 256
 MAX_PEEK_BYTES = 65536
 NO_HEADERS: Mapping[str, str] = MappingProxyType({})
+# Then an incomplete request goes to the loop, or, without a loop yet, its connection is closed.
 REQUEST_LINE_SECONDS = 1.0
-"""Then an incomplete request goes to the loop, or, without a loop yet, its connection is closed."""
 
 
 def _close(sock: socket.socket) -> None:

@@ -30,10 +30,8 @@ from pipecat_base.server.rate_limit import RateLimit
 
 MAX_FRAGMENTS = 1024
 MAX_QUEUED_MESSAGES = 8
-LARGE_MESSAGE_BYTES = 64 * 1024
-"""A single message above this size pauses reading too."""
-MAX_MESSAGES_PER_TURN = 8
-"""Messages that the application receives before other tasks get a turn."""
+LARGE_MESSAGE_BYTES = 64 * 1024  # a single message above this size pauses reading too
+MAX_MESSAGES_PER_TURN = 8  # messages that the application receives before other tasks get a turn
 MAX_REASON_BYTES = 123
 CLOSE_TIMEOUT_SECONDS = 5.0
 POLICY_VIOLATION, TRY_AGAIN_LATER, ABNORMAL, INTERNAL_ERROR = 1008, 1013, 1006, 1011

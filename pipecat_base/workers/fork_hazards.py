@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 OPENMP = re.compile(r"/(lib(?:gomp|omp|iomp5)[^/]*\.so\S*)")
+# Its threads wait for work that a forked process gives to new ones, and its database counts its uses.
 ONNXRUNTIME = "onnxruntime"
-"""Its threads wait for work that a forked process gives to new ones, and its database counts its uses."""
 SQLITE_HEADER = b"SQLite format 3\0"
 CAPTURE_THREAD = "bot.jsonl"
 

@@ -18,12 +18,11 @@ from pipecat_base.errors import Malformed, NotReached, refusal_from
 from pipecat_base.server import large_json
 
 CHUNK_BYTES = 64 * 1024
-MAX_ANSWER_BYTES = 256 * 1024
-"""To the launcher itself, whose event loop parses it while every call waits."""
+MAX_ANSWER_BYTES = 256 * 1024  # to the launcher itself, whose event loop parses it while every call waits
+# Sent in place of a missing Host header, which HTTP/1.1 requires; removed before the bot sees it.
 NO_HOST = b"none.invalid"
-"""Sent in place of a missing Host header, which HTTP/1.1 requires; removed before the bot sees it."""
+# Headers of one connection, not of the request (RFC 9110 section 7.6.1).
 HOP_BY_HOP = frozenset({b"connection", b"keep-alive", b"transfer-encoding", b"upgrade", b"te", b"trailer"})
-"""Headers of one connection, not of the request (RFC 9110 section 7.6.1)."""
 
 
 async def forward(sock: socket.socket, scope: Scope, receive: Receive, send: Send) -> None:

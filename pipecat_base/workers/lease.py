@@ -28,16 +28,11 @@ from pipecat_base.workers.process import WorkerProcess
 from pipecat_base.workers.websocket_handoff import WebSocketHandoff
 
 DISCONNECT_CHECK_INTERVAL_SECONDS = 1.0
-PING_TIMEOUT_SECONDS = 5.0
-"""After a hang-up, an event loop that answers no request counts as blocked for good."""
-MAX_WORKERS_TRIED = 3
-"""For one session, while workers die before it begins in them."""
-DEATH_NOTICE_SECONDS = 3.0
-"""From the end of a worker's connection to the news of its death."""
-NEWS_SECONDS = 1.0
-"""From a worker's response to its message that tells whether a session has begun."""
-MAX_UPLOADS = 1000
-"""Files remembered for one session, however many its process reports."""
+PING_TIMEOUT_SECONDS = 5.0  # after a hang-up, an event loop that answers no request counts as blocked for good
+MAX_WORKERS_TRIED = 3  # for one session, while workers die before it begins in them
+DEATH_NOTICE_SECONDS = 3.0  # from the end of a worker's connection to the news of its death
+NEWS_SECONDS = 1.0  # from a worker's response to its message that tells whether a session has begun
+MAX_UPLOADS = 1000  # files remembered for one session, however many its process reports
 
 T = TypeVar("T")
 

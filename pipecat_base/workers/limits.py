@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
 from pipecat_base.sessions.registry import CLOSE_TIMEOUT
 
-EXIT_GRACE = 1.0
-"""Time for the end of a worker's interpreter, on top of its teardown."""
+EXIT_GRACE = 1.0  # time for the end of a worker's interpreter, on top of its teardown
 
 
 @dataclass(frozen=True)

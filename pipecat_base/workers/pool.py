@@ -44,8 +44,7 @@ if TYPE_CHECKING:
     from pipecat_base.telemetry.bus import Emit
 
 CLOSE_CALLERS_SECONDS = 1.0
-ICE_LOOKUP_TIMEOUT_SECONDS = 3.0
-"""After that, each worker looks them up itself."""
+ICE_LOOKUP_TIMEOUT_SECONDS = 3.0  # after that, each worker looks them up itself
 
 
 class WorkerPool:

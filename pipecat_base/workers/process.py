@@ -34,11 +34,9 @@ from pipecat_base.workers.ipc.messages import (
 
 EXIT_STATUS_TIMEOUT_SECONDS = 1.0
 
-PROCESS_EVENT = "process_loop_lag"
-"""Belongs to no session."""
+PROCESS_EVENT = "process_loop_lag"  # belongs to no session
 
-MESSAGES_PER_SECOND = 100
-"""Averaged over ten seconds, for each call that it may run, on top of events."""
+MESSAGES_PER_SECOND = 100  # averaged over ten seconds, for each call that it may run, on top of events
 
 STATES = frozenset(state.value for state in SessionState if state is not SessionState.ENDED)
 TRANSPORTS = frozenset(kind.value for kind in TransportKind)

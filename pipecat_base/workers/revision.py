@@ -26,16 +26,12 @@ from pipecat_base.workers.process import WorkerDied, WorkerProcess
 if TYPE_CHECKING:
     from pipecat_base.workers.lease import WorkerLease
 
-FORK_TIMEOUT_SECONDS = 5.0
-"""For a worker that inherited a held lock, and never starts its event loop."""
-REFILL_DELAY_SECONDS = 0.5
-"""No worker is started in the first moments of a call, which need the CPU."""
+FORK_TIMEOUT_SECONDS = 5.0  # for a worker that inherited a held lock, and never starts its event loop
+REFILL_DELAY_SECONDS = 0.5  # no worker is started in the first moments of a call, which need the CPU
 FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS = 0.5, 30.0
 FAILURES_UNTIL_UNREADY = 3
-STABLE_AFTER_SECONDS = 5.0
-"""Age at which a worker counts as started successfully."""
-SETUP_GRACE_SECONDS = 3.0
-"""On top of SETUP_TIMEOUT, which workers enforce themselves."""
+STABLE_AFTER_SECONDS = 5.0  # age at which a worker counts as started successfully
+SETUP_GRACE_SECONDS = 3.0  # on top of SETUP_TIMEOUT, which workers enforce themselves
 
 
 class Revision:

@@ -6,8 +6,8 @@ from pipecat_base.server.rate_limit import RateLimit
 
 EVENTS_PER_SECOND = 100
 
+# Event types with a rate limit of their own, so that a flood of others cannot crowd them out.
 VITAL_EVENTS = ("failure", "process", "caller", "error")
-"""Event types with a rate limit of their own, so that a flood of others cannot crowd them out."""
 VITAL_EVENTS_PER_SECOND = 5
 
 

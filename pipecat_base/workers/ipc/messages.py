@@ -18,8 +18,8 @@ from pipecat_base import errors
 from pipecat_base.errors import Refusal, StartupError
 from pipecat_base.sessions.outcome import MAX_FRAMES, MAX_LINE, BotError, Outcome, Report
 
+# Bytes of a message to the launcher, whose event loop parses it while every call waits.
 SMALL, LARGE = 16 * 1024, 256 * 1024
-"""Bytes of a message to the launcher, whose event loop parses it while every call waits."""
 MAX_TEXT = 20_000
 MAX_URL = 4096
 
