@@ -35,6 +35,7 @@ from pipecat_base.server.error_responses import ON_REFUSAL
 from pipecat_base.sessions.outcome import Outcome
 from pipecat_base.sessions.pod import SessionRequest
 from pipecat_base.sessions.transports import TransportKind
+from pipecat_base.workers import http_proxy
 
 if TYPE_CHECKING:
     from pipecat_base.workers.lease import WorkerLease
@@ -140,7 +141,7 @@ class WorkerRoutes:
         pc_id = await _peer_named_in(body)
         named = None if pc_id is None else self._pool.lease_of_peer(pc_id)
         lease = named or await self._pool.lease_of(wanted.session_id)
-        again = _replay(body, receive)
+        again = http_proxy.replayed(body, receive)
         if lease is None and pc_id is not None:
             await self._unknown_peer(scope, again, send)
         elif lease is None:
@@ -170,7 +171,7 @@ class WorkerRoutes:
         body = await requests.raw_body(Request(scope, receive), self._max_body_bytes)
         pc_id = await _peer_named_in(body)
         lease = None if pc_id is None else self._pool.lease_of_peer(pc_id)
-        await self._unknown_peer(scope, _replay(body, receive), send, lease)
+        await self._unknown_peer(scope, http_proxy.replayed(body, receive), send, lease)
 
     async def _unknown_peer(self, scope: Scope, receive: Receive, send: Send, lease: WorkerLease | None = None) -> None:
         """Have the peer's worker answer, or the control worker, which then refuses."""
@@ -296,15 +297,6 @@ def _session_request(connection: Request | WebSocket, transport: TransportKind) 
     session_id = requests.session_id(connection)
     max_seconds = requests.max_seconds(connection, session_id, warns=False)  # the worker does
     return SessionRequest(session_id, transport, max_seconds, caller=requests.caller(connection))
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
-
-    async def receive_again() -> Message:
-        return next(messages, None) or await receive()
-
-    return receive_again
 
 
 async def _peer_named_in(body: bytes) -> str | None:

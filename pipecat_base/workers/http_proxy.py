@@ -58,16 +58,26 @@ class Answer:
         return self.content
 
 
+def replayed(body: bytes, receive: Receive) -> Receive:
+    """Give a body that was read again, whole, before what comes after it."""
+    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+    async def receive_again() -> Message:
+        return next(messages, None) or await receive()
+
+    return receive_again
+
+
 async def ask(sock: socket.socket, method: str, path: str, content: Any = None) -> Answer:
     """Make a request of the launcher's own; raises NotReached."""
     body = b"" if content is None else await large_json.dumps(content)
     scope: Scope = {"method": method, "path": path, "headers": [(b"content-length", b"%d" % len(body))]}
     left = asyncio.get_running_loop().create_future()
-    messages = iter([{"type": "http.request", "body": body, "more_body": False}])
     status, answer = 500, bytearray()
 
-    async def receive() -> Message:
-        return next(messages, None) or await left
+    async def wait() -> Message:
+        message: Message = await left
+        return message
 
     async def send(message: Message) -> None:
         nonlocal status
@@ -77,7 +87,7 @@ async def ask(sock: socket.socket, method: str, path: str, content: Any = None) 
             raise NotReached("The bot's process sent too long an answer.")
 
     try:
-        await forward(sock, scope, receive, send)
+        await forward(sock, scope, replayed(body, wait), send)
     except ConnectionResetError as error:
         raise NotReached("The bot's process ended while it answered.") from error
     try:

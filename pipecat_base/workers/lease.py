@@ -316,18 +316,14 @@ class WorkerLease(HeldSlot):
 
     def _replay(self, body: bytes, receive: Receive) -> Receive:
         """Give the whole body again; a disconnect is passed on once the session has begun."""
-        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
 
-        async def receive_again() -> Message:
-            first = next(messages, None)
-            if first is not None:
-                return first
+        async def receive_later() -> Message:
             message = await receive()
             if message["type"] == "http.disconnect":
                 await asyncio.wait({self._has_begun, self.over}, return_when=asyncio.FIRST_COMPLETED)
             return message
 
-        return receive_again
+        return http_proxy.replayed(body, receive_later)
 
     def _after_the_end(self, send: Send) -> Send:
         """Free the slot of a session that has ended before its response is sent."""

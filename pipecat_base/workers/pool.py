@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.convertors import CONVERTOR_TYPES
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from pipecat_base.errors import EXIT_FORCED, BotExited, NoProcess, NotReached, Refusal
 from pipecat_base.logs.logger import logger
@@ -66,7 +66,7 @@ class WorkerPool:
         self.limits = limits
         self.lines_of = lines_of
         self.emit = emit
-        self.about = _describe(template.imported, self.answer)
+        self.about = _describe(template.imported)
         self._fork_client = ForkClient(fork_server.channel)
         self._start = start
         self.is_shared = shared
@@ -207,7 +207,7 @@ class WorkerPool:
             self._fork_client, template, self._start, self.limits, on_event=self._on_event, variables=variables
         )
         try:
-            about = _describe(template.imported, self.answer)
+            about = _describe(template.imported)
             await revision.open()
         except BaseException:
             revision.kill()
@@ -331,32 +331,27 @@ def _listed(answer: Any) -> list[dict[str, Any]] | None:
     return [item for item in answer if isinstance(item, dict)] if isinstance(answer, list) else None
 
 
-def _describe(imported: BotImported, answer: ASGIApp) -> BotDescription:
+def _describe(imported: BotImported) -> BotDescription:
     return BotDescription(
         name=imported.name,
         file=imported.file,
         webrtc_problem=imported.webrtc_problem,
         has_file_storage=imported.has_file_storage,
         has_app=imported.has_app,
-        routes=[_route(answer, *listed) for listed in imported.routes],
+        routes=[_route(*listed) for listed in imported.routes],
     )
 
 
-def _route(answer: ASGIApp, path: str, methods: list[str] | None, name: str) -> BaseRoute:
-    """Match like a route of the bot's own, which a worker serves."""
-    endpoint = _RouteEndpoint(answer)
+def _route(path: str, methods: list[str] | None, name: str) -> BaseRoute:
+    """Match like a route of the bot's own; a worker serves it."""
     # Convertors of the bot's own exist only in workers; without them the path matches more.
     path = re.sub(r":(\w+)}", lambda found: found[0] if found[1] in CONVERTOR_TYPES else "}", path)
     if methods is None:
-        return WebSocketRoute(path, endpoint, name=name)
+        return WebSocketRoute(path, _elsewhere, name=name)
     if methods == ["*"]:
-        return Mount(path, app=answer, name=name)
-    return Route(path, endpoint, methods=methods, name=name)
+        return Mount(path, app=_elsewhere, name=name)
+    return Route(path, _elsewhere, methods=methods, name=name)
 
 
-class _RouteEndpoint:
-    def __init__(self, answer: ASGIApp) -> None:
-        self._answer = answer
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await self._answer(scope, receive, send)
+async def _elsewhere(*_: Any) -> None:
+    raise NotImplementedError  # only matched
