@@ -235,7 +235,7 @@ def test_the_console_has_one_json_format(tmp_path: Path, folder: str | None) -> 
     )
     seen: dict[str, Any] = {}
     for mode, variables in MODES.items():
-        files = {} if folder is None else {"PCC_LOG_DIR": str(tmp_path / mode.replace(" ", "-"))}
+        files: dict[str, Any] = {} if folder is None else {"PCC_LOG_DIR": str(tmp_path / mode.replace(" ", "-"))}
         with Launcher(tmp_path, **variables, **files, PIPECAT_LOG_FORMAT="json", DRAIN_NOTICE="0") as launcher:
             launcher.http.post("/bot", headers={**KEY, "x-daily-session-id": "s"}, json={"raise": True})
             launcher.http.post("/bot", headers={**KEY, "x-daily-session-id": "t"}, json={})
