@@ -14,10 +14,11 @@ from typing import Any, cast
 import h11
 
 from pipecat_base.errors import NoProcess
-from pipecat_base.sessions.registry import Session, SessionRegistry
+from pipecat_base.sessions.registry import SessionRegistry
 from pipecat_base.workers.fork_client import ForkedProcess, ForkServerProcess, TemplateConnection
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import BotImported, EventEmitted, Exited, Message, Serve
+from pipecat_base.workers.lease import WorkerLease
 from pipecat_base.workers.limits import WorkerLimits
 from pipecat_base.workers.pool import WorkerPool
 from pipecat_base.workers.process import WorkerProcess
@@ -65,10 +66,10 @@ class HandedOver:
 class UnstartedWorker(WorkerProcess):
     """``messages`` of the launcher, other than requests, are kept; a kill always works."""
 
-    def __init__(self, on_event: Callable[[EventEmitted], None] = lambda event: None) -> None:
+    def __init__(self, on_event: Callable[[EventEmitted], None] = lambda event: None, *, max_calls: int = 1) -> None:
         ours, end = Channel.pair()
         self.exit: asyncio.Future[Exited | None] = asyncio.get_running_loop().create_future()
-        super().__init__(ForkedProcess(UNUSED_PID, ours, self.exit), on_event)
+        super().__init__(ForkedProcess(UNUSED_PID, ours, self.exit), on_event, max_calls=max_calls)
         self.messages: list[Message] = []
         self.requests: asyncio.Queue[HandedOver] = asyncio.Queue()
         self.is_killed = False
@@ -102,8 +103,10 @@ class UnstartedWorker(WorkerProcess):
 
 
 class ShortLimits(WorkerLimits):
-    def __init__(self, take_timeout: float = 1.0) -> None:
-        super().__init__(1, take_timeout, 1, 1, 1, 1, None)
+    def __init__(
+        self, take_timeout: float = 1.0, *, calls: int = 1, calls_before_restart: int | None = 1, idle: int = 1
+    ) -> None:
+        super().__init__(idle, calls, calls_before_restart, take_timeout, 1, 1, 1, 1, None, 1)
 
     @property
     def closing(self) -> float:
@@ -117,7 +120,9 @@ class ShortLimits(WorkerLimits):
 class PoolOfUnstarted(WorkerPool):
     """Leases these workers, each to one session."""
 
-    def __init__(self, *workers: UnstartedWorker, channels: list[Channel], **options: Any) -> None:
+    def __init__(
+        self, *workers: UnstartedWorker, channels: list[Channel], shared: bool = False, **options: Any
+    ) -> None:
         self.events: list[tuple[str, str | None]] = []
         super().__init__(
             SessionRegistry(**{"max_sessions": None, "max_seconds": None, "refusal": lambda: None, **options}),
@@ -125,16 +130,18 @@ class PoolOfUnstarted(WorkerPool):
             TemplateConnection(IMPORTED, channels[1]),
             "fork",
             ShortLimits(),
-            shared=False,
+            shared=shared,
             lines_of=lambda session_id: contextlib.nullcontext(),
             emit=lambda name, session_id, *args: self.events.append((name, session_id)),
         )
         self.ready_workers = deque(workers)
 
-    async def _take_worker(self, session: Session) -> WorkerProcess:
+    async def _take_worker(self, lease: WorkerLease) -> WorkerProcess:
         if not self.ready_workers:
-            raise NoProcess("No process was ready.", session_id=session.id)
-        return self.ready_workers.popleft()
+            raise NoProcess("No process was ready.", session_id=lease.session.id)
+        worker = self.ready_workers.popleft()
+        worker.add(lease.session.id, lease)
+        return worker
 
 
 @contextlib.contextmanager

@@ -79,6 +79,7 @@ SERVES = st.builds(
     st.binary(max_size=40),
     st.binary(max_size=40),
     st.none() | ANY_TEXT,
+    st.integers(),
     st.booleans(),
     st.none() | ANY_TEXT,
     st.none() | st.lists(st.dictionaries(ANY_TEXT, FINITE, max_size=2), max_size=2),
@@ -86,7 +87,9 @@ SERVES = st.builds(
 FROM_WORKERS = (
     st.builds(Noted, ANY_TEXT, ANY_TEXT, TEXTS)
     | st.builds(EventEmitted, st.none() | ANY_TEXT, ANY_TEXT, st.dictionaries(ANY_TEXT, FINITE), st.integers(0, 9**9))
-    | st.builds(SessionEnded, ANY_TEXT, st.none() | ANY_TEXT, ANY_TEXT, st.integers(0, 9**9), st.none() | TEXTS)
+    | st.builds(
+        SessionEnded, ANY_TEXT, st.integers(), st.none() | ANY_TEXT, ANY_TEXT, st.integers(0, 9**9), st.none() | TEXTS
+    )
 )
 
 
@@ -146,6 +149,7 @@ def test_any_bytes_to_the_launcher_are_messages_or_its_end(content: bytes) -> No
 ENDS = st.builds(
     SessionEnded,
     ANY_TEXT,
+    st.integers(),
     st.sampled_from([outcome.value for outcome in Outcome]) | ANY_TEXT,
     ANY_TEXT,
     st.floats(0, 1e9),

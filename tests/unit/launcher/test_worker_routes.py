@@ -99,7 +99,7 @@ async def answered(worker: UnstartedWorker, content: Any, status: int = 200) -> 
 
 
 OFFER = {"sdp": "o", "type": "offer"}
-WAITING = StateEntered("s", "waiting", "webrtc")
+WAITING = StateEntered("s", "waiting", "webrtc", 1)
 
 
 def test_later_offers_and_candidates_of_a_connection_reach_the_worker_that_answered_the_first() -> None:
@@ -142,7 +142,7 @@ def test_an_answer_that_names_no_connection_is_passed_on_as_it_is(answer: bytes)
             await answered(worker, answer)
             assert (await offering).body == answer
             assert pool._peers == {}
-            worker.say(SessionEnded("s"))
+            worker.say(SessionEnded("s", 1))
             assert await pool.registry.until_empty(1)
 
     asyncio.run(scene())
@@ -180,7 +180,7 @@ def test_a_bot_whose_process_dies_has_failed_and_its_caller_gets_the_report() ->
         with pool_of(worker) as pool:
             asking = asyncio.ensure_future(request(pool, "POST", "/bot", {}))
             await worker.requests.get()
-            worker.say(StateEntered("s", "running", "plain"))
+            worker.say(StateEntered("s", "running", "plain", 1))
             worker.die()
             answer = await asking
             assert answer.headers[b"x-pipecat-session-outcome"] == b"failed"
@@ -208,7 +208,7 @@ def test_a_session_that_ended_whose_worker_does_not_answer_is_answered_with_its_
         with pool_of(worker) as pool:
             asking = asyncio.ensure_future(request(pool, "POST", "/bot", {}))
             await worker.requests.get()
-            worker.say(SessionEnded.of("s", Report(Outcome.COMPLETED, "", 1.0), None))
+            worker.say(SessionEnded.of("s", 1, Report(Outcome.COMPLETED, "", 1.0), None))
             answer = await asking
             assert (answer.status, answer.headers[b"x-pipecat-session-outcome"]) == (200, b"completed")
 

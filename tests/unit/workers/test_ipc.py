@@ -26,8 +26,8 @@ from pipecat_base.workers.ipc.messages import (
     encode,
 )
 
-SERVE = Serve(["::1", 5], None, "https", b"\0\xff", b"e", "s", True, "flow", [{"urls": ["stun:ü"]}])
-RUNNING = StateEntered("s", "running", "plain")
+SERVE = Serve(["::1", 5], None, "https", b"\0\xff", b"e", "s", 3, True, "flow", [{"urls": ["stun:ü"]}])
+RUNNING = StateEntered("s", "running", "plain", 1)
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,9 @@ RUNNING = StateEntered("s", "running", "plain")
         Cancel("s", "drained"),
         RUNNING,
         Noted("s", FILE, ["memory://a"]),
-        SessionEnded("s"),
-        SessionEnded.of("s", Report(Outcome.FAILED, "x", 0.5, BotError("E: x", ("bot.py:1",))), None),
-        SessionEnded.of("s", Report(Outcome.FAILED, "x", 0.5), TooLarge("Too large.", field="body")),
+        SessionEnded("s", 1),
+        SessionEnded.of("s", 1, Report(Outcome.FAILED, "x", 0.5, BotError("E: x", ("bot.py:1",))), None),
+        SessionEnded.of("s", 1, Report(Outcome.FAILED, "x", 0.5), TooLarge("Too large.", field="body")),
     ],
 )
 def test_a_message_arrives_as_it_was_sent(message: Message) -> None:
@@ -56,7 +56,7 @@ def test_a_request_is_served_with_what_the_launcher_knows_of_its_caller() -> Non
 @pytest.mark.parametrize("bot_error", [None, BotError("E: x", ("bot.py:1",))])
 def test_a_report_is_the_same_on_the_other_side(bot_error: BotError | None) -> None:
     report = Report(Outcome.FAILED, "x", 0.5, bot_error)
-    ended = decode(encode(SessionEnded.of("s", report, None)))
+    ended = decode(encode(SessionEnded.of("s", 1, report, None)))
     assert isinstance(ended, SessionEnded)
     assert ended.report() == report
 
@@ -157,9 +157,9 @@ def test_messages_before_the_end_are_delivered_while_another_process_holds_the_c
         gone = asyncio.Event()
         ours.attach(asyncio.get_running_loop(), lambda message, _: received.append(message), gone.set)
         theirs.send(RUNNING)
-        theirs.send(StateEntered("s", "waiting", "webrtc"))
+        theirs.send(StateEntered("s", "waiting", "webrtc", 1))
         ours.finish()  # and the other end is still open
-        assert received == [RUNNING, StateEntered("s", "waiting", "webrtc")]
+        assert received == [RUNNING, StateEntered("s", "waiting", "webrtc", 1)]
         assert gone.is_set()
         ours.close()
         theirs.close()
@@ -179,6 +179,6 @@ def test_messages_before_the_end_are_delivered_while_another_process_holds_the_c
     ],
 )
 def test_a_bot_error_from_a_worker_is_bounded(sent: Any, bot_error: BotError | None) -> None:
-    ended = decode(encode(SessionEnded("s", "failed", "The bot raised KeyError.", 1.0, sent)))
+    ended = decode(encode(SessionEnded("s", 1, "failed", "The bot raised KeyError.", 1.0, sent)))
     assert isinstance(ended, SessionEnded)
     assert ended.report().bot_error == bot_error

@@ -31,14 +31,14 @@ from pipecat_base.workers.ipc.messages import (
 from pipecat_base.workers.process import MESSAGES_PER_SECOND, WorkerDied, WorkerProcess
 from tests.support.workers import UnstartedWorker
 
-RUNNING = StateEntered("s", "running", "plain")
+RUNNING = StateEntered("s", "running", "plain", 1)
 
 
 class Messages(list[Any]):
     """A session that keeps what it is told."""
 
-    def on_state(self, state: SessionState, transport: TransportKind) -> None:
-        self.append((state, transport))
+    def on_state(self, number: int, state: SessionState, transport: TransportKind) -> None:
+        self.append((number, state, transport))
 
     def on_noted(self, kind: str, values: list[str]) -> None:
         self.append((kind, values))
@@ -74,11 +74,11 @@ def test_an_event_of_no_session_of_the_worker_is_ignored(foreign: tuple[Any, Any
 
 
 def test_a_session_is_told_what_its_worker_says_of_it_and_that_it_has_died() -> None:
-    ended = SessionEnded("s", "completed")
+    ended = SessionEnded("s", 1, "completed")
     said = [RUNNING, Noted("s", FILE, ["memory://a"]), ended]
-    others = [StateEntered("another", "running", "plain"), Noted("another", FILE, ["x"]), SessionEnded("another")]
+    others = [StateEntered("another", "running", "plain", 1), Noted("another", FILE, ["x"]), SessionEnded("another", 1)]
     _, told = received_from(*(message for both in zip(said, others, strict=True) for message in both))
-    assert told[:3] == [(SessionState.RUNNING, TransportKind.PLAIN), (FILE, ["memory://a"]), ended]
+    assert told[:3] == [(1, SessionState.RUNNING, TransportKind.PLAIN), (FILE, ["memory://a"]), ended]
     assert len(told) == 4
 
 
@@ -89,12 +89,12 @@ def test_a_late_message_of_an_ended_session_reaches_neither_it_nor_its_successor
         worker.add("s", first)
         worker.remove("s", first)
         worker.add("t", second)
-        worker.say(RUNNING, SessionEnded("s", "completed"), EventEmitted("s", "turn", {}, 1.0))
+        worker.say(RUNNING, SessionEnded("s", 1, "completed"), EventEmitted("s", "turn", {}, 1.0))
         await asyncio.sleep(0.02)
         worker.remove("t", first)  # this was not its session
-        assert worker.is_busy
+        assert worker.calls == 1
         worker.remove("t", second)
-        assert not worker.is_busy
+        assert worker.calls == 0
         worker.die()
         await worker.died
         return first, second, events
@@ -102,18 +102,21 @@ def test_a_late_message_of_an_ended_session_reaches_neither_it_nor_its_successor
     assert asyncio.run(scene()) == ([], [], [])
 
 
-def test_a_worker_in_which_a_bot_ran_counts_as_used_even_if_its_session_is_over() -> None:
-    async def scene() -> tuple[bool, bool]:
-        worker = UnstartedWorker()
-        worker.say(StateEntered("s", "admitted", "plain"))
-        await asyncio.sleep(0.02)
-        before = worker.is_used
-        worker.say(RUNNING)
-        await asyncio.sleep(0.02)
+def test_a_call_counts_once_its_bot_has_run_and_it_is_over() -> None:
+    async def scene() -> list[int]:
+        counts = []
+        worker, session = UnstartedWorker(), Messages()
+        for state in ("admitted", "waiting", "running"):
+            worker.add("s", session)
+            worker.say(StateEntered("s", state, "plain", 1), StateEntered("another", "running", "plain", 1))
+            await asyncio.sleep(0.02)
+            counts.append(worker.calls_run)
+            worker.remove("s", session)
+            counts.append(worker.calls_run)
         worker.die()
-        return before, worker.is_used
+        return counts
 
-    assert asyncio.run(scene()) == (False, True)
+    assert asyncio.run(scene()) == [0, 0, 0, 0, 0, 1]
 
 
 def ended_by(*messages: Message) -> str:
@@ -136,16 +139,16 @@ ILL_TYPED: Any = [
     (EventEmitted(["s"], "turn", {}, 1.0), "wrong type (EventEmitted.session_id)"),  # type: ignore[arg-type]
     (EventEmitted("s", "turn", {}, float("nan")), "wrong type (EventEmitted.at)"),
     (EventEmitted("s", "turn", {}, 10**400), "wrong type (EventEmitted.at)"),
-    (StateEntered("s", "asleep", "plain"), "a state that no session has"),
-    (StateEntered("s", "running", "telepathy"), "a state that no session has"),
-    (StateEntered("s", "running", None), "wrong type (StateEntered.transport)"),  # type: ignore[arg-type]
+    (StateEntered("s", "asleep", "plain", 1), "a state that no session has"),
+    (StateEntered("s", "running", "telepathy", 1), "a state that no session has"),
+    (StateEntered("s", "running", None, 1), "wrong type (StateEntered.transport)"),  # type: ignore[arg-type]
     (Noted("s", "moq", "abc"), "wrong type (Noted.values)"),  # type: ignore[arg-type]
     (Noted("s", FILE, [None]), "wrong type (Noted.values)"),  # type: ignore[list-item]
     (Noted("s", FILE, ["u" * 2 * SMALL]), f"more than {2 * SMALL} bytes (Noted)"),
-    (SessionEnded("s", "failed", "", 1.0, [1]), "wrong type (SessionEnded.bot_error)"),  # type: ignore[list-item]
-    (SessionEnded("s", 5), "wrong type (SessionEnded.outcome)"),  # type: ignore[arg-type]
-    (SessionEnded("s", "failed", refusal="malformed"), "wrong type (SessionEnded.refusal)"),  # type: ignore[arg-type]
-    (SessionEnded("s", "failed", seconds=True), "wrong type (SessionEnded.seconds)"),
+    (SessionEnded("s", 1, "failed", "", 1.0, [1]), "wrong type (SessionEnded.bot_error)"),  # type: ignore[list-item]
+    (SessionEnded("s", 1, 5), "wrong type (SessionEnded.outcome)"),  # type: ignore[arg-type]
+    (SessionEnded("s", 1, "failed", refusal="malformed"), "wrong type (SessionEnded.refusal)"),  # type: ignore[arg-type]
+    (SessionEnded("s", 1, "failed", seconds=True), "wrong type (SessionEnded.seconds)"),
     (Progress("idle", listens_on=[80]), "wrong type (Progress.listens_on)"),  # type: ignore[list-item]
     (Serve(session_id="s"), "that only the launcher sends (Serve)"),
     (Close(), "that only the launcher sends (Close)"),
@@ -164,12 +167,18 @@ def test_the_first_invalid_message_ends_the_process(message: Message, how: str) 
 
 @pytest.mark.parametrize("outcome", ["", "triumph"])
 def test_an_outcome_that_does_not_exist_is_for_the_session_to_judge(outcome: str) -> None:
-    assert ended_by(SessionEnded("s", outcome)) == ""
+    assert ended_by(SessionEnded("s", 1, outcome)) == ""
 
 
 @pytest.mark.parametrize(
     "good",
-    [RUNNING, StateEntered("another", "running", "plain"), Noted("s", "", []), SessionEnded("s"), Progress("idle")],
+    [
+        RUNNING,
+        StateEntered("another", "running", "plain", 1),
+        Noted("s", "", []),
+        SessionEnded("s", 1),
+        Progress("idle"),
+    ],
 )
 def test_a_flood_of_good_messages_ends_the_process(good: Message) -> None:
     assert ended_by(*[good] * 10 * MESSAGES_PER_SECOND) == ""
