@@ -23,6 +23,7 @@ BLOCKED_SECONDS = 1.0  # beyond the bound, an event loop that does not look at t
 FLUSH_SECONDS = 0.5
 LOG_SECONDS = 0.5
 MAX_NAMED = 5
+TOO_LONG = "The end of the bot's process took too long and was cut: its event loop is held up"
 EXECUTOR_MODULE = "/concurrent/futures/thread.py"
 
 
@@ -42,11 +43,17 @@ class Leftovers:
         self._project = project
         self._abandoned = abandoned
         self._end_process: Callable[[], None] | None = None
+        self._seconds_for_rest = 0.0
+        self._guard: threading.Timer | None = None
         self._known: set[FrameType] = set()
 
-    def end_process_with(self, end: Callable[[], None]) -> None:
-        """Wait for threads too, which the process would not outlive, and call ``end`` where the loop is blocked."""
+    def end_process_with(self, end: Callable[[], None], seconds_for_rest: float) -> None:
+        """Wait for threads too, which the process would not outlive, and call ``end`` where the loop is blocked.
+
+        ``seconds_for_rest`` is what the loop has after the wait, until :meth:`over` is called.
+        """
         self._end_process = end
+        self._seconds_for_rest = seconds_for_rest
 
     def begin(self) -> None:
         """Called after ``setup()``: the threads that run now belong to the process, not to a call."""
@@ -56,19 +63,29 @@ class Leftovers:
         """Wait within the bound; name what still runs then, and cancel it where that is possible."""
         began = time.monotonic()
         session_id = session_ids[0] if len(session_ids) == 1 else None
-        guard = threading.Timer(
-            self._grace + BLOCKED_SECONDS, self._leave_blocked_loop, [threading.get_ident(), session_id]
-        )
-        guard.daemon = True
-        if self._end_process is not None:
-            guard.start()
-        try:
-            await self._until_none(began + self._grace)
-            await sdks.flush_on_loop(max(FLUSH_SECONDS, began + self._grace - time.monotonic()))
-        finally:
-            guard.cancel()
+        loops_thread = threading.get_ident()
+
+        def cut_blocked() -> None:
+            self._leave(self._line([f"the event loop, which is blocked{self._by(loops_thread)}"]), session_id)
+
+        self._within(self._grace + BLOCKED_SECONDS, cut_blocked)
+        await self._until_none(began + self._grace)
+        await sdks.flush_on_loop(max(FLUSH_SECONDS, began + self._grace - time.monotonic()))
+        self._within(self._seconds_for_rest, lambda: self._leave(f"{TOO_LONG}{self._by(loops_thread)}", session_id))
         self.seconds_left = max(0.0, self._grace - (time.monotonic() - began))
         self._cut(session_id)
+
+    def over(self) -> None:
+        """Called after the event loop has ended."""
+        if self._guard is not None:
+            self._guard.cancel()
+
+    def _within(self, seconds: float, otherwise: Callable[[], None]) -> None:
+        self.over()
+        if self._end_process is not None:
+            self._guard = threading.Timer(seconds, otherwise)
+            self._guard.daemon = True
+            self._guard.start()
 
     async def _until_none(self, deadline: float) -> None:
         looks = 0  # two: between two jobs, a thread of an executor seems to have none
@@ -101,10 +118,12 @@ class Leftovers:
         for task in tasks:
             task.cancel()
 
-    def _leave_blocked_loop(self, thread: int, session_id: str | None) -> None:
-        assert self._end_process is not None
+    def _by(self, thread: int) -> str:
         where = tracebacks.where_is_thread(thread, self._project)
-        line = self._line([f"the event loop, which is blocked{f' by {where}' if where else ''}"])
+        return f" by {where}" if where else ""
+
+    def _leave(self, line: str, session_id: str | None) -> None:
+        assert self._end_process is not None
         warn_in_thread(line, session_id).join(LOG_SECONDS)
         self._end_process()
 

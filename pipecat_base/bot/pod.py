@@ -163,8 +163,10 @@ class LocalPod:
         if self._webrtc is not None and servers is not None:
             self._webrtc.given_ice_servers = servers
 
-    async def close(self) -> None:
+    async def wait_for_leftovers(self) -> None:
         await self.leftovers.wait([session.id for session in self.registry.past()])
+
+    async def close(self) -> None:
         await self._lifespan.tear_down()
         await asyncio.to_thread(self._spans.close, SPANS_TIMEOUT_SECONDS)
 

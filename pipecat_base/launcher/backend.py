@@ -36,6 +36,7 @@ class Backend:
         session_routes: Makes the routes that begin sessions.
         build: Makes the application of the launcher's routes and of those that are unavailable here.
         ws: Protocol class for uvicorn; None if WebSockets are served in this process.
+        wait_for_leftovers: Waits for what bots have left running; None if processes of their own do that.
         count_processes: Counts processes by their state, in any thread; None without a process for each call.
         renew: Imports the bot again, with this environment; None if the bot cannot be reloaded.
     """
@@ -46,6 +47,7 @@ class Backend:
     ws: Any = None
     renew: Callable[[Mapping[str, str]], Awaitable[None]] | None = None
     count_processes: Callable[[], Mapping[str, int]] | None = None
+    wait_for_leftovers: Callable[[], Awaitable[None]] | None = None
 
 
 def local_backend(
@@ -63,7 +65,8 @@ def local_backend(
         warn_of_clashes(routes, pod.about.routes)
         return application.build(routes, missing)
 
-    return Backend(pod, partial(assembly.session_routes, settings, pod), build)
+    session_routes = partial(assembly.session_routes, settings, pod)
+    return Backend(pod, session_routes, build, wait_for_leftovers=pod.wait_for_leftovers)
 
 
 def import_pool() -> None:

@@ -108,9 +108,11 @@ class Launcher:
                 task.cancel()
         platform.notify_token_refresher()
         hurried = await self._drain()
-        self._watchdog.set_deadline(
-            self._ending_seconds() + FORCE_AFTER_SECONDS, EXIT_FORCED, "shutdown took too long; forcing the exit"
-        )
+        self._force_exit_after(self._settings.shutdown.exit_grace + self._ending_seconds())
+        if self._backend.wait_for_leftovers is not None and not hurried:
+            await self._until_second_signal(self._backend.wait_for_leftovers())
+            hurried = self._second_signal.is_set()
+            self._force_exit_after(self._ending_seconds())
         self._pod.stop()
         if not hurried:
             await self._pod.close()
@@ -267,11 +269,15 @@ class Launcher:
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(self._stop.set if count == 1 else self._second_signal.set)
 
+    def _force_exit_after(self, seconds: float) -> None:
+        self._watchdog.set_deadline(
+            seconds + FORCE_AFTER_SECONDS, EXIT_FORCED, "shutdown took too long; forcing the exit"
+        )
+
     def _ending_seconds(self) -> float:
         """Upper bound in seconds of everything after the last session."""
         readers = SINKS_TIMEOUT_SECONDS if self._event_bus.has_sinks else 0
-        shutdown = self._settings.shutdown
-        return shutdown.exit_grace + 2 * shutdown.teardown_timeout + FINAL_REQUESTS_SECONDS + readers + 1
+        return 2 * self._settings.shutdown.teardown_timeout + FINAL_REQUESTS_SECONDS + readers + 1
 
     async def _drain(self) -> bool:
         """Let the sessions end, cancel them at the deadline; return whether a second signal cut that short."""

@@ -97,6 +97,7 @@ class ServedRequests:
         await self._closing.wait()
         if self._pod.registry.cancel_all(Outcome.DRAINED):  # the launcher has ended
             await self._pod.registry.until_empty(ORPHANED_SESSION_TIMEOUT_SECONDS)
+        await self._pod.wait_for_leftovers()
         self._pod.stop()
         await self._pod.close()
         if self._tasks:

@@ -12,30 +12,33 @@ from pipecat_base.api.capabilities import Capabilities
 from pipecat_base.api.internal import InternalRoutes
 from pipecat_base.bot.assembly import for_worker, local_pod, session_registry
 from pipecat_base.bot.imported import Imported
+from pipecat_base.bot.leftovers import Leftovers
 from pipecat_base.config.settings import Settings
 from pipecat_base.launcher import worker_exit
 from pipecat_base.launcher.served_requests import ServedRequests
 from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.server import server
 from pipecat_base.server.lifecycle import Lifecycle
+from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
 from pipecat_base.server.loop_monitor import watch_lag
 from pipecat_base.telemetry.events import make_event
 from pipecat_base.workers.fork_server import exit_process
 from pipecat_base.workers.ipc.allowance import EventRateLimit
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import FILE, MAX_URL, MOQ, EventEmitted, Noted
+from pipecat_base.workers.limits import EXIT_GRACE
 
 LAG_INTERVAL_SECONDS = 5.0
 
 
 def work(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> None:
     logs.runs_one_session = not settings.workers.calls_share_process
-    seconds_left = server.run(_serve(channel, settings, imported, logs), event_loop=settings.server.event_loop)
-    worker_exit.finish(seconds_left, imported.bot.project)
+    leftovers = server.run(_serve(channel, settings, imported, logs), event_loop=settings.server.event_loop)
+    worker_exit.finish(leftovers, imported.bot.project)
 
 
-async def _serve(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> float:
-    """Serve until the launcher closes the worker; return what is left of PIPECAT_EXIT_GRACE."""
+async def _serve(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> Leftovers:
+    """Serve until the launcher closes the worker; return what the bot has left running, which was waited for."""
     lifecycle = Lifecycle()
     lifecycle.ready()
 
@@ -46,7 +49,9 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
     settings = for_worker(settings)
     registry, memory = session_registry(settings, lifecycle.refusal)
     pod = local_pod(settings, imported, registry, memory, logs, events.send if emits_events else None)
-    pod.leftovers.end_process_with(lambda: exit_process(0))
+    pod.leftovers.end_process_with(
+        lambda: exit_process(0), 2 * settings.shutdown.teardown_timeout + FINAL_REQUESTS_SECONDS + EXIT_GRACE
+    )
     capabilities = Capabilities(pod.capability_problems)
     routes = assembly.session_routes(settings, pod, capabilities, tokens=None)
     routes += assembly.upload_routes(
@@ -63,7 +68,7 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
             watch_lag(lambda lag: events.send(None, "process_loop_lag", lag, time.time()), LAG_INTERVAL_SECONDS)
         )
     await ServedRequests(channel, pod, app, internal, settings.limits, imported.bot.project, measuring).run()
-    return pod.leftovers.seconds_left
+    return pod.leftovers
 
 
 class EventSender:

@@ -6,6 +6,7 @@ import atexit
 import threading
 
 from pipecat_base.bot import sdks
+from pipecat_base.bot.leftovers import Leftovers
 from pipecat_base.logs import tracebacks
 from pipecat_base.logs.logger import logger
 from pipecat_base.logs.streams import flush_streams
@@ -16,9 +17,10 @@ FLUSH_SECONDS = 1.0  # left for SDKs and exit handlers, however long the bot's l
 LOG_SECONDS = 0.5
 
 
-def finish(within: float, project: str) -> None:
-    """Return within the bound, or end the process after a line that says what was cut."""
-    within = max(within, FLUSH_SECONDS)
+def finish(leftovers: Leftovers, project: str) -> None:
+    """Return within what is left of the bound, or end the process after a line that says what was cut."""
+    leftovers.over()
+    within = max(leftovers.seconds_left, FLUSH_SECONDS)
     overdue = threading.Timer(within, _leave, [threading.get_ident(), within, project])
     overdue.daemon = True
     overdue.start()

@@ -312,6 +312,7 @@ class WorkerLease(HeldSlot):
         await asyncio.wait(news, timeout=NEWS_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         if not self._has_begun.done() and not self.over.done():
             self.worker.is_spoiled = True
+            self._send_cancel(Outcome.CANCELLED)
             _settle(self.over, None)
 
     def _replay(self, body: bytes, receive: Receive) -> Receive:
@@ -391,10 +392,18 @@ class WorkerLease(HeldSlot):
     async def _ask(self, path: str, content: Any = None, *, ice: Any = None) -> Any:
         """Make a request of the launcher's own for a session that has begun."""
         worker = self.worker
-        if worker is None or worker.died.done():
-            raise NotReached("The bot's process has ended.", session_id=self.session.id)
+        if worker is None or worker.died.done() or self.over.done():
+            raise NotReached("The session has ended.", session_id=self.session.id)
         request = Serve(session_id=self.session.id, is_internal=True, ice=ice)
-        return (await http_proxy.ask(worker.connect(request), "POST", path, content)).result()
+        asking = asyncio.ensure_future(http_proxy.ask(worker.connect(request), "POST", path, content))
+        waited: set[asyncio.Future[Any]] = {asking, self.over}
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not asking.done():
+                raise NotReached("The session has ended.", session_id=self.session.id)
+            return asking.result().result()
+        finally:
+            asking.cancel()
 
     # WebSockets, handed over to the worker.
 

@@ -85,7 +85,7 @@ def test_a_pod_may_take_as_long_to_end_as_the_launcher_does(deployment: manifest
     sleep, seconds = container_of(deployment)["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
     calls = settings.shutdown.timeout + settings.sessions.cancel_grace + CLOSE_TIMEOUT
-    ending = settings.shutdown.exit_grace + 2 * settings.shutdown.teardown_timeout + FINAL_REQUESTS_SECONDS + 1
+    ending = 2 * settings.shutdown.teardown_timeout + FINAL_REQUESTS_SECONDS + 1
     assert pod_of(deployment)["terminationGracePeriodSeconds"] > int(seconds) + calls + ending
 
 
