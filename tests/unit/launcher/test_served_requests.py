@@ -18,9 +18,11 @@ from pipecat_base.config.settings import ServerLimits
 from pipecat_base.errors import SetupFailed, TooLarge
 from pipecat_base.launcher.served_requests import ServedRequests
 from pipecat_base.server.error_responses import ON_REFUSAL
+from pipecat_base.server.limits import MAX_HEADERS
 from pipecat_base.sessions.outcome import MESSAGES, Outcome, Report
 from pipecat_base.sessions.registry import SessionRegistry
 from pipecat_base.sessions.transports import TransportKind
+from pipecat_base.workers import http_proxy
 from pipecat_base.workers.ipc.channel import Channel
 from pipecat_base.workers.ipc.messages import (
     Cancel,
@@ -342,6 +344,39 @@ def test_a_request_comes_with_what_only_the_launcher_knows() -> None:
     assert FLOW_CONFIG_KEY not in bare
     assert full["state"]["pool"] == "of connections"
     assert not [value for name, value in full["headers"] if name == b"host"], "the caller sent none"
+
+
+@pytest.mark.parametrize("body", [b"", b"{}"])
+def test_a_request_of_http_1_0_with_as_many_headers_as_may_be_and_no_host_reaches_the_app(body: bytes) -> None:
+    scopes: list[Scope] = []
+    answer: list[Any] = []
+
+    async def app(pod: Pod, scope: Scope, receive: Receive, send: Send) -> None:
+        scopes.append({**scope, "body": (await receive())["body"]})
+        await respond(send)
+
+    headers = [(b"content-length", b"%d" % len(body)), *((b"x-%d" % number, b"a") for number in range(MAX_HEADERS - 1))]
+    asked = {"type": "http", "http_version": "1.0", "method": "POST", "path": "/bot", "query_string": b""}
+
+    async def scene(launchers: Launchers) -> None:
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive() -> Any:
+            return next(messages, None) or await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            answer.append(message.get("status") or message["body"])
+
+        ours, workers = socket.socketpair()
+        ours.setblocking(False)
+        with workers:
+            launchers.channel.send(Serve(session_id="s", number=1), [workers.fileno()])
+        await http_proxy.forward(ours, {**asked, "headers": headers}, receive, send)
+
+    play(scene, app)
+    (scope,) = scopes
+    assert answer == [200, b"{}", b""]
+    assert (scope["path"], scope["body"], sorted(scope["headers"])) == ("/bot", body, sorted(headers))
 
 
 def test_requests_of_the_launcher_reach_only_the_internal_app() -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from pipecat_base.auth.internal_headers import TOKEN_HEADER
 from pipecat_base.errors import Malformed, NoOffer, NotReached, Refusal, UnknownSession
-from pipecat_base.workers import http_proxy
+from pipecat_base.workers import http_proxy, websocket_handoff
 from pipecat_base.workers.http_proxy import MAX_ANSWER_BYTES
 from pipecat_base.workers.ipc.messages import Serve
 from tests.support.workers import HandedOver
@@ -90,6 +91,40 @@ def test_a_refusal_of_the_worker_is_raised_as_it_was(refusal: Refusal) -> None:
 def test_an_error_that_is_no_refusal_is_a_failure_of_the_process(status: int, content: Any) -> None:
     with pytest.raises(NotReached, match="failed"):
         asked(answering(content, status))
+
+
+HEADERS = [(b"x-daily-session-id", b"s"), (TOKEN_HEADER.encode(), b"secret"), (b"host", b"a"), (b"x-a", b"b")]
+
+
+def test_the_token_of_the_gateway_reaches_no_worker_over_http() -> None:
+    scope = {"method": "GET", "path": "/own", "query_string": b"a=b", "headers": HEADERS}
+
+    async def scene() -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        ours, workers = socket.socketpair()
+        workers.setblocking(False)
+        messages = iter([{"type": "http.request", "body": b"", "more_body": False}])
+
+        async def receive() -> Any:
+            return next(messages, None) or await asyncio.Event().wait()
+
+        async def send(message: Any) -> None: ...
+
+        with workers:
+            forwarding = asyncio.ensure_future(http_proxy.forward(ours, scope, receive, send))
+            handed = HandedOver(Serve(), workers)
+            request, _ = await asyncio.wait_for(handed.read(), 5)
+            await handed.answer({})
+            await forwarding
+        return bytes(request.target), sorted(request.headers)
+
+    target, headers = asyncio.run(scene())
+    assert target == b"/own?a=b"
+    assert headers == [(b"host", b"a"), (b"x-a", b"b"), (b"x-daily-session-id", b"s")]
+
+
+def test_the_token_of_the_gateway_reaches_no_worker_in_the_head_of_a_websocket() -> None:
+    head = websocket_handoff._request({"path": "/ws", "query_string": b"a=b", "headers": HEADERS})
+    assert head == b"GET /ws?a=b HTTP/1.1\r\nx-daily-session-id: s\r\nhost: a\r\nx-a: b\r\n\r\n"
 
 
 @pytest.mark.parametrize("content", [b"", b"OK", b"[" * 100_000, b"\xff", b"{"])

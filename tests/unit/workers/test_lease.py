@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -23,6 +24,7 @@ from pipecat_base.workers.ipc.messages import (
     FILE,
     MOQ,
     Cancel,
+    Close,
     Exited,
     Noted,
     Serve,
@@ -320,6 +322,67 @@ def test_uploads_are_not_deleted_if_the_worker_lives(monkeypatch: pytest.MonkeyP
 
     play(scene)
     assert deleted == []
+
+
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_a_worker_that_does_not_say_whether_a_session_has_begun_is_spoiled_and_its_slot_freed(
+    status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leases, "NEWS_SECONDS", 0.1)
+    workers: list[UnstartedWorker] = []
+
+    async def scene(pool: PoolOfUnstarted, caller: Call, calling: Any) -> None:
+        worker = pool.ready_workers[0]
+        workers.append(worker)
+        await (await worker.requests.get()).answer({}, status)
+        answered_at = time.monotonic()
+        await calling
+        assert caller.answer[0] == status
+        assert await pool.registry.until_empty(1)
+        assert 0.09 < time.monotonic() - answered_at < 1
+        worker.say(ADMITTED, COMPLETED)  # too late
+        await asyncio.sleep(0.02)
+        assert worker.messages == [Close()]
+
+    pool = play(scene)
+    assert (workers[0].is_spoiled, workers[0].calls, pool.registry.past()) == (True, 0, [])
+
+
+def test_a_worker_may_say_shortly_after_its_response_that_a_session_has_begun() -> None:
+    async def scene(pool: PoolOfUnstarted, caller: Call, calling: Any) -> None:
+        worker = pool.ready_workers[0]
+        await (await worker.requests.get()).answer({})
+        await asyncio.sleep(0.05)
+        worker.say(ADMITTED, RUNNING)
+        await calling
+        assert not worker.is_spoiled
+        worker.say(COMPLETED)
+
+    assert report_of(play(scene)).outcome is Outcome.COMPLETED
+
+
+@pytest.mark.parametrize("number", [-1, 0, 2])
+def test_messages_with_the_number_of_another_request_are_ignored(number: int) -> None:
+    states: list[str] = []
+
+    async def scene(pool: PoolOfUnstarted, caller: Call, calling: Any) -> None:
+        worker = pool.ready_workers[0]
+        pool.registry.on_change(lambda session: states.append(session.state.value))
+        handed = await worker.requests.get()
+        assert handed.request.number == 1
+        others = [SessionEnded("s", number), SessionEnded("s", number, "failed")]
+        worker.say(StateEntered("s", "waiting", "webrtc", number), *others)
+        await asyncio.sleep(0.02)
+        assert states == []
+        worker.say(ADMITTED, RUNNING, *others)
+        await asyncio.sleep(0.02)
+        assert states == ["admitted", "admitted", "running"]
+        worker.say(COMPLETED)
+        await handed.answer({})
+
+    pool = play(scene)
+    assert report_of(pool) == Report(Outcome.COMPLETED, "Done.", 2.5)
+    assert states[3:] == ["ended"]
 
 
 # The session's end.

@@ -205,13 +205,13 @@ def test_a_verdict_of_the_bots_process_is_one_whatever_it_answers(answer: bytes)
 
 
 @contextlib.asynccontextmanager
-async def revision_of(*idle: UnstartedWorker) -> AsyncIterator[Revision]:
+async def revision_of(*idle: UnstartedWorker, **limits: Any) -> AsyncIterator[Revision]:
     channels = [Channel(end) for end in socket.socketpair()]
     revision = Revision(
         ForkClient(channels[0]),
         TemplateConnection(IMPORTED, channels[1]),
         "fork",
-        ShortLimits(take_timeout=0.1),
+        ShortLimits(**{"take_timeout": 0.1, **limits}),
         on_event=lambda event: None,
     )
     for worker in idle:
@@ -312,6 +312,126 @@ def test_a_session_waits_for_a_worker_and_what_it_did_not_wait_for_goes_to_the_n
             revision.give_back(worker)
             assert await asyncio.wait_for(second, 1) is worker
             worker.die()
+
+    asyncio.run(scene())
+
+
+def end(revision: Revision, worker: UnstartedWorker, lease: WorkerLease) -> None:
+    """As the pool does."""
+    worker.remove(lease.session.id, lease)
+    revision.give_back(worker)
+
+
+async def run(revision: Revision, worker: UnstartedWorker, *leases: WorkerLease) -> None:
+    """Have the bots of these sessions run."""
+    worker.say(*(StateEntered(lease.session.id, "running", "plain", 1) for lease in leases))
+    await asyncio.sleep(0.02)
+
+
+def test_a_session_goes_to_the_worker_with_the_fewest_calls() -> None:
+    async def scene() -> None:
+        first, second = workers = [UnstartedWorker(max_calls=2) for _ in range(2)]
+        async with revision_of(*workers, calls=2, calls_before_restart=None) as revision:
+            leases = [taken(session_id) for session_id in "abcd"]
+            assert [await revision.take(lease) for lease in leases] == [first, second, first, second]
+            assert (revision.counts["busy"], revision.counts["idle"]) == (2, 0)
+            with pytest.raises(NoProcess):
+                await revision.take(taken("e"))
+            end(revision, second, leases[1])
+            assert await revision.take(taken("f")) is second
+
+    asyncio.run(scene())
+
+
+def test_a_worker_takes_no_more_calls_than_before_its_restart_and_ends_with_the_last() -> None:
+    async def scene() -> None:
+        worker = UnstartedWorker(max_calls=2)
+        async with revision_of(worker, calls=2, calls_before_restart=3) as revision:
+            first, unrun, second, third = (taken(session_id) for session_id in "abcd")
+            for lease in (first, unrun):
+                await revision.take(lease)
+            await run(revision, worker, first)
+            end(revision, worker, unrun)  # it counts for nothing: no bot ran
+            await revision.take(second)
+            await run(revision, worker, second)
+            end(revision, worker, first)
+            await revision.take(third)
+            await run(revision, worker, third)
+            end(revision, worker, second)
+            with pytest.raises(NoProcess):
+                await revision.take(taken("e"))
+            await asyncio.sleep(0.02)
+            assert (worker.calls, worker.calls_run, worker.messages) == (1, 2, [])
+            end(revision, worker, third)
+            await asyncio.sleep(0.02)
+            assert worker.messages == [Close()]
+
+    asyncio.run(scene())
+
+
+def test_a_worker_that_ran_calls_and_is_needed_no_more_exits() -> None:
+    async def scene() -> None:
+        first, second = workers = [UnstartedWorker(max_calls=2) for _ in range(2)]
+        async with revision_of(*workers, calls=2, calls_before_restart=None, idle=2) as revision:
+            leases = [taken(session_id) for session_id in "abc"]
+            for lease in leases:
+                await revision.take(lease)
+            await run(revision, first, leases[0], leases[2])
+            end(revision, first, leases[0])
+            await asyncio.sleep(0.02)
+            assert first.messages == [], "it runs a call"
+            end(revision, first, leases[2])
+            await asyncio.sleep(0.02)
+            assert first.messages == [], "fewer than two calls could begin elsewhere"
+            await run(revision, second, leases[1])
+            end(revision, second, leases[1])
+            await asyncio.sleep(0.02)
+            assert (first.messages, second.messages) == ([], [Close()])
+
+    asyncio.run(scene())
+
+
+def test_a_spoiled_worker_takes_no_more_and_exits_after_its_calls() -> None:
+    async def scene() -> None:
+        worker = UnstartedWorker(max_calls=3)
+        async with revision_of(worker, calls=3, calls_before_restart=None) as revision:
+            first, second = taken("a"), taken("b")
+            for lease in (first, second):
+                await revision.take(lease)
+            worker.is_spoiled = True
+            end(revision, worker, first)
+            with pytest.raises(NoProcess):
+                await revision.take(taken("c"))
+            assert worker.messages == []
+            end(revision, worker, second)
+            await asyncio.sleep(0.02)
+            assert worker.messages == [Close()]
+
+    asyncio.run(scene())
+
+
+def test_a_worker_that_died_between_its_start_and_the_end_of_the_wait_for_it_tells_its_session() -> None:
+    async def scene() -> None:
+        worker, another = UnstartedWorker(), UnstartedWorker()
+        async with revision_of() as revision:
+            keep(revision, worker)
+            lease = taken()
+            waiting = asyncio.ensure_future(revision.take(lease))
+            await asyncio.sleep(0)
+            revision._add(worker)
+            worker.die(Exited(worker.pid, 9))
+            await worker.died
+            assert await waiting is worker
+            assert cast(Taken, lease).deaths == [worker]
+            end(revision, worker, lease)
+            waiting = asyncio.ensure_future(revision.take(lease))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            revision._add(worker)  # which no one gets
+            revision._add(another)
+            assert await waiting is another
+            another.die()
+            await another.died
 
     asyncio.run(scene())
 

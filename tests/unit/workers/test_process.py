@@ -139,6 +139,7 @@ ILL_TYPED: Any = [
     (EventEmitted(["s"], "turn", {}, 1.0), "wrong type (EventEmitted.session_id)"),  # type: ignore[arg-type]
     (EventEmitted("s", "turn", {}, float("nan")), "wrong type (EventEmitted.at)"),
     (EventEmitted("s", "turn", {}, 10**400), "wrong type (EventEmitted.at)"),
+    (StateEntered("s", "ended", "plain", 1), "a state that no session has"),
     (StateEntered("s", "asleep", "plain", 1), "a state that no session has"),
     (StateEntered("s", "running", "telepathy", 1), "a state that no session has"),
     (StateEntered("s", "running", None, 1), "wrong type (StateEntered.transport)"),  # type: ignore[arg-type]
@@ -183,6 +184,49 @@ def test_an_outcome_that_does_not_exist_is_for_the_session_to_judge(outcome: str
 def test_a_flood_of_good_messages_ends_the_process(good: Message) -> None:
     assert ended_by(*[good] * 10 * MESSAGES_PER_SECOND) == ""
     assert ended_by(*[good] * (10 * MESSAGES_PER_SECOND + 100)) == "was killed, as it sent too many messages"
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+def test_refused_requests_do_not_count_as_messages_each_reported_once(repeated: bool) -> None:
+    async def scene() -> bool:
+        worker, session = UnstartedWorker(), Messages()
+        worker.add("s", session)
+        for _ in range(12 * MESSAGES_PER_SECOND):
+            number = 1 if repeated and worker._numbered else worker.next_number()
+            worker.say(SessionEnded("s", number, refusal=["malformed", "body"]))
+        await asyncio.wait({worker.died}, timeout=0.3)
+        worker.die()
+        await worker.died
+        assert repeated or [ended.number for ended in session[:-1]] == list(range(1, 12 * MESSAGES_PER_SECOND + 1))
+        return worker.is_killed
+
+    assert asyncio.run(scene()) is repeated
+
+
+def test_a_worker_for_more_calls_may_send_more_messages() -> None:
+    async def scene(max_calls: int) -> bool:
+        worker = UnstartedWorker(max_calls=max_calls)
+        worker.add("s", Messages())
+        worker.say(*[RUNNING] * 15 * MESSAGES_PER_SECOND)
+        await asyncio.wait({worker.died}, timeout=0.3)
+        worker.die()
+        return worker.is_killed and worker.reason is not None
+
+    assert [asyncio.run(scene(max_calls)) for max_calls in (1, 2)] == [True, False]
+
+
+def test_a_worker_that_dies_tells_all_its_sessions_and_how_many_they_were() -> None:
+    async def scene() -> None:
+        worker, sessions = UnstartedWorker(max_calls=3), [Messages(), Messages(), Messages()]
+        for name, session in zip("abc", sessions, strict=True):
+            worker.add(name, session)
+        worker.remove("b", sessions[1])
+        worker.die(Exited(worker.pid, 9))
+        await worker.died
+        assert sessions == [["was killed by SIGKILL"], [], ["was killed by SIGKILL"]]
+        assert worker.calls_at_end == 2
+
+    asyncio.run(scene())
 
 
 def test_a_worker_that_closes_its_connection_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
