@@ -430,6 +430,7 @@ def test_a_worker_that_died_between_its_start_and_the_end_of_the_wait_for_it_tel
             revision._add(worker)  # which no one gets
             revision._add(another)
             assert await waiting is another
+            assert revision.counts["idle"] == 0
             another.die()
             await another.died
 

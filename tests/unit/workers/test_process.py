@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from pipecat_base.errors import SetupFailed
+from pipecat_base.server.rate_limit import RateLimit
 from pipecat_base.sessions.registry import SessionState
 from pipecat_base.sessions.transports import TransportKind
 from pipecat_base.workers.ipc.messages import (
@@ -119,14 +120,27 @@ def test_a_call_counts_once_its_bot_has_run_and_it_is_over() -> None:
     assert asyncio.run(scene()) == [0, 0, 0, 0, 0, 1]
 
 
+async def until_heard(worker: UnstartedWorker) -> None:
+    """Wait until the launcher has all that the worker has said, or has killed it."""
+    while worker._bots_end._outgoing and not worker.died.done():
+        await asyncio.sleep(0.01)
+    await asyncio.wait({worker.died}, timeout=0.3)
+
+
+def stop_clock(worker: WorkerProcess) -> None:
+    """However slow the machine is, no more messages are allowed than at once."""
+    worker._messages = RateLimit(MESSAGES_PER_SECOND, clock=lambda: 0.0)
+
+
 def ended_by(*messages: Message) -> str:
     """How a process ends that sends these messages."""
 
     async def scene() -> str:
         worker = UnstartedWorker()
+        stop_clock(worker)
         worker.add("s", Messages())
         worker.say(*messages)
-        await asyncio.wait({worker.died}, timeout=0.3)
+        await until_heard(worker)
         worker.die()
         return await worker.died if worker.reason else ""
 
@@ -190,11 +204,12 @@ def test_a_flood_of_good_messages_ends_the_process(good: Message) -> None:
 def test_refused_requests_do_not_count_as_messages_each_reported_once(repeated: bool) -> None:
     async def scene() -> bool:
         worker, session = UnstartedWorker(), Messages()
+        stop_clock(worker)
         worker.add("s", session)
         for _ in range(12 * MESSAGES_PER_SECOND):
             number = 1 if repeated and worker._numbered else worker.next_number()
             worker.say(SessionEnded("s", number, refusal=["malformed", "body"]))
-        await asyncio.wait({worker.died}, timeout=0.3)
+        await until_heard(worker)
         worker.die()
         await worker.died
         assert repeated or [ended.number for ended in session[:-1]] == list(range(1, 12 * MESSAGES_PER_SECOND + 1))
@@ -208,7 +223,7 @@ def test_a_worker_for_more_calls_may_send_more_messages() -> None:
         worker = UnstartedWorker(max_calls=max_calls)
         worker.add("s", Messages())
         worker.say(*[RUNNING] * 15 * MESSAGES_PER_SECOND)
-        await asyncio.wait({worker.died}, timeout=0.3)
+        await until_heard(worker)
         worker.die()
         return worker.is_killed and worker.reason is not None
 
