@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
 from pipecat_base.api import app as application
 from pipecat_base.api import assembly
@@ -15,17 +13,16 @@ from pipecat_base.bot.imported import Imported
 from pipecat_base.bot.leftovers import Leftovers
 from pipecat_base.config.settings import Settings
 from pipecat_base.launcher import worker_exit
+from pipecat_base.launcher.event_sender import EventSender
 from pipecat_base.launcher.served_requests import ServedRequests
 from pipecat_base.logs.logger import Logs, logger
 from pipecat_base.server import server
 from pipecat_base.server.lifecycle import Lifecycle
 from pipecat_base.server.limits import FINAL_REQUESTS_SECONDS
 from pipecat_base.server.loop_monitor import watch_lag
-from pipecat_base.telemetry.events import make_event
 from pipecat_base.workers.fork_server import exit_process
-from pipecat_base.workers.ipc.allowance import EventRateLimit
 from pipecat_base.workers.ipc.channel import Channel
-from pipecat_base.workers.ipc.messages import FILE, MAX_URL, MOQ, EventEmitted, Noted
+from pipecat_base.workers.ipc.messages import FILE, MAX_URL, MOQ, Noted
 from pipecat_base.workers.limits import EXIT_GRACE
 
 LAG_INTERVAL_SECONDS = 5.0
@@ -69,23 +66,6 @@ async def _serve(channel: Channel, settings: Settings, imported: Imported, logs:
         )
     await ServedRequests(channel, pod, app, internal, settings.limits, imported.bot.project, measuring).run()
     return pod.leftovers
-
-
-class EventSender:
-    def __init__(self, channel: Channel, max_calls: int) -> None:
-        self._channel = channel
-        self._rate_limit = EventRateLimit(max_calls)
-        self._has_warned = False
-
-    def send(self, session_id: str | None, name: str, fields: Mapping[str, Any], at: float) -> None:
-        found = make_event(name, session_id, fields, at)
-        if found is None:
-            return
-        if self._rate_limit.take(name):
-            self._channel.send(EventEmitted(session_id, name, dict(found.fields), found.at))
-        elif not self._has_warned:
-            self._has_warned = True
-            logger.warning("This process exceeded its event rate; some events are missing from metrics and reports")
 
 
 def _report_upload(channel: Channel, session_id: str, url: str) -> None:
