@@ -342,7 +342,7 @@ def test_a_worker_that_does_not_say_whether_a_session_has_begun_is_spoiled_and_i
         assert 0.09 < time.monotonic() - answered_at < 1
         worker.say(ADMITTED, COMPLETED)  # too late
         await asyncio.sleep(0.02)
-        assert worker.messages == [Close()]
+        assert worker.messages == [Cancel("s", "cancelled"), Close()]
 
     pool = play(scene)
     assert (workers[0].is_spoiled, workers[0].calls, pool.registry.past()) == (True, 0, [])
