@@ -75,6 +75,7 @@ class BotRunner:
                     message = MESSAGES[outcome]
                     session.outcome = outcome
                     await bot_task.cancel()
+                    session.leaves_bot_running = not bot_task.task.done()
             except asyncio.CancelledError:
                 # The route itself is cancelled, by the server's shutdown or by a middleware of the bot.
                 session.outcome = Outcome.CANCELLED

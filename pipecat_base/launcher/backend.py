@@ -84,7 +84,7 @@ def pool_backend(
     event_bus: EventBus,
 ) -> Backend:
     """Workers run the bot: one for each call, or one for all calls if the bot may be reloaded."""
-    from pipecat_base.launcher.worker_routes import WorkerRoutes
+    from pipecat_base.launcher.worker_routes import WorkerRoutes, noting_refusals
     from pipecat_base.workers.limits import WorkerLimits as ProcessLimits
     from pipecat_base.workers.pool import WorkerPool
     from pipecat_base.workers.websocket_handoff import WebSocketHandoff
@@ -126,7 +126,7 @@ def pool_backend(
         return application.build_for_workers(
             routes,
             missing,
-            pool.answer,
+            noting_refusals(pool.answer),
             has_app=pool.about.has_app,
             passed_on=("/files",) if assembly.takes_uploads(settings.files, pool.about) else (),
         )

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
+from http import HTTPStatus
 from typing import Any
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -112,12 +113,16 @@ class ServedRequests:
         if session.state is SessionState.ENDED:
             assert session.report is not None
             del self._numbers[session.id]
-            self._channel.send(SessionEnded.of(session.id, number, session.report, session.refusal))
+            left = session.leaves_bot_running
+            self._channel.send(
+                SessionEnded.of(session.id, number, session.report, session.refusal, leaves_bot_running=left)
+            )
         else:
             self._channel.send(StateEntered(session.id, session.state.value, session.transport.value, number))
 
     def _admit(self, session: Session) -> None:
-        number = next((number for number, request in self._pending.items() if request.session_id == session.id), 0)
+        found = (number for number, request in reversed(self._pending.items()) if request.session_id == session.id)
+        number = next(found, 0)
         self._numbers[session.id] = number
         cancelled = self._cancelled.pop(session.id, None)
         if self._pending.pop(number, None) is None:  # the launcher has given the slot away meanwhile
@@ -200,7 +205,9 @@ class ServedRequests:
         """Report before the response begins: the slot is free when the caller hears that no session has begun."""
 
         async def report_and_send(message: Any) -> None:
-            if message["type"] in ("http.response.start", "websocket.http.response.start", "websocket.close"):
+            # Middleware of the bot may begin a good response before the session.
+            is_refusal = refusals or message.get("status", 0) >= HTTPStatus.BAD_REQUEST
+            if is_refusal or message["type"] in ("websocket.http.response.start", "websocket.close"):
                 self._report_none(request, refusals[0] if refusals else None)
             await send(message)
 

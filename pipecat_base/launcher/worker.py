@@ -29,7 +29,9 @@ LAG_INTERVAL_SECONDS = 5.0
 
 
 def work(channel: Channel, settings: Settings, imported: Imported, logs: Logs) -> None:
-    logs.runs_one_session = not settings.workers.calls_share_process
+    logs.runs_one_session = not settings.workers.calls_share_process and (
+        settings.workers.calls_before_restart in (None, 1)
+    )
     leftovers = server.run(_serve(channel, settings, imported, logs), event_loop=settings.server.event_loop)
     worker_exit.finish(leftovers, imported.bot.project)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Route, WebSocketRoute
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from pipecat_base.api import requests
@@ -238,12 +238,13 @@ class JsonWatch:
         self._note = note
         self._status = 0
         self._content = bytearray()
+        self._is_wanted = True
 
     async def send(self, message: Message) -> None:
         self._status = message.get("status", self._status)
-        if len(self._content) <= MAX_ANSWER_BYTES:
+        if self._is_wanted and len(self._content) <= MAX_ANSWER_BYTES:
             self._content += message.get("body", b"")
-        if message["type"] == "http.response.body" and not message.get("more_body"):
+        if self._is_wanted and message["type"] == "http.response.body" and not message.get("more_body"):
             self._note(self._status, self._parsed())
         await self._send(message)
 
@@ -262,19 +263,26 @@ class RefusalWatch(JsonWatch):
     def __init__(self, scope: Scope, send: Send) -> None:
         super().__init__(send, self._report)
         self._on_refusal: Callable[[Refusal], None] = scope.get(ON_REFUSAL, _ignore)
-        self._is_launchers = False
+        self._is_wanted = False
 
     async def send(self, message: Message) -> None:
         names = [name for name, _ in message.get("headers", ())]
-        self._is_launchers = self._is_launchers or LAUNCHER_HEADER.encode() in names
+        self._is_wanted = self._is_wanted or LAUNCHER_HEADER.encode() in names
         await super().send(message)
 
     def _report(self, status: int, content: Any) -> None:
-        if self._is_launchers and (refusal := refusal_from(content)) is not None:
+        if (refusal := refusal_from(content)) is not None:
             self._on_refusal(refusal)
 
 
 def _ignore(refusal: Refusal) -> None: ...
+
+
+def noting_refusals(app: ASGIApp) -> ASGIApp:
+    async def serve(scope: Scope, receive: Receive, send: Send) -> None:
+        await app(scope, receive, send if scope["type"] == "websocket" else RefusalWatch(scope, send).send)
+
+    return serve
 
 
 class OfferCount:

@@ -47,6 +47,7 @@ class Session:
     is_evictable: bool = False  # while it waits for its peer, to a session whose peer is there
     report: Report | None = None  # of its bot's last run
     refusal: Refusal | None = None  # what ended it before its bot ran
+    leaves_bot_running: bool = False  # it has ignored its cancellation
     is_announced: bool = True  # False while it is not known whether its request begins a session
     admitted_at: float = field(default_factory=time.monotonic)
     entered: dict[SessionState, datetime] = field(default_factory=dict)  # when it first entered each state

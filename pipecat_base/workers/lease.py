@@ -31,6 +31,7 @@ DISCONNECT_CHECK_INTERVAL_SECONDS = 1.0
 PING_TIMEOUT_SECONDS = 5.0  # after a hang-up, an event loop that answers no request counts as blocked for good
 MAX_WORKERS_TRIED = 3  # for one session, while workers die before it begins in them
 DEATH_NOTICE_SECONDS = 3.0  # from the end of a worker's connection to the news of its death
+CALLER_LEFT_SECONDS = 5.0  # for a session to begin after its caller has left
 NEWS_SECONDS = 1.0  # from a worker's response to its message that tells whether a session has begun
 MAX_UPLOADS = 1000  # files remembered for one session, however many its process reports
 
@@ -134,10 +135,13 @@ class WorkerLease(HeldSlot):
             report = message.report()
         except ValueError:
             report = Report(Outcome.FAILED, "The bot's process sent an invalid report.", self._seconds())
+        if message.leaves_bot_running and self.worker is not None:
+            self.worker.is_spoiled = True
         self.session.refusal = refusal
         if refusal is None:
             self._settle_with(report)
         else:
+            self.on_refusal(refusal)
             _settle(self.over, report)
 
     def on_death(self, worker: WorkerProcess) -> None:
@@ -252,6 +256,7 @@ class WorkerLease(HeldSlot):
                     _settle(self.over, None)
                 raise
             if self.over.done():
+                self._pool.give_back(self, worker)
                 raise NotReached("The bot's process ended before it had answered.", session_id=self.session.id)
             self.worker = None if worker.died.done() else worker
         return self.worker
@@ -316,12 +321,13 @@ class WorkerLease(HeldSlot):
             _settle(self.over, None)
 
     def _replay(self, body: bytes, receive: Receive) -> Receive:
-        """Give the whole body again; a disconnect is passed on once the session has begun."""
+        """Give the whole body again; a disconnect is passed on once the session has begun, or has had time to."""
 
         async def receive_later() -> Message:
             message = await receive()
             if message["type"] == "http.disconnect":
-                await asyncio.wait({self._has_begun, self.over}, return_when=asyncio.FIRST_COMPLETED)
+                news: set[asyncio.Future[Any]] = {self._has_begun, self.over}
+                await asyncio.wait(news, timeout=CALLER_LEFT_SECONDS, return_when=asyncio.FIRST_COMPLETED)
             return message
 
         return http_proxy.replayed(body, receive_later)
@@ -378,7 +384,8 @@ class WorkerLease(HeldSlot):
 
     async def run(self, transport: Transport, body: Any, *, flow_config: str | None = None) -> Report:
         """Run the session of a call that :meth:`pick_up` answered."""
-        await self._connect()
+        connecting = asyncio.ensure_future(self._connect())
+        connecting.add_done_callback(_retrieve)
         report = await self.until_over()
         return report or Report(Outcome.FAILED, "The bot's process ended the session.", self._seconds())
 
@@ -491,6 +498,12 @@ def _refusal(values: Sequence[str | None]) -> Refusal | None:
 def _settle(future: asyncio.Future[T], value: T) -> None:
     if not future.done():
         future.set_result(value)
+
+
+def _retrieve(task: asyncio.Future[Any]) -> None:
+    """The session's end says what a failure means."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _ignore(value: Any) -> None: ...

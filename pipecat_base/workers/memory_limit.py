@@ -25,7 +25,7 @@ async def watch_memory(busy_workers: Callable[[], Mapping[str, WorkerProcess]], 
         sizes = await asyncio.to_thread(family_sizes, [worker.pid for worker in busy.values()])
         for session_id, worker in busy.items():
             size, processes = sizes.get(worker.pid, (0, 1))
-            limit = limit_of_call * max(1, worker.calls)
+            limit = limit_of_call * max(1, worker.most_calls)  # what a call has left is not given back at once
             owner = "process has" if processes == 1 else f"{processes} processes have"
             with logger.contextualize(session_id=session_id):
                 if size > limit:

@@ -71,7 +71,8 @@ class WorkerProcess:
         self.loop_started: asyncio.Future[None] = loop.create_future()
         self.idle: asyncio.Future[Progress] = loop.create_future()
         self.died: asyncio.Future[str] = loop.create_future()
-        self.has_taken_calls = False
+        self.most_calls = 0
+        """Of the calls that it has run at once."""
         self.is_spoiled = False
         """True if it has broken a rule, or may still run a session that is over here: it takes no more."""
         self.calls_at_end = 0
@@ -97,8 +98,8 @@ class WorkerProcess:
         return len(self._sessions)
 
     def add(self, session_id: str, session: SessionInWorker) -> None:
-        self.has_taken_calls = True
         self._sessions[session_id] = session
+        self.most_calls = max(self.most_calls, len(self._sessions))
 
     def remove(self, session_id: str, session: SessionInWorker) -> None:
         if self._sessions.get(session_id) is session:

@@ -159,6 +159,7 @@ class Revision:
             if not worker.calls:
                 self.retire(worker)
             return
+        self._wanted.set()
         self._serve_waiting()
         others = sum(self._free_slots(other) for other in self._open if other is not worker)
         limit = self._limits.calls_before_restart
@@ -334,7 +335,7 @@ class Revision:
         self._workers.discard(worker)
         if worker in self._open:
             self._open.remove(worker)
-            if not worker.has_taken_calls:
+            if not worker.most_calls:
                 self._note_failure(f"it {worker.died.result()} while it waited for a call")
             self._wanted.set()
 

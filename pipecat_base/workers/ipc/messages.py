@@ -239,12 +239,16 @@ class SessionEnded(Message):
     seconds: float = 0.0
     bot_error: list[str] | None = None
     refusal: list[str | None] | None = None
+    leaves_bot_running: bool = False
+    """True if the bot ignores its end."""
 
     @classmethod
-    def of(cls, session_id: str, number: int, report: Report, refusal: Refusal | None) -> SessionEnded:
+    def of(cls, session_id: str, number: int, report: Report, refusal: Refusal | None, **fields: bool) -> SessionEnded:
         bot_error = None if report.bot_error is None else [report.bot_error.summary, *report.bot_error.frames]
         refused = None if refusal is None else [refusal.code, refusal.field]
-        return cls(session_id, number, report.outcome.value, report.message, report.seconds, bot_error, refused)
+        return cls(
+            session_id, number, report.outcome.value, report.message, report.seconds, bot_error, refused, **fields
+        )
 
     def report(self) -> Report:
         return Report(Outcome(self.outcome), self.message, self.seconds, _bot_error(self.bot_error))
