@@ -149,3 +149,76 @@ def test_surplus_processes_end_after_a_peak(tmp_path: Path) -> None:
         for number, (socket, _) in enumerate(calls):
             hang_up(launcher, f"c{number}", socket)
         until(lambda: sum(psutil.pid_exists(process) for _, process in calls) <= 2, "the end of the surplus ones")
+
+
+MIDDLEWARE_BOT = """
+import asyncio, os
+from pipecatcloud_system import app
+
+
+class Middleware:
+    def __init__(self, app):
+        self.app = app
+
+    async def __call__(self, scope, receive, send):
+        headers = dict(scope.get("headers", ()))
+        if b"x-hang" in headers:
+            await asyncio.sleep(3600)
+        if b"x-early" not in headers:
+            await self.app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": b" ", "more_body": True})
+
+        async def rest(message):
+            if message["type"] != "http.response.start":
+                await send(message)
+
+        await self.app(scope, receive, rest)
+
+
+app.add_middleware(Middleware)
+
+
+async def bot(args):
+    print("process", os.getpid(), flush=True)
+    if args.body.get("ignore"):
+        while True:
+            try:
+                await asyncio.sleep(3600)
+            except asyncio.CancelledError:
+                pass
+    await asyncio.sleep(args.body.get("seconds", 0))
+"""
+
+
+@pytest.fixture
+def behind_middleware(tmp_path: Path) -> Iterator[Launcher]:
+    (tmp_path / "bot.py").write_text(MIDDLEWARE_BOT)
+    variables: dict[str, Any] = {"PIPECAT_ISOLATION": "process", "PIPECAT_IDLE_PROCESSES": "1", "MAX_SESSIONS": "1"}
+    grace = {"SESSION_CANCEL_GRACE": "0.2", "PIPECAT_CALLS_PER_PROCESS": "2", "DRAIN_NOTICE": "0"}
+    with Launcher(tmp_path, **variables, **grace) as launcher:
+        yield launcher
+
+
+def test_a_caller_who_leaves_middleware_that_hangs_frees_the_slot(behind_middleware: Launcher) -> None:
+    with pytest.raises(httpx.ReadTimeout):
+        behind_middleware.http.post("/bot", headers={"x-hang": "1"}, json={}, timeout=0.5)
+    until(lambda: behind_middleware.http.post("/bot", json={}).status_code == 200, "a free slot", timeout=12)
+    assert behind_middleware.stop() == 0
+
+
+def test_middleware_may_begin_the_response_before_the_session(behind_middleware: Launcher) -> None:
+    with measured() as seconds:
+        response = behind_middleware.http.post("/bot", headers={"x-early": "1"}, json={"seconds": 0.5})
+        assert response.json() == {}
+        assert seconds() > 0.4
+    behind_middleware.wait_for_log("Session ended: completed")
+
+
+def test_a_process_whose_bot_ignores_its_end_takes_no_more_calls(behind_middleware: Launcher) -> None:
+    behind_middleware.http.post("/bot", headers={"x-pcc-max-session-seconds": "0.3"}, json={"ignore": True})
+    behind_middleware.http.post("/bot", json={})
+    until(lambda: len(behind_middleware.lines("process ")) == 2, "two calls")
+    first, second = (line.split()[-1] for line in behind_middleware.lines("process "))
+    assert first != second
