@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import socket
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -310,9 +309,9 @@ class FakeWorker:
         workers.add(self)
 
     @property
-    def is_busy(self) -> bool:
+    def calls(self) -> int:
         self._workers.add(object.__new__(FakeWorker))
-        return self._busy
+        return int(self._busy)
 
     @property
     def idle(self) -> Any:
@@ -328,5 +327,5 @@ def test_processes_are_counted_while_others_are_made() -> None:
     control_worker, idle = FakeWorker(workers), FakeWorker(workers)
     for is_busy, is_ready in ((True, True), (False, False), (False, True)):
         FakeWorker(workers, busy=is_busy, ready=is_ready)
-    vars(revision).update(control_worker=control_worker, _idle=deque([idle]), _workers=workers)
+    vars(revision).update(control_worker=control_worker, _open=[idle], _workers=workers)
     assert revision.counts == {"lead": 1, "idle": 1, "busy": 1, "starting": 1, "ending": 1}

@@ -59,6 +59,8 @@ class Pod:
 
     def stop(self) -> None: ...
 
+    async def wait_for_leftovers(self) -> None: ...
+
     async def close(self) -> None:
         self.is_closed = True
 
