@@ -196,7 +196,7 @@ async def bot(args):
 def behind_middleware(tmp_path: Path) -> Iterator[Launcher]:
     (tmp_path / "bot.py").write_text(MIDDLEWARE_BOT)
     variables: dict[str, Any] = {"PIPECAT_ISOLATION": "process", "PIPECAT_IDLE_PROCESSES": "1", "MAX_SESSIONS": "1"}
-    grace = {"SESSION_CANCEL_GRACE": "0.2", "PIPECAT_CALLS_PER_PROCESS": "2", "DRAIN_NOTICE": "0"}
+    grace: dict[str, Any] = {"SESSION_CANCEL_GRACE": "0.2", "PIPECAT_CALLS_PER_PROCESS": "2", "DRAIN_NOTICE": "0"}
     with Launcher(tmp_path, **variables, **grace) as launcher:
         yield launcher
 
