@@ -68,6 +68,9 @@ class ServedRequests:
         self._app = app
         self._internal = internal
         self._connections = Connections(_loose(limits), (), max_headers=MAX_HEADERS + 1)
+        handed_over = replace(limits, max_head_bytes=2 * limits.max_head_bytes)
+        self._websockets = Connections(handed_over, (), max_headers=MAX_HEADERS + 1)
+        """Connections of callers: nothing else sees that a caller does not read."""
         self._project = project
         self._background = background
         self._state: Mapping[str, Any] = {}
@@ -182,7 +185,8 @@ class ServedRequests:
                 if not served.done():
                     served.set_result(None)
 
-        await serve_connection(app, self._connections, sock, request.head, request.early, closing)
+        connections = self._websockets if request.head else self._connections
+        await serve_connection(app, connections, sock, request.head, request.early, closing)
         waited: set[asyncio.Future[None]] = {served, closing.lost}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
 
