@@ -454,10 +454,15 @@ class WorkerLease(HeldSlot):
         await websocket.accept()
 
     async def _watch_disconnect(self, handoff: WebSocketHandoff, worker: WorkerProcess) -> None:
-        """After a hang-up, the bot may finish unless its event loop is blocked and cannot see the disconnect."""
+        """After a hang-up, the bot may finish unless its event loop is blocked and cannot see the disconnect.
+
+        Other calls of the process can go on when it no longer is: a hang-up does not end them.
+        """
         while True:
             await asyncio.sleep(DISCONNECT_CHECK_INTERVAL_SECONDS)
-            if handoff.has_disconnected() and not await _responds(worker):
+            if not handoff.has_disconnected() or worker.calls > 1:
+                continue
+            if not await _responds(worker) and worker.calls == 1:
                 _settle(self._disconnect_unseen, None)
                 return
 

@@ -782,6 +782,26 @@ def test_a_websocket_that_is_gone_before_a_worker_is_ready_reaches_none() -> Non
     assert report_of(pool).outcome is Outcome.DISCONNECTED
 
 
+def test_a_hang_up_does_not_end_a_blocked_process_that_runs_other_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "DISCONNECT_CHECK_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(leases, "PING_TIMEOUT_SECONDS", 0.02)
+
+    async def scene(pool: PoolOfUnstarted, handoff: Handoff, websocket: WebSocket) -> None:
+        worker = pool.ready_workers[0]
+        await worker.requests.get()
+        worker.say(ADMITTED, RUNNING)
+        other: Any = object()
+        worker.add("other", other)
+        handoff.is_lost = True
+        await asyncio.sleep(0.2)
+        assert not worker.died.done()
+        worker.remove("other", other)
+        await worker.died
+
+    pool, _ = stream(scene)
+    assert report_of(pool).outcome is Outcome.DISCONNECTED
+
+
 @pytest.mark.parametrize("answers", [True, False])
 def test_a_bot_that_blocks_after_a_hang_up_is_ended_and_one_that_does_not_may_finish(
     answers: bool, monkeypatch: pytest.MonkeyPatch
