@@ -68,8 +68,7 @@ class ServedRequests:
         self._app = app
         self._internal = internal
         self._connections = Connections(_loose(limits), (), max_headers=MAX_HEADERS + 1)
-        handed_over = replace(limits, max_head_bytes=2 * limits.max_head_bytes)
-        self._websockets = Connections(handed_over, (), max_headers=MAX_HEADERS + 1)
+        self._websockets = Connections(limits, ())
         """Connections of callers: nothing else sees that a caller does not read."""
         self._project = project
         self._background = background

@@ -12,7 +12,6 @@ from uvicorn.server import ServerState
 
 from pipecat_base.server import server
 from pipecat_base.server.connections import Connections
-from pipecat_base.server.http import HttpConnection
 
 # The bot may run this long after it closed its WebSocket; then the peer sees the end of the connection.
 WIND_DOWN_SECONDS = 1.0
@@ -49,58 +48,42 @@ class ClosingWebSocket:
 async def serve_connection(
     app: ASGIApp, connections: Connections, sock: socket.socket, head: bytes, early: bytes, closing: ClosingWebSocket
 ) -> asyncio.Transport:
-    """Serve a connection whose request head, and the bytes after it (``early``), were read already."""
-    duplicate = sock.dup()
+    """Serve a connection of the launcher's, or a WebSocket whose head, and bytes after it (``early``), were read."""
     config, state = server.uvicorn_config(app, connections.limits.keep_alive), ServerState()
     config.http, config.ws = server.protocols(connections)
     config.load()
     sock.setblocking(False)
-    protocol: Any = HttpConnection(config, state, {}, connections=connections)
-    connection_made = protocol.connection_made
+    make: Any = config.ws_protocol_class if head else config.http_protocol_class
+    protocol = make(config, state, {})
+    if head:
+        closing.duplicate = sock.dup()
+        connection_made = protocol.connection_made
 
-    def make_connection(transport: asyncio.BaseTransport) -> None:
-        connection_made(transport)
-        if head:  # before anything is read: the bytes after the head are for the WebSocket protocol
-            protocol.begin(head)
-            _watch_end(transport, duplicate, closing)
-            if early:
-                transport.get_protocol().data_received(early)  # type: ignore[attr-defined]
+        def make_connection(transport: asyncio.BaseTransport) -> None:
+            connection_made(transport)
+            protocol.data_received(head + early)
 
-    protocol.connection_made = make_connection
+        protocol.connection_made = make_connection
+    _watch_end(protocol, closing)
     transport, _ = await asyncio.get_running_loop().connect_accepted_socket(lambda: protocol, sock)
-    if not head:
-        duplicate.close()
-        _note_loss(protocol, closing)
     found: asyncio.Transport = transport
     return found
 
 
-def _note_loss(protocol: Any, closing: ClosingWebSocket) -> None:
+def _watch_end(protocol: Any, closing: ClosingWebSocket) -> None:
     connection_lost = protocol.connection_lost
 
     def on_connection_lost(error: Exception | None) -> None:
+        if closing.duplicate is not None:
+            if closing.is_orderly:
+                asyncio.get_running_loop().call_later(WIND_DOWN_SECONDS, _shut_down, closing.duplicate)
+            else:
+                closing.duplicate.close()
         if not closing.lost.done():
             closing.lost.set_result(None)
         connection_lost(error)
 
     protocol.connection_lost = on_connection_lost
-
-
-def _watch_end(transport: asyncio.BaseTransport, duplicate: socket.socket, closing: ClosingWebSocket) -> None:
-    closing.duplicate = duplicate
-    upgraded: Any = transport.get_protocol()
-    connection_lost = upgraded.connection_lost
-
-    def on_connection_lost(error: Exception | None) -> None:
-        if closing.is_orderly:
-            asyncio.get_running_loop().call_later(WIND_DOWN_SECONDS, _shut_down, duplicate)
-        else:
-            duplicate.close()
-        if not closing.lost.done():
-            closing.lost.set_result(None)
-        connection_lost(error)
-
-    upgraded.connection_lost = on_connection_lost
 
 
 def _shut_down(duplicate: socket.socket) -> None:

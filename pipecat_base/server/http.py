@@ -99,10 +99,6 @@ class HttpConnection(H11Protocol):
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)
 
-    def begin(self, head: bytes) -> None:
-        super().data_received(head)
-        self._after_events()
-
     def abort(self) -> None:
         self.transport.abort()
 
@@ -133,12 +129,11 @@ class HttpConnection(H11Protocol):
         self.connections.discard(self)
         early = self.conn.trailing_data[0] + self._reader.detach()
         transport = self._reader.transport
-        lines = [event.method + b" " + event.target + b" HTTP/1.1", *(n + b": " + v for n, v in self.headers)]
         make = cast(Callable[..., Any], self.ws_protocol_class)
         protocol = make(config=self.config, server_state=self.server_state, app_state=self.app_state)
         protocol.connection_made(transport)
         transport.set_protocol(protocol)
-        protocol.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + early)
+        protocol.begin(event, early)
 
     def _unsupported_upgrade_warning(self) -> None:
         pass

@@ -11,6 +11,7 @@ from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote
 
+import h11
 from starlette.types import Message
 from uvicorn import Config
 from uvicorn.protocols.utils import ClientDisconnected
@@ -116,6 +117,14 @@ class WebSocketConnection(asyncio.Protocol):
         self._buffer_budget.close()
         self._stop_timer()
         self._reader.stop_write_timeout()
+
+    def begin(self, head: h11.Request, early: bytes) -> None:
+        """Take over from the HTTP connection that has read the head, and the bytes after it."""
+        lines = [
+            head.method + b" " + head.target + b" HTTP/1.1",
+            *(name + b": " + value for name, value in head.headers),
+        ]
+        self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + early)
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)

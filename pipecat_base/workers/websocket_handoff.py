@@ -31,7 +31,6 @@ from pipecat_base.workers.ipc.messages import Serve
 EXTENSION = "pipecat_base.websocket_handoff"
 OPCODE_CLOSE = 0x88
 KEY_BYTES = 16
-MAX_HEAD_BYTES = 1024 * 1024
 INTERNAL_ERROR = b"Internal Server Error"
 
 
@@ -58,30 +57,23 @@ class WebSocketHandoff(asyncio.Protocol):
         self._server_state.connections.discard(cast(Any, self))
         self._messages.put_nowait({"type": "websocket.disconnect", "code": 1006})
 
-    def data_received(self, data: bytes) -> None:
-        if self._handed_over:
-            return  # after the close
-        parser = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD_BYTES)
-        try:
-            parser.receive_data(data)
-            event = parser.next_event()
-        except h11.RemoteProtocolError:
-            event = h11.NEED_DATA
-        if not isinstance(event, h11.Request):
-            self._transport.close()
-            return
-        self._early = parser.trailing_data[0]
+    def begin(self, head: h11.Request, early: bytes) -> None:
+        """Take over from the HTTP connection that has read the head, and the bytes after it."""
+        self._early = early
         # The worker reads on; what the client sends before that can wait.
         self._transport.pause_reading()
-        problem = _handshake_problem(event)
+        problem = _handshake_problem(head)
         if problem is not None:
             self._transport.write(_response(400, [(b"sec-websocket-version", b"13")], problem))
             self._transport.close()
             return
         self._messages.put_nowait({"type": "websocket.connect"})
-        task = asyncio.get_running_loop().create_task(self._run(self._scope(event)))
+        task = asyncio.get_running_loop().create_task(self._run(self._scope(head)))
         self._server_state.tasks.add(task)
         task.add_done_callback(self._server_state.tasks.discard)
+
+    # Nothing is read before the worker's end.
+    def data_received(self, data: bytes) -> None: ...
 
     def eof_received(self) -> None:
         pass
