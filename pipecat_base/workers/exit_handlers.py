@@ -12,8 +12,8 @@ from typing import Any
 from pipecat_base.logs import tracebacks
 
 ENDS_WHAT_IS_SHARED = frozenset(
-    {"_rmtree", "cleanup", "kill", "killpg", "remove", "removedirs", "rmdir", "rmtree"}
-    | {"send_signal", "terminate", "unlink"}
+    {"_exit_callbacks", "_rmtree", "cleanup", "kill", "killpg", "remove", "removedirs", "rmdir", "rmtree"}
+    | {"send_signal", "system", "terminate", "unlink"}
 )
 """Names by which a handler deletes files or ends processes that the import made once, for all calls."""
 
@@ -72,6 +72,8 @@ def _ends_what_is_shared(function: Any, args: tuple[Any, ...]) -> bool:
 def _names(function: Any, seen: set[CodeType]) -> set[str]:
     """Names that a function uses, and those that functions of its module use which it calls."""
     function = getattr(function, "func", function)  # of a functools.partial
+    if _code_of(function) is None:
+        function = getattr(function, "__call__", function)  # noqa: B004 - of an object
     code = _code_of(function)
     if code is None:
         return {getattr(function, "__name__", "")}

@@ -274,9 +274,10 @@ def test_an_sdk_that_does_not_deliver_is_named(tmp_path: Path) -> None:
 
 
 HANDLERS = """
-import atexit, os, shutil, subprocess, tempfile
+import atexit, contextlib, os, shutil, subprocess, tempfile
 
 folder = tempfile.mkdtemp()
+other_folder = tempfile.mkdtemp()
 helper = subprocess.Popen(["sleep", "600"])
 
 
@@ -293,15 +294,24 @@ def forgotten():
     print("forgotten", flush=True)
 
 
+class Deletion:
+    def __call__(self):
+        os.system(f"rm -r {other_folder}")
+
+
+stack = contextlib.ExitStack()
+stack.callback(print, "closed", flush=True)
 atexit.register(flush)
 atexit.register(delete_files)
+atexit.register(Deletion())
+atexit.register(stack.close)
 atexit.register(helper.terminate)
 atexit.register(forgotten)
 atexit.unregister(forgotten)
 
 
 async def bot(args):
-    assert os.path.isdir(folder)
+    assert os.path.isdir(folder) and os.path.isdir(other_folder)
     assert os.path.isdir(f"/proc/{helper.pid}")
     print("process", os.getpid(), flush=True)
 """
@@ -313,9 +323,10 @@ def test_exit_handlers_of_the_import_run_after_each_call_unless_they_end_what_ca
             assert launcher.post({}).status_code == 200
             launcher.wait_for_log(f"flushed in {process(launcher)}\n")
         assert "deleted" not in launcher.log()
-        assert "Runs once at the end, not after each call: the exit handler bot.py:12" in launcher.log()
+        assert "closed" not in launcher.log()
+        assert "Runs once at the end, not after each call: the exit handler bot.py:13" in launcher.log()
         assert launcher.stop() == 0
-        assert launcher.log().count("deleted") == 1
+        assert launcher.log().count("deleted") == launcher.log().count("closed") == 1
         assert "forgotten" not in launcher.log()
 
 
