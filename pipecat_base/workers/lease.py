@@ -460,9 +460,7 @@ class WorkerLease(HeldSlot):
         """
         while True:
             await asyncio.sleep(DISCONNECT_CHECK_INTERVAL_SECONDS)
-            if not handoff.has_disconnected() or worker.calls > 1:
-                continue
-            if not await _responds(worker) and worker.calls == 1:
+            if handoff.has_disconnected() and not await _responds(worker) and worker.calls == 1:
                 _settle(self._disconnect_unseen, None)
                 return
 
