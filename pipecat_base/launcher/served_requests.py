@@ -73,12 +73,9 @@ class ServedRequests:
         self._project = project
         self._background = background
         self._state: Mapping[str, Any] = {}
-        self._pending: dict[int, Serve] = {}
-        """Requests that may still begin a session, by number."""
-        self._numbers: dict[str, int] = {}
-        """Of the requests that began the sessions that run."""
-        self._cancelled: dict[str, Outcome] = {}
-        """Sessions that were cancelled before they were admitted."""
+        self._pending: dict[int, Serve] = {}  # requests that may still begin a session, by number
+        self._numbers: dict[str, int] = {}  # of the requests that began the sessions that run
+        self._cancelled: dict[str, Outcome] = {}  # sessions that were cancelled before they were admitted
         self._closing = asyncio.Event()
         self._tasks: set[asyncio.Task[Any]] = set()
 

@@ -90,8 +90,7 @@ class WebSocketConnection(asyncio.Protocol):
         self._response: Response = cast(Response, None)
         self._denial: Message | None = None
         self._fragments: list[bytes] = []
-        self._held_bytes = 0
-        """Bytes of complete large messages that wait for the application."""
+        self._held_bytes = 0  # bytes of complete large messages that wait for the application
         self._is_text = False
         self._rate_limit = RateLimit(connections.limits.max_frames_per_second)
         self._received_in_turn = 0

@@ -44,8 +44,7 @@ class ForkServer:
         self._run_child = run_child
         self._on_other_message = on_other_message
         self._children: dict[int, int | None] = {}
-        self._inherited: set[int] = set()
-        """Children that the import of the bot has started."""
+        self._inherited: set[int] = set()  # children that the import of the bot has started
         self._ends_orphans = False
         self._on_child: Any = signal.SIG_DFL
 

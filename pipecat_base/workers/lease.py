@@ -81,15 +81,13 @@ class WorkerLease(HeldSlot):
         self._was_accepted = loop.create_future()
         self._lost = loop.create_future()
         """Done when the worker died before the session began; the next attempt replaces it."""
-        self._number = 0
-        """Names, in the worker's messages, the request that may begin this session."""
+        self._number = 0  # names, in the worker's messages, the request that may begin this session
         self._workers_tried = 0
         self._run_started_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._overdue = loop.create_future()
         self._disconnect_unseen = loop.create_future()
-        self._ended_in_worker = False
-        """The worker has then closed the WebSocket itself."""
+        self._ended_in_worker = False  # the worker has then closed the WebSocket itself
         session.add_last_closer(self._give_back)
 
     # Messages of the worker.

@@ -75,8 +75,7 @@ class WorkerPool:
         self._is_open = False
         self._reservations: SlotReservations[WorkerLease] = SlotReservations(registry)
         self._leases: dict[str, WorkerLease] = {}
-        self._peers: dict[str, WorkerLease] = {}
-        """By the connection id that the client knows."""
+        self._peers: dict[str, WorkerLease] = {}  # by the connection id that the client knows
         self._lease_taken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when any session gets its worker, then replaced."""
         self._tasks: set[asyncio.Task[Any]] = set()

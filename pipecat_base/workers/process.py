@@ -71,20 +71,16 @@ class WorkerProcess:
         self.loop_started: asyncio.Future[None] = loop.create_future()
         self.idle: asyncio.Future[Progress] = loop.create_future()
         self.died: asyncio.Future[str] = loop.create_future()
-        self.most_calls = 0
-        """Of the calls that it has run at once."""
+        self.most_calls = 0  # of the calls that it has run at once
         self.is_spoiled = False
         """True if it has broken a rule, or may still run a session that is over here: it takes no more."""
         self.calls_at_end = 0
-        self.calls_run = 0
-        """Calls of the past whose bot ran."""
-        self.reason: str | None = None
-        """Why the launcher has killed it."""
+        self.calls_run = 0  # calls of the past whose bot ran
+        self.reason: str | None = None  # why the launcher has killed it
         self._numbered = 0
         self._unreported: set[int] = set()
         self._sessions: dict[str, SessionInWorker] = {}
-        self._running: set[str] = set()
-        """Sessions whose bot has run."""
+        self._running: set[str] = set()  # sessions whose bot has run
         self._child = child
         self._channel = child.channel
         self._status: asyncio.Task[None] | None = None
