@@ -176,7 +176,7 @@ class ServedRequests:
                 with session_log_context(request.session_id or session_id_in(scope["headers"])):
                     await inside(scope, receive, self._reporting_first(request, refusals, send))
             finally:
-                if closing.duplicate is not None and request.number:
+                if closing.duplicate is not None:
                     closing.duplicate.close()  # the launcher's own descriptor closes last, when the slot is free
                 if not served.done():
                     served.set_result(None)

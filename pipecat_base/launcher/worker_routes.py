@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pipecat_base.workers.pool import WorkerPool
 
 MAX_ANSWER_BYTES = 256 * 1024  # of the answer to an offer, read for its pc_id
+GZIP = 16 + zlib.MAX_WBITS
 
 
 class Endpoint:
@@ -237,11 +239,13 @@ class JsonWatch:
         self._send = send
         self._note = note
         self._status = 0
+        self._is_gzip = False
         self._content = bytearray()
         self._is_wanted = True
 
     async def send(self, message: Message) -> None:
         self._status = message.get("status", self._status)
+        self._is_gzip = self._is_gzip or (b"content-encoding", b"gzip") in message.get("headers", ())
         if self._is_wanted and len(self._content) <= MAX_ANSWER_BYTES:
             self._content += message.get("body", b"")
         if self._is_wanted and message["type"] == "http.response.body" and not message.get("more_body"):
@@ -252,8 +256,10 @@ class JsonWatch:
         if len(self._content) > MAX_ANSWER_BYTES:
             return None
         try:
+            if self._is_gzip:  # by the bot's own middleware
+                return json.loads(zlib.decompressobj(GZIP).decompress(self._content, MAX_ANSWER_BYTES))
             return json.loads(self._content)
-        except (ValueError, RecursionError):
+        except (ValueError, RecursionError, zlib.error):
             return None
 
 

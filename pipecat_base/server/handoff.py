@@ -75,7 +75,8 @@ def _watch_end(protocol: Any, closing: ClosingWebSocket) -> None:
 
     def on_connection_lost(error: Exception | None) -> None:
         if closing.duplicate is not None:
-            if closing.is_orderly:
+            # The bot may not have received the peer's close yet.
+            if closing.is_orderly or protocol.has_received_close:
                 asyncio.get_running_loop().call_later(WIND_DOWN_SECONDS, _shut_down, closing.duplicate)
             else:
                 closing.duplicate.close()

@@ -35,6 +35,7 @@ LARGE_MESSAGE_BYTES = 64 * 1024  # a single message above this size pauses readi
 MAX_MESSAGES_PER_TURN = 8  # messages that the application receives before other tasks get a turn
 MAX_REASON_BYTES = 123
 CLOSE_TIMEOUT_SECONDS = 5.0
+FLUSH_CHECK_INTERVAL_SECONDS, MAX_FLUSH_CHECKS = 0.01, 100
 POLICY_VIOLATION, TRY_AGAIN_LATER, ABNORMAL, INTERNAL_ERROR = 1008, 1013, 1006, 1011
 SERVICE_RESTART, NO_STATUS = 1012, 1005
 CLOSES = {
@@ -136,6 +137,10 @@ class WebSocketConnection(asyncio.Protocol):
         self._reader.stop_write_timeout()
         self._writable.set()
         self._reader.release("pongs")
+
+    @property
+    def has_received_close(self) -> bool:
+        return self._protocol.close_rcvd is not None
 
     def shutdown(self) -> None:
         if not self._is_answered:
@@ -311,8 +316,16 @@ class WebSocketConnection(asyncio.Protocol):
             self._flush()
         elif kind == "websocket.close":
             self._close_in_order(message.get("code", 1000), message.get("reason") or "")
+            await self._flushed()
         else:
             raise RuntimeError(f"{kind} after the handshake")
+
+    async def _flushed(self) -> None:
+        """Wait until the close has left this process: in a worker, the launcher then ends the connection."""
+        for _ in range(MAX_FLUSH_CHECKS):
+            if not self._transport.get_write_buffer_size() or self._transport.is_closing():
+                return
+            await asyncio.sleep(FLUSH_CHECK_INTERVAL_SECONDS)
 
     def _close_in_order(self, code: int, reason: str = "") -> None:
         self._close(code, reason)

@@ -66,24 +66,28 @@ def _is_known(function: Any) -> bool:
 
 def _ends_what_is_shared(function: Any, args: tuple[Any, ...]) -> bool:
     called = [function, *(argument for argument in args if callable(argument))]
-    return any(_names(each, set()) & ENDS_WHAT_IS_SHARED for each in called)
+    try:
+        return any(_names(each, set()) & ENDS_WHAT_IS_SHARED for each in called)
+    except Exception:  # an object of the bot's that is odd to look at
+        return True
 
 
 def _names(function: Any, seen: set[CodeType]) -> set[str]:
     """Names that a function uses, and those that functions of its module use which it calls."""
     function = getattr(function, "func", function)  # of a functools.partial
+    name = getattr(function, "__name__", "")
     if _code_of(function) is None:
         function = getattr(function, "__call__", function)  # noqa: B004 - of an object
     code = _code_of(function)
     if code is None:
-        return {getattr(function, "__name__", "")}
+        return {name}
     if code in seen:
         return set()
     seen.add(code)
     used = set(_names_in(code))
     variables, owner = getattr(function, "__globals__", {}), getattr(function, "__self__", None)
     for name in tuple(used):
-        helper = variables.get(name) or getattr(type(owner), name, None)
+        helper = variables[name] if name in variables else getattr(type(owner), name, None)
         found = _code_of(helper)
         if found is not None and found.co_filename == code.co_filename:
             used.discard(name)

@@ -358,7 +358,10 @@ class WorkerLease(HeldSlot):
         try:
             await self._begin("/sessions", content)
         except Refusal as refusal:
-            if self.session.stop.done() or self._has_begun.done():
+            if self.worker is not None:
+                self.worker.poll()
+            was_refused = self.session.refusal is not None  # after its admission there
+            if self.session.stop.done() or (self._has_begun.done() and not was_refused):
                 return  # the session is being ended, or has ended; its report says how
             self.session.refusal = self.session.refusal or refusal
             self.background_run = None  # the slot is free before the caller hears of it
@@ -437,6 +440,10 @@ class WorkerLease(HeldSlot):
                 if self._workers_tried:
                     handoff.close(*CLOSE_CODES[Outcome.FAILED], was_accepted=False)
                 raise
+        except OSError:  # no descriptor is left to hand over
+            handoff.abandon()
+            await self._ensure_news()
+            raise
         except BaseException:
             handoff.abandon()
             raise

@@ -272,7 +272,7 @@ class WorkerPool:
         return _listed(await self._revision.ask("GET", "/ice-servers"))
 
     async def peers_ice_servers(self) -> list[dict[str, Any]] | None:
-        with contextlib.suppress(Refusal, TimeoutError):
+        with contextlib.suppress(Refusal, OSError):
             async with asyncio.timeout(ICE_LOOKUP_TIMEOUT_SECONDS):
                 return _listed(await self._revision.ask("GET", "/ice-servers/answering"))
         return None

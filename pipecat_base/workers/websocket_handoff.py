@@ -64,7 +64,8 @@ class WebSocketHandoff(asyncio.Protocol):
         self._transport.pause_reading()
         problem = _handshake_problem(head)
         if problem is not None:
-            self._transport.write(_response(400, [(b"sec-websocket-version", b"13")], problem))
+            status = 400 if head.method == b"GET" else 405
+            self._transport.write(_response(status, [(b"sec-websocket-version", b"13")], problem))
             self._transport.close()
             return
         self._messages.put_nowait({"type": "websocket.connect"})
@@ -108,6 +109,8 @@ class WebSocketHandoff(asyncio.Protocol):
 
     def close(self, code: int, reason: str, *, was_accepted: bool) -> None:
         """Close the WebSocket for a worker that has died."""
+        if self._transport.is_closing():
+            return
         if was_accepted:
             payload = struct.pack("!H", code) + reason.encode()[:123]
             self._transport.write(bytes((OPCODE_CLOSE, len(payload))) + payload)
@@ -180,7 +183,9 @@ def handoff_of(websocket: WebSocket) -> WebSocketHandoff:
 def _handshake_problem(head: h11.Request) -> bytes | None:
     """Check the handshake (RFC 6455 section 4.2.1) before it takes a slot."""
     values = {bytes(name).lower(): bytes(value).strip() for name, value in head.headers}
-    if values.get(b"sec-websocket-version", b"13") != b"13":
+    if head.method != b"GET":
+        return b"A WebSocket handshake is a GET."
+    if values.get(b"sec-websocket-version") != b"13":
         return b"Only version 13 of WebSocket is spoken here."
     try:
         is_key = len(base64.b64decode(values.get(b"sec-websocket-key", b""), validate=True)) == KEY_BYTES
@@ -201,7 +206,7 @@ def _request(scope: Scope) -> bytes:
 
 
 def _head(status: int, headers: Any) -> bytes:
-    reason = {400: b"Bad Request", 403: b"Forbidden", 500: INTERNAL_ERROR}.get(status, b"")
+    reason = {400: b"Bad Request", 403: b"Forbidden", 405: b"Method Not Allowed", 500: INTERNAL_ERROR}.get(status, b"")
     lines = [b"HTTP/1.1 %d %s" % (status, reason), *(bytes(n) + b": " + bytes(v) for n, v in headers)]
     return b"\r\n".join([*lines, b"connection: close"]) + b"\r\n\r\n"
 

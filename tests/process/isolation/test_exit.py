@@ -274,10 +274,11 @@ def test_an_sdk_that_does_not_deliver_is_named(tmp_path: Path) -> None:
 
 
 HANDLERS = """
-import atexit, contextlib, os, shutil, subprocess, tempfile
+import atexit, contextlib, functools, os, shutil, subprocess, tempfile
 
 folder = tempfile.mkdtemp()
 other_folder = tempfile.mkdtemp()
+files = [tempfile.mkstemp()[1] for _ in range(2)]
 helper = subprocess.Popen(["sleep", "600"])
 
 
@@ -294,6 +295,18 @@ def forgotten():
     print("forgotten", flush=True)
 
 
+class Array:
+    def __bool__(self):
+        raise ValueError("the truth of an array is ambiguous")
+
+
+array = Array()
+
+
+def save():
+    print("saved", array, flush=True)
+
+
 class Deletion:
     def __call__(self):
         os.system(f"rm -r {other_folder}")
@@ -304,6 +317,9 @@ stack.callback(print, "closed", flush=True)
 atexit.register(flush)
 atexit.register(delete_files)
 atexit.register(Deletion())
+atexit.register(save)
+atexit.register(os.remove, files[0])
+atexit.register(functools.partial(os.remove, files[1]))
 atexit.register(stack.close)
 atexit.register(helper.terminate)
 atexit.register(forgotten)
@@ -311,7 +327,7 @@ atexit.unregister(forgotten)
 
 
 async def bot(args):
-    assert os.path.isdir(folder) and os.path.isdir(other_folder)
+    assert os.path.isdir(folder) and os.path.isdir(other_folder) and all(map(os.path.isfile, files))
     assert os.path.isdir(f"/proc/{helper.pid}")
     print("process", os.getpid(), flush=True)
 """
@@ -322,9 +338,11 @@ def test_exit_handlers_of_the_import_run_after_each_call_unless_they_end_what_ca
         for _ in range(3):
             assert launcher.post({}).status_code == 200
             launcher.wait_for_log(f"flushed in {process(launcher)}\n")
+        assert "PIPECAT_PROCESS_START" not in launcher.log(), "processes are forked"
+        assert launcher.log().count("saved") == 3
         assert "deleted" not in launcher.log()
         assert "closed" not in launcher.log()
-        assert "Runs once at the end, not after each call: the exit handler bot.py:13" in launcher.log()
+        assert "Runs once at the end, not after each call: the exit handler bot.py:14" in launcher.log()
         assert launcher.stop() == 0
         assert launcher.log().count("deleted") == launcher.log().count("closed") == 1
         assert "forgotten" not in launcher.log()

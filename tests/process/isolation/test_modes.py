@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 import re
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +16,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.support.launchers import Launcher, until
+from pipecat_base.server.handoff import WIND_DOWN_SECONDS
+from tests.support.attackers import TEXT, dial, frame, upgrade
+from tests.support.browser_peer import Browser
+from tests.support.launchers import ROOT, Launcher, measured, until
+from tests.support.offers import NO_ICE, play
 
 BOT = """
 import json, logging, threading
@@ -213,6 +221,114 @@ def test_a_websocket_without_the_bots_key_is_refused_alike(launchers: dict[str, 
             connect(f"ws://127.0.0.1:{launcher.port}/ws")
         seen[mode] = caught.value.response.status_code
     assert same(seen) == 403
+
+
+@contextlib.contextmanager
+def running(folder: Path, bot: str, mode: str) -> Iterator[Launcher]:
+    (folder / "bot.py").write_text(bot)
+    with Launcher(folder, **{**NO_ICE, "DRAIN_NOTICE": "0", **MODES[mode]}) as launcher:
+        yield launcher
+
+
+COMPRESSES = """
+from pipecatcloud_system import app
+from starlette.middleware.gzip import GZipMiddleware
+
+app.add_middleware(GZipMiddleware, minimum_size=100)
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_client_that_trickles_finds_its_call_where_the_bot_compresses(tmp_path: Path, mode: str) -> None:
+    async def scenario() -> None:
+        async with Browser(f"http://127.0.0.1:{launcher.port}") as browser:
+            await browser.offer()
+            patch: dict[str, Any] = {"pc_id": browser.pc_id, "candidates": []}
+            assert (await browser.http.patch("/api/offer", json=patch)).status_code == 200
+
+    echo = (ROOT / "examples" / "echo" / "bot.py").read_text()
+    with running(tmp_path, echo + COMPRESSES, mode) as launcher:
+        play(scenario)
+
+
+CLOSE = 0x8
+DEAF = """
+import asyncio
+from fastapi import WebSocket
+from pipecatcloud_system import app
+
+
+@app.websocket("/own")
+async def own(websocket: WebSocket):
+    await websocket.accept()
+    await websocket.receive()
+
+
+async def bot(args):
+    await asyncio.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_peer_that_closes_while_the_bot_does_not_listen_sees_the_end(tmp_path: Path, mode: str) -> None:
+    with running(tmp_path, DEAF, mode) as launcher, upgrade(launcher) as sock:
+        sock.settimeout(20)
+        sock.sendall(frame(TEXT, b"hello") + frame(CLOSE, b"\x03\xe8"))
+        assert until_end(sock) == b"\x88\x02\x03\xe8"
+
+
+TALKATIVE = """
+async def bot(args):
+    for _ in range(256):
+        await args.websocket.send_bytes(bytes(65536))
+"""
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_peer_that_reads_slowly_gets_all_that_was_said_and_the_close(tmp_path: Path, mode: str) -> None:
+    with running(tmp_path, TALKATIVE, mode) as launcher, upgrade(launcher) as sock:
+        sock.settimeout(20)
+        said = bytearray()
+        while data := sock.recv(2**18):
+            said += data
+            time.sleep(0.005)
+        frame_of_audio = b"\x82\x7f" + (65536).to_bytes(8, "big") + bytes(65536)
+        assert len(said) > 256 * len(frame_of_audio)
+        assert bytes(said[256 * len(frame_of_audio) :]) == b"\x88\x12\x03\xe8the bot returned"
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_websocket_of_the_bots_own_ends_at_once(tmp_path: Path, mode: str) -> None:
+    seconds = []
+    with running(tmp_path, DEAF, mode) as launcher:
+        for _ in range(3):
+            with upgrade(launcher, "/own") as sock, measured() as since:
+                sock.settimeout(20)
+                sock.sendall(frame(CLOSE, b"\x03\xe8"))
+                assert until_end(sock) == b"\x88\x02\x03\xe8"
+                seconds.append(since())
+    assert min(seconds) < WIND_DOWN_SECONDS
+
+
+def until_end(sock: socket.socket) -> bytes:
+    return b"".join(iter(lambda: sock.recv(1024), b""))
+
+
+HANDSHAKE = {"host": "localhost", "connection": "upgrade", "upgrade": "websocket", "sec-websocket-version": "13"}
+
+
+@pytest.mark.parametrize(("method", "without"), [("POST", ""), ("GET", "sec-websocket-version"), ("GET", "upgrade")])
+def test_what_is_no_handshake_is_refused_alike(launchers: dict[str, Launcher], method: str, without: str) -> None:
+    seen = {}
+    for mode, launcher in launchers.items():
+        headers = {**HANDSHAKE, "sec-websocket-key": base64.b64encode(bytes(16)).decode(), **KEY}
+        headers.pop(without, None)
+        head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+        with dial(launcher) as sock:
+            sock.settimeout(20)
+            sock.sendall(f"{method} /ws HTTP/1.1\r\n{head}\r\n".encode())
+            seen[mode] = sock.recv(1024).partition(b" ")[2][:3]
+    assert same(seen) in (b"400", b"404", b"405", b"426")
 
 
 def test_lines_of_a_bots_threads_have_its_session_where_the_process_has_only_that_one(

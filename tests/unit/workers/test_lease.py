@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import socket
 import time
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from starlette.websockets import WebSocket, WebSocketState
 
-from pipecat_base.errors import AtCapacity, Malformed, NoProcess, NotReached, Refusal, TooLarge
+from pipecat_base.errors import AtCapacity, Malformed, NoProcess, NotReached, NotSupported, Refusal, TooLarge
 from pipecat_base.sessions.outcome import CLOSE_CODES, MESSAGES, Outcome, Report
 from pipecat_base.sessions.pod import SessionRequest
 from pipecat_base.sessions.registry import Session, SessionState
@@ -568,6 +569,26 @@ def test_a_start_that_the_worker_refuses_is_refused_and_remembered() -> None:
     asyncio.run(scene())
 
 
+def test_a_start_that_the_worker_refuses_after_it_has_admitted_the_session_is_refused() -> None:
+    async def scene() -> None:
+        worker = UnstartedWorker()
+        with pool_of(worker) as pool:
+            with pytest.raises(NotSupported):
+                async with held(pool) as lease:
+                    starting = asyncio.ensure_future(lease.start(NoTransport(), {}))
+                    handed = await worker.requests.get()
+                    refusal = NotSupported("No WebRTC here.")
+                    ended = SessionEnded.of("s", 1, Report(Outcome.FAILED, refusal.message, 0.0), refusal)
+                    worker.say(ADMITTED, ended)
+                    await handed.answer(refusal.body(), refusal.status)
+                    await starting
+            assert await pool.registry.until_empty(1)
+            (past,) = pool.registry.past()
+            assert past.refusal is NotSupported
+
+    asyncio.run(scene())
+
+
 def test_a_start_in_a_worker_that_dies_is_tried_again_and_then_refused() -> None:
     async def scene() -> None:
         workers = [UnstartedWorker() for _ in range(3)]
@@ -696,9 +717,11 @@ def stream(scene: Stream, *, workers: int = 1) -> tuple[PoolOfUnstarted, list[An
             serving = asyncio.ensure_future(serve())
             async with asyncio.timeout(5):
                 await scene(pool, handoff, websocket)
-                with contextlib.suppress(NoProcess):
-                    await serving
-                assert await pool.registry.until_empty(1)
+                try:
+                    with contextlib.suppress(NoProcess):
+                        await serving
+                finally:
+                    assert await pool.registry.until_empty(1)
             return pool, handoff.ends
 
     async def connected() -> Any:
@@ -764,6 +787,19 @@ def test_a_websocket_whose_worker_dies_is_closed_by_the_launcher(was_accepted: b
 
     pool, ends = stream(scene)
     assert (report_of(pool).outcome, ends) == (Outcome.FAILED, [(*CLOSE_CODES[Outcome.FAILED], was_accepted)])
+
+
+def test_a_websocket_that_cannot_be_handed_over_holds_no_slot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leases, "NEWS_SECONDS", 0.01)
+
+    def give_to(handoff: Handoff, *_: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async def scene(pool: PoolOfUnstarted, handoff: Handoff, websocket: WebSocket) -> None: ...
+
+    monkeypatch.setattr(Handoff, "give_to", give_to)
+    with pytest.raises(OSError, match="Too many"):
+        stream(scene)
 
 
 def test_a_websocket_without_a_worker_is_refused() -> None:
