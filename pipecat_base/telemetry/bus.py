@@ -72,7 +72,9 @@ class EventBus:
             if session.id in self._admitted:  # a worker has admitted it too
                 return
             self._admitted.add(session.id)
-            self.emit("session_admitted", session.id, {"transport": transport, "peer": session.caller.peer})
+            admitted = {"transport": transport, "peer": session.caller.peer}
+            # It may be announced later, when its worker has said that it begins.
+            self.emit("session_admitted", session.id, admitted, session.entered[SessionState.ADMITTED].timestamp())
         elif session.state is SessionState.RUNNING:
             if session.id in self._running:  # with its next peer
                 return
