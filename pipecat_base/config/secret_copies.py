@@ -15,10 +15,8 @@ HEAPS = ("", "[heap]")
 
 @contextlib.contextmanager
 def overwritten(values: Collection[str]) -> Iterator[None]:
-    """After the block, overwrite what this process's memory still holds of the values, or of their items.
-
-    The block drops the references. Until then the values are kept in shared memory, which is not searched.
-    """
+    """After the block, which drops the references, overwrite what memory still holds of the values and their items."""
+    # Until then the values are kept in shared memory, which is not searched.
     parts = {os.fsencode(part.strip()) for value in values for part in value.split(",")}
     lengths = [len(part) for part in parts if len(part) >= MIN_BYTES]
     with mmap.mmap(-1, sum(lengths) + 1) as secrets, mmap.mmap(-1, CHUNK_BYTES + max(lengths, default=0)) as chunk:

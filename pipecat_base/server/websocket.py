@@ -321,7 +321,7 @@ class WebSocketConnection(asyncio.Protocol):
             raise RuntimeError(f"{kind} after the handshake")
 
     async def _flushed(self) -> None:
-        """Wait until the close has left this process: in a worker, the launcher then ends the connection."""
+        # In a worker, the launcher then ends the connection.
         for _ in range(MAX_FLUSH_CHECKS):
             if not self._transport.get_write_buffer_size() or self._transport.is_closing():
                 return
