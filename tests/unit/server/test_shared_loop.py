@@ -30,9 +30,11 @@ def test_a_thread_does_not_find_the_task_that_runs_meanwhile() -> None:
     async def main() -> set[asyncio.Task[object]]:
         loop = asyncio.get_running_loop()
         share(loop)
-        with owned_by("one"), ThreadPoolExecutor() as executor:
+        with owned_by("one"):
+            of_another = copy_context()
+        with ThreadPoolExecutor() as executor:
             # This task is the current one until the thread has looked.
-            return executor.submit(copy_context().run, _tasks_of_caller, loop).result()
+            return executor.submit(of_another.run, _tasks_of_caller, loop).result()
 
     assert asyncio.run(main()) == set()
 
