@@ -179,6 +179,8 @@ def scale_in(name: str, variables: dict[str, str]) -> ScaleIn:
         gone = until(lambda: len(bot.going()) == 2 and bot.going(), "two pods go")
         time.sleep(HEARD)
         after = exchange.place_in_turn(bot.address, 6)
+        if "SHUTDOWN_TIMEOUT" in variables:  # they end soon, with their calls if they have any
+            bot.wait_for_end_of(gone)
         time.sleep(TOLD + 5)
         long.hang_up()
         print(
